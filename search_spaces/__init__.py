@@ -1,0 +1,27 @@
+"""What may vary in a network, and what it costs. NumPy only."""
+
+from search_spaces.architecture import Architecture
+from search_spaces.choice import Choice
+from search_spaces.cost import Cost, CostModel, Term
+from search_spaces.errors import UserError, did_you_mean
+from search_spaces.families import FAMILIES, build_space
+from search_spaces.registry import Registry
+from search_spaces.space import Genes, Program, SearchSpace
+from search_spaces.vit import ViTSpace
+
+__all__ = [
+    "FAMILIES",
+    "Architecture",
+    "Choice",
+    "Cost",
+    "CostModel",
+    "Genes",
+    "Program",
+    "Registry",
+    "SearchSpace",
+    "Term",
+    "UserError",
+    "ViTSpace",
+    "build_space",
+    "did_you_mean",
+]

@@ -1,0 +1,80 @@
+"""CostModel: exact costs of a whole matrix of genes by table look-up."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+_CHUNK = 8192
+
+
+class Cost(NamedTuple):
+    """What a piece of a network costs for one example.
+
+    Attributes:
+        params: Trainable numbers.
+        macs: Multiply-adds of matrix products and convolutions (attention products included; biases,
+            normalisation, activations and pooling not).
+        activation_bytes: Bytes that the outputs of those products take in fp32 (the "activations" of Radosavovic
+            et al. 2020, arXiv:2003.13678, times 4).
+    """
+
+    params: int = 0
+    macs: int = 0
+    activation_bytes: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Term:
+    """A piece of the network whose cost depends on a few genes only.
+
+    Attributes:
+        columns: The genes it depends on.
+        table: Its cost for each combination of their values: int64[n_1, ..., n_k, 3], in the order of `Cost`.
+    """
+
+    columns: tuple[int, ...]
+    table: Int[np.ndarray, "*n 3"]
+
+    @staticmethod
+    def tabulate(columns: Sequence[int], values: Sequence[Sequence], cost: Callable[..., Cost]) -> "Term":
+        """Fills the table by calling `cost(*values)` once for every combination."""
+        rows = [cost(*combination) for combination in itertools.product(*values)]
+        shape = (*(len(v) for v in values), len(Cost._fields))
+        return Term(tuple(int(c) for c in columns), np.array(rows, np.int64).reshape(shape))
+
+
+class CostModel:
+    """The sum of terms, each read from its table: exact, and vectorised over architectures."""
+
+    metrics = Cost._fields
+
+    def __init__(self, num_genes: int, terms: Sequence[Term]) -> None:
+        # One matrix product turns genes into the row that each term reads; products of small integers are exact in
+        # float64, and far faster than integer indexing arithmetic.
+        self._strides = np.zeros((num_genes, len(terms)))
+        self._offsets = np.zeros(len(terms))
+        start = 0
+        for t, term in enumerate(terms):
+            sizes = term.table.shape[:-1]
+            for k, column in enumerate(term.columns):
+                self._strides[column, t] += np.prod(sizes[k + 1 :], dtype=np.int64)
+            self._offsets[t] = start
+            start += int(np.prod(sizes, dtype=np.int64))
+        self._rows = np.concatenate([term.table.reshape(-1, len(Cost._fields)) for term in terms])
+
+    def __call__(self, genes: Int[np.ndarray, "a g"]) -> dict[str, Int[np.ndarray, " a"]]:
+        """Costs of architectures (canonical or not); metric name to one int64 an architecture."""
+        genes = np.asarray(genes)
+        totals = np.empty((len(genes), len(self.metrics)), np.int64)
+        for start in range(0, len(genes), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            rows = (genes[part].astype(np.float64) @ self._strides + self._offsets).astype(np.intp)
+            totals[part] = self._rows.take(rows, axis=0).sum(axis=1)
+        return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}

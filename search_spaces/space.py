@@ -1,0 +1,247 @@
+"""SearchSpace: ordered choices, and everything that only needs the choices (encode, sample, mutate, count)."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from search_spaces.architecture import Architecture
+from search_spaces.choice import Choice, Value
+from search_spaces.cost import CostModel
+from search_spaces.errors import UserError, did_you_mean
+
+Genes = Int[np.ndarray, "a g"]
+Program = tuple[Value, ...]
+
+
+class SearchSpace(ABC):
+    """A set of networks: what may vary (`choices`) and what each costs (`cost`).
+
+    A family is a frozen dataclass that derives from this class, so a space is its settings. Gene vectors are rows of
+    int32 indices. Two rows that denote the same network are equal after `canonical`.
+    """
+
+    family: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """The elastic dimensions, in gene order; a gate comes before the choices that it gates."""
+
+    @property
+    @abstractmethod
+    def cost(self) -> CostModel:
+        """Exact params, MACs and activation bytes of any number of architectures."""
+
+    # ---------------------------------------------------------------- layout
+
+    @cached_property
+    def _by_name(self) -> dict[str, Choice]:
+        return {choice.name: choice for choice in self.choices}
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Choice name to the shape of its genes: `()`, `(repeats,)`, `(layers,)` or `(stages, blocks)`."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for choice in self.choices:
+            if choice.gate is None:
+                shapes[choice.name] = () if choice.repeats == 1 else (choice.repeats,)
+            else:
+                gate = self._by_name[choice.gate]
+                positions = int(max(gate.values))  # type: ignore[type-var]
+                shapes[choice.name] = (positions,) if gate.repeats == 1 else (gate.repeats, positions)
+        return shapes
+
+    @cached_property
+    def columns(self) -> dict[str, Int[np.ndarray, "..."]]:
+        """Choice name to the gene columns that hold it, in the choice's shape."""
+        columns, start = {}, 0
+        for name, shape in self.shapes.items():
+            count = math.prod(shape)
+            columns[name] = np.arange(start, start + count).reshape(shape)
+            start += count
+        return columns
+
+    @cached_property
+    def cardinalities(self) -> Int[np.ndarray, " g"]:
+        """Number of values of each gene."""
+        return np.concatenate(
+            [np.full(self.columns[c.name].size, len(c.values), np.int32).reshape(-1) for c in self.choices]
+        )
+
+    @property
+    def num_genes(self) -> int:
+        """Length of a gene vector."""
+        return len(self.cardinalities)
+
+    @cached_property
+    def smallest(self) -> Architecture:
+        """The architecture with the first value everywhere."""
+        return self.architecture(np.zeros(self.num_genes, np.int32))
+
+    @cached_property
+    def largest(self) -> Architecture:
+        """The architecture with the last value everywhere."""
+        return self.architecture(self.cardinalities - 1)
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of distinct networks (canonical forms)."""
+        total = 1
+        gates = {choice.gate for choice in self.choices if choice.gate}
+        for choice in self.choices:
+            if choice.name in gates:
+                per_position = math.prod(len(c.values) for c in self.choices if c.gate == choice.name)
+                total *= sum(per_position ** int(depth) for depth in choice.values) ** choice.repeats
+            elif choice.gate is None:
+                total *= len(choice.values) ** choice.repeats
+        return total
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the family and its settings; two spaces with equal fingerprints have the same networks."""
+        text = json.dumps([self.family, dataclasses.asdict(self)], sort_keys=True)  # type: ignore[call-overload]
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    # ---------------------------------------------------------------- canonical form and membership
+
+    def active(self, genes: Genes) -> Bool[np.ndarray, "a g"]:
+        """Which genes mean something: False for positions beyond the sampled depth."""
+        active = np.ones(genes.shape, bool)
+        for choice in self.choices:
+            if choice.gate is None:
+                continue
+            depths = np.asarray(self._by_name[choice.gate].values)[genes[:, self.columns[choice.gate]]]
+            columns = self.columns[choice.name]
+            active[:, columns] = np.arange(columns.shape[-1]) < depths[..., None]
+        return active
+
+    def canonical(self, genes: Genes) -> Genes:
+        """The one gene vector that stands for each network: meaningless genes are 0."""
+        genes = np.asarray(genes, np.int32)
+        return np.where(self.active(genes), genes, 0).astype(np.int32)
+
+    def contains(self, genes: Genes) -> Bool[np.ndarray, " a"]:
+        """Which rows are gene vectors of this space."""
+        genes = np.asarray(genes)
+        return ((genes >= 0) & (genes < self.cardinalities)).all(axis=1)
+
+    def architecture(self, genes: Sequence[int] | Int[np.ndarray, " g"]) -> Architecture:
+        """The architecture that one gene vector denotes.
+
+        Raises:
+            UserError: The vector has another length or holds an index outside a choice's values.
+        """
+        row = np.asarray(genes, np.int64)
+        if row.shape != (self.num_genes,):
+            raise UserError(f"genes: shape {row.shape}, expected ({self.num_genes},). Use genes of this space.")
+        bad = np.flatnonzero((row < 0) | (row >= self.cardinalities))
+        if bad.size:
+            i = int(bad[0])
+            raise UserError(f"genes[{i}]: {row[i]} is outside 0..{self.cardinalities[i] - 1}. Use genes of this space.")
+        canonical = self.canonical(row[None])[0]
+        return Architecture(tuple(int(g) for g in canonical), self._describe(canonical))
+
+    def _describe(self, genes: Int[np.ndarray, " g"]) -> dict[str, Any]:
+        active = self.active(genes[None])[0]
+
+        def read(choice: Choice, columns: np.ndarray) -> Any:
+            if columns.ndim == 0:
+                return choice.values[genes[columns]]
+            return [read(choice, c) for c in columns if c.ndim or active[c]]
+
+        return {choice.name: read(choice, self.columns[choice.name]) for choice in self.choices}
+
+    def encode(self, description: Mapping[str, Any]) -> Architecture:
+        """The architecture that a readable form denotes (the inverse of `Architecture.description`).
+
+        Raises:
+            UserError: A choice is missing, unknown, of the wrong length, or has a value outside its list.
+        """
+        for name in description:
+            if name not in self._by_name:
+                raise UserError(f"architecture: {name!r} is no choice.{did_you_mean(name, self._by_name)}")
+        genes = np.zeros(self.num_genes, np.int32)
+        for choice in self.choices:
+            if choice.name not in description:
+                raise UserError(f"architecture: {choice.name!r} is missing. Give one of {list(choice.values)}.")
+            lengths = None
+            if choice.gate is not None:
+                gate_genes = genes[self.columns[choice.gate]]
+                lengths = np.asarray(self._by_name[choice.gate].values)[gate_genes]
+            self._write(genes, choice, self.columns[choice.name], description[choice.name], lengths, choice.name)
+        return self.architecture(genes)
+
+    def _write(
+        self, genes: np.ndarray, choice: Choice, columns: np.ndarray, given: Any, lengths: Any, where: str
+    ) -> None:
+        if columns.ndim == 0:
+            if given not in choice.values:
+                raise UserError(f"architecture.{where}: {given!r} is outside {list(choice.values)}. Give one of these.")
+            genes[columns] = choice.values.index(given)
+            return
+        leaf_row = lengths is not None and columns.ndim == 1
+        expected = int(lengths) if leaf_row else len(columns)
+        if not isinstance(given, list | tuple) or len(given) != expected:
+            raise UserError(f"architecture.{where}: {given!r} is not a list of {expected}. Give one value each.")
+        for i, item in enumerate(given):
+            below = None if lengths is None or leaf_row else lengths[i]
+            self._write(genes, choice, columns[i], item, below, f"{where}[{i}]")
+
+    # ---------------------------------------------------------------- programs
+
+    def program(self, genes: Sequence[int] | Int[np.ndarray, " g"]) -> Program:
+        """The values of the choices that select a compiled program (stream widths, resolution)."""
+        return tuple(c.values[genes[int(self.columns[c.name])]] for c in self.choices if c.selects_program)
+
+    @property
+    def programs(self) -> int:
+        """How many compiled programs the space can need."""
+        return math.prod(len(c.values) for c in self.choices if c.selects_program)
+
+    # ---------------------------------------------------------------- drawing
+
+    def sample(self, rng: np.random.Generator, count: int) -> Genes:
+        """Draws `count` architectures; every gene uniform over its values and independent of the others."""
+        genes = rng.integers(0, self.cardinalities, size=(count, self.num_genes), dtype=np.int32)
+        return self.canonical(genes)
+
+    def mutate(
+        self,
+        rng: np.random.Generator,
+        genes: Genes,
+        probability: float,
+        overrides: Mapping[str, float] | None = None,
+    ) -> Genes:
+        """Draws each gene anew with `probability` (or its choice's entry in `overrides`)."""
+        rates = np.full(self.num_genes, probability)
+        for name, rate in (overrides or {}).items():
+            rates[self.columns[name]] = rate
+        fresh = rng.integers(0, self.cardinalities, size=genes.shape, dtype=np.int32)
+        return self.canonical(np.where(rng.random(genes.shape) < rates, fresh, genes))
+
+    def crossover(self, rng: np.random.Generator, first: Genes, second: Genes) -> Genes:
+        """Takes each gene from one of two parents with equal probability (uniform crossover)."""
+        return self.canonical(np.where(rng.random(first.shape) < 0.5, first, second))
+
+    def neighbours(self, genes: Int[np.ndarray, " g"]) -> Genes:
+        """Every other network that differs in one active gene. A deeper one starts new layers at the first value."""
+        genes = self.canonical(np.asarray(genes)[None])[0]
+        rows = []
+        for column in np.flatnonzero(self.active(genes[None])[0]):
+            for value in range(self.cardinalities[column]):
+                if value != genes[column]:
+                    row = genes.copy()
+                    row[column] = value
+                    rows.append(row)
+        if not rows:
+            return np.zeros((0, self.num_genes), np.int32)
+        return np.unique(self.canonical(np.stack(rows)), axis=0)

@@ -1,0 +1,144 @@
+"""ViT spaces: one stream width, and heads and MLP width a layer, over a first-n-layers depth.
+
+References:
+    Chen, Peng, Fu, Ling. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651
+    (choice lists of the presets). Differs: no relative position tables; absolute positions only.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from search_spaces.choice import Choice
+from search_spaces.cost import Cost, CostModel, Term
+from search_spaces.errors import UserError
+from search_spaces.families import FAMILIES
+from search_spaces.space import SearchSpace
+
+
+@FAMILIES.register("vit")
+@dataclass(frozen=True)
+class ViTSpace(SearchSpace):
+    """Vision transformers: pre-norm blocks, GELU, learned positions, class token or mean pooling.
+
+    Args:
+        width: Widths of the residual stream; one for the whole network.
+        depth: How many layers, the first ones.
+        heads: Attention heads, a layer; queries, keys and values are `head_dim * heads` wide.
+        mlp_ratio: MLP width over stream width, a layer.
+        head_dim: Size of a head.
+        patch_size: Pixels on a side of a patch.
+        image_size: Pixels on a side of the input.
+        channels: Channels of the input.
+        classes: Outputs of the classifier.
+        class_token: Classify from an extra token; otherwise from the mean of the patches.
+
+    Raises:
+        UserError: Sizes that are not positive, or a patch that does not divide the image.
+    """
+
+    family = "vit"
+    presets = {
+        "small": {
+            "width": (32, 48, 64), "depth": (3, 4, 5, 6), "heads": (2, 3, 4), "mlp_ratio": (1.0, 2.0, 3.0),
+            "head_dim": 16, "patch_size": 2, "image_size": 8, "channels": 1, "classes": 10, "class_token": False,
+        },
+        "autoformer_tiny": {
+            "width": (192, 216, 240), "depth": (12, 13, 14), "heads": (3, 4), "mlp_ratio": (3.5, 4.0),
+        },
+        "autoformer_small": {
+            "width": (320, 384, 448), "depth": (12, 13, 14), "heads": (5, 6, 7), "mlp_ratio": (3.0, 3.5, 4.0),
+        },
+        "autoformer_base": {
+            "width": (528, 576, 624), "depth": (14, 15, 16), "heads": (9, 10), "mlp_ratio": (3.0, 3.5, 4.0),
+        },
+    }  # fmt: skip
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    heads: tuple[int, ...]
+    mlp_ratio: tuple[float, ...]
+    head_dim: int = 64
+    patch_size: int = 16
+    image_size: int = 224
+    channels: int = 3
+    classes: int = 1000
+    class_token: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("head_dim", "patch_size", "image_size", "channels", "classes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"space.{name}: {getattr(self, name)} is less than 1. Give a positive size.")
+        for choice in self.choices:
+            if min(choice.values) <= 0:  # type: ignore[type-var]
+                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+        if self.image_size % self.patch_size:
+            raise UserError(
+                f"space.patch_size: {self.patch_size} does not divide the image size {self.image_size}. "
+                f"Give a divisor of {self.image_size}."
+            )
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        return (
+            Choice("width", self.width, selects_program=True),
+            Choice("depth", self.depth),
+            Choice("heads", self.heads, gate="depth"),
+            Choice("mlp_ratio", self.mlp_ratio, gate="depth"),
+        )
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest network."""
+        return self.depth[-1]
+
+    @property
+    def tokens(self) -> int:
+        """Length of the sequence, the class token included."""
+        return (self.image_size // self.patch_size) ** 2 + self.class_token
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in a patch."""
+        return self.patch_size**2 * self.channels
+
+    @staticmethod
+    def hidden(width: int, ratio: float) -> int:
+        """Width of an MLP."""
+        return int(width * ratio)
+
+    @cached_property
+    def cost(self) -> CostModel:
+        column = {name: columns.reshape(-1) for name, columns in self.columns.items()}
+        terms = [Term.tabulate(column["width"], [self.width], self._ends)]
+        for layer in range(self.max_depth):
+
+            def attention(width: int, depth: int, heads: int, layer: int = layer) -> Cost:
+                return self._attention(width, heads) if layer < depth else Cost()
+
+            def mlp(width: int, depth: int, ratio: float, layer: int = layer) -> Cost:
+                return self._mlp(width, ratio) if layer < depth else Cost()
+
+            shared = [*column["width"], *column["depth"]]
+            terms += [
+                Term.tabulate([*shared, column["heads"][layer]], [self.width, self.depth, self.heads], attention),
+                Term.tabulate([*shared, column["mlp_ratio"][layer]], [self.width, self.depth, self.mlp_ratio], mlp),
+            ]
+        return CostModel(self.num_genes, terms)
+
+    def _ends(self, width: int) -> Cost:
+        patches = self.tokens - self.class_token
+        params = (self.patch_dim + 1) * width + (self.tokens + self.class_token) * width
+        params += 2 * width + (width + 1) * self.classes
+        macs = patches * self.patch_dim * width + width * self.classes
+        return Cost(params, macs, 4 * (patches * width + self.classes))
+
+    def _attention(self, width: int, heads: int) -> Cost:
+        t, inner = self.tokens, heads * self.head_dim
+        params = 2 * width + (width + 1) * 3 * inner + (inner + 1) * width
+        macs = t * width * inner * 4 + 2 * t * t * inner
+        return Cost(params, macs, 4 * (t * 4 * inner + heads * t * t + t * width))
+
+    def _mlp(self, width: int, ratio: float) -> Cost:
+        t, hidden = self.tokens, self.hidden(width, ratio)
+        params = 2 * width + (width + 1) * hidden + (hidden + 1) * width
+        return Cost(params, 2 * t * width * hidden, 4 * t * (hidden + width))
