@@ -1,0 +1,103 @@
+"""Supernet: the weights of every network of a space, and the forward pass of any of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from search_spaces import Architecture, Program, SearchSpace
+from search_spaces.registry import Registry
+from supernet.sharing import SHARING, WeightSharing
+
+Params = dict[str, Any]
+Statistics = dict[str, Any]
+SUPERNETS: Registry[Callable[..., "Supernet"]] = Registry("supernet", "supernet")
+
+
+class Supernet(ABC):
+    """Weights and forward passes of a space. Holds no arrays; parameters are a nested dict that callers keep.
+
+    Four forward passes compute the same function: `apply` (the engine: the architecture is data), `apply_sliced` (one
+    compilation an architecture), `apply_masked` (the reference: full size, zeroed) and the extracted module.
+
+    Args:
+        space: A space of this family.
+        sharing: How full-size weights follow from the architecture.
+    """
+
+    def __init__(self, space: SearchSpace, sharing: WeightSharing) -> None:
+        self.space = space
+        self.sharing = sharing
+
+    @abstractmethod
+    def init(self, key: jax.Array) -> Params:
+        """Fresh weights, as large as the largest subnet needs."""
+
+    @abstractmethod
+    def apply(
+        self,
+        params: Params,
+        genes: jax.Array,
+        x: jax.Array,
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+        collect: bool = False,
+    ) -> tuple[jax.Array, Statistics]:
+        """Runs the subnet that `genes` denotes; only what it uses is computed.
+
+        Args:
+            params: Tree of `init`.
+            genes: int32[g], traced.
+            x: float32[b, h, w, c].
+            program: `space.program(genes)`, static: what changes the shape of the residual stream.
+            statistics: Batch statistics to normalise with; None takes the batch's own.
+            collect: Return the batch's statistics (not differentiable).
+
+        Returns:
+            Logits float32[b, c], and the collected statistics (empty unless `collect`, and for families without them).
+        """
+
+    @abstractmethod
+    def apply_sliced(
+        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """Logits of one architecture that is known when traced: every weight sliced statically, layers unrolled."""
+
+    @abstractmethod
+    def apply_masked(
+        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """Logits by the reference formulation: full-size products, masked to the architecture."""
+
+    @abstractmethod
+    def module(self, architecture: Architecture) -> nnx.Module:
+        """The plain Flax module of one architecture, with fresh weights."""
+
+    @abstractmethod
+    def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
+        """The weights of one architecture, in the structure of its plain module's state."""
+
+    def extract(
+        self, params: Params, architecture: Architecture, statistics: Statistics | None = None
+    ) -> tuple[nnx.Module, Params]:
+        """The standalone network of one architecture: a plain module that holds plain weights, and those weights.
+
+        Args:
+            params: Tree of `init`.
+            architecture: What to cut out.
+            statistics: Calibrated batch statistics, for families that have them.
+        """
+        genes = np.asarray(architecture.genes, np.int32)
+        weights = self.slice(self.sharing(params, genes), architecture, statistics or {})  # type: ignore[arg-type]
+        module = nnx.eval_shape(lambda: self.module(architecture))
+        nnx.update(module, nnx.to_pure_dict(nnx.state(module)) and weights)
+        return module, weights
+
+
+def build_supernet(space: SearchSpace, sharing: str = "entangled") -> Supernet:
+    """The supernet of a space's family with a registered sharing scheme."""
+    return SUPERNETS[space.family](space, SHARING[sharing])

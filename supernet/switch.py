@@ -1,0 +1,180 @@
+"""The engine's core: one sublayer as a switch over its statically sliced variants, paying only for the one taken.
+
+A sublayer is a chain of stages. Differentiating a `lax.switch` automatically would write the residuals of every
+branch, zeros for those not taken. Here the outputs between stages are the only residuals: one buffer each, as large as
+the largest variant's, shared by all branches; whatever lies inside a stage is recomputed in the backward branch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+Size = Any
+
+
+@dataclass
+class Context:
+    """What a stage sees besides weights and activations.
+
+    Attributes:
+        genes: Traced integers that select inside a stage (a kernel size) without selecting its shapes.
+        statistics: Batch statistics to normalise with (inference); None normalises with the batch's own.
+        collected: When a dict, normalisations leave the batch's statistics here by name (calibration).
+    """
+
+    genes: Tree = None
+    statistics: Tree = None
+    collected: dict[str, Tree] | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a sublayer, for a size that is known when it is traced.
+
+    Attributes:
+        forward: `(params, inputs, size, context) -> output`; `inputs` are the sublayer's input and the outputs of all
+            stages before this one.
+        backward: `(params, inputs, output, cotangent, size, context) -> (params cotangent, inputs cotangents)` where
+            a gradient written by hand beats recomputing the stage; a cotangent that is zero may be None. Not for the
+            last stage, whose output is not kept. None takes the automatic gradient.
+    """
+
+    forward: Callable[[Tree, tuple, Size, Context], Tree]
+    backward: Callable[[Tree, tuple, Tree, Tree, Size, Context], tuple[Tree, tuple]] | None = None
+
+
+def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> Tree:
+    """The sublayer at one size, with JAX's own differentiation."""
+    values = (x,)
+    for stage in stages:
+        values += (stage.forward(params, values, size, context),)
+    return values[-1]
+
+
+def switched(
+    stages: Sequence[Stage], sizes: Sequence[Size], index: jax.Array, params: Tree, x: Tree, context: Context
+) -> Tree:
+    """The sublayer at `sizes[index]`, or its input unchanged where `index` is -1.
+
+    Args:
+        stages: Chain of stages whose last output has the shape of `x`, whatever the size.
+        sizes: Static sizes, smallest first; each becomes a branch.
+        index: int32 scalar.
+        params: Full-size weights; the stages slice them.
+        x: Input.
+        context: Genes and statistics. Collected statistics come back padded to the largest size.
+    """
+    if context.collected is not None or context.statistics is not None:
+        return _forward_only(stages, sizes, index, params, x, context)
+    return _differentiable(tuple(stages), tuple(sizes))(index, context.genes, params, x)
+
+
+def _forward_only(
+    stages: Sequence[Stage], sizes: Sequence[Size], index: jax.Array, params: Tree, x: Tree, context: Context
+) -> Tree:
+    def variant(size: Size) -> Callable:
+        def branch(params: Tree, x: Tree, genes: Tree, statistics: Tree) -> tuple[Tree, dict]:
+            inner = Context(genes, statistics, {} if context.collected is not None else None)
+            y = run(stages, params, x, size, inner)
+            return y, inner.collected or {}
+
+        return branch
+
+    operands = (params, x, context.genes, context.statistics)
+    full = jax.eval_shape(variant(sizes[-1]), *operands)
+    branches = [lambda params, x, genes, statistics: (x, _zeros(full[1]))]
+    branches += [lambda *operands, size=size: _pad(variant(size)(*operands), full) for size in sizes]
+    y, collected = jax.lax.switch(index + 1, branches, *operands)
+    if context.collected is not None:
+        context.collected.update(collected)
+    return y
+
+
+def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...]) -> Callable:
+    def values_at(size: Size, genes: Tree, params: Tree, x: Tree) -> tuple:
+        values = (x,)
+        for stage in stages:
+            values += (stage.forward(params, values, size, Context(genes)),)
+        return values[1:]
+
+    @jax.custom_vjp
+    def sublayer(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> Tree:
+        branches = [lambda genes, params, x: x]
+        branches += [lambda *operands, size=size: values_at(size, *operands)[-1] for size in sizes]
+        return jax.lax.switch(index + 1, branches, genes, params, x)
+
+    def forward(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> tuple[Tree, tuple]:
+        full = jax.eval_shape(lambda *o: values_at(sizes[-1], *o)[:-1], genes, params, x)
+
+        def variant(size: Size) -> Callable:
+            def branch(*operands: Tree) -> tuple[Tree, Tree]:
+                *residuals, y = values_at(size, *operands)
+                return y, _pad(tuple(residuals), full)
+
+            return branch
+
+        branches = [lambda genes, params, x: (x, _zeros(full)), *map(variant, sizes)]
+        y, residuals = jax.lax.switch(index + 1, branches, genes, params, x)
+        return y, (index, genes, params, x, residuals)
+
+    def backward(saved: tuple, cotangent: Tree) -> tuple:
+        index, genes, params, x, residuals = saved
+
+        def variant(size: Size) -> Callable:
+            def branch(genes: Tree, params: Tree, x: Tree, residuals: Tree, cotangent: Tree) -> tuple[Tree, Tree]:
+                own = jax.eval_shape(lambda *o: values_at(size, *o)[:-1], genes, params, x)
+                return _pull_back(stages, params, (x, *_crop(residuals, own)), cotangent, size, Context(genes))
+
+            return branch
+
+        branches = [lambda genes, params, x, residuals, cotangent: (_zeros(params), cotangent), *map(variant, sizes)]
+        grads, dx = jax.lax.switch(index + 1, branches, genes, params, x, residuals, cotangent)
+        return None, None, grads, dx
+
+    sublayer.defvjp(forward, backward)
+    return sublayer
+
+
+def _pull_back(
+    stages: Sequence[Stage], params: Tree, values: tuple, cotangent: Tree, size: Size, context: Context
+) -> tuple[Tree, Tree]:
+    """Cotangents of the weights and of `values[0]`; `values` are the input and the outputs of all stages but one."""
+    cotangents: list[Tree] = [None] * len(values) + [cotangent]
+    grads: Tree = None
+    for i in reversed(range(len(stages))):
+        stage, inputs = stages[i], values[: i + 1]
+        if stage.backward is not None:
+            d_params, d_inputs = stage.backward(params, inputs, values[i + 1], cotangents[i + 1], size, context)
+        else:
+            _, vjp = jax.vjp(lambda p, v, stage=stage: stage.forward(p, v, size, context), params, inputs)
+            d_params, d_inputs = vjp(cotangents[i + 1])
+        grads = _add(grads, d_params)
+        for j, d in enumerate(d_inputs):
+            cotangents[j] = _add(cotangents[j], d)
+    return grads, cotangents[0]
+
+
+def _add(a: Tree, b: Tree) -> Tree:
+    if a is None or b is None:
+        return b if a is None else a
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _zeros(like: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+
+def _pad(tree: Tree, like: Tree) -> Tree:
+    def pad(leaf: jax.Array, full: jax.ShapeDtypeStruct) -> jax.Array:
+        widths = [(0, f - n) for n, f in zip(leaf.shape, full.shape, strict=True)]
+        return jnp.pad(leaf, widths) if any(w for _, w in widths) else leaf
+
+    return jax.tree.map(pad, tree, like)
+
+
+def _crop(tree: Tree, like: Tree) -> Tree:
+    return jax.tree.map(lambda leaf, own: leaf[tuple(slice(n) for n in own.shape)], tree, like)
