@@ -1,0 +1,41 @@
+"""The sandwich rule: the largest and the smallest subnet at every step, and random ones between them.
+
+References:
+    Yu, Huang. Universally Slimmable Networks and Improved Training Techniques (US-Nets). ICCV 2019, arXiv:1903.05134.
+    Yu et al. BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models. ECCV 2020, arXiv:2003.11142.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, at_least
+
+
+@SAMPLERS.register("sandwich")
+@dataclass(frozen=True)
+class SandwichSampler(Sampler):
+    """Largest, then random paths, then smallest. The largest comes first so that its logits can teach the others.
+
+    Args:
+        random_paths: Random paths a step; both papers use 2. 0 trains the two ends alone.
+    """
+
+    random_paths: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("random_paths", self.random_paths, 0)
+
+    @property
+    def paths_per_step(self) -> int:
+        return self.random_paths + 2
+
+    def sample(self, state: SamplerState, step: int, worker: int = 0) -> Paths:
+        between = self.space.sample(self.rng(step, worker), self.random_paths)
+        ends = [np.array([end.genes], np.int32) for end in (self.space.largest, self.space.smallest)]
+        return Paths(
+            np.concatenate([ends[0], between, ends[1]]),
+            ("largest", *("random",) * self.random_paths, "smallest"),
+            np.ones(self.paths_per_step, np.float32),
+        )

@@ -1,0 +1,36 @@
+"""Uniform sampling: every gene of every path uniform over its values.
+
+References:
+    Guo, Zhang, Mu, Heng, Liu, Wei, Sun. Single Path One-Shot Neural Architecture Search with Uniform Sampling (SPOS).
+    ECCV 2020, arXiv:1904.00420.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, at_least
+
+
+@SAMPLERS.register("uniform")
+@dataclass(frozen=True)
+class UniformSampler(Sampler):
+    """Draws every gene uniformly and on its own, so a depth is as likely as another and a layer beyond it is not drawn.
+
+    Args:
+        paths: Paths a step; SPOS trains one.
+    """
+
+    paths: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("paths", self.paths, 1)
+
+    @property
+    def paths_per_step(self) -> int:
+        return self.paths
+
+    def sample(self, state: SamplerState, step: int, worker: int = 0) -> Paths:
+        genes = self.space.sample(self.rng(step, worker), self.paths)
+        return Paths(genes, ("random",) * self.paths, np.ones(self.paths, np.float32))
