@@ -5,6 +5,7 @@ from search_spaces.choice import Choice
 from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES, build_space
+from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.registry import Registry
 from search_spaces.space import Genes, Program, SearchSpace
 from search_spaces.vit import ViTSpace
@@ -16,6 +17,7 @@ __all__ = [
     "Cost",
     "CostModel",
     "Genes",
+    "MobileNetSpace",
     "Program",
     "Registry",
     "SearchSpace",

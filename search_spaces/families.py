@@ -8,6 +8,13 @@ from search_spaces.errors import UserError, did_you_mean
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
 
+_ITEMS = {
+    "str": (str, "a name"),
+    "bool": (bool, "true or false"),
+    "float": (int | float, "a number"),
+    "int": (int, "a whole number"),
+}
+
 FAMILIES: Registry[type[SearchSpace]] = Registry("space family", "search_spaces")
 
 
@@ -48,7 +55,7 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
         if not isinstance(value, list | tuple):
             raise UserError(f"space.{name}: {value!r} is not a list. Give the values in brackets.")
         items = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        _check_numbers(name, items, "float" in annotation)
+        _check_items(name, items, annotation)
         return items
     kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
     kind = next((k for word, k in kinds.items() if word in annotation), object)
@@ -57,11 +64,11 @@ def _typed(name: str, value: Any, annotation: str) -> Any:
     return value
 
 
-def _check_numbers(name: str, items: tuple, fractional: bool) -> None:
+def _check_items(name: str, items: tuple, annotation: str) -> None:
+    word = next((w for w in _ITEMS if w in annotation), "int")
+    kind, wanted = _ITEMS[word]
     for item in items:
         if isinstance(item, tuple):
-            _check_numbers(name, item, fractional)
-        elif isinstance(item, bool) or not isinstance(item, int | float if fractional else int):
-            raise UserError(
-                f"space.{name}: {item!r} is not {'a number' if fractional else 'a whole number'}. Give one that is."
-            )
+            _check_items(name, item, annotation)
+        elif not isinstance(item, kind) or (isinstance(item, bool) and word != "bool"):
+            raise UserError(f"space.{name}: {item!r} is not {wanted}. Give one that is.")

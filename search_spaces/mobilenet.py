@@ -1,0 +1,269 @@
+"""MobileNet spaces: stages of inverted bottlenecks with elastic depth, kernel, expansion and input resolution.
+
+Counting convention: a batch norm has two parameters a channel (scale and shift; its running statistics are no
+parameters); squeeze-and-excite is counted, biases included; MACs are those of convolutions, squeeze-and-excite and
+the classifier, without biases, normalisation, pooling and activations; genes of blocks beyond the sampled depth count
+nothing. With it, `ofa_mbv3` gives the parameters and MACs that the DyNAS-T project measured for 2,373 OFA subnets, to
+the last unit. What a weight-sharing scheme adds to the supernet alone (OFA's kernel transforms) is not counted.
+
+References:
+    Cai, Gan, Wang, Zhang, Han. Once-for-All: Train One Network and Specialize it for Efficient Deployment. ICLR 2020,
+    arXiv:1908.09791 (choice lists of `ofa_mbv3`; its training also visits the resolutions between).
+    Howard et al. Searching for MobileNetV3. ICCV 2019, arXiv:1905.02244 (widths, blocks and head).
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from search_spaces.choice import Choice
+from search_spaces.cost import Cost, CostModel, Term
+from search_spaces.errors import UserError, did_you_mean
+from search_spaces.families import FAMILIES
+from search_spaces.space import SearchSpace
+
+ACTIVATIONS = ("relu", "hard_swish")
+_PER_STAGE = ("widths", "strides", "squeeze_excite", "activations")
+_SE_REDUCTION = 4
+
+
+@FAMILIES.register("mobilenet")
+@dataclass(frozen=True)
+class MobileNetSpace(SearchSpace):
+    """MobileNetV3 networks: stem, one fixed block, elastic stages, head. Every width is a multiple of 8.
+
+    Stem: 3×3 convolution, hard-swish. Fixed block: 3×3 depthwise and projection, ReLU, no expansion. Elastic block:
+    1×1 expansion, depthwise, optional squeeze-and-excite, 1×1 projection; residual where stride is 1 and widths agree.
+    Head: 1×1 convolution to `final_width`, mean over positions, bias-free product to `feature_width`, classifier;
+    hard-swish. Batch norm after every convolution; convolutions pad by half their kernel, so a stride of 2 halves a
+    size, rounded up.
+
+    Args:
+        resolution: Pixels on a side that the network sees; images are resized to it.
+        depth: Blocks of a stage, the first ones.
+        kernel: Sizes of the depthwise kernel, a block; odd.
+        expand: Expanded width over input width, a block.
+        widths: Output channels, an elastic stage.
+        strides: Stride of each stage's first block: 1 or 2.
+        squeeze_excite: Whether the stage's blocks have squeeze-and-excite.
+        activations: `relu` or `hard_swish`, a stage.
+        stem_width: Channels after the stem.
+        stem_stride: Stride of the stem: 1 or 2.
+        first_width: Channels after the fixed block.
+        first_stride: Stride of the fixed block: 1 or 2.
+        final_width: Channels of the last convolution.
+        feature_width: Features that the classifier sees.
+        width_multiplier: Scales every width.
+        image_size: Pixels on a side of the data's images.
+        channels: Channels of the input.
+        classes: Outputs of the classifier.
+
+    Raises:
+        UserError: Sizes that are not positive, lists that disagree on the number of stages, even kernels, strides
+            other than 1 and 2, an unknown activation, or a resolution that the strides reduce below one pixel.
+    """
+
+    family = "mobilenet"
+    presets = {
+        "small": {
+            "resolution": (20, 24, 28), "depth": (1, 2, 3), "kernel": (3, 5), "expand": (2, 3, 4),
+            "widths": (24, 40, 80), "strides": (2, 2, 1), "squeeze_excite": (False, True, True),
+            "activations": ("relu", "hard_swish", "hard_swish"),
+            "stem_stride": 1, "final_width": 160, "feature_width": 256, "image_size": 28, "channels": 1, "classes": 10,
+        },
+        "ofa_mbv3": {
+            "resolution": (128, 160, 192, 224), "depth": (2, 3, 4), "kernel": (3, 5, 7), "expand": (3, 4, 6),
+            "widths": (24, 40, 80, 112, 160), "strides": (2, 2, 2, 1, 2),
+            "squeeze_excite": (False, True, False, True, True),
+            "activations": ("relu", "relu", "hard_swish", "hard_swish", "hard_swish"),
+        },
+    }  # fmt: skip
+
+    resolution: tuple[int, ...]
+    depth: tuple[int, ...]
+    kernel: tuple[int, ...]
+    expand: tuple[float, ...]
+    widths: tuple[int, ...]
+    strides: tuple[int, ...]
+    squeeze_excite: tuple[bool, ...]
+    activations: tuple[str, ...]
+    stem_width: int = 16
+    stem_stride: int = 2
+    first_width: int = 16
+    first_stride: int = 1
+    final_width: int = 960
+    feature_width: int = 1280
+    width_multiplier: float = 1.0
+    image_size: int = 224
+    channels: int = 3
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        for choice in self.choices:
+            if min(choice.values) <= 0:  # type: ignore[type-var]
+                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+        self._check_stages()
+        for name in ("stem_width", "first_width", "final_width", "feature_width", "image_size", "channels", "classes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"space.{name}: {getattr(self, name)} is less than 1. Give a positive size.")
+        if not 0 < self.width_multiplier < math.inf:
+            raise UserError(f"space.width_multiplier: {self.width_multiplier} is not positive. Give 1.0 or so.")
+        strides = (("stem_stride", self.stem_stride), ("first_stride", self.first_stride))
+        for name, stride in (*strides, *(("strides", s) for s in self.strides)):
+            if stride not in (1, 2):
+                raise UserError(f"space.{name}: {stride} is not 1 or 2. Give one of these.")
+        for kernel in self.kernel:
+            if kernel % 2 == 0:
+                raise UserError(f"space.kernel: {kernel} is even, so it has no centre. Give odd sizes.")
+        if self.total_stride > self.resolution[0]:
+            raise UserError(
+                f"space.resolution: {self.resolution[0]} pixels are less than the strides' product {self.total_stride} "
+                f"(stem {self.stem_stride}, first {self.first_stride}, stages {list(self.strides)}), so the image "
+                f"vanishes. Give {self.total_stride} or more, or set strides to 1."
+            )
+
+    def _check_stages(self) -> None:
+        if not self.widths:
+            raise UserError("space.widths: no stages. Give the width of at least one.")
+        for name in _PER_STAGE:
+            if len(getattr(self, name)) != len(self.widths):
+                raise UserError(
+                    f"space.{name}: {len(getattr(self, name))} values for {len(self.widths)} stages (widths "
+                    f"{list(self.widths)}). Give one a stage."
+                )
+        if min(self.widths) < 1:
+            raise UserError(f"space.widths: {list(self.widths)} has values that are not positive.")
+        for activation in self.activations:
+            if activation not in ACTIVATIONS:
+                raise UserError(
+                    f"space.activations: {activation!r} is not known.{did_you_mean(activation, ACTIVATIONS)}"
+                )
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        return (
+            Choice("resolution", self.resolution, selects_program=True),
+            Choice("depth", self.depth, repeats=len(self.widths)),
+            Choice("kernel", self.kernel, gate="depth"),
+            Choice("expand", self.expand, gate="depth"),
+        )
+
+    # ---------------------------------------------------------------- geometry
+
+    @property
+    def stages(self) -> int:
+        """Number of elastic stages."""
+        return len(self.widths)
+
+    @property
+    def max_depth(self) -> int:
+        """Blocks of the deepest stage."""
+        return self.depth[-1]
+
+    @property
+    def total_stride(self) -> int:
+        """Pixels of the input for one position of the last stage, along a side."""
+        return self.stem_stride * self.first_stride * math.prod(self.strides)
+
+    def scaled(self, width: int) -> int:
+        """A width of the settings after the width multiplier."""
+        return multiple_of_8(width * self.width_multiplier)
+
+    def in_width(self, stage: int, block: int) -> int:
+        """Channels that a block receives."""
+        if block:
+            return self.scaled(self.widths[stage])
+        return self.scaled(self.widths[stage - 1] if stage else self.first_width)
+
+    def out_width(self, stage: int) -> int:
+        """Channels that the blocks of a stage return."""
+        return self.scaled(self.widths[stage])
+
+    def stride(self, stage: int, block: int) -> int:
+        """Stride of a block's depthwise convolution."""
+        return 1 if block else self.strides[stage]
+
+    @staticmethod
+    def hidden(width: int, expand: float) -> int:
+        """Channels of a block's depthwise convolution, from its input width."""
+        return multiple_of_8(round(width * expand))
+
+    @staticmethod
+    def squeezed(hidden: int) -> int:
+        """Channels between the two products of squeeze-and-excite."""
+        return multiple_of_8(hidden // _SE_REDUCTION)
+
+    def in_size(self, resolution: int, stage: int, block: int) -> int:
+        """Positions on a side of the map that a block receives."""
+        size = _strided(_strided(resolution, self.stem_stride), self.first_stride)
+        for stride in self.strides[: stage + bool(block)]:
+            size = _strided(size, stride)
+        return size
+
+    def final_size(self, resolution: int) -> int:
+        """Positions on a side of the map that the head receives."""
+        return self.in_size(resolution, self.stages, 0)
+
+    # ---------------------------------------------------------------- costs
+
+    @cached_property
+    def cost(self) -> CostModel:
+        resolution = int(self.columns["resolution"])
+        depths = self.columns["depth"].reshape(self.stages)
+        kernels = self.columns["kernel"].reshape(self.stages, self.max_depth)
+        expands = self.columns["expand"].reshape(self.stages, self.max_depth)
+        terms = [Term.tabulate([resolution], [self.resolution], self._ends)]
+        for stage in range(self.stages):
+            for block in range(self.max_depth):
+
+                def cost(
+                    resolution: int, depth: int, kernel: int, expand: float, stage: int = stage, block: int = block
+                ) -> Cost:
+                    return self._block(resolution, kernel, expand, stage, block) if block < depth else Cost()
+
+                columns = [resolution, depths[stage], kernels[stage, block], expands[stage, block]]
+                terms.append(Term.tabulate(columns, [self.resolution, self.depth, self.kernel, self.expand], cost))
+        return CostModel(self.num_genes, terms)
+
+    def _ends(self, resolution: int) -> Cost:
+        stem, first = self.scaled(self.stem_width), self.scaled(self.first_width)
+        size = _strided(resolution, self.stem_stride)
+        first_positions, last_positions = _strided(size, self.first_stride) ** 2, self.final_size(resolution) ** 2
+        final, features = self.scaled(self.final_width), self.scaled(self.feature_width)
+        return (
+            _convolution(size**2, 9 * self.channels, stem)
+            + _convolution(first_positions, 9, stem)
+            + _convolution(first_positions, stem, first)
+            + _convolution(last_positions, self.out_width(self.stages - 1), final)
+            + Cost(final * features, final * features, 4 * features)
+            + Cost((features + 1) * self.classes, features * self.classes, 4 * self.classes)
+        )
+
+    def _block(self, resolution: int, kernel: int, expand: float, stage: int, block: int) -> Cost:
+        size, width = self.in_size(resolution, stage, block), self.in_width(stage, block)
+        positions, hidden = _strided(size, self.stride(stage, block)) ** 2, self.hidden(width, expand)
+        cost = (
+            _convolution(size**2, width, hidden)
+            + _convolution(positions, kernel**2, hidden)
+            + _convolution(positions, hidden, self.out_width(stage))
+        )
+        if self.squeeze_excite[stage]:
+            squeezed = self.squeezed(hidden)
+            both = 2 * hidden * squeezed
+            cost += Cost(both + hidden + squeezed, both, 4 * (hidden + squeezed))
+        return cost
+
+
+def multiple_of_8(width: float) -> int:
+    """The nearest multiple of 8, at least 8 and not more than 10 % below."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+def _strided(size: int, stride: int) -> int:
+    return -(-size // stride)
+
+
+def _convolution(positions: int, fan_in: int, width: int) -> Cost:
+    """A bias-free convolution and its batch norm."""
+    return Cost((fan_in + 2) * width, positions * fan_in * width, 4 * positions * width)
