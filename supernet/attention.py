@@ -28,9 +28,7 @@ def probabilities(q: jax.Array, k: jax.Array) -> jax.Array:
     return jax.nn.softmax(batched_matmul(q, k.swapaxes(1, 2)) * q.shape[-1] ** -0.5)
 
 
-def probabilities_gradient(
-    q: jax.Array, k: jax.Array, p: jax.Array, g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def probabilities_gradient(q: jax.Array, k: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cotangents of q and k from the probabilities `p` and their cotangent `g`, without computing scores again."""
     scores = p * (g - jnp.sum(p * g, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
     return jnp.matmul(scores, k), jnp.matmul(scores.swapaxes(1, 2), q)

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
 
 from search_spaces import Architecture, Program, SearchSpace
 from search_spaces.registry import Registry
 from supernet.sharing import SHARING, WeightSharing
+from supernet.standalone import MODULES
 
 Params = dict[str, Any]
 Statistics = dict[str, Any]
@@ -74,8 +75,12 @@ class Supernet(ABC):
         """Logits by the reference formulation: full-size products, masked to the architecture."""
 
     @abstractmethod
-    def module(self, architecture: Architecture) -> nnx.Module:
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
+
+    def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
         """The plain Flax module of one architecture, with fresh weights."""
+        return MODULES[self.space.family](**self.config(architecture), rngs=rngs or nnx.Rngs(0))
 
     @abstractmethod
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
@@ -91,10 +96,10 @@ class Supernet(ABC):
             architecture: What to cut out.
             statistics: Calibrated batch statistics, for families that have them.
         """
-        genes = np.asarray(architecture.genes, np.int32)
-        weights = self.slice(self.sharing(params, genes), architecture, statistics or {})  # type: ignore[arg-type]
+        genes = jnp.asarray(architecture.genes, jnp.int32)
+        weights = self.slice(self.sharing(params, genes), architecture, statistics or {})
         module = nnx.eval_shape(lambda: self.module(architecture))
-        nnx.update(module, nnx.to_pure_dict(nnx.state(module)) and weights)
+        nnx.update(module, weights)
         return module, weights
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from search_spaces import Architecture, Program, ViTSpace
 from supernet import attention
 from supernet.normalisation import layer_norm, masked_layer_norm
-from supernet.standalone.vit import ViT, patches
+from supernet.standalone.vit import patches
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
 from supernet.switch import Context, Stage, run, switched
 
@@ -28,7 +28,7 @@ class ViTSupernet(Supernet):
 
     def init(self, key: jax.Array) -> Params:
         """Fresh weights of the largest subnet, stacked."""
-        plain = nnx.to_pure_dict(nnx.state(self.module(self.space.largest, rngs=nnx.Rngs(key))))
+        plain = nnx.to_pure_dict(nnx.state(self.module(self.space.largest, nnx.Rngs(key))))
         layers = plain.pop("layers")
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(layers[i] for i in sorted(layers)))
         qkv = stacked["attention"]["qkv"]
@@ -177,13 +177,12 @@ class ViTSupernet(Supernet):
         d = architecture.description
         return d["width"], tuple(d["heads"]), tuple(self.space.hidden(d["width"], r) for r in d["mlp_ratio"])
 
-    def module(self, architecture: Architecture, *, rngs: nnx.Rngs | None = None) -> ViT:
-        """See `Supernet.module`."""
-        s = self.space
-        return ViT(
-            *self._sizes(architecture), s.head_dim, s.patch_size, s.image_size, s.channels, s.classes, s.class_token,
-            rngs=rngs or nnx.Rngs(0),
-        )  # fmt: skip
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """See `Supernet.config`."""
+        width, heads, hidden = self._sizes(architecture)
+        sizes = ("head_dim", "patch_size", "image_size", "channels", "classes", "class_token")
+        shared = {name: getattr(self.space, name) for name in sizes}
+        return {"width": width, "heads": list(heads), "hidden": list(hidden), **shared}
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`."""
@@ -194,7 +193,9 @@ class ViTSupernet(Supernet):
         for i, (h, m) in enumerate(zip(heads, hidden, strict=True)):
             layer = jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
             inner = h * self.space.head_dim
-            qkv = jax.tree.map(lambda leaf, n=inner: leaf[..., :n].reshape(*leaf.shape[:-2], -1), layer["attention"]["qkv"])
+            qkv = jax.tree.map(
+                lambda leaf, n=inner: leaf[..., :n].reshape(*leaf.shape[:-2], -1), layer["attention"]["qkv"]
+            )
             out = {**layer["attention"]["out"], "kernel": layer["attention"]["out"]["kernel"][:inner]}
             layers[i] = {
                 **layer,
@@ -221,7 +222,7 @@ def _narrow(params: Params, width: int) -> Params:
     """Cuts every axis that runs along the residual stream to `width`."""
     last = lambda tree: jax.tree.map(lambda leaf: leaf[..., :width], tree)  # noqa: E731
     layers = params["layers"]
-    narrowed = {
+    return {
         **{name: last(params[name]) for name in ("patch", "position", "class_token", "norm") if name in params},
         "head": {**params["head"], "kernel": params["head"]["kernel"][:width]},
         "layers": {
@@ -235,4 +236,3 @@ def _narrow(params: Params, width: int) -> Params:
             "fc2": last(layers["fc2"]),
         },
     }
-    return narrowed

@@ -1,1 +1,9 @@
 """Plain Flax networks without elastic code: what a subnet is after it is cut out."""
+
+from collections.abc import Callable
+
+from flax import nnx
+
+from search_spaces.registry import Registry
+
+MODULES: Registry[Callable[..., nnx.Module]] = Registry("standalone network", "supernet.standalone")

@@ -4,9 +4,13 @@ References:
     Dosovitskiy et al. An Image is Worth 16x16 Words. ICLR 2021, arXiv:2010.11929.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from supernet.standalone import MODULES
 
 _INIT = nnx.initializers.truncated_normal(0.02)
 
@@ -50,6 +54,7 @@ class Block(nnx.Module):
         return x + self.fc2(nnx.gelu(self.fc1(self.norm2(x))))
 
 
+@MODULES.register("vit")
 class ViT(nnx.Module):
     """Vision transformer.
 
@@ -68,8 +73,8 @@ class ViT(nnx.Module):
     def __init__(
         self,
         width: int,
-        heads: tuple[int, ...],
-        hidden: tuple[int, ...],
+        heads: Sequence[int],
+        hidden: Sequence[int],
         head_dim: int,
         patch_size: int,
         image_size: int,

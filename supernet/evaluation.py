@@ -1,0 +1,114 @@
+"""Evaluation of many candidates: one dispatch for a whole split, batched by compiled program."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from search_spaces import Program
+from supernet.supernet import Params, Statistics, Supernet
+
+_CAPACITY = 64
+
+
+class Scores(NamedTuple):
+    """Per candidate: share of right answers, and mean cross-entropy."""
+
+    accuracy: Float[np.ndarray, " p"]
+    loss: Float[np.ndarray, " p"]
+
+
+class Evaluator:
+    """Scores subnets with inherited weights on one split, held on the device.
+
+    A family with batch statistics has them recalibrated for every candidate: the cumulative average of the means and
+    variances of `calibration` batches (as in Yu, Huang 2019, arXiv:1903.05134), so no subnet is ever judged by
+    statistics of another.
+
+    Args:
+        net: The supernet.
+        x: Normalised images, float32[n, h, w, c].
+        labels: int[n].
+        batch_size: Examples a forward pass.
+        calibration: Normalised training images, float32[t, b, h, w, c]; t batches.
+    """
+
+    def __init__(
+        self,
+        net: Supernet,
+        x: Float[np.ndarray, "n h w c"],
+        labels: Int[np.ndarray, " n"],
+        batch_size: int,
+        calibration: Float[np.ndarray, "t b h w c"],
+    ) -> None:
+        self.net = net
+        self.examples = len(x)
+        batch_size = min(batch_size, len(x))
+        batches = -(-len(x) // batch_size)
+        rows = np.arange(batches * batch_size)
+        self._x = jnp.asarray(x[rows % len(x)].reshape(batches, batch_size, *x.shape[1:]))
+        kept = np.where(rows < len(x), labels[rows % len(x)], -1).reshape(batches, batch_size)
+        self._labels = jnp.asarray(kept, jnp.int32)
+        self._calibration = jnp.asarray(calibration)
+        self.program = jax.jit(self._scores, static_argnames="program")
+
+    def __call__(self, params: Params, genes: Int[np.ndarray, "p g"]) -> Scores:
+        """Scores of `genes`, in their order."""
+        correct, loss = np.zeros(len(genes), np.int64), np.zeros(len(genes), np.float64)
+        groups: dict[Program, list[int]] = {}
+        for i, row in enumerate(genes):
+            groups.setdefault(self.net.space.program(row), []).append(i)
+        for program, members in groups.items():
+            for start in range(0, len(members), _CAPACITY):
+                part = np.array(members[start : start + _CAPACITY])
+                padded = np.zeros((_CAPACITY, genes.shape[1]), np.int32)
+                padded[: len(part)] = genes[part]
+                right, total = self.program(
+                    params, padded, len(part), self._x, self._labels, self._calibration, program=program
+                )
+                correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
+        return Scores(correct / self.examples, loss / self.examples)
+
+    def _scores(
+        self,
+        params: Params,
+        genes: jax.Array,
+        count: jax.Array,
+        x: jax.Array,
+        labels: jax.Array,
+        calibration: jax.Array,
+        program: Program,
+    ) -> tuple[jax.Array, jax.Array]:
+        def candidate(i: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            statistics = calibrate(self.net, params, genes[i], calibration, program)
+
+            def batch(sums: tuple, inputs: tuple) -> tuple[tuple, None]:
+                images, expected = inputs
+                logits, _ = self.net.apply(params, genes[i], images, program=program, statistics=statistics)
+                there = expected >= 0
+                picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(expected, 0)[:, None], axis=1)
+                right = jnp.sum((jnp.argmax(logits, -1) == expected) & there)
+                return (sums[0] + right, sums[1] - jnp.sum(picked[:, 0] * there)), None
+
+            (right, loss), _ = jax.lax.scan(batch, (jnp.zeros((), jnp.int32), jnp.zeros(())), (x, labels))
+            return totals[0].at[i].set(right), totals[1].at[i].set(loss)
+
+        return jax.lax.fori_loop(0, count, candidate, (jnp.zeros(len(genes), jnp.int32), jnp.zeros(len(genes))))
+
+
+def calibrate(
+    net: Supernet, params: Params, genes: jax.Array, batches: jax.Array, program: Program
+) -> Statistics | None:
+    """Batch statistics of one subnet: the mean over `batches` [t, b, h, w, c]; None for families without any."""
+
+    def collect(x: jax.Array) -> Statistics:
+        return net.apply(params, genes, x, program=program, collect=True)[1]
+
+    shapes = jax.eval_shape(collect, batches[0])
+    if not jax.tree.leaves(shapes):
+        return None
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    totals, _ = jax.lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, collect(x)), None), zeros, batches)
+    return jax.tree.map(lambda total: total / len(batches), totals)

@@ -1,0 +1,108 @@
+"""Optimizer settings, and the Optax transformation that they stand for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from search_spaces import UserError
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW or SGD with linear warm-up, cosine or constant rate, and clipping by global norm.
+
+    Args:
+        type: `adamw` or `sgd`.
+        learning_rate: Peak rate.
+        weight_decay: Decoupled decay (AdamW) or decay added to the gradient (SGD) of kernels; biases, normalisation
+            scales and positions are not decayed.
+        betas: AdamW's moments.
+        momentum: SGD's momentum.
+        nesterov: SGD's Nesterov form.
+        warmup_steps: Steps from 0 to the peak rate.
+        schedule: `cosine` down to `final_learning_rate`, or `constant`.
+        final_learning_rate: Where the cosine ends.
+        clip_norm: Largest global norm of the summed gradient; None does not clip.
+        untouched: What becomes of weights that no path of the step used, whose gradient is exactly zero. `move`, as
+            the published codes do: moments and weight decay go on acting. `hold`: they keep their value in that
+            step (moments still decay).
+
+    Raises:
+        UserError: A value outside its range.
+    """
+
+    type: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    nesterov: bool = True
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_learning_rate: float = 0.0
+    clip_norm: float | None = 1.0
+    untouched: Literal["move", "hold"] = "move"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "learning_rate": (self.learning_rate > 0, "greater than 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and less than 1"),
+            "momentum": (0 <= self.momentum < 1, "at least 0 and less than 1"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "final_learning_rate": (
+                0 <= self.final_learning_rate <= self.learning_rate, "between 0 and learning_rate",
+            ),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "greater than 0, or null"),
+        }  # fmt: skip
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise UserError(f"train.optimizer.{name}: {getattr(self, name)} is out of range. Give {expected}.")
+
+    def rate(self, steps: int) -> optax.Schedule:
+        """Learning rate by step, for a training of `steps` steps."""
+        if self.warmup_steps >= steps:
+            raise UserError(
+                f"train.optimizer.warmup_steps: {self.warmup_steps} is not less than the {steps} training steps. "
+                f"Give at most {steps - 1}."
+            )
+        warmup = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+        if self.schedule == "constant":
+            rest = optax.constant_schedule(self.learning_rate)
+        else:
+            rest = optax.cosine_decay_schedule(
+                self.learning_rate, steps - self.warmup_steps, self.final_learning_rate / self.learning_rate
+            )
+        return optax.join_schedules([warmup, rest], [self.warmup_steps])
+
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The transformation for a training of `steps` steps."""
+        rate = self.rate(steps)
+        if self.type == "adamw":
+            core = optax.adamw(rate, *self.betas, weight_decay=self.weight_decay, mask=decayed)
+        else:
+            core = optax.chain(
+                optax.add_decayed_weights(self.weight_decay, mask=decayed),
+                optax.sgd(rate, self.momentum or None, self.nesterov),
+            )
+        clip = optax.identity() if self.clip_norm is None else optax.clip_by_global_norm(self.clip_norm)
+        chain = optax.chain(clip, core)
+        return hold_untouched(chain) if self.untouched == "hold" else chain
+
+
+def decayed(params: optax.Params) -> optax.Params:
+    """True for kernels, the only weights that decay."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def hold_untouched(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Wraps `inner` so that entries whose gradient is exactly zero keep their value."""
+
+    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+        updates, state = inner.update(grads, state, params)
+        return jax.tree.map(lambda u, g: jnp.where(g == 0, 0, u), updates, grads), state
+
+    return optax.GradientTransformation(inner.init, update)
