@@ -1,0 +1,171 @@
+"""Export: cut a subnet out, prove that it computes what the supernet computes, write it down, load it back."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jaxtyping import UInt8
+from safetensors.numpy import save
+
+from search_spaces import Architecture, UserError
+from supernet.manifest import atomic_directory, write_manifest
+from supernet.subnet import (
+    ARCHITECTURE,
+    CONFIG,
+    ORBAX,
+    REPORT,
+    STABLEHLO,
+    WEIGHTS,
+    Preprocessing,
+    Subnet,
+    flatten,
+    read_subnet,
+    unflatten,
+)
+from supernet.supernet import Params, Statistics, Supernet
+
+PARITY_TOLERANCE = 1e-4
+"""Largest difference of logits, over their largest magnitude (at least 1), that fp32 reordering explains."""
+
+
+class ParityError(UserError):
+    """The standalone network does not compute what the supernet computes."""
+
+
+def export_subnet(
+    net: Supernet,
+    params: Params,
+    architecture: Architecture,
+    directory: Path,
+    *,
+    statistics: Statistics | None,
+    preprocessing: Preprocessing,
+    input_shape: Sequence[int],
+    labels: Sequence[str],
+    probe: UInt8[np.ndarray, "n h w c"],
+    measure: Callable[[Subnet], Mapping[str, Any]],
+    stablehlo: bool = True,
+) -> dict[str, Any]:
+    """Writes one subnet as a directory that stands alone; nothing is left behind when it fails.
+
+    Args:
+        net: The supernet.
+        params: Its weights.
+        architecture: What to cut out.
+        directory: Where to; replaced as a whole.
+        statistics: Calibrated batch statistics, for families that have them.
+        preprocessing: From bytes to the network's input.
+        input_shape: Height, width and channels of the images.
+        labels: Names of the classes.
+        probe: Images on which supernet and standalone network are compared.
+        measure: Called with the network as loaded back from disk; what it returns goes into the report.
+        stablehlo: Also write the forward pass as StableHLO.
+
+    Returns:
+        The report, as in `report.json`.
+
+    Raises:
+        ParityError: The outputs differ by more than `PARITY_TOLERANCE`.
+    """
+    space = net.space
+    genes = np.asarray(architecture.genes, np.int32)
+    _, weights = net.extract(params, architecture, statistics)
+    config = {
+        "format": 1,
+        "family": space.family,
+        "module": net.config(architecture),
+        "input": {"shape": list(input_shape), "dtype": "uint8"},
+        "preprocessing": {
+            "scale": "1/255",
+            "resize": "bilinear, antialiased",
+            "image_size": list(preprocessing.image_size),
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+        },
+        "labels": list(labels),
+    }
+    described = {
+        "family": space.family,
+        "space_fingerprint": space.fingerprint,
+        "genes": list(architecture.genes),
+        "architecture": architecture.description,
+    }
+    with atomic_directory(directory) as temporary:
+        _write_json(temporary / CONFIG, config)
+        _write_json(temporary / ARCHITECTURE, described)
+        arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(weights).items()}
+        (temporary / WEIGHTS).write_bytes(save(arrays))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(temporary.resolve() / ORBAX, _text_keys(unflatten(arrays)))
+        subnet = read_subnet(temporary)
+        parity = parity_error(net, params, genes, statistics, subnet, probe)
+        if not parity <= PARITY_TOLERANCE:
+            raise ParityError(
+                f"{directory}: the extracted network's logits differ from the supernet's by {parity:.2e}, more than "
+                f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of family {space.family!r}."
+            )
+        if stablehlo:
+            (temporary / STABLEHLO).write_bytes(serialised_forward(subnet))
+        costs = {metric: int(value[0]) for metric, value in space.cost(genes[None]).items()}
+        report = {
+            "costs": costs,
+            "parity_error": parity,
+            **measure(subnet),
+            "versions": {name: version(name) for name in ("supernest", "jax", "flax", "orbax-checkpoint", "numpy")},
+        }
+        _write_json(temporary / REPORT, report)
+        write_manifest(temporary)
+    return report
+
+
+def parity_error(
+    net: Supernet,
+    params: Params,
+    genes: np.ndarray,
+    statistics: Statistics | None,
+    subnet: Subnet,
+    probe: UInt8[np.ndarray, "n h w c"],
+) -> float:
+    """Largest difference between supernet and subnet logits, over the largest magnitude (at least 1)."""
+    program = net.space.program(genes)
+    x = subnet.preprocessing(jnp.asarray(probe))
+    apply = jax.jit(net.apply, static_argnames=("program", "collect"))
+    expected, _ = apply(params, jnp.asarray(genes), x, program=program, statistics=statistics)
+    difference = jnp.max(jnp.abs(expected - subnet.forward(x)))
+    return float(difference / jnp.maximum(1.0, jnp.max(jnp.abs(expected))))
+
+
+def serialised_forward(subnet: Subnet) -> bytes:
+    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size, on CPU, CUDA and TPU.
+
+    `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name.
+    """
+    module = nnx.eval_shape(lambda: subnet.module)
+
+    def forward(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        graph, state = nnx.split(module)
+        nnx.replace_by_pure_dict(state, unflatten(weights))
+        return nnx.merge(graph, state)(x)
+
+    flat = flatten(subnet.weights)
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
+    (batch,) = jax.export.symbolic_shape("b")
+    height, width = subnet.preprocessing.image_size
+    x = jax.ShapeDtypeStruct((batch, height, width, subnet.config["input"]["shape"][-1]), jnp.float32)
+    return jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize()
+
+
+def _text_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): _text_keys(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

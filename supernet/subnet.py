@@ -1,0 +1,168 @@
+"""Subnet: an exported network, loaded and run without any supernet."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from search_spaces import UserError
+from supernet.manifest import verify_manifest
+from supernet.resolution import resize
+from supernet.standalone import MODULES
+
+CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
+WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
+_REMEDY = "Export it again from its run."
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns an image of bytes into the network's input: scale to 0..1, resize, subtract mean, divide by std.
+
+    Attributes:
+        image_size: Height and width that the network takes.
+        mean: Per channel, of pixels in 0..1.
+        std: Per channel.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """uint8[b, h, w, c] to float32[b, *image_size, c]."""
+        x = (images.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+        return resize(x, self.image_size[0])
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A standalone network: `load_subnet` makes it from an exported directory.
+
+    Attributes:
+        config: What `config.json` holds: family, module arguments, input, preprocessing, labels.
+        architecture: The readable architecture.
+        module: A plain Flax module with its weights.
+        weights: The weights as a nested dict of arrays.
+        preprocessing: From bytes to the module's input.
+    """
+
+    config: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    module: nnx.Module
+    weights: Mapping[str, Any]
+    preprocessing: Preprocessing
+
+    @cached_property
+    def forward(self) -> Any:
+        """The compiled forward pass: normalised float32[b, h, w, c] to logits float32[b, classes]."""
+        graph, state = nnx.split(self.module)
+        run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+        return lambda x: run(state, x)
+
+    def predict(self, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 256) -> Float[np.ndarray, "n c"]:
+        """Logits of images of bytes.
+
+        Raises:
+            UserError: Images of another type or shape than the network takes.
+        """
+        expected = tuple(self.config["input"]["shape"])
+        if images.dtype != np.uint8 or images.shape[1:] != expected:
+            raise UserError(
+                f"images: {images.dtype} of shape {images.shape[1:]}, expected uint8 of shape {expected}. "
+                "Give images like those that the network was trained on."
+            )
+        logits = []
+        for start in range(0, len(images), batch_size):
+            part = images[start : start + batch_size]
+            # One shape, one compilation: the last batch is filled up with copies of its first image.
+            filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(images)) - len(part), axis=0)])
+            logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
+        return np.concatenate(logits)
+
+
+def load_subnet(directory: str | os.PathLike[str]) -> Subnet:
+    """Loads an exported subnet, after checking every file against the hashes in its manifest.
+
+    Args:
+        directory: `RUN/subnets/NAME`.
+
+    Raises:
+        UserError: The directory is missing, incomplete or altered, or its family is not known here.
+    """
+    verify_manifest(Path(directory), _REMEDY)
+    return read_subnet(Path(directory))
+
+
+def read_subnet(directory: Path) -> Subnet:
+    """Loads a subnet from a directory whose files are known to be right."""
+    config = _read_json(directory / CONFIG)
+    architecture = _read_json(directory / ARCHITECTURE)
+    try:
+        family, arguments = config["family"], config["module"]
+        preprocessing = Preprocessing(
+            tuple(config["preprocessing"]["image_size"]),
+            tuple(config["preprocessing"]["mean"]),
+            tuple(config["preprocessing"]["std"]),
+        )
+        description = architecture["architecture"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
+    if family not in MODULES:
+        raise UserError(
+            f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first."
+        )
+    module = nnx.eval_shape(lambda: MODULES[family](**arguments, rngs=nnx.Rngs(0)))
+    try:
+        flat = load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{directory / WEIGHTS}: cannot be read ({error}). {_REMEDY}") from None
+    expected = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
+    found = {name: leaf.shape for name, leaf in flat.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{directory / WEIGHTS}: {name}: shape {found.get(name)}, expected {expected.get(name)}. {_REMEDY}"
+            )
+    weights = unflatten({name: jnp.asarray(leaf) for name, leaf in flat.items()})
+    nnx.update(module, weights)
+    return Subnet(config, description, module, weights, preprocessing)
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[Any, Any]:
+    """The inverse of `flatten`; names of digits become integers, as Flax numbers the members of a list."""
+    tree: dict[Any, Any] = {}
+    for name, value in flat.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None
