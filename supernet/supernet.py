@@ -78,6 +78,10 @@ class Supernet(ABC):
     def config(self, architecture: Architecture) -> dict[str, Any]:
         """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
 
+    @abstractmethod
+    def input_size(self, architecture: Architecture) -> tuple[int, int]:
+        """Height and width of the images that the plain module of one architecture takes."""
+
     def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
         """The plain Flax module of one architecture, with fresh weights."""
         return MODULES[self.space.family](**self.config(architecture), rngs=rngs or nnx.Rngs(0))

@@ -1,0 +1,165 @@
+"""What a sampled training step costs: against a step compiled for one architecture, and against full-size masks.
+
+Command: `python -m experiments.benchmarks.step_time --family vit --architectures 200 --json`
+
+Sizes: AutoFormer-T at 32x32 pixels with patches of 4 (65 tokens), and OFA-MobileNetV3 at half width on 24x24 and 32x32
+pixels. A step is the gradient of one random path and one AdamW update, fp32.
+"""
+
+import dataclasses
+from functools import partial
+from statistics import median
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds
+from search_spaces import Architecture, SearchSpace, build_space
+from supernet.optimizer import OptimizerSettings
+from supernet.supernet import Supernet, build_supernet
+from supernet.training import TrainState, TrainStep
+
+_SPACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}),
+    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [24, 32], "classes": 10}),
+}
+
+
+class _Fixed:
+    """Stands in for a supernet whose forward pass is one of the reference formulations."""
+
+    def __init__(self, net: Supernet, architecture: Architecture | None) -> None:
+        self.space, self._net, self._architecture = net.space, net, architecture
+
+    def apply(self, params: Any, genes: jax.Array, x: jax.Array, *, program: Any) -> tuple[jax.Array, dict]:
+        if self._architecture is not None:
+            return self._net.apply_sliced(params, self._architecture, x), {}
+        return self._net.apply_masked(params, genes, x, program=program), {}
+
+
+@click.command()
+@click.option("--family", type=click.Choice(sorted(_SPACES)), default="vit", show_default=True)
+@click.option("--architectures", default=200, show_default=True, help="Random architectures that are stepped once.")
+@click.option("--compared", default=5, show_default=True, help="Architectures compared with their static step.")
+@click.option("--rounds", default=5, show_default=True, help="Alternating rounds of each comparison.")
+@click.option("--batch", default=64, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    preset, settings = _SPACES[family]
+    space = build_space(family, preset, settings)
+    show({"family": family, **measure(space, architectures, compared, rounds, batch)}, as_json)
+
+
+def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, batch: int) -> dict[str, Any]:
+    """All figures for one space."""
+    net = build_supernet(space)
+    params = net.init(jax.random.key(0))
+    x, targets = _batch(space, batch)
+    switched = _Stepper(net, params, x, targets)
+    genes = space.sample(np.random.default_rng(0), architectures)
+    programs = sorted({space.program(row) for row in genes})
+    firsts = [next(row for row in genes if space.program(row) == program) for program in programs]
+    compiling = [switched.compiled(row)[0] for row in firsts]
+    for row in firsts:
+        switched(row)
+    taken = [seconds(lambda row=row: switched(row)) for row in tqdm(genes, desc="steps", disable=None)]
+
+    pairs, masked_ratio, macs_ratio = [], [], []
+    masked = _Stepper(_Fixed(net, None), params, x, targets)  # type: ignore[arg-type]
+    largest_macs = space.cost(np.array([space.largest.genes], np.int32))["macs"][0]
+    for row in tqdm(genes[:compared], desc="static", disable=None):
+        static = _Stepper(_Fixed(net, space.architecture(row)), params, x, targets)  # type: ignore[arg-type]
+        own, fixed, full = alternate([partial(step, row) for step in (switched, static, masked)], rounds)
+        pairs.append(own / fixed)
+        masked_ratio.append(own / full)
+        macs_ratio.append(space.cost(row[None])["macs"][0] / _full_macs(space, row, largest_macs))
+    figures = {
+        "batch": batch,
+        "architectures": architectures,
+        "programs_possible": space.programs,
+        "programs_compiled": switched.step.programs_compiled,
+        "compile_seconds": sum(compiling),
+        "step_ms_median": 1e3 * median(taken),
+        "ratio_vs_static": median(pairs),
+        "ratio_vs_static_all": [round(float(ratio), 3) for ratio in pairs],
+        "ratio_vs_masked": median(masked_ratio),
+        "macs_ratio_vs_masked": float(median(macs_ratio)),
+        "memory_ratio_vs_largest_static": _memory_ratio(net, params, x, targets),
+    }
+    if space.family == "vit":
+        figures["compile_ratio_48_to_12_layers"] = _compile_ratio(space, x, targets)
+    return figures
+
+
+class _Stepper:
+    """One kind of training step on fixed data; each call takes a step."""
+
+    def __init__(self, net: Supernet, params: Any, x: jax.Array, targets: jax.Array) -> None:
+        optimizer = OptimizerSettings().build(100_000)
+        self.step = TrainStep(net, optimizer)
+        self.state: TrainState = self.step.init(jax.tree.map(jnp.copy, params))
+        self._x, self._targets = x, targets
+
+    def __call__(self, genes: np.ndarray) -> Any:
+        self.state, result = self.step(
+            self.state, genes[None], ("random",), np.ones(1, np.float32), self._x, self._targets
+        )
+        return self.state, result
+
+    def gradient(self, genes: np.ndarray) -> tuple[Any, tuple, dict]:
+        """The gradient program with the arguments of a step."""
+        zeros = jax.tree.map(jnp.zeros_like, self.state.params)
+        arguments = (
+            self.state.params, zeros, genes, self._x, self._targets, jnp.zeros_like(self._targets), np.float32(0),
+            np.float32(1),
+        )  # fmt: skip
+        return self.step.gradient_program, arguments, {"program": self.step.net.space.program(genes)}
+
+    def compiled(self, genes: np.ndarray) -> tuple[float, Any]:
+        """Compile seconds and the compiled gradient program."""
+        function, arguments, static = self.gradient(genes)
+        return compile_seconds(function, *arguments, **static)
+
+
+def _batch(space: SearchSpace, batch: int) -> tuple[jax.Array, jax.Array]:
+    size, channels, classes = (getattr(space, name) for name in ("image_size", "channels", "classes"))
+    x = jax.random.normal(jax.random.key(1), (batch, size, size, channels))
+    return x, jax.nn.one_hot(jnp.arange(batch) % classes, classes)
+
+
+def _full_macs(space: SearchSpace, row: np.ndarray, largest: int) -> int:
+    """MACs of the masked step: the largest subnet of the same resolution (a masked width costs the full one)."""
+    if "resolution" not in space.columns:
+        return largest
+    full = np.array([space.largest.genes], np.int32)
+    full[0, space.columns["resolution"]] = row[space.columns["resolution"]]
+    return space.cost(full)["macs"][0]
+
+
+def _memory_ratio(net: Supernet, params: Any, x: jax.Array, targets: jax.Array) -> float:
+    genes = np.array(net.space.largest.genes, np.int32)
+    fixed = _Fixed(net, net.space.largest)
+    own = _Stepper(net, params, x, targets).compiled(genes)[1]
+    static = _Stepper(fixed, params, x, targets).compiled(genes)[1]  # type: ignore[arg-type]
+    return peak_bytes(own) / peak_bytes(static)
+
+
+def _compile_ratio(space: SearchSpace, x: jax.Array, targets: jax.Array) -> float:
+    taken = {12: [], 48: []}
+    for _ in range(3):
+        for layers, times in taken.items():
+            deep = dataclasses.replace(space, depth=(layers - 2, layers - 1, layers))  # type: ignore[call-arg]
+            net = build_supernet(deep)
+            stepper = _Stepper(net, net.init(jax.random.key(0)), x, targets)
+            times.append(stepper.compiled(np.array(deep.largest.genes, np.int32))[0])
+    return median(taken[48]) / median(taken[12])
+
+
+if __name__ == "__main__":
+    main()
