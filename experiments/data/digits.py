@@ -1,0 +1,40 @@
+"""Source `digits`: 1,797 handwritten digits of 8×8 pixels that come with scikit-learn; needs no download."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.data.arrays import array_examples
+from experiments.data.source import SOURCES, Source, Splits
+
+TEST_EVERY = 5
+
+
+@SOURCES.register("digits")
+@dataclass(frozen=True)
+class Digits(Source):
+    """The digits of `sklearn.datasets.load_digits`, 10 classes, 8×8×1.
+
+    Every fifth example of a class is in the test split, so the split is stratified and the same for every seed.
+
+    References:
+        E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
+    """
+
+    def read(self) -> Splits:
+        """Returns 1,442 training and 355 test examples."""
+        from sklearn.datasets import load_digits  # takes a second to import, so only where it is used
+
+        bunch: Any = load_digits()
+        levels, labels = np.asarray(bunch["images"]).astype(np.int64), np.asarray(bunch["target"])
+        pixels = ((levels * 255 + 8) // 16).astype(np.uint8)  # 0..16 to 0..255, rounded in integers
+        test = np.zeros(len(labels), bool)
+        for label in range(10):
+            test[np.flatnonzero(labels == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+        return Splits(
+            where="digits",
+            train=array_examples("digits", pixels[~test], labels[~test], 10),
+            test=array_examples("digits", pixels[test], labels[test], 10),
+            class_names=tuple(str(label) for label in range(10)),
+        )

@@ -1,0 +1,72 @@
+"""Source `folder`: pictures in `train/<class>/`, `test/<class>/` and, where there is one, `validation/<class>/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.data.examples import Examples, all_of
+from experiments.data.files import directory
+from experiments.data.pictures import FileStore, check_size
+from experiments.data.source import SOURCES, Source, Splits
+from search_spaces.errors import UserError, did_you_mean
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@SOURCES.register("folder")
+@dataclass(frozen=True)
+class Folder(Source):
+    """A directory of pictures, one folder a class. Classes are the folders of `train`, in alphabetical order.
+
+    Pictures are decoded when a batch asks for them. Files with another suffix are passed over.
+
+    Args:
+        path: The directory that holds `train` and `test`.
+        image_size: Side in pixels. The shorter side of each picture is resized to it, then the centre is cropped.
+        grey: One channel in place of three.
+    """
+
+    path: str
+    image_size: int
+    grey: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self.image_size)
+
+    def read(self) -> Splits:
+        """Returns the splits; no picture is decoded yet.
+
+        Raises:
+            UserError: A split or class folder is missing or empty, or a class is not in `train`.
+        """
+        root = directory(self.path)
+        names = tuple(sorted(path.name for path in directory(str(root / "train")).iterdir() if path.is_dir()))
+        if not names:
+            raise UserError(f"{root / 'train'}: no class folder in it. Put the pictures in train/<class>/.")
+        own = (root / "validation").is_dir()
+        return Splits(
+            where=self.path,
+            train=self._split(root, "train", names),
+            test=self._split(root, "test", names),
+            class_names=names,
+            validation=self._split(root, "validation", names) if own else None,
+        )
+
+    def _split(self, root: Path, split: str, class_names: tuple[str, ...]) -> Examples:
+        label_of = {name: label for label, name in enumerate(class_names)}
+        files, labels = [], []
+        for folder in sorted(path for path in directory(str(root / split)).iterdir() if path.is_dir()):
+            if folder.name not in label_of:
+                raise UserError(f"{folder}: not a class of train/.{did_you_mean(folder.name, class_names)}")
+            found = sorted(path.name for path in directory(str(folder)).iterdir() if is_picture(path))
+            if not found:
+                raise UserError(f"{folder}: holds no picture ({', '.join(SUFFIXES)}). Add some, or remove the folder.")
+            files += [f"{split}/{folder.name}/{name}" for name in found]
+            labels += [label_of[folder.name]] * len(found)
+        return all_of(FileStore(root, files, self.image_size, self.grey), np.asarray(labels, np.int32))
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file has the suffix of a picture and is not hidden."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

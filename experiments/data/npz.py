@@ -1,0 +1,99 @@
+"""Source `npz`: arrays in one NumPy .npz file, read without pickle."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.data.arrays import array_examples, class_names_of
+from experiments.data.examples import Examples
+from experiments.data.source import SOURCES, Source, Splits
+from search_spaces.errors import UserError, did_you_mean
+
+
+@SOURCES.register("npz")
+@dataclass(frozen=True)
+class Npz(Source):
+    """Arrays `train_images`, `train_labels`, `test_images`, `test_labels`, and `validation_*` where there is one.
+
+    Images are uint8[n, height, width] or uint8[n, height, width, channels]; labels are integers 0..classes-1, [n] or
+    [n, 1].
+
+    Args:
+        path: The .npz file.
+        class_names: Name of each class; "0", "1", … where empty.
+    """
+
+    path: str
+    class_names: tuple[str, ...] = ()
+
+    def read(self) -> Splits:
+        """Returns the splits of the file.
+
+        Raises:
+            UserError: The file is missing or corrupt, lacks a key, holds objects, or an array is not as it should be.
+        """
+        arrays = read_arrays(Path(self.path))
+
+        def get(key: str) -> np.ndarray:
+            if key not in arrays:
+                raise UserError(
+                    f"{self.path}: no array {key!r}; expected train_images, train_labels, test_images and "
+                    f"test_labels.{did_you_mean(key, arrays)}"
+                )
+            array = arrays[key]
+            return array[:, 0] if key.endswith("labels") and array.shape[1:] == (1,) else array
+
+        names = class_names_of(f"{self.path}: train_labels", get("train_labels"), self.class_names)
+
+        def examples(split: str) -> Examples:
+            return array_examples(f"{self.path}: {split}", get(f"{split}_images"), get(f"{split}_labels"), len(names))
+
+        own = any(key.startswith("validation_") for key in arrays)
+        return Splits(
+            where=self.path,
+            train=examples("train"),
+            test=examples("test"),
+            class_names=names,
+            validation=examples("validation") if own else None,
+        )
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Returns every array of a .npz file.
+
+    Raises:
+        UserError: The file is missing, not a .npz, corrupt, or holds an object array.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Set the data path to a .npz file.")
+    try:
+        with path.open("rb") as stream:
+            opened = np.load(stream, allow_pickle=False)
+            if isinstance(opened, np.ndarray):
+                raise UserError(f"{path}: holds one unnamed array (.npy). Save it with numpy.savez, arrays by name.")
+            with opened:
+                return {name: read_array(path, opened, name) for name in opened.files}
+    except UserError:
+        raise
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
+        raise UserError(f"{path}: truncated, corrupt or no .npz file. Save it again with numpy.savez.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Make the file readable.") from error
+
+
+def read_array(path: Path, opened: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Returns one array of an open .npz file.
+
+    Raises:
+        UserError: It holds objects, or its header is damaged.
+    """
+    try:
+        return opened[name]
+    except ValueError as error:
+        raise UserError(
+            f"{path}: array {name!r} cannot be read ({error}). Save plain numbers: uint8 images, integer labels."
+        ) from error

@@ -1,0 +1,125 @@
+"""Picture files decoded when asked, brought to one size, several at a time in threads."""
+
+import functools
+import hashlib
+import io
+import os
+import struct
+import zlib
+from abc import abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageOps
+
+from experiments.data.examples import Images, ImageStore
+from search_spaces.errors import UserError
+
+UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
+
+
+def decode(where: str, picture: Path | bytes, size: int, grey: bool) -> UInt8[np.ndarray, "size size channels"]:
+    """Decodes a picture: upright, 3 channels (1 if `grey`), shorter side resized to `size`, centre cropped to a square.
+
+    Transparency is dropped.
+
+    Args:
+        where: The picture in messages.
+        picture: Its file, or its encoded bytes.
+        size: Side of the result in pixels.
+        grey: Whether to return brightness alone.
+
+    Raises:
+        UserError: It cannot be decoded, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
+            if opened.mode not in EIGHT_BIT:
+                raise UserError(f"{where}: pixels are of mode {opened.mode}; expected 8 bits a channel. Convert it.")
+            upright = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
+        square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
+        return np.asarray(square, np.uint8).reshape(size, size, -1)
+    except UserError:
+        raise
+    except UNDECODABLE as error:
+        raise UserError(
+            f"{where}: cannot be decoded ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
+            f"Replace or remove the picture."
+        ) from error
+
+
+def check_size(image_size: int) -> None:
+    """Raises a `UserError` for a side of less than one pixel."""
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
+        raise UserError(f"data.image_size: {image_size!r} is not a positive integer. Set the side in pixels.")
+
+
+class PictureStore(ImageStore):
+    """Encoded pictures behind one interface: subclasses say where picture i is; this class decodes."""
+
+    lazy: ClassVar[bool] = True
+    image_size: int
+    grey: bool
+
+    @abstractmethod
+    def picture(self, row: int) -> tuple[str, Path | bytes]:
+        """Returns the name for messages, and the file or the encoded bytes, of one row."""
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> Images:
+        """Returns the decoded images of `rows`, in that order.
+
+        Raises:
+            UserError: A picture cannot be decoded.
+        """
+
+        def one(row: int) -> np.ndarray:
+            return decode(*self.picture(row), self.image_size, self.grey)
+
+        if not len(rows):
+            return np.zeros((0, *self.shape[1:]), np.uint8)
+        return np.stack(list(_pool().map(one, rows.tolist())))
+
+
+@dataclass(frozen=True, eq=False)
+class FileStore(PictureStore):
+    """Picture files of one split.
+
+    Args:
+        root: Directory that `names` are relative to.
+        names: File of each row.
+        image_size: Side of the square that each is brought to.
+        grey: One channel in place of three.
+    """
+
+    root: Path
+    names: Sequence[str]
+    image_size: int
+    grey: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(rows, height, width, channels)."""
+        return len(self.names), self.image_size, self.image_size, 1 if self.grey else 3
+
+    def picture(self, row: int) -> tuple[str, Path]:
+        """Returns the path of a row."""
+        path = self.root / self.names[row]
+        return str(path), path
+
+    def identify(self, digest: "hashlib._Hash") -> None:
+        """Feeds names and file sizes; reading every picture would take as long as an epoch."""
+        for name in self.names:
+            digest.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    # One pool for all stores, so that a store holds no threads and can be sent to another process. Pillow lets other
+    # threads run while it decodes.
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")

@@ -1,0 +1,157 @@
+"""Sources of data: the interface, the registry, and the loading of a checked `Dataset` from any of them."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.data.examples import Examples
+from experiments.data.splits import hold_out, limited
+from search_spaces.errors import UserError
+from search_spaces.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a source holds, before anything is held out.
+
+    Args:
+        where: The source in messages: its path, or its name.
+        train: All that may be learned from.
+        test: The source's own test split.
+        class_names: Name of each class.
+        validation: The source's own validation split, where it has one.
+    """
+
+    where: str
+    train: Examples
+    test: Examples
+    class_names: tuple[str, ...]
+    validation: Examples | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in three splits that share no example.
+
+    Args:
+        train: What the supernet learns from.
+        validation: What search ranks subnets by.
+        test: Read once, at export. Training and search must not touch it: a figure on it is honest only as long as
+            nothing was chosen by it.
+        image_shape: (height, width, channels).
+        classes: Number of classes.
+        class_names: Name of each class, in label order.
+        mean: Per channel, of the training pixels scaled to 0..1.
+        std: Per channel, likewise.
+        fingerprint: SHA-256 of the source (every split, before splitting), in hexadecimal: over shapes, labels and
+            pixels, or over names and sizes where images are files.
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+class Source(ABC):
+    """A place that images come from. A source is a frozen dataclass of its settings that implements `read`."""
+
+    @abstractmethod
+    def read(self) -> Splits:
+        """Returns the splits of the source; the same every time.
+
+        Raises:
+            UserError: Something is missing, corrupt or not what it should be.
+        """
+
+    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+        """Returns the data set; see the function `load`."""
+        return load(self, seed, validation_fraction, train_limit)
+
+
+SOURCES: Registry[type[Source]] = Registry("data source", "experiments.data")
+
+
+def load(source: Source, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+    """Reads a source, checks it, and splits it.
+
+    Args:
+        source: What to read.
+        seed: Decides which training examples are held out, and which stay under `train_limit`. Not negative.
+        validation_fraction: Share of the training examples, in (0, 1), that becomes the validation split, stratified by
+            class. A source that has a validation split of its own keeps it, and this is not used.
+        train_limit: At most so many training examples, stratified; validation and test are not affected.
+
+    Raises:
+        UserError: Something in the source, or in these arguments, cannot work.
+    """
+    if not 0 < validation_fraction < 1:
+        raise UserError(f"data.validation_fraction: {validation_fraction} is not between 0 and 1. Set for example 0.1.")
+    splits = source.read()
+    where, names = splits.where, splits.class_names
+    check(splits)
+    train, validation = splits.train, splits.validation
+    if validation is None:
+        held_out = hold_out(where, train.labels, names, validation_fraction, seed)
+        train, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+    if train_limit is not None:
+        train = train.take(np.flatnonzero(limited(where, train.labels, names, train_limit, seed)))
+    mean, std = train.statistics
+    return Dataset(
+        train=train,
+        validation=validation,
+        test=splits.test,
+        image_shape=train.image_shape,
+        classes=len(names),
+        class_names=names,
+        mean=mean,
+        std=std,
+        fingerprint=fingerprint(splits),
+    )
+
+
+def check(splits: Splits) -> None:
+    """Checks what must hold whatever the source: two classes, each with training examples, and one image shape.
+
+    Raises:
+        UserError: It does not hold.
+    """
+    where, names = splits.where, splits.class_names
+    if len(names) < 2:
+        raise UserError(f"{where}: holds {len(names)} class. A classifier needs at least two.")
+    if len(set(names)) != len(names):
+        raise UserError(f"{where}: two classes have the same name. Give each of the {len(names)} its own.")
+    sizes = np.bincount(splits.train.labels, minlength=len(names))
+    if not sizes.all():
+        raise UserError(
+            f"{where}: class {names[int(np.argmin(sizes))]!r} has no training example. "
+            f"Give each of the {len(names)} classes at least one."
+        )
+    for split, examples in (("test", splits.test), ("validation", splits.validation)):
+        if examples is None:
+            continue
+        if not len(examples):
+            raise UserError(f"{where}: the {split} split is empty. Give it at least one example.")
+        if examples.image_shape != splits.train.image_shape:
+            raise UserError(
+                f"{where}: {split} images are {examples.image_shape}, training images {splits.train.image_shape} "
+                f"(height, width, channels). Bring all to one size."
+            )
+
+
+def fingerprint(splits: Splits) -> str:
+    """Returns the SHA-256 of every split of a source, in hexadecimal."""
+    digest = hashlib.sha256()
+    for split, examples in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        if examples is not None:
+            digest.update(f"{split}:{examples.store.shape}:".encode())
+            digest.update(examples.labels.astype("<i4").tobytes())
+            examples.store.identify(digest)
+    return digest.hexdigest()

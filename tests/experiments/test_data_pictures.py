@@ -1,0 +1,196 @@
+"""Tests of the sources that decode pictures when asked: folders, and the Hugging Face `datasets` library."""
+
+import io
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data.folder import Folder
+from experiments.data.huggingface import HuggingFace
+from experiments.data.pictures import decode
+from search_spaces.errors import UserError
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def refused(action, *parts: str) -> None:
+    with pytest.raises(UserError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def write_folder(root: Path, splits=("train", "test"), each: int = 4) -> Folder:
+    """Writes one-coloured pictures of several sizes; every class of its own colour."""
+    for split in splits:
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for i in range(each):
+                Image.new("RGB", (10 + i, 14 - i), colour).save(root / split / name / f"{i}.{'PNG' if i else 'png'}")
+    (root / "train" / "red" / "notes.txt").write_text("not a picture")
+    (root / "train" / "README.txt").write_text("not a class")
+    return Folder(str(root), image_size=6)
+
+
+def test_folder_gives_each_picture_its_class(tmp_path):
+    data = write_folder(tmp_path).load(0, 0.5)
+    assert data.class_names == ("blue", "green", "red")
+    assert (len(data.train), len(data.validation), len(data.test)) == (6, 6, 12)
+    for split in (data.train, data.validation, data.test):
+        order = np.random.default_rng(0).permutation(len(split))
+        images = split.images(order)
+        assert images.shape == (len(split), 6, 6, 3)
+        expected = np.array(list(COLOURS.values()))[split.labels[order]]
+        assert (images == expected[:, None, None, :]).all()
+    assert data.mean == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert data.train.images(np.zeros(0, np.int64)).shape == (0, 6, 6, 3)
+
+
+def test_folder_keeps_its_own_validation_and_can_be_grey(tmp_path):
+    write_folder(tmp_path, ("train", "test", "validation"), each=1)
+    data = Folder(str(tmp_path), image_size=5, grey=True).load(0, 0.5)
+    assert (len(data.train), len(data.validation), data.image_shape) == (3, 3, (5, 5, 1))
+
+
+def test_folder_fingerprint_follows_names_and_sizes(tmp_path):
+    source = write_folder(tmp_path)
+    first = source.load(0, 0.5).fingerprint
+    assert source.load(1, 0.5).fingerprint == first
+    path = tmp_path / "train" / "red" / "0.png"
+    path.write_bytes(path.read_bytes() + b"\0")
+    second = source.load(0, 0.5).fingerprint
+    path.rename(path.with_name("9.png"))
+    assert len({first, second, source.load(0, 0.5).fingerprint}) == 3
+
+
+def test_a_loaded_folder_can_be_sent_to_another_process(tmp_path):
+    data = write_folder(tmp_path).load(0, 0.5)
+    data.train.images(np.arange(2))
+    copy = pickle.loads(pickle.dumps(data))
+    assert np.array_equal(copy.train.images(np.arange(6)), data.train.images(np.arange(6)))
+
+
+def test_decode_crops_the_centre_and_turns_pictures_upright(tmp_path):
+    picture = np.zeros((6, 12, 3), np.uint8)
+    picture[:, 3:9] = np.arange(36, dtype=np.uint8).reshape(6, 6, 1) * 7
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    assert np.array_equal(decode("x", buffer.getvalue(), 6, grey=False), picture[:, 3:9])
+    exif = Image.Exif()
+    exif[0x0112] = 3  # orientation: upside down
+    Image.fromarray(picture).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(decode("x", tmp_path / "x.png", 6, grey=True), picture[::-1, 3:9][:, ::-1, :1])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
+def test_every_eight_bit_mode_decodes_to_three_channels(tmp_path, mode):
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(path)
+    assert (decode("x", path, 4, grey=False) == 255).all()
+
+
+def test_unreadable_pictures_are_refused_by_name(tmp_path):
+    source = write_folder(tmp_path)
+    path = tmp_path / "test" / "red" / "0.png"
+    row = np.array([8])
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    jpeg = io.BytesIO()
+    Image.fromarray(noise).save(jpeg, "JPEG")
+    for content in (whole[:-2000], whole[:20], b"", b"hello", jpeg.getvalue()[:-500], whole[:60] + b"zz" + whole[62:]):
+        path.write_bytes(content)
+        refused(lambda: source.load(0, 0.5).test.images(row), str(path), "cannot be decoded")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
+    refused(lambda: source.load(0, 0.5).test.images(row), str(path), "8 bits")
+    data = source.load(0, 0.5)
+    path.unlink()
+    refused(lambda: data.test.images(row), str(path), "cannot be decoded")
+
+
+def test_bad_folders_are_refused(tmp_path):
+    refused(Folder(str(tmp_path), 6).read, "train: no such directory")
+    (tmp_path / "train").mkdir()
+    refused(Folder(str(tmp_path), 6).read, "no class folder")
+    source = write_folder(tmp_path / "whole")
+    (tmp_path / "whole" / "train" / "violet").mkdir()
+    refused(source.read, "violet: holds no picture", ".png")
+    (tmp_path / "whole" / "train" / "violet").rmdir()
+    (tmp_path / "whole" / "test" / "gren").mkdir()
+    refused(source.read, "gren: not a class of train/", "Did you mean 'green'?")
+    for size in (0, -3, 2.5, True):
+        refused(lambda size=size: Folder(str(tmp_path), size), "data.image_size")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- Hugging Face
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A directory written by `DatasetDict.save_to_disk`: splits train (8) and test (2) of red and blue pictures."""
+    datasets = pytest.importorskip("datasets", reason="needs supernest[huggingface]")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["blue", "red"]),
+            "number": datasets.Value("int64"),
+        }
+    )
+
+    def rows(count: int):
+        return datasets.Dataset.from_dict(
+            {
+                "image": [Image.new("RGB", (9, 7 + i), (COLOURS["blue"], COLOURS["red"])[i % 2]) for i in range(count)],
+                "label": [i % 2 for i in range(count)],
+                "number": [3 + i % 2 for i in range(count)],
+            },
+            features=features,
+        )
+
+    datasets.DatasetDict({"train": rows(8), "test": rows(2)}).save_to_disk(str(tmp_path / "saved"))
+    return str(tmp_path / "saved")
+
+
+def test_huggingface_reads_a_saved_data_set(saved):
+    data = HuggingFace(saved, image_size=5).load(0, 0.25)
+    assert (data.class_names, data.image_shape) == (("blue", "red"), (5, 5, 3))
+    assert (len(data.train), len(data.validation), len(data.test)) == (6, 2, 2)
+    expected = np.array([COLOURS["blue"], COLOURS["red"]])[data.train.labels]
+    assert (data.train.images(np.arange(6)) == expected[:, None, None, :]).all()
+    assert HuggingFace(saved, image_size=5).load(1, 0.25).fingerprint == data.fingerprint
+    own = HuggingFace(saved, image_size=5, validation="test").load(0, 0.25)
+    assert (len(own.train), len(own.validation)) == (8, 2)
+
+
+def test_huggingface_settings_that_do_not_fit_are_refused(saved):
+    refused(HuggingFace(saved, 5, train="trian").read, "no split 'trian'", "Did you mean 'train'?")
+    refused(HuggingFace(saved, 5, label="lable").read, "no column 'lable'", "Did you mean 'label'?")
+    refused(HuggingFace(saved, 5, image="label").read, "'label' is not an image column", "Known: image")
+    refused(HuggingFace(saved, 5, label="number").read, "from 3 to 4")
+    refused(lambda: HuggingFace(saved, 0), "data.image_size")
+
+
+def test_a_data_set_that_cannot_be_loaded_is_refused(saved, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(HuggingFace(str(tmp_path / "empty"), 5).read, "cannot be loaded")
+    for shard in Path(saved, "train").glob("*.arrow"):
+        shard.unlink()
+    refused(HuggingFace(saved, 5).read, saved, "cannot be loaded")
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    refused(HuggingFace("anything", 5).read, "pip install 'supernest[huggingface]'")
+
+
+def test_a_library_that_could_run_code_is_refused(monkeypatch):
+    module = type(sys)("datasets")
+    module.__version__ = "3.6.0"
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    refused(HuggingFace("anything", 5).read, "3.6.0 is older than 4")
