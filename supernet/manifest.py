@@ -56,7 +56,8 @@ def storage_error(error: BaseException, path: Path) -> UserError | None:
 
 
 @contextmanager
-def _disk_errors_for(path: Path) -> Iterator[None]:
+def disk_errors_for(path: Path) -> Iterator[None]:
+    """Turns an `OSError` that the user's disk causes into a `UserError` about `path` (or the file that it names)."""
     try:
         yield
     except OSError as error:
@@ -76,7 +77,7 @@ def write_manifest(directory: Path) -> Path:
       UserError: where the disk refuses, or something below is neither a file nor a directory.
     """
     files = {}
-    with _disk_errors_for(directory):
+    with disk_errors_for(directory):
         for name, path in _files_below(directory).items():
             if not path.is_file() or path.is_symlink():
                 raise UserError(f"{path}: neither a file nor a directory, so it has no hash. Remove it.")
@@ -96,7 +97,7 @@ def verify_manifest(directory: Path, remedy: str = _REMEDY) -> None:
     Raises:
       UserError: names the first file that is missing, truncated, altered or not listed.
     """
-    with _disk_errors_for(directory):
+    with disk_errors_for(directory):
         listed = _read_manifest(directory, remedy)
         present = _files_below(directory)
         for name in sorted(listed.keys() | present.keys()):
@@ -160,7 +161,7 @@ def write_text_atomically(path: Path, text: str) -> None:
       UserError: where the disk refuses.
     """
     path = Path(os.path.realpath(path))
-    with _disk_errors_for(path):
+    with disk_errors_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_temporaries(path.parent, path.name)
         temporary, lock = _locked_temporary(path, directory=False)
@@ -188,14 +189,14 @@ def atomic_directory(final: Path) -> Iterator[Path]:
       UserError: where the disk refuses.
     """
     final = Path(os.path.realpath(final))
-    with _disk_errors_for(final):
+    with disk_errors_for(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.exists() and not final.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
         sweep_temporaries(final.parent, final.name)
         temporary, lock = _locked_temporary(final, directory=True)
     try:
-        with _disk_errors_for(final):
+        with disk_errors_for(final):
             yield temporary
             _sync_below(temporary)
             _move_onto(temporary, final)
@@ -209,7 +210,7 @@ def atomic_directory(final: Path) -> Iterator[Path]:
 def discard_directory(directory: Path) -> None:
     """Removes a directory so that a crash halfway never leaves a part of it under its name."""
     aside = _temporary_name(directory)
-    with _disk_errors_for(directory):
+    with disk_errors_for(directory):
         os.rename(directory, aside)
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -220,7 +221,7 @@ def sweep_temporaries(parent: Path, name: str | None = None) -> None:
     Raises:
       UserError: where the disk refuses.
     """
-    with _disk_errors_for(parent):
+    with disk_errors_for(parent):
         for path in sorted(parent.iterdir()):
             owner, temporary, _ = path.name[1:].rpartition(_TEMPORARY)
             if path.name.startswith(".") and temporary and name in (None, owner):
