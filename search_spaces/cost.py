@@ -1,9 +1,9 @@
 """CostModel: exact costs of a whole matrix of genes by table look-up."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, SupportsInt
 
 import numpy as np
 from jaxtyping import Int
@@ -43,7 +43,7 @@ class Term:
     table: Int[np.ndarray, "*n 3"]
 
     @staticmethod
-    def tabulate(columns: Sequence[int], values: Sequence[Sequence], cost: Callable[..., Cost]) -> "Term":
+    def tabulate(columns: Iterable[SupportsInt], values: Sequence[Sequence], cost: Callable[..., Cost]) -> "Term":
         """Fills the table by calling `cost(*values)` once for every combination."""
         rows = [cost(*combination) for combination in itertools.product(*values)]
         shape = (*(len(v) for v in values), len(Cost._fields))

@@ -1,18 +1,20 @@
 """The registry of search-space families, and how settings become a space."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
 
-_ITEMS = {
-    "str": (str, "a name"),
-    "bool": (bool, "true or false"),
-    "float": (int | float, "a number"),
-    "int": (int, "a whole number"),
+# Word in a field's annotation: the types that YAML may give, what to call them, and how the field holds them.
+_KINDS = {
+    "str": (str, "a name", str),
+    "bool": (bool, "true or false", bool),
+    "float": (int | float, "a number", float),
+    "int": (int, "a whole number", int),
 }
 
 FAMILIES: Registry[type[SearchSpace]] = Registry("space family", "search_spaces")
@@ -51,24 +53,22 @@ def build_space(family: str, preset: str | None = None, settings: Mapping[str, A
 
 
 def _typed(name: str, value: Any, annotation: str) -> Any:
-    if "tuple" in annotation:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"space.{name}: {value!r} is not a list. Give the values in brackets.")
-        items = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        _check_items(name, items, annotation)
-        return items
-    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
-    kind = next((k for word, k in kinds.items() if word in annotation), object)
-    if not isinstance(value, kind) or (isinstance(value, bool) and "bool" not in annotation):
-        raise UserError(f"space.{name}: {value!r} is not of type {annotation}. Give one that is.")
-    return value
+    word = next(w for w in _KINDS if w in annotation)
+    if "tuple" not in annotation:
+        return _item(name, value, word)
+    if not isinstance(value, list | tuple):
+        raise UserError(f"space.{name}: {value!r} is not a list. Give the values in brackets.")
+    return _items(name, value, word)
 
 
-def _check_items(name: str, items: tuple, annotation: str) -> None:
-    word = next((w for w in _ITEMS if w in annotation), "int")
-    kind, wanted = _ITEMS[word]
-    for item in items:
-        if isinstance(item, tuple):
-            _check_items(name, item, annotation)
-        elif not isinstance(item, kind) or (isinstance(item, bool) and word != "bool"):
-            raise UserError(f"space.{name}: {item!r} is not {wanted}. Give one that is.")
+def _items(name: str, values: Sequence, word: str) -> tuple:
+    return tuple(_items(name, v, word) if isinstance(v, list | tuple) else _item(name, v, word) for v in values)
+
+
+def _item(name: str, value: Any, word: str) -> Any:
+    kind, wanted, convert = _KINDS[word]
+    if not isinstance(value, kind) or (isinstance(value, bool) and word != "bool"):
+        raise UserError(f"space.{name}: {value!r} is not {wanted}. Give one that is.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"space.{name}: {value!r} is not finite. Give a number.")
+    return convert(value)

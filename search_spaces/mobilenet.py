@@ -82,7 +82,7 @@ class MobileNetSpace(SearchSpace):
     resolution: tuple[int, ...]
     depth: tuple[int, ...]
     kernel: tuple[int, ...]
-    expand: tuple[float, ...]
+    expand: tuple[int, ...]
     widths: tuple[int, ...]
     strides: tuple[int, ...]
     squeeze_excite: tuple[bool, ...]
@@ -184,9 +184,9 @@ class MobileNetSpace(SearchSpace):
         return 1 if block else self.strides[stage]
 
     @staticmethod
-    def hidden(width: int, expand: float) -> int:
+    def hidden(width: int, expand: int) -> int:
         """Channels of a block's depthwise convolution, from its input width."""
-        return multiple_of_8(round(width * expand))
+        return multiple_of_8(width * expand)
 
     @staticmethod
     def squeezed(hidden: int) -> int:
@@ -217,7 +217,7 @@ class MobileNetSpace(SearchSpace):
             for block in range(self.max_depth):
 
                 def cost(
-                    resolution: int, depth: int, kernel: int, expand: float, stage: int = stage, block: int = block
+                    resolution: int, depth: int, kernel: int, expand: int, stage: int = stage, block: int = block
                 ) -> Cost:
                     return self._block(resolution, kernel, expand, stage, block) if block < depth else Cost()
 
@@ -239,7 +239,7 @@ class MobileNetSpace(SearchSpace):
             + Cost((features + 1) * self.classes, features * self.classes, 4 * self.classes)
         )
 
-    def _block(self, resolution: int, kernel: int, expand: float, stage: int, block: int) -> Cost:
+    def _block(self, resolution: int, kernel: int, expand: int, stage: int, block: int) -> Cost:
         size, width = self.in_size(resolution, stage, block), self.in_width(stage, block)
         positions, hidden = _strided(size, self.stride(stage, block)) ** 2, self.hidden(width, expand)
         cost = (

@@ -1,6 +1,7 @@
 """Registry: the plug-ins of one kind by name; a taken name is an error, an unknown one gets the nearest."""
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
@@ -12,7 +13,7 @@ Plugin = TypeVar("Plugin")
 
 
 class Registry(Mapping[str, Entry]):
-    """Names to plug-ins of one kind. It fills itself: looking anything up imports every module of its package.
+    """Names to plug-ins of one kind. It fills itself by importing the modules of its package.
 
     Args:
         kind: What is registered, for messages (`"sampler"`).
@@ -43,7 +44,7 @@ class Registry(Mapping[str, Entry]):
         return add
 
     def __getitem__(self, name: str) -> Entry:
-        self._load()
+        self._find(name)
         if name not in self._entries:
             raise UserError(f"{self.kind}: {name!r} is not known.{did_you_mean(name, self._entries)}")
         return self._entries[name]
@@ -57,13 +58,27 @@ class Registry(Mapping[str, Entry]):
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        self._load()
+        self._find(name)
         return name in self._entries
+
+    def _find(self, name: object) -> None:
+        """Imports the module that has the entry's name, which is the usual case, or else all of them."""
+        if name in self._entries or self._loaded:
+            return
+        module = f"{self._package}.{name}"
+        if isinstance(name, str) and name.isidentifier() and importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)
+        if name not in self._entries:
+            self._load()
 
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        self._loaded = True  # first: a module may look something up while it is imported
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+        except BaseException:
+            self._loaded = False
+            raise

@@ -132,7 +132,7 @@ class SearchSpace(ABC):
     def contains(self, genes: Genes) -> Bool[np.ndarray, " a"]:
         """Which rows are gene vectors of this space."""
         genes = np.asarray(genes)
-        return ((genes >= 0) & (genes < self.cardinalities)).all(axis=1)
+        return np.asarray(((genes >= 0) & (genes < self.cardinalities)).all(axis=1))
 
     def architecture(self, genes: Sequence[int] | Int[np.ndarray, " g"]) -> Architecture:
         """The architecture that one gene vector denotes.
@@ -153,7 +153,7 @@ class SearchSpace(ABC):
     def _describe(self, genes: Int[np.ndarray, " g"]) -> dict[str, Any]:
         active = self.active(genes[None])[0]
 
-        def read(choice: Choice, columns: np.ndarray) -> Any:
+        def read(choice: Choice, columns: Any) -> Any:
             if columns.ndim == 0:
                 return choice.values[genes[columns]]
             return [read(choice, c) for c in columns if c.ndim or active[c]]
@@ -180,16 +180,14 @@ class SearchSpace(ABC):
             self._write(genes, choice, self.columns[choice.name], description[choice.name], lengths, choice.name)
         return self.architecture(genes)
 
-    def _write(
-        self, genes: np.ndarray, choice: Choice, columns: np.ndarray, given: Any, lengths: Any, where: str
-    ) -> None:
+    def _write(self, genes: np.ndarray, choice: Choice, columns: Any, given: Any, lengths: Any, where: str) -> None:
         if columns.ndim == 0:
             if given not in choice.values:
                 raise UserError(f"architecture.{where}: {given!r} is outside {list(choice.values)}. Give one of these.")
             genes[columns] = choice.values.index(given)
             return
         leaf_row = lengths is not None and columns.ndim == 1
-        expected = int(lengths) if leaf_row else len(columns)
+        expected = len(columns) if lengths is None or columns.ndim > 1 else int(lengths)
         if not isinstance(given, list | tuple) or len(given) != expected:
             raise UserError(f"architecture.{where}: {given!r} is not a list of {expected}. Give one value each.")
         for i, item in enumerate(given):

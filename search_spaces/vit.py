@@ -108,7 +108,7 @@ class ViTSpace(SearchSpace):
 
     @cached_property
     def cost(self) -> CostModel:
-        column = {name: columns.reshape(-1) for name, columns in self.columns.items()}
+        column = {name: columns.reshape(-1).tolist() for name, columns in self.columns.items()}
         terms = [Term.tabulate(column["width"], [self.width], self._ends)]
         for layer in range(self.max_depth):
 
