@@ -1,0 +1,54 @@
+# Every target sets up what it needs; a machine with Python 3.11 or later and make is enough.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP_RUN := $(VENV)/.installed
+STAMP_DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test lint bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    train, search and export on the digits data; the figures end up in runs/digits/summary.json'
+	@echo 'make test    the whole test suite (PYTEST_ARGS="-k name" narrows it)'
+	@echo 'make lint    ruff and pyright over sources and tests'
+	@echo 'make bench   the benchmarks, one JSON object each'
+	@echo 'make clean   remove environments, caches, builds and runs of the demo'
+
+demo: $(STAMP_RUN)
+	$(BIN)/supernest run experiments/digits.yaml --out runs/digits
+
+test: $(STAMP_DEV)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: $(STAMP_RUN)
+	$(BIN)/python -m experiments.benchmarks.cost_model --json
+	$(BIN)/python -m experiments.benchmarks.step_time --family vit --architectures 200 --json
+	$(BIN)/python -m experiments.benchmarks.step_time --family mobilenet --architectures 200 --json
+
+clean:
+	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .hypothesis runs/digits *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "$(PYTHON) is missing or older than Python 3.11. Name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make virtual environments. On Debian or Ubuntu: apt install python3-venv" >&2; \
+	  rm -rf $(VENV); exit 1; }
+
+$(STAMP_RUN): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(STAMP_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(STAMP_RUN)

@@ -1,0 +1,28 @@
+"""What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+from tests import array_types
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TYPED_PACKAGES = ("search_spaces", "supernet", "samplers", "search")
+
+# Before JAX or any package of ours is imported; processes that tests start inherit these.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+install_import_hook(TYPED_PACKAGES, f"{array_types.__name__}.{array_types.check.__name__}")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Directory of the real data sets; skips the test where there is none."""
+    path = Path(os.environ.get("SUPERNEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"{path} is no directory: set SUPERNEST_DATA to where fashion_mnist, cifar10, … lie")
+    return path

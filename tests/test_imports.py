@@ -1,0 +1,91 @@
+"""The layering of the packages, and what importing them costs."""
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ALLOWED = {
+    "search_spaces": {"search_spaces"},
+    "supernet": {"search_spaces", "supernet"},
+    "samplers": {"search_spaces", "samplers"},
+    "search": {"search_spaces", "search"},
+    "experiments": {"search_spaces", "supernet", "samplers", "search", "experiments"},
+}
+
+
+def imported_packages(source: str) -> set[str]:
+    """Returns the top-level names that Python source imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_is_below_it(package: str) -> None:
+    files = sorted((REPOSITORY / package).rglob("*.py"))
+    assert files
+    for path in files:
+        ours = imported_packages(path.read_text("utf-8")) & ALLOWED.keys()
+        assert ours <= ALLOWED[package], f"{path.relative_to(REPOSITORY)} imports {ours - ALLOWED[package]}"
+
+
+def test_nothing_imports_tests_or_relatively() -> None:
+    for package in ALLOWED:
+        for path in (REPOSITORY / package).rglob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            relative = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
+            assert not relative, f"{path} imports relatively; the folder is the import"
+            assert "tests" not in imported_packages(path.read_text("utf-8")), path
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    source = "import a.b\ndef f():\n    from c.d import e\n    if f:\n        import g as h\nfrom . import i\n"
+    assert imported_packages(source) == {"a", "c", "g"}
+
+
+@pytest.mark.parametrize("package", ["search_spaces", "samplers", "search"])
+def test_numpy_packages_do_not_import_jax(package: str) -> None:
+    result = run_python(f"import sys, {package}; assert 'jax' not in sys.modules and 'flax' not in sys.modules")
+    assert result.returncode == 0, result.stderr
+
+
+def test_search_spaces_import_quickly() -> None:
+    code = "import time, numpy; t = time.perf_counter(); import search_spaces; print(time.perf_counter() - t)"
+    seconds = median(float(run_python(code).stdout) for _ in range(5))
+    assert seconds < 0.3, f"import search_spaces takes {seconds:.2f} s on top of NumPy"
+
+
+def test_help_is_quick_and_does_not_import_jax() -> None:
+    code = (
+        "import sys; from experiments.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'jax', 'flax', 'numpy', 'pydantic', 'sklearn'} & sys.modules.keys(); assert not heavy, heavy"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = run_python(code)
+        seconds.append(time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+        assert "run" in result.stdout
+    assert min(seconds) < 0.5, f"supernest --help takes {min(seconds):.2f} s"
