@@ -1,0 +1,266 @@
+"""Archive: every evaluated architecture of a search, one JSON line each, safe against a kill at any byte."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from search.budget import Costs
+from search.searcher import Searcher
+from search_spaces import Genes, SearchSpace, UserError
+
+_FORMAT = "supernest search archive"
+_VERSION = 1
+
+
+class Archive:
+    """An append-only file. Its first line says which search it belongs to; each further line is one architecture.
+
+    The bytes follow from the search alone (no time, no path in them), so a search that was killed and resumed leaves
+    the same file as one that was not. `Archive.open` is for the search that writes it, `Archive.read` for all others.
+
+    Attributes:
+        path: The file.
+        space: The space of its architectures.
+        objective_names: Names of the objectives, "error" first.
+        metrics: Names of the costs.
+        genes: Canonical genes, one row an entry, in the order of evaluation.
+        objectives: Objectives, minimised; the error is NaN where the evaluation failed.
+        costs: Metric name to one number an entry.
+        generations: The searcher's generation of each entry.
+    """
+
+    genes: Genes
+    objectives: Float[np.ndarray, "n m"]
+    costs: dict[str, np.ndarray]
+    generations: Int[np.ndarray, " n"]
+
+    def __init__(self, path: Path, space: SearchSpace, header: dict[str, Any]) -> None:
+        self.path, self.space = path, space
+        self.objective_names: tuple[str, ...] = tuple(header["objectives"])
+        self.metrics: tuple[str, ...] = tuple(header["metrics"])
+        self._seed = header["seed"]
+        self.genes = np.zeros((0, space.num_genes), np.int32)
+        self.objectives = np.zeros((0, len(self.objective_names)))
+        self.costs = {metric: np.zeros(0, np.int64) for metric in self.metrics}
+        self.generations = np.zeros(0, np.int64)
+
+    @classmethod
+    def open(cls, path: Path | str, searcher: Searcher, run: str = "") -> "Archive":
+        """Starts the archive of a search, or takes it up where a killed one left it (a torn last line is cut off).
+
+        Args:
+            path: The file; its directory is made where it is missing.
+            searcher: The search, with its budgets and settings.
+            run: Names what is evaluated (a hash of the supernet's weights and the data), so that errors of another
+                supernet are never mixed in.
+
+        Raises:
+            UserError: The file belongs to another search, is corrupt, or cannot be written.
+        """
+        path, header = Path(path), _header(searcher, run)
+        line = _line(header)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            content = path.read_bytes() if path.exists() else b""
+            if b"\n" not in content and line.startswith(content):
+                path.write_bytes(b"")
+                _append(path, line)
+                _sync_directory(path.parent)
+                return cls(path, searcher.space, header)
+            whole = content.rfind(b"\n") + 1
+            archive = cls._parse(path, searcher.space, content[:whole])
+            _refuse_other(path, json.loads(content[: content.index(b"\n")]), header)
+            if whole < len(content):
+                os.truncate(path, whole)
+        except OSError as error:
+            raise _cannot(path, error) from error
+        return archive
+
+    @classmethod
+    def read(cls, path: Path | str, space: SearchSpace) -> "Archive":
+        """Reads an archive without changing the file; a torn last line is left out.
+
+        Raises:
+            UserError: The file is missing, corrupt, or of another space.
+        """
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _cannot(path, error) from error
+        return cls._parse(path, space, content[: content.rfind(b"\n") + 1])
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    @property
+    def errors(self) -> Float[np.ndarray, " n"]:
+        """Validation errors, NaN where the evaluation failed."""
+        return self.objectives[:, 0]
+
+    def record(self, index: int) -> dict[str, Any]:
+        """One entry in the form in which it is written: JSON types only, None for a NaN."""
+        return self._record(
+            self.genes[index],
+            self.objectives[index],
+            {metric: values[index] for metric, values in self.costs.items()},
+            int(self.generations[index]),
+        )
+
+    def append(self, genes: Genes, objectives: Float[np.ndarray, "p m"], costs: Costs, generation: int) -> None:
+        """Writes evaluated architectures; on disk when this returns.
+
+        Raises:
+            UserError: The file cannot be written (no space left, no permission).
+        """
+        rows = [{metric: costs[metric][i] for metric in self.metrics} for i in range(len(genes))]
+        lines = [
+            _line(self._record(row, values, cost, generation))
+            for row, values, cost in zip(genes, objectives, rows, strict=True)
+        ]
+        try:
+            _append(self.path, b"".join(lines))
+        except OSError as error:
+            raise _cannot(self.path, error) from error
+        self._extend(genes, objectives, costs, np.full(len(genes), generation, np.int64))
+
+    # ---------------------------------------------------------------- lines
+
+    def _extend(self, genes: Genes, objectives: np.ndarray, costs: Costs, generations: np.ndarray) -> None:
+        first = len(self) == 0
+        for metric in self.metrics:
+            new = np.asarray(costs[metric])
+            self.costs[metric] = new if first else np.concatenate([self.costs[metric], new])
+        self.genes = np.concatenate([self.genes, genes])
+        self.objectives = np.concatenate([self.objectives, objectives])
+        self.generations = np.concatenate([self.generations, generations])
+
+    def _record(self, genes: np.ndarray, objectives: np.ndarray, costs: Costs, generation: int) -> dict[str, Any]:
+        record = {
+            "architecture": self.space.architecture(genes).description,
+            "genes": genes.tolist(),
+            "objectives": {
+                name: None if math.isnan(value) else float(value)
+                for name, value in zip(self.objective_names, objectives, strict=True)
+            },
+            "costs": {metric: value.item() for metric, value in costs.items()},
+            "seed": self._seed,
+            "generation": generation,
+        }
+        return record | {"failed": True} if math.isnan(objectives[0]) else record
+
+    @classmethod
+    def _parse(cls, path: Path, space: SearchSpace, content: bytes) -> "Archive":
+        lines = content.split(b"\n")[:-1]
+        header = _load(path, 1, lines[0] if lines else b"")
+        if header.get("format") != _FORMAT or header.get("version") != _VERSION:
+            raise UserError(f"{path}:1: not the header of a search archive of version {_VERSION}. Choose another file.")
+        if header.get("space") != space.fingerprint:
+            raise UserError(f"{path}:1: the archive is of another search space. Use it with the config of its run.")
+        try:
+            archive = cls(path, space, header)
+        except (KeyError, TypeError) as error:
+            raise _corrupt(path, 1) from error
+        seen: set[tuple[int, ...]] = set()
+        genes, objectives, costs, generations = [], [], [], []
+        for number, line in enumerate(lines[1:], start=2):
+            record = _load(path, number, line)
+            try:
+                genes.append(_whole_numbers(record["genes"]))
+                found = [record["objectives"][name] for name in archive.objective_names]
+                objectives.append([math.nan if value is None else _number(value) for value in found])
+                costs.append([_number(record["costs"][metric]) for metric in archive.metrics])
+                generations.extend(_whole_numbers([record["generation"]]))
+                described = space.architecture(genes[-1])
+                if described.genes != genes[-1] or described.description != record["architecture"]:
+                    raise ValueError
+            except (KeyError, TypeError, ValueError) as error:
+                raise _corrupt(path, number) from error
+            if genes[-1] in seen:
+                raise UserError(f"{path}:{number}: an architecture that an earlier line holds. Restore the file.")
+            seen.add(genes[-1])
+        if genes:
+            columns = {metric: np.array([row[i] for row in costs]) for i, metric in enumerate(archive.metrics)}
+            archive._extend(np.array(genes, np.int32), np.array(objectives, float), columns, np.array(generations))
+        return archive
+
+
+def _header(searcher: Searcher, run: str) -> dict[str, Any]:
+    inherited = {field.name for field in dataclasses.fields(Searcher)}
+    settings = {f.name: getattr(searcher, f.name) for f in dataclasses.fields(searcher) if f.name not in inherited}
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "family": searcher.space.family,
+        "space": searcher.space.fingerprint,
+        "run": run,
+        "searcher": {"name": type(searcher).__name__, **settings},
+        "seed": searcher.seed,
+        "budgets": {budget.name: dict(budget.limits) for budget in searcher.budgets},
+        "objectives": list(searcher.objectives),
+        "metrics": sorted(searcher.costs(searcher.init().genes)),
+    }
+
+
+def _refuse_other(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for key, value in json.loads(_line(expected)).items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{path}:1: the archive is of another search: {key} is {found.get(key)!r} there and {value!r} here. "
+                "Search with the settings of the archive, or into another file."
+            )
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
+
+
+def _load(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(path, number) from error
+    if not isinstance(record, dict):
+        raise _corrupt(path, number)
+    return record
+
+
+def _whole_numbers(values: list) -> tuple[int, ...]:
+    if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
+        raise ValueError
+    return tuple(values)
+
+
+def _number(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
+        raise ValueError
+    return value
+
+
+def _append(path: Path, content: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _corrupt(path: Path, number: int) -> UserError:
+    return UserError(f"{path}:{number}: corrupt line. Restore the file, or delete it to search again.")
+
+
+def _cannot(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: {error.strerror or error}. Make it readable and writable, with space left on the disk.")

@@ -1,0 +1,176 @@
+"""Budget: named limits on what a network may cost, absolute or as a share of the largest subnet."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from search_spaces import CostModel, Genes, SearchSpace, UserError, did_you_mean
+
+Costs = Mapping[str, np.ndarray]
+"""Metric name to one number an architecture."""
+
+CostFunction = Callable[[Genes], Costs]
+"""Costs of architectures; a space's cost model, or one that adds a latency table's metrics to it."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]*")
+_LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|≤)\s*(.+?)\s*")
+_SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_EXAMPLE = "Write an amount such as 100000, 1.5e6, 300M, or a share of the largest subnet such as 50%."
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One metric and the most it may be.
+
+    Attributes:
+        metric: What is limited.
+        amount: The limit, in the metric's unit or in percent of the largest subnet; positive.
+        percent: Whether it is a percentage, then at most 100.
+    """
+
+    metric: str
+    amount: float
+    percent: bool = False
+
+    def __str__(self) -> str:
+        whole = self.amount.is_integer() and self.amount < 2**53
+        return f"{self.metric}<={int(self.amount) if whole else repr(self.amount)}{'%' if self.percent else ''}"
+
+
+@dataclass(frozen=True)
+class ResolvedBudget:
+    """A budget in absolute numbers.
+
+    Attributes:
+        name: Its name, in reports and as the directory of the subnet found for it.
+        limits: Metric and the most it may be, in the metric's unit.
+    """
+
+    name: str
+    limits: tuple[tuple[str, float], ...]
+
+    def feasible(self, costs: Costs) -> Bool[np.ndarray, " a"]:
+        """Which architectures meet every limit; one that costs exactly the limit does."""
+        return np.logical_and.reduce([np.asarray(costs[metric]) <= most for metric, most in self.limits])
+
+    def excess(self, costs: Costs) -> Float[np.ndarray, " a"]:
+        """How far each architecture is over its worst limit, as a share of that limit; 0 where it meets all."""
+        over = [np.asarray(costs[metric]) / most - 1 for metric, most in self.limits]
+        return np.maximum(np.maximum.reduce(over), 0.0)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Named limits as the user wrote them; `Budget.parse` makes it. `str` gives the form that `parse` reads.
+
+    Attributes:
+        name: Its name.
+        limits: At least one, each metric once.
+    """
+
+    name: str
+    limits: tuple[Limit, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(str(limit) for limit in self.limits)
+
+    @staticmethod
+    def parse(
+        name: str, spec: str | Mapping[str, int | float | str], metrics: tuple[str, ...] = CostModel.metrics
+    ) -> "Budget":
+        """Reads a budget.
+
+        Args:
+            name: Letters, digits, and ``. _ - %``; it names a directory.
+            spec: `{"macs": "50%", "params": 100000}` or `"macs<=50%, params<=100k"`.
+            metrics: The metrics that can be limited.
+
+        Raises:
+            UserError: A bad name, no limit, an unknown metric, a metric limited twice, or an amount that is no
+                positive number, or a percentage over 100.
+        """
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise UserError(
+                f"search.budgets: {name!r} is no name. Use letters, digits, '.', '_', '-' and '%', a letter or digit "
+                "first."
+            )
+        where = f"search.budgets.{name}"
+        limits: dict[str, Limit] = {}
+        for metric, amount in _pairs(where, spec):
+            if metric not in metrics:
+                raise UserError(f"{where}: {metric!r} is no metric.{did_you_mean(metric, metrics)}")
+            limit = _limit(f"{where}.{metric}", metric, amount)
+            if metric in limits:
+                raise UserError(f"{where}: '{limits[metric]}' and '{limit}' limit {metric} twice. Keep one of them.")
+            limits[metric] = limit
+        if not limits:
+            raise UserError(f"{where}: no limit. Write one, such as macs<=50%.")
+        return Budget(name, tuple(limits.values()))
+
+    def resolve(self, space: SearchSpace, cost: CostFunction | None = None) -> ResolvedBudget:
+        """The budget in absolute numbers for a space.
+
+        Args:
+            space: The space; percentages are of its largest subnet.
+            cost: Costs of its architectures; the space's cost model when None.
+
+        Raises:
+            UserError: The smallest subnet does not meet it, so that nothing can.
+        """
+        costs = (cost or space.cost)(np.array([space.smallest.genes, space.largest.genes], np.int32))
+        limits = []
+        for limit in self.limits:
+            smallest, largest = (float(value) for value in costs[limit.metric])
+            most = limit.amount / 100 * largest if limit.percent else limit.amount
+            if smallest > most:
+                raise UserError(
+                    f"search.budgets.{self.name}.{limit.metric}: '{limit}' is below the smallest subnet, which costs "
+                    f"{_smallest(costs)}. Raise the limit to {smallest:.10g} or more."
+                )
+            limits.append((limit.metric, most))
+        return ResolvedBudget(self.name, tuple(limits))
+
+
+def _smallest(costs: Costs) -> str:
+    return ", ".join(
+        f"{metric} {value[0]:.10g} ({100 * value[0] / value[1]:.3g}% of the largest)" for metric, value in costs.items()
+    )
+
+
+def _pairs(where: str, spec: str | Mapping[str, int | float | str]) -> list[tuple[str, int | float | str]]:
+    if isinstance(spec, Mapping):
+        return list(spec.items())
+    if not isinstance(spec, str):
+        raise UserError(f"{where}: {spec!r} is no budget. Write limits, such as macs<=50%.")
+    pairs: list[tuple[str, int | float | str]] = []
+    for part in spec.split(","):
+        match = _LIMIT.fullmatch(part)
+        if match is None:
+            raise UserError(f"{where}: {part.strip()!r} is no limit. Write metric<=amount, such as macs<=50%.")
+        pairs.append((match[1], match[2]))
+    return pairs
+
+
+def _limit(where: str, metric: str, given: int | float | str) -> Limit:
+    percent, scale = False, 1.0
+    text = given.strip() if isinstance(given, str) else repr(given)
+    number = text
+    if text.endswith("%"):
+        percent, number = True, text[:-1]
+    elif text[-1:] in _SUFFIXES:
+        scale, number = _SUFFIXES[text[-1]], text[:-1]
+    try:
+        amount = float(number) * scale
+    except ValueError:
+        amount = math.nan
+    if isinstance(given, bool) or not math.isfinite(amount):
+        raise UserError(f"{where}: {given!r} is no amount. {_EXAMPLE}")
+    if amount <= 0:
+        raise UserError(f"{where}: {given!r} is not positive. {_EXAMPLE}")
+    if percent and amount > 100:
+        raise UserError(f"{where}: {given!r} is more than the largest subnet costs. Give at most 100%.")
+    return Limit(metric, amount, percent)

@@ -1,0 +1,111 @@
+"""What a search found: the best network for a budget, and the Pareto front of error against cost."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from search.archive import Archive
+from search.budget import ResolvedBudget
+from search_spaces import UserError, did_you_mean
+
+FRONTS = ("macs", "params")
+
+
+def best(archive: Archive, budget: ResolvedBudget, first: int | None = None) -> int | None:
+    """Index of the entry with the lowest error among those that meet a budget, which the archive need not know.
+
+    Ties go to the lower cost (in the order of the budget's limits), then to the genes that sort first.
+
+    Args:
+        archive: What was evaluated.
+        budget: Any budget on the archive's metrics.
+        first: Look at this many entries only, the first ones; at all when None.
+
+    Returns:
+        None if no entry that was evaluated successfully meets the budget.
+
+    Raises:
+        UserError: The budget limits a metric that the archive does not hold.
+    """
+    for metric, _ in budget.limits:
+        if metric not in archive.metrics:
+            raise UserError(
+                f"search.budgets.{budget.name}: {archive.path} holds no {metric!r}."
+                f"{did_you_mean(metric, archive.metrics)}"
+            )
+    entries = np.flatnonzero(np.isfinite(archive.errors) & budget.feasible(archive.costs))
+    entries = entries[: np.searchsorted(entries, len(archive) if first is None else first)]
+    if not entries.size:
+        return None
+    keys = [archive.errors, *(archive.costs[metric] for metric, _ in budget.limits), *archive.genes.T]
+    return int(entries[np.lexsort([key[entries] for key in reversed(keys)])[0]])
+
+
+def pareto_front(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " f"]:
+    """Indices of the rows that no other row dominates (all minimised), sorted by the objectives, the first one first.
+
+    A row dominates another if it is nowhere larger and somewhere smaller, so equal rows stay together. Rows with a NaN
+    are left out.
+    """
+    usable = np.flatnonzero(np.isfinite(objectives).all(axis=1))
+    # In lexicographic order a row is dominated by earlier ones only, and if so then by one that is on the front.
+    order = usable[np.lexsort(objectives[usable].T[::-1])]
+    front: list[int] = []
+    values = np.empty((len(order), objectives.shape[1]))
+    for index in order:
+        row, kept = objectives[index], values[: len(front)]
+        if not ((kept <= row).all(axis=1) & (kept < row).any(axis=1)).any():
+            values[len(front)] = row
+            front.append(int(index))
+    return np.array(front, np.int64)
+
+
+def pareto_summary(
+    archive: Archive, budgets: Sequence[ResolvedBudget], metrics: Sequence[str] = FRONTS
+) -> dict[str, Any]:
+    """The content of `pareto.json`: the front for each metric, cheapest network last, and the best for each budget."""
+    fronts = {}
+    for metric in metrics:
+        front = pareto_front(np.stack([archive.errors, archive.costs[metric].astype(float)], axis=1))
+        fronts[metric] = [archive.record(int(index)) for index in front]
+    found = {}
+    for budget in budgets:
+        index = best(archive, budget)
+        found[budget.name] = {
+            "limits": dict(budget.limits),
+            "within": int((np.isfinite(archive.errors) & budget.feasible(archive.costs)).sum()),
+            "best": None if index is None else archive.record(index),
+        }
+    return {
+        "space": archive.space.fingerprint,
+        "evaluated": len(archive),
+        "failed": int(np.isnan(archive.errors).sum()),
+        "budgets": found,
+        "fronts": fronts,
+    }
+
+
+def write_pareto(
+    path: Path | str, archive: Archive, budgets: Sequence[ResolvedBudget], metrics: Sequence[str] = FRONTS
+) -> None:
+    """Writes `pareto_summary` as JSON; a crash leaves the file that was there.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    text = json.dumps(pareto_summary(archive, budgets, metrics), indent=1, allow_nan=False) + "\n"
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}. Make the directory writable, with space left.") from error

@@ -1,0 +1,133 @@
+"""Searcher: the ask/tell interface of every search strategy."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from search.budget import CostFunction, Costs, ResolvedBudget
+from search.sampling import Unseen, draw, draw_neighbours
+from search_spaces import Genes, Registry, SearchSpace, UserError
+
+
+@dataclass(frozen=True)
+class SearchState:
+    """Everything a search knows: what was evaluated, in order. It follows from the archive alone.
+
+    Attributes:
+        generation: How many batches were told.
+        genes: Canonical genes of all evaluated architectures.
+        objectives: Their objectives, minimised; the validation error first; NaN where the evaluation failed.
+    """
+
+    generation: int
+    genes: Genes
+    objectives: Float[np.ndarray, "a m"]
+
+    @property
+    def errors(self) -> Float[np.ndarray, " a"]:
+        """Validation errors, NaN where the evaluation failed."""
+        return self.objectives[:, 0]
+
+
+@dataclass(frozen=True)
+class Searcher(ABC):
+    """Proposes architectures for any number of budgets in one search.
+
+    A searcher is a frozen dataclass: these fields, then its settings with their published defaults. `ask` depends on
+    the state alone (its draws are seeded with the seed and the generation), so a search is replayed by telling it what
+    the archive holds.
+
+    Args:
+        space: The space to search.
+        budgets: At least one; every candidate meets at least one of them.
+        seed: Seed of all draws, 0 or more.
+        cost: Costs of architectures; the space's cost model when None.
+
+    Raises:
+        UserError: No budget, two of one name, or a setting that cannot work.
+    """
+
+    space: SearchSpace
+    budgets: tuple[ResolvedBudget, ...]
+    seed: int
+    cost: CostFunction | None = None
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        names = [budget.name for budget in self.budgets]
+        if not names:
+            raise UserError("search.budgets: none. Give at least one, such as full: macs<=100%.")
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"search.budgets: two are called {name!r}. Give each its own name.")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the objectives: "error", then the metrics that this searcher trades against it."""
+        return ("error",)
+
+    @abstractmethod
+    def ask(self, state: SearchState) -> Genes:
+        """The next candidates: canonical, none evaluated before, each within a budget; empty when none are left."""
+
+    def init(self) -> SearchState:
+        """The state before the first candidate."""
+        return SearchState(0, np.zeros((0, self.space.num_genes), np.int32), np.zeros((0, len(self.objectives))))
+
+    def tell(self, state: SearchState, genes: Genes, objectives: Float[np.ndarray, "p m"]) -> SearchState:
+        """The state after the candidates of one `ask` were evaluated."""
+        return SearchState(
+            state.generation + 1,
+            np.concatenate([state.genes, genes]),
+            np.concatenate([state.objectives, objectives]),
+        )
+
+    # ---------------------------------------------------------------- for strategies
+
+    def costs(self, genes: Genes) -> Costs:
+        """What architectures cost."""
+        return (self.cost or self.space.cost)(genes)
+
+    def rng(self, state: SearchState) -> np.random.Generator:
+        """The generator of one generation's draws."""
+        return np.random.default_rng([self.seed, state.generation])
+
+    def shares(self, state: SearchState, count: int) -> Int[np.ndarray, " budgets"]:
+        """Splits `count` candidates evenly over the budgets; who gets the remainder goes round by generation."""
+        order = (np.arange(len(self.budgets)) - state.generation) % len(self.budgets)
+        return (count + order) // len(self.budgets)
+
+    def fill(self, state: SearchState, rng: np.random.Generator, unseen: Unseen, count: int) -> None:
+        """Adds random candidates, shared out over the budgets, until there are `count` or the space is exhausted."""
+        for budget, share in zip(self.budgets, self.shares(state, count - len(unseen)), strict=True):
+            draw(self.space, rng, int(share), budget, self.costs, unseen)
+        if len(unseen) < count:
+            seen = np.concatenate([state.genes, unseen.genes])
+            draw_neighbours(self.space, rng, count - len(unseen), self.budgets, self.costs, seen, unseen)
+
+
+SEARCHERS: Registry[type[Searcher]] = Registry("searcher", "search")
+
+
+def at_least(setting: str, value: int, minimum: int) -> None:
+    """Refuses a whole-number setting below its minimum.
+
+    Raises:
+        UserError: The value is smaller than the minimum, or no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"search.{setting}: {value!r} is not a whole number. Give {minimum} or more.")
+    if value < minimum:
+        raise UserError(f"search.{setting}: {value} is less than {minimum}. Give {minimum} or more.")
+
+
+def fraction(setting: str, value: float) -> None:
+    """Refuses a setting that is not within 0 to 1.
+
+    Raises:
+        UserError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"search.{setting}: {value!r} is outside 0 to 1. Give a share within it.")

@@ -1,0 +1,149 @@
+"""The archive: what it holds, what it refuses, and that nothing is lost."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from search import Archive, RandomSearch, run_search
+from search_spaces import UserError
+
+
+@pytest.fixture
+def searcher(tiny, limits):
+    return RandomSearch(tiny, limits(tiny, "macs<=100%"), seed=3, population=5)
+
+
+@pytest.fixture
+def path(searcher, tiny, landscape, tmp_path):
+    """An archive of 12 entries, some failed."""
+    path = tmp_path / "search" / "archive.jsonl"
+    run_search(searcher, landscape(tiny, fails=0.25), Archive.open(path, searcher, "net"), 12)
+    return path
+
+
+def test_entries_are_readable_and_complete(path, tiny, landscape):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines[0]["space"] == tiny.fingerprint
+    assert lines[0]["budgets"].keys() == {"b0"}
+    assert lines[0]["searcher"] == {"name": "RandomSearch", "population": 5}
+    assert any(entry.get("failed") for entry in lines[1:])
+    for i, entry in enumerate(lines[1:]):
+        genes = np.array([entry["genes"]], np.int32)
+        assert tiny.encode(entry["architecture"]).genes == tuple(entry["genes"])
+        assert entry["costs"] == {metric: int(cost[0]) for metric, cost in tiny.cost(genes).items()}
+        error = landscape(tiny, fails=0.25).errors(genes)[0]
+        assert entry["objectives"] == {"error": None if np.isnan(error) else error}
+        assert entry.get("failed", False) == np.isnan(error)
+        assert (entry["seed"], entry["generation"]) == (3, i // 5)
+
+
+def test_reading_gives_what_was_written_and_leaves_the_file_alone(path, searcher, tiny):
+    written = Archive.open(path, searcher, "net")
+    content = path.read_bytes()
+    path.write_bytes(content + b'{"architecture": {"wid')
+    read = Archive.read(path, tiny)
+    assert path.read_bytes().endswith(b'{"wid')
+    assert len(read) == 12
+    for name in ("genes", "objectives", "generations"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+    assert [read.record(i) for i in range(12)] == [json.loads(line) for line in content.splitlines()[1:]]
+    assert Archive.open(path, searcher, "net").path.read_bytes() == content
+
+
+def _replace(path, number, change):
+    lines = path.read_bytes().split(b"\n")
+    lines[number - 1] = change(lines[number - 1])
+    path.write_bytes(b"\n".join(lines))
+
+
+def _edit(**changes):
+    return lambda line: json.dumps(json.loads(line) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line[:-5],
+        lambda line: b"",
+        lambda line: b"[1, 2]",
+        lambda line: b"\xff" + line,
+        lambda line: b"[" * 100_000,
+        _edit(genes=[9, 0, 0, 0, 0, 0]),
+        _edit(genes=[0, 0, 0, 1, 0, 1]),
+        _edit(genes=[0, 0, 0]),
+        _edit(genes=[True, 0, 0, 0, 0, 0]),
+        _edit(genes=None),
+        _edit(architecture={}),
+        _edit(objectives={}),
+        _edit(objectives={"error": "low"}),
+        _edit(costs={"macs": 1, "params": None, "activation_bytes": 1}),
+        _edit(costs={"macs": float("nan"), "params": 1, "activation_bytes": 1}),
+        _edit(generation="x"),
+    ],
+)
+def test_a_corrupt_line_is_named(path, searcher, tiny, change):
+    _replace(path, 5, change)
+    before = path.read_bytes()
+    for attempt in (lambda: Archive.read(path, tiny), lambda: Archive.open(path, searcher, "net")):
+        with pytest.raises(UserError, match=r"archive\.jsonl:5: corrupt line"):
+            attempt()
+    assert path.read_bytes() == before
+
+
+def test_a_line_that_comes_twice_is_named(path, tiny):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines, lines[3]]))
+    with pytest.raises(UserError, match=r"archive\.jsonl:14: an architecture that an earlier line holds"):
+        Archive.read(path, tiny)
+
+
+def test_other_searches_are_refused(path, tiny, small, limits):
+    budgets = limits(tiny, "macs<=100%")
+    others = {
+        "space": (RandomSearch(small, limits(small, "macs<=100%"), 3, population=5), "net", "another search space"),
+        "seed": (RandomSearch(tiny, budgets, 4, population=5), "net", "seed is 3 there and 4 here"),
+        "budgets": (RandomSearch(tiny, limits(tiny, "macs<=90%"), 3, population=5), "net", "budgets is"),
+        "searcher": (RandomSearch(tiny, budgets, 3, population=6), "net", "searcher is"),
+        "run": (RandomSearch(tiny, budgets, 3, population=5), "other", "run is 'net' there and 'other' here"),
+    }
+    before = path.read_bytes()
+    for searcher, run, message in others.values():
+        with pytest.raises(UserError, match=rf"archive\.jsonl:1: .*{message}"):
+            Archive.open(path, searcher, run)
+    with pytest.raises(UserError, match=r"archive\.jsonl:1: .*another search space"):
+        Archive.read(path, small)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_archive_is_left_alone(searcher, tiny, tmp_path):
+    for content in (b"notes without a line end", b"notes\n", b'{"format": "else"}\n'):
+        path = tmp_path / "notes.txt"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"notes\.txt:1: "):
+            Archive.open(path, searcher)
+        assert path.read_bytes() == content
+    with pytest.raises(UserError, match=r"missing\.jsonl: No such file"):
+        Archive.read(tmp_path / "missing.jsonl", tiny)
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        Archive.open(tmp_path / "notes.txt" / "archive.jsonl", searcher)
+
+
+def test_a_full_disk_is_reported_and_survived(path, searcher, tiny, landscape, monkeypatch):
+    run_search(searcher, landscape(tiny, fails=0.25), Archive.open(path, searcher, "net"), 30)
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:13]))
+    archive = Archive.open(path, searcher, "net")
+
+    def full(descriptor):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - 40)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=r"archive\.jsonl: No space left on device"):
+            run_search(searcher, landscape(tiny, fails=0.25), archive, 30)
+    run_search(searcher, landscape(tiny, fails=0.25), Archive.open(path, searcher, "net"), 30)
+    assert path.read_bytes() == whole

@@ -1,0 +1,115 @@
+"""Budgets: what parses, what it means, and what is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search import Budget, Limit, ResolvedBudget
+from search_spaces import CostModel, UserError
+
+limits = st.lists(st.sampled_from(CostModel.metrics), min_size=1, unique=True).flatmap(
+    lambda metrics: st.tuples(
+        *(
+            st.one_of(
+                st.builds(Limit, st.just(m), st.floats(0, 1e300, exclude_min=True), st.just(False)),
+                st.builds(Limit, st.just(m), st.floats(0, 100, exclude_min=True), st.just(True)),
+            )
+            for m in metrics
+        )
+    )
+)
+
+
+@given(limits)
+def test_the_text_of_a_budget_parses_to_it(given_limits):
+    budget = Budget("b", given_limits)
+    assert Budget.parse("b", str(budget)) == budget
+
+
+@given(limits)
+def test_a_mapping_and_a_text_say_the_same(given_limits):
+    mapping = {m.metric: f"{m.amount!r}%" if m.percent else m.amount for m in given_limits}
+    assert Budget.parse("b", mapping) == Budget("b", given_limits)
+
+
+@given(st.text(max_size=30), st.one_of(st.text(max_size=40), st.dictionaries(st.text(max_size=8), st.text(max_size=8))))
+def test_any_text_parses_or_is_a_user_error_of_one_line(name, spec):
+    try:
+        text = str(Budget.parse(name, spec))
+    except UserError as error:
+        text = str(error)
+    assert len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "percent"),
+    [
+        ("100000", 100_000, False), ("1e5", 1e5, False), ("100k", 1e5, False), ("1.5M", 1.5e6, False),
+        ("2G", 2e9, False), ("50%", 50, True), ("12.5 %", 12.5, True), (" 7 ", 7, False),
+    ],
+)  # fmt: skip
+def test_amounts(text, amount, percent):
+    assert Budget.parse("b", f"macs <= {text}").limits == (Limit("macs", amount, percent),)
+    assert Budget.parse("b", {"macs": text}).limits == (Limit("macs", amount, percent),)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("mac<=50%", r"b: 'mac' is no metric\. Did you mean 'macs'\?"),
+        ({"latency_ms": 3}, r"b: 'latency_ms' is no metric\. .*Known: activation_bytes, macs, params"),
+        ("macs<=0", r"b\.macs: '0' is not positive"),
+        ({"macs": -5}, r"b\.macs: -5 is not positive"),
+        ("macs<=120%", r"b\.macs: '120%' is more than the largest subnet"),
+        ("macs<=50%, macs<=1e6", r"b: 'macs<=50%' and 'macs<=1000000' limit macs twice"),
+        ("macs<=fast", r"b\.macs: 'fast' is no amount"),
+        ({"macs": True}, r"b\.macs: True is no amount"),
+        ({"macs": None}, r"b\.macs: None is no amount"),
+        ({"macs": float("nan")}, r"b\.macs: nan is no amount"),
+        ("macs<=inf", r"b\.macs: 'inf' is no amount"),
+        ("macs>=5", r"b: 'macs>=5' is no limit"),
+        ("", r"b: '' is no limit"),
+        ({}, r"b: no limit"),
+        (5, r"b: 5 is no budget"),
+    ],
+)
+def test_what_is_refused(spec, message):
+    with pytest.raises(UserError, match=r"^search\.budgets\." + message):
+        Budget.parse("b", spec)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a b", "x" + "\n", 3])
+def test_names_that_are_no_directory_are_refused(name):
+    with pytest.raises(UserError, match=r"is no name"):
+        Budget.parse(name, "macs<=50%")
+    assert Budget.parse("50%", "macs<=50%").name == "50%"
+
+
+def test_percent_is_of_the_largest_and_the_limit_itself_is_within(small):
+    ends = small.cost(np.array([small.smallest.genes, small.largest.genes]))
+    full = Budget.parse("full", "macs<=100%, params<=100%, activation_bytes<=100%").resolve(small)
+    assert full.feasible(ends).tolist() == [True, True]
+    assert full.excess(ends).tolist() == [0, 0]
+    half = Budget.parse("half", {"macs": "50%", "params": 10**9}).resolve(small)
+    assert dict(half.limits) == {"macs": ends["macs"][1] / 2, "params": 1e9}
+    assert half.feasible(ends).tolist() == [True, False]
+    assert half.excess(ends).tolist() == [0, 1]
+
+
+def test_feasible_and_excess_take_the_worst_limit():
+    budget = ResolvedBudget("b", (("macs", 100.0), ("params", 10.0)))
+    costs = {"macs": np.array([100, 150, 50, 120]), "params": np.array([10, 5, 20, 13])}
+    assert budget.feasible(costs).tolist() == [True, False, False, False]
+    np.testing.assert_allclose(budget.excess(costs), [0, 0.5, 1.0, 0.3], rtol=1e-12)
+
+
+def test_a_budget_below_the_smallest_says_what_the_smallest_costs(small):
+    smallest = {metric: int(cost[0]) for metric, cost in small.cost(np.array([small.smallest.genes])).items()}
+    for limit in ("1%", smallest["macs"] - 1):
+        with pytest.raises(UserError) as error:
+            Budget.parse("b", {"macs": limit, "params": "50%"}).resolve(small)
+        assert str(error.value).startswith("search.budgets.b.macs: ")
+        for metric, cost in smallest.items():
+            assert f"{metric} {cost}" in str(error.value)
+    assert Budget.parse("b", {"macs": smallest["macs"]}).resolve(small).limits == (("macs", smallest["macs"]),)
