@@ -37,6 +37,8 @@ class HuggingFace(Source):
         validation: Split that search reads; carved out of `train` where empty.
     """
 
+    path_may_be_name = True
+
     path: str
     image_size: int
     grey: bool = False

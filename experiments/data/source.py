@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -61,7 +62,13 @@ class Dataset:
 
 
 class Source(ABC):
-    """A place that images come from. A source is a frozen dataclass of its settings that implements `read`."""
+    """A place that images come from. A source is a frozen dataclass of its settings that implements `read`.
+
+    Attributes:
+        path_may_be_name: Whether a setting `path` that is no path here is a name that the source looks up elsewhere.
+    """
+
+    path_may_be_name: ClassVar[bool] = False
 
     @abstractmethod
     def read(self) -> Splits:

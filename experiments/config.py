@@ -1,0 +1,192 @@
+"""ExperimentConfig: the validated YAML of an experiment, as one frozen object that Python users can also make."""
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError
+
+from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show
+from experiments.sections import (
+    DataSection,
+    EvaluationSection,
+    ExportSection,
+    SamplerSection,
+    SearchSection,
+    SpaceSection,
+    SupernetSection,
+    TrainSection,
+)
+from experiments.settings import STRICT
+from experiments.yaml_files import dump_yaml, override, parse_override, read_yaml
+from search import Budget
+from search_spaces import UserError
+
+
+def _budgets(given: Any) -> tuple[Budget, ...]:
+    if isinstance(given, tuple) and given and all(isinstance(budget, Budget) for budget in given):
+        return given
+    if not isinstance(given, Mapping):
+        raise ProblemsError(
+            [Problem((), f"{show(given)} is not a group of budgets. Write for example half: macs<=50%.")]
+        )
+    if not given:
+        raise ProblemsError([Problem((), "none. Give at least one, such as full: macs<=100%.")])
+    budgets, problems = [], []
+    for name, spec in given.items():
+        try:
+            budgets.append(Budget.parse(name, spec))
+        except UserError as error:
+            key, _, text = str(error).partition(": ")
+            below = key.partition(f"budgets.{name}")[2].strip(".")
+            problems.append(Problem((name, below) if below else (name,), text))
+    if problems:
+        raise ProblemsError(problems)
+    return tuple(budgets)
+
+
+class ExperimentConfig(BaseModel):
+    """An experiment: everything that decides its outcome.
+
+    Attributes:
+        name: Of the experiment, in reports; letters, digits, `.`, `_` and `-`.
+        seed: Of everything that is random.
+        plugins: Modules that register families, sources, samplers or searchers; imported first.
+        data: Which data.
+        space: What may vary.
+        supernet: How weights are shared.
+        sampler: Which paths a step trains.
+        train: How they are trained.
+        search: Which subnets are tried.
+        evaluation: How they are evaluated.
+        budgets: What the exported subnets may cost, one subnet each.
+        export: What an exported subnet holds.
+    """
+
+    model_config = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "experiment"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    plugins: tuple[str, ...] = ()
+    data: DataSection = DataSection()
+    space: SpaceSection
+    supernet: SupernetSection = SupernetSection()
+    sampler: SamplerSection = SamplerSection()
+    train: TrainSection
+    search: SearchSection = SearchSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    budgets: Annotated[
+        tuple[InstanceOf[Budget], ...],
+        BeforeValidator(_budgets),
+        PlainSerializer(lambda budgets: {budget.name: str(budget) for budget in budgets}),
+    ] = (Budget.parse("full", "macs<=100%"),)
+    export: ExportSection = ExportSection()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as plain values."""
+        return json.loads(self.model_dump_json())
+
+    def dump(self) -> str:
+        """The whole configuration, defaults included, as YAML that `load_config` reads back as an equal one."""
+        return dump_yaml(self.as_dict())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole configuration, in hexadecimal."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Reads and checks an experiment file.
+
+    Paths in the file are relative to the file, paths in overrides to the working directory. Plug-ins are imported,
+    also from the directory of the file.
+
+    Args:
+        path: The YAML file. Its stem is the experiment's name where the file gives none.
+        overrides: Settings as `a.b=value`, the value being YAML; applied in order.
+
+    Raises:
+        UserError: Anything that is wrong, one line for each problem.
+    """
+    path = Path(path)
+    in_file = read_yaml(path)
+    tree = {"name": path.stem, **in_file}
+    overridden = []
+    for text in overrides:
+        keys, value = parse_override(text)
+        if keys == ("data", "path") and isinstance(value, str) and Path(value).exists():
+            value = str(Path(value).absolute())
+        tree = override(tree, keys, value)
+        overridden.append(keys)
+    return _validated(tree, path, overridden, in_file)
+
+
+def load_data_section(settings: Iterable[str], source: str | None = None) -> DataSection:
+    """Makes a data section from settings of the command line.
+
+    Args:
+        settings: As `key=value`, without `data.`.
+        source: A registered source.
+
+    Raises:
+        UserError: Anything that is wrong.
+    """
+    tree: dict[str, Any] = {} if source is None else {"source": source}
+    for text in settings:
+        keys, value = parse_override(text)
+        tree = override(tree, keys[1:] if keys[0] == "data" and len(keys) > 1 else keys, value)
+    try:
+        return DataSection.model_validate(_with_tuples(tree), context={"paths_from": Path.cwd()})
+    except ValidationError as error:
+        problems = [Problem(("data", *p.location), p.text) for p in problems_of(error, DataSection)]
+        raise ConfigError(problems, lambda _: "--data") from None
+
+
+def _validated(
+    tree: Mapping[str, Any], path: Path, overridden: Sequence[tuple[str, ...]], in_file: Container[str]
+) -> ExperimentConfig:
+    def source(problem: Problem) -> str:
+        location = tuple(str(part) for part in problem.location)
+        below = any(location[: len(keys)] == keys for keys in overridden)
+        above = any(keys[: len(location)] == location for keys in overridden) and location[0] not in in_file
+        return "--set" if below or above else str(path)
+
+    directory = path.absolute().parent
+    try:
+        _import_plugins(tree.get("plugins"), directory)
+        return ExperimentConfig.model_validate(_with_tuples(tree), context={"paths_from": directory})
+    except ValidationError as error:
+        raise ConfigError(problems_of(error, ExperimentConfig), source) from None
+    except ProblemsError as error:
+        raise ConfigError(error.problems, source) from None
+
+
+def _import_plugins(plugins: Any, directory: Path) -> None:
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        return  # validation says what is wrong with them
+    if plugins and str(directory) not in sys.path:
+        sys.path.append(str(directory))
+    for i, name in enumerate(plugins):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                text = f"{show(name)} needs the module {error.name!r}, which is not installed. Install it."
+            else:
+                text = f"{show(name)} is no module here. Install it, or put it beside the experiment file."
+            raise ProblemsError([Problem(("plugins", i), text)]) from None
+        except UserError as error:
+            raise ProblemsError([Problem(("plugins", i), f"{show(name)} cannot be used: {error}")]) from None
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    return value

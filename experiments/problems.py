@@ -1,0 +1,192 @@
+"""What can be wrong in a configuration, as one line for each: key, value, what was expected, what to do."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from search_spaces.errors import UserError, did_you_mean
+
+Location = tuple[int | str, ...]
+
+_KEY = re.compile(r"[\w.\[\]-]+")
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_SHOWN = 5
+_BOUNDS = {
+    "greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le",
+}  # fmt: skip
+_BOUND_WORDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+_WANTED = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
+    "list": "a list", "dict": "a group of settings", "mapping": "a group of settings",
+    "model": "a group of settings", "path": "a path", "none": "null",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a configuration.
+
+    Attributes:
+        location: Keys and list indices that lead to it.
+        text: What it is, what was expected, and what to do.
+    """
+
+    location: Location
+    text: str
+
+    @property
+    def key(self) -> str:
+        """The location as a dotted key, list indices in brackets: `space.width[1]`."""
+        text = ""
+        for part in self.location:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        return text
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}" if self.location else self.text
+
+
+class ProblemsError(UserError):
+    """A configuration, or a part of one, with at least one problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+class ConfigError(UserError):
+    """A configuration that cannot work; the text has one line for each problem, the first five at most.
+
+    Args:
+        problems: What is wrong.
+        source: Where a problem's key was set: the file, or the command line.
+    """
+
+    def __init__(self, problems: Sequence[Problem], source: Callable[[Problem], str]) -> None:
+        lines = [f"{source(problem)}: {problem}" for problem in problems[:_SHOWN]]
+        if len(problems) > _SHOWN:
+            lines.append(f"{source(problems[_SHOWN])}: and {len(problems) - _SHOWN} more. Mend these first.")
+        super().__init__("\n".join(lines))
+        self.problems = tuple(problems)
+
+
+def show(value: Any) -> str:
+    """Returns a value as it is written in YAML, cut where it is long."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def unknown(name: str, known: Iterable[str]) -> Problem:
+    """Returns the problem of a name that is none of the known ones."""
+    return Problem((), f"{show(name)} is not known.{did_you_mean(name, known)}")
+
+
+def refused(error: UserError, names: Iterable[str] = ()) -> Problem:
+    """Returns the problem that a class found in its own settings; a key before the text becomes the location.
+
+    Args:
+        error: Its text begins with `key: `, dotted or not, where it is about one setting.
+        names: The settings.
+    """
+    key, separator, text = str(error).partition(": ")
+    name = key.rpartition(".")[2].partition("[")[0]
+    if separator and _KEY.fullmatch(key) and name in set(names):
+        return Problem((name,), text)
+    return Problem((), str(error))
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Returns what pydantic found wrong, and what the parts' own checks did."""
+    problems: list[Problem] = []
+    for details in error.errors():
+        location = tuple(details["loc"])
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, ProblemsError):
+            problems += [Problem(location + inner.location, inner.text) for inner in cause.problems]
+        elif isinstance(cause, UserError):
+            problems.append(Problem(location, str(cause)))
+        else:
+            problems.append(problem_of(details, location, _fields_at(model, location[:-1])))
+    return problems
+
+
+def problem_of(details: ErrorDetails, location: Location, known: Collection[str]) -> Problem:
+    """Returns one finding of pydantic in our words.
+
+    Args:
+        details: The finding.
+        location: Where it is.
+        known: The settings that there are at that place.
+    """
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        return Problem(location, f"no such setting.{did_you_mean(str(location[-1]), known)}")
+    if kind == "missing":
+        return Problem(location, "missing. Set it.")
+    if kind == "literal_error":
+        expected = re.findall(r"'([^']*)'", context["expected"])
+        return Problem(location, f"{show(value)} is not known.{did_you_mean(str(value), expected)}")
+    if kind in _BOUNDS:
+        name = _BOUNDS[kind]
+        bound = context[name]
+        return Problem(location, f"{show(value)} is out of range. Give {_BOUND_WORDS[name]} {bound:g}.")
+    if kind == "finite_number":
+        return Problem(location, f"{value} is not finite. Give a number.")
+    if kind == "string_pattern_mismatch":
+        return Problem(location, f"{show(value)} does not match {context['pattern']}. Use only such characters.")
+    if kind in ("too_short", "too_long"):
+        expected = context.get("min_length", context.get("max_length"))
+        return Problem(location, f"{show(value)} holds {context['actual_length']} values, expected {expected}.")
+    wanted = _WANTED.get(kind.split("_")[0])
+    if wanted is None:
+        return Problem(location, f"{show(value)} cannot be used: {details['msg']}.")
+    return Problem(location, f"{show(value)} is not {wanted}. {_remedy(value, wanted)}")
+
+
+def _remedy(value: Any, wanted: str) -> str:
+    if "number" in wanted and isinstance(value, str):
+        if _EXPONENT.fullmatch(value):
+            mantissa, _, exponent = value.lower().partition("e")
+            mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+            sign = "" if exponent[0] in "+-" else "+"
+            if wanted == "a number":
+                return f"YAML reads a text; write {mantissa}e{sign}{exponent}."
+            return f"Write {float(value):.0f}."
+        if re.fullmatch(r"[+-]?\d+(\.\d+)?", value):
+            return f"Write it without quotes: {value}."
+    if wanted == "a list":
+        return "Give the values in brackets: [a, b]."
+    if wanted == "a group of settings":
+        return "Give settings by name."
+    if wanted == "a text" and value is not None and not isinstance(value, list | tuple | dict):
+        return f"Write it in quotes: '{value}'."
+    return f"Give {wanted}."
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The settings of the model that `location` leads to."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            return []
+        inner = field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested mapping as dotted key to value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,295 @@
+"""The sections of an experiment: data, space, supernet, sampler, training, search, evaluation, export."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from experiments.data import SOURCES, Dataset, Source, load
+from experiments.data.augment import Augmentation
+from experiments.problems import Problem, ProblemsError, unknown
+from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
+from samplers import SAMPLERS, Sampler
+from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
+from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
+from supernet.optimizer import OptimizerSettings
+from supernet.sharing import SHARING
+from supernet.training import Distillation
+
+Positive = Annotated[int, Field(ge=1)]
+Augmented = Annotated[
+    InstanceOf[Augmentation], BeforeValidator(lambda v: build_settings(Augmentation, v)), PlainSerializer(as_mapping)
+]
+Optimized = Annotated[
+    InstanceOf[OptimizerSettings],
+    BeforeValidator(lambda v: build_settings(OptimizerSettings, v)),
+    PlainSerializer(as_mapping),
+]
+Distilled = Annotated[
+    InstanceOf[Distillation], BeforeValidator(lambda v: build_settings(Distillation, v)), PlainSerializer(as_mapping)
+]
+
+
+class DataSection(PluginSection):
+    """Which data, how they are split, and what is done to training images.
+
+    Attributes:
+        source: A registered source; its settings stand beside these.
+        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1).
+        train_limit: At most so many training examples.
+        augmentation: Of training images.
+    """
+
+    selector: ClassVar[str] = "source"
+
+    source: str = "digits"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    train_limit: Positive | None = None
+    augmentation: Augmented = Augmentation()
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SOURCES
+
+    @classmethod
+    def _located(cls, plugin: Any, settings: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+        if directory is None or not isinstance(settings.get("path"), str):
+            return settings
+        path = Path(directory, Path(settings["path"]).expanduser())
+        if plugin.path_may_be_name and not path.exists():
+            return settings
+        return {**settings, "path": os.path.normpath(path)}
+
+    def build(self) -> Source:
+        """The source.
+
+        Raises:
+            UserError: The source refuses a setting.
+        """
+        return self.plugin(**self.settings)
+
+    def load(self, seed: int) -> Dataset:
+        """The data, read, checked and split.
+
+        Raises:
+            UserError: Something is missing, corrupt or cannot be split as wanted.
+        """
+        return load(self.build(), seed, self.validation_fraction, self.train_limit)
+
+
+class SpaceSection(PluginSection):
+    """What may vary: a family, one of its presets, and fields of the family that override the preset.
+
+    Attributes:
+        family: A registered family.
+        preset: One of its presets.
+    """
+
+    selector: ClassVar[str] = "family"
+    partial: ClassVar[bool] = True
+
+    family: str
+    preset: str | None = None
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return FAMILIES
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, preset: str | None, info: ValidationInfo) -> str | None:
+        if preset is not None and "family" in info.data:
+            presets = FAMILIES[info.data["family"]].presets
+            if preset not in presets:
+                raise ProblemsError([unknown(preset, presets)])
+        return preset
+
+    def build(self, image_shape: tuple[int, int, int], classes: int) -> SearchSpace:
+        """The space for images and classes; sizes that the settings leave open are taken from the data.
+
+        Args:
+            image_shape: Height, width and channels.
+            classes: How many.
+
+        Raises:
+            UserError: The settings contradict each other or the data.
+        """
+        height, width, channels = image_shape
+        fields = {field.name for field in dataclasses.fields(FAMILIES[self.family])}  # type: ignore[arg-type]
+        if "image_size" in fields and height != width:
+            raise UserError(
+                f"data: images of {height} by {width} pixels; family {self.family} takes squares. Crop or pad the images."
+            )
+        from_data = {
+            name: value
+            for name, value in {"image_size": height, "channels": channels, "classes": classes}.items()
+            if name in fields
+        }
+        for name, value in from_data.items():
+            given = self.settings.get(name, value)
+            if given != value:
+                raise UserError(
+                    f"space.{name}: {given} is not what the data have, {value}. Set {value}, or leave it out."
+                )
+        return build_space(self.family, self.preset, {**from_data, **self.settings})
+
+
+class SupernetSection(BaseModel):
+    """How the subnets share weights.
+
+    Attributes:
+        sharing: A registered scheme.
+    """
+
+    model_config = STRICT
+
+    sharing: str = "entangled"
+
+    @field_validator("sharing")
+    @classmethod
+    def _known(cls, sharing: str) -> str:
+        if sharing not in SHARING:
+            raise ProblemsError([unknown(sharing, SHARING)])
+        return sharing
+
+
+class SamplerSection(PluginSection):
+    """Which paths a step trains.
+
+    Attributes:
+        type: A registered sampler; its settings stand beside this.
+    """
+
+    selector: ClassVar[str] = "type"
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "seed"})
+
+    type: str = "sandwich"
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SAMPLERS
+
+    def build(self, space: SearchSpace, seed: int) -> Sampler:
+        """The sampler of a space.
+
+        Raises:
+            UserError: The sampler refuses a setting.
+        """
+        return self.plugin(space=space, seed=seed, **self.settings)
+
+
+class TrainSection(BaseModel):
+    """How the supernet is trained.
+
+    Attributes:
+        steps: How many; or `epochs`.
+        epochs: Passes over the training split; or `steps`.
+        batch_size: Examples a step.
+        optimizer: Rate, decay, clipping.
+        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1.
+        distillation: Whether other paths learn from the largest one of their step.
+        ema: Decay of the weights' moving average, which search and export then use; null for none.
+        checkpoint_every: Steps between checkpoints.
+        keep_last: How many of the last checkpoints stay.
+        keep_best: How many of the best do.
+        evaluate_every: Steps between evaluations of probe subnets on the validation split.
+        log_every: Steps between figures in TensorBoard.
+    """
+
+    model_config = STRICT
+
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    batch_size: Positive = 64
+    optimizer: Optimized = OptimizerSettings()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distillation: Distilled = Distillation()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
+    checkpoint_every: Positive = 200
+    keep_last: Positive = 2
+    keep_best: Annotated[int, Field(ge=0)] = 1
+    evaluate_every: Positive = 200
+    log_every: Positive = 20
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSection":
+        if (self.steps is None) == (self.epochs is None):
+            given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
+            raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "TrainSection":
+        warmup = self.optimizer.warmup_steps
+        if self.steps is not None and warmup >= self.steps:
+            text = f"{warmup} is not less than the {self.steps} training steps. Give at most {self.steps - 1}."
+            raise ProblemsError([Problem(("optimizer", "warmup_steps"), text)])
+        return self
+
+
+class SearchSection(PluginSection):
+    """Which subnets are tried.
+
+    Attributes:
+        type: A registered searcher; its settings stand beside these.
+        evaluations: How many subnets are evaluated.
+        batch: The most that are evaluated between two writes of the archive; a generation when null.
+    """
+
+    selector: ClassVar[str] = "type"
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "budgets", "seed", "cost"})
+
+    type: str = "evolution"
+    evaluations: Positive = 500
+    batch: Positive | None = None
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SEARCHERS
+
+    def build(
+        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, cost: CostFunction | None = None
+    ) -> Searcher:
+        """The searcher of a space.
+
+        Raises:
+            UserError: The searcher refuses a setting.
+        """
+        return self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
+
+
+class EvaluationSection(BaseModel):
+    """How subnets are evaluated.
+
+    Attributes:
+        batch_size: Examples a dispatch; another size gives the same accuracies.
+        calibration_batches: Training batches from which batch statistics are estimated anew for each subnet.
+    """
+
+    model_config = STRICT
+
+    batch_size: Positive = 256
+    calibration_batches: Positive = 8
+
+
+class ExportSection(BaseModel):
+    """What an exported subnet holds besides its weights.
+
+    Attributes:
+        stablehlo: The forward pass as StableHLO too.
+    """
+
+    model_config = STRICT
+
+    stablehlo: bool = True
