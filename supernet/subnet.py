@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -71,8 +71,8 @@ class Subnet:
         run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
         return lambda x: run(state, x)
 
-    def predict(self, images: UInt8[np.ndarray, "n h w c"], batch_size: int = 256) -> Float[np.ndarray, "n c"]:
-        """Logits of images of bytes.
+    def predict(self, images: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n classes"]:
+        """Logits of images, uint8[n, h, w, c].
 
         Raises:
             UserError: Images of another type or shape than the network takes.

@@ -167,7 +167,7 @@ class TrainStep:
             decay = jnp.minimum(self._decay, (1.0 + state.step) / (10.0 + state.step))
             average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
         cleared = jax.tree.map(jnp.zeros_like, accumulated)
-        return TrainState(state.step + 1, params, optimizer, average), cleared, optax.global_norm(accumulated)
+        return TrainState(state.step + 1, params, optimizer, average), cleared, optax.tree.norm(accumulated)
 
     @property
     def programs_compiled(self) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds
+from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds, without_cache
 from search_spaces import Architecture, SearchSpace, build_space
 from supernet.optimizer import OptimizerSettings
 from supernet.supernet import Supernet, build_supernet
@@ -51,6 +51,7 @@ class _Fixed:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
     """Runs the benchmark."""
+    without_cache()
     preset, settings = _SPACES[family]
     space = build_space(family, preset, settings)
     show({"family": family, **measure(space, architectures, compared, rounds, batch)}, as_json)

@@ -1,0 +1,91 @@
+"""Experiment: what a configuration stands for, put together once and shared by all stages."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from experiments.config import ExperimentConfig
+from experiments.data.augment import normalise
+from experiments.data.source import Dataset
+from samplers import Sampler
+from search import ResolvedBudget, Searcher
+from search_spaces import SearchSpace
+from supernet.evaluation import Evaluator
+from supernet.supernet import Supernet, build_supernet
+
+_CALIBRATION = 3
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of an experiment.
+
+    Attributes:
+        config: The validated YAML.
+        data: Its data set.
+        space: Its search space, with input and classes as in the data.
+        sampler: Draws the paths of a step.
+        searcher: Proposes candidates.
+        budgets: In absolute numbers.
+    """
+
+    config: ExperimentConfig
+    data: Dataset
+    space: SearchSpace
+    sampler: Sampler
+    searcher: Searcher
+    budgets: tuple[ResolvedBudget, ...]
+
+    @cached_property
+    def net(self) -> Supernet:
+        """The supernet."""
+        return build_supernet(self.space, self.config.supernet.sharing)
+
+    @property
+    def steps(self) -> int:
+        """Training steps, also where the configuration counts epochs."""
+        train = self.config.train
+        return train.steps or -(-train.epochs * len(self.data.train) // train.batch_size)
+
+    @cached_property
+    def calibration(self) -> np.ndarray:
+        """Normalised training images for batch statistics, float32[t, b, h, w, c]; a fixed draw from the seed."""
+        settings = self.config.evaluation
+        size = min(settings.batch_size, len(self.data.train))
+        rng = np.random.default_rng([self.config.seed, _CALIBRATION])
+        rows = np.resize(rng.permutation(len(self.data.train)), settings.calibration_batches * size)
+        return self._normalised(self.data.train.images(rows)).reshape(settings.calibration_batches, size, *self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.data.image_shape
+
+    def evaluator(self) -> Evaluator:
+        """Scores subnets on the validation split."""
+        validation = self.data.validation
+        images = self._normalised(validation.images(np.arange(len(validation))))
+        return Evaluator(self.net, images, validation.labels, self.config.evaluation.batch_size, self.calibration)
+
+    def _normalised(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(normalise(images, self.data.mean, self.data.std))
+
+
+def build_experiment(config: ExperimentConfig) -> Experiment:
+    """Loads the data and puts the parts together.
+
+    Raises:
+        UserError: Parts that cannot work, alone or together.
+    """
+    data = config.data.load(config.seed)
+    space = config.space.build(data.image_shape, data.classes)
+    budgets = tuple(budget.resolve(space) for budget in config.budgets)
+    return Experiment(
+        config,
+        data,
+        space,
+        config.sampler.build(space, config.seed),
+        config.search.build(space, budgets, config.seed),
+        budgets,
+    )

@@ -1,0 +1,96 @@
+"""The pipeline: train, search, export in one run directory; every stage resumes from it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.checkpoints import Checkpoints
+from experiments.compilation import use_compilation_cache
+from experiments.config import ExperimentConfig
+from experiments.experiment import build_experiment
+from experiments.export import accuracy, export
+from experiments.interrupt import Interrupted, stop_on_signals
+from experiments.run_directory import RunDirectory
+from experiments.search import search
+from experiments.tensorboard import EventLog
+from experiments.train import train, trained_params
+from search import Archive
+from supernet.manifest import write_text_atomically
+from supernet.subnet import load_subnet
+
+STAGES = ("train", "search", "export")
+
+
+def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str] = STAGES, quiet: bool = False) -> dict:
+    """Runs stages of an experiment; what is already done is not done again.
+
+    Args:
+        config: The experiment.
+        directory: Its run directory, locked by the caller.
+        stages: Which of `STAGES`, in this order.
+        quiet: No progress bars.
+
+    Returns:
+        The summary, as in `summary.json`: figures of every stage that has been run.
+
+    Raises:
+        UserError: Something that the user can mend.
+        Interrupted: Ctrl-C or SIGTERM; the text says how to go on.
+    """
+    use_compilation_cache(directory.path / "cache")
+    experiment = build_experiment(config)
+    summary = _read_summary(directory.summary)
+    summary["name"] = config.name
+    summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
+    try:
+        with (
+            stop_on_signals() as stop,
+            Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints,
+        ):
+            if "train" in stages:
+                figures = train(
+                    experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop, quiet
+                )
+                summary["train"] = {**summary.get("train", {}), **figures}
+                _write_summary(directory.summary, summary)
+            if "search" in stages or "export" in stages:
+                params = trained_params(experiment, checkpoints)
+            if "search" in stages:
+                _, summary["search"] = search(experiment, params, directory, stop, quiet)
+                _write_summary(directory.summary, summary)
+            if "export" in stages:
+                archive = Archive.read(directory.archive, experiment.space)
+                summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
+                _write_summary(directory.summary, summary)
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped}. The same command resumes it.") from None
+    return summary
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The exported subnets as text: budget, params, MACs, validation and test accuracy, directory."""
+    heads = ("budget", "params", "MACs", "val. acc.", "test acc.", "directory")
+    rows = [heads] + [
+        (
+            row["budget"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['validation_accuracy']:.2%}",
+            f"{row['test_accuracy']:.2%}", row["directory"],
+        )
+        for row in summary.get("subnets", [])
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def evaluate_subnet(directory: Path, examples: Any) -> dict[str, Any]:
+    """Accuracy of an exported subnet on labelled images, without any supernet."""
+    subnet = load_subnet(directory)
+    return {"directory": str(directory), "examples": len(examples), "accuracy": accuracy(subnet, examples)}
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _write_summary(path: Path, summary: dict[str, Any]) -> None:
+    write_text_atomically(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")

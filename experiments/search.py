@@ -1,0 +1,66 @@
+"""The search stage: candidates scored with inherited weights, recorded in the archive, for all budgets at once."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.experiment import Experiment
+from experiments.interrupt import Interrupted, StopRequest
+from experiments.run_directory import RunDirectory
+from experiments.tensorboard import EventLog
+from search import Archive, Progress, pareto_front, run_search, write_pareto
+from search_spaces import Genes
+from supernet.supernet import Params
+
+
+def search(
+    experiment: Experiment, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> tuple[Archive, dict[str, Any]]:
+    """Evaluates candidates up to the configured number; continues an archive that is there.
+
+    Returns:
+        The archive, and figures for the summary.
+
+    Raises:
+        Interrupted: `stop` was requested; all evaluated candidates are in the archive.
+    """
+    wanted = experiment.config.search.evaluations
+    archive = Archive.open(run.archive, experiment.searcher, run=weights_fingerprint(params))
+    evaluator = None
+
+    def evaluate(genes: Genes) -> np.ndarray:
+        nonlocal evaluator
+        evaluator = evaluator or experiment.evaluator()
+        return 1 - evaluator(params, genes).accuracy
+
+    bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
+    with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
+
+        def on_batch(progress: Progress) -> None:
+            bar.update(progress.evaluated - bar.n)
+            found = {name: float(archive.errors[i]) for name, i in progress.best.items() if i is not None}
+            bar.set_postfix({name: f"{error:.3f}" for name, error in found.items()})
+            if not progress.replayed:
+                log.scalars(progress.evaluated, {f"search/best_error/{name}": error for name, error in found.items()})
+            if stop and progress.evaluated < wanted:
+                raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
+
+        run_search(experiment.searcher, evaluate, archive, wanted, on_batch, batch=experiment.config.search.batch)
+        front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
+        rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
+        log.table(len(archive), "search/front", ("MACs", "params", "validation error"), rows)
+    write_pareto(run.pareto, archive, experiment.budgets)
+    return archive, {"evaluated": len(archive), "failed": int(np.isnan(archive.errors).sum())}
+
+
+def weights_fingerprint(params: Params) -> str:
+    """SHA-256 over names and bits of the weights: an archive is never continued with other weights."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+

@@ -1,0 +1,205 @@
+"""The train stage: batches, sampled paths, steps, checkpoints and curves; resumes at the last checkpoint."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.checkpoints import Checkpoints
+from experiments.data.augment import augment
+from experiments.data.batches import Prefetcher, batch_indices
+from experiments.experiment import Experiment
+from experiments.interrupt import Interrupted, StopRequest
+from experiments.tensorboard import EventLog
+from samplers import Paths, StepFeedback
+from search_spaces import UserError
+from supernet.evaluation import Evaluator
+from supernet.supernet import Params
+from supernet.training import StepResult, TrainState, TrainStep
+
+_INIT, _AUGMENT, _PROBES = 0, 1, 2
+
+
+class TrainingDiverged(UserError):
+    """A path's loss is not a number."""
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: all that the next step depends on."""
+
+    train: TrainState
+    sampler: dict[str, Any]
+
+
+def initial(experiment: Experiment, step: TrainStep) -> Progress:
+    """The state before the first step, from the seed alone."""
+    key = jax.random.fold_in(jax.random.key(experiment.config.seed), _INIT)
+    return Progress(step.init(experiment.net.init(key)), experiment.sampler.init())
+
+
+def train_step(experiment: Experiment) -> TrainStep:
+    """The compiled step that the configuration asks for."""
+    settings = experiment.config.train
+    optimizer = settings.optimizer.build(experiment.steps)
+    return TrainStep(experiment.net, optimizer, settings.distillation, settings.ema)
+
+
+def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
+    """The weights to search with: the moving average where there is one, of the last step.
+
+    Raises:
+        UserError: Training has not finished.
+    """
+    done = checkpoints.latest() or 0
+    if done < experiment.steps:
+        raise UserError(
+            f"{experiment.config.name}: trained for {done} of {experiment.steps} steps. "
+            "Run `supernest train` (or `run`) first."
+        )
+    step = train_step(experiment)
+    _, progress = checkpoints.restore(jax.eval_shape(lambda: initial(experiment, step)))
+    return progress.train.params if progress.train.average is None else progress.train.average
+
+
+def train(
+    experiment: Experiment, checkpoints: Checkpoints, log: Callable[[int], EventLog], stop: StopRequest, quiet: bool
+) -> dict[str, Any]:
+    """Trains up to the configured step.
+
+    Args:
+        experiment: What to train.
+        checkpoints: Where to resume from and save to.
+        log: Opens the TensorBoard log, given the step that it continues from.
+        stop: Read between steps.
+        quiet: No progress bar.
+
+    Returns:
+        Figures for the summary.
+
+    Raises:
+        TrainingDiverged: A loss is not finite.
+        Interrupted: `stop` was requested; a checkpoint of the step is saved.
+    """
+    settings, steps = experiment.config.train, experiment.steps
+    step = train_step(experiment)
+    progress = initial(experiment, step)
+    done = checkpoints.latest() or 0
+    if done:
+        done, progress = checkpoints.restore(progress)
+    if done >= steps:
+        return {"steps": done}
+    data, seed, batch_size = experiment.data, experiment.config.seed, settings.batch_size
+    key = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
+    prepare = jax.jit(
+        lambda number, images, labels: augment(
+            jax.random.fold_in(key, number), images, labels, experiment.config.data.augmentation, data.classes,
+            settings.label_smoothing, data.mean, data.std,
+        )
+    )  # fmt: skip
+
+    def batch(number: int) -> tuple[jax.Array, jax.Array]:
+        rows = batch_indices(len(data.train), batch_size, seed, number)
+        return prepare(number, data.train.images(rows), data.train.labels[rows])
+
+    curves = _Curves(experiment, log(done), batch_size)
+    probe = _Probe(experiment)
+    bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
+    with Prefetcher(batch, range(done, steps)) as batches, bar, curves.log:
+        state, sampler_state = progress
+        for number, (x, targets) in zip(range(done, steps), batches, strict=True):
+            paths = experiment.sampler.sample(sampler_state, number)
+            state, result = step(state, paths.genes, paths.roles, paths.weights, x, targets)
+            losses = np.array([path.loss for path in result.paths], np.float64)
+            _check_finite(experiment, losses, paths, number, checkpoints)
+            sampler_state = experiment.sampler.update(sampler_state, StepFeedback(paths, losses))
+            done = number + 1
+            curves.add(done, paths, losses, result)
+            bar.update()
+            last = done == steps
+            metric = None
+            if last or done % settings.evaluate_every == 0:
+                metric = probe(state, curves.log, done)
+                bar.set_postfix(loss=f"{losses[0]:.3f}", probe_error=f"{metric:.3f}")
+            if last or stop or done % settings.checkpoint_every == 0:
+                curves.log.flush()
+                checkpoints.save(done, Progress(state, sampler_state), metric)
+            if stop and not last:
+                checkpoints.wait()
+                raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
+        checkpoints.wait()
+        return {"steps": done, "programs_compiled": step.programs_compiled, "probe_error": metric}
+
+
+def _check_finite(
+    experiment: Experiment, losses: np.ndarray, paths: Paths, number: int, checkpoints: Checkpoints
+) -> None:
+    for loss, genes, role in zip(losses, paths.genes, paths.roles, strict=True):
+        if not math.isfinite(loss):
+            checkpoints.wait()
+            good = checkpoints.latest()
+            kept = "no checkpoint was saved yet" if good is None else f"the last good checkpoint is of step {good}"
+            raise TrainingDiverged(
+                f"train: the loss of the {role} path {experiment.space.architecture(genes).description} is {loss} at "
+                f"step {number}; {kept}. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
+            )
+
+
+class _Curves:
+    """TensorBoard curves of training."""
+
+    def __init__(self, experiment: Experiment, log: EventLog, batch_size: int) -> None:
+        self.log = log
+        self._experiment = experiment
+        self._rate = experiment.config.train.optimizer.rate(experiment.steps)
+        self._every = experiment.config.train.log_every
+        self._batch_size = batch_size
+        self._rows: list[tuple[Paths, np.ndarray, StepResult]] = []
+        self._since = time.perf_counter()
+
+    def add(self, done: int, paths: Paths, losses: np.ndarray, result: StepResult) -> None:
+        """Keeps one step, and writes every `log_every` steps."""
+        self._rows.append((paths, losses, result))
+        if done % self._every:
+            return
+        by_role: dict[str, list[tuple[float, float]]] = {}
+        for paths_, losses_, result_ in self._rows:
+            for role, loss, path in zip(paths_.roles, losses_, result_.paths, strict=True):
+                by_role.setdefault(role, []).append((float(loss), float(path.accuracy)))
+        values = {}
+        for role, pairs in by_role.items():
+            loss, accuracy = np.mean(pairs, axis=0)
+            values |= {f"loss/{role}": loss, f"accuracy/{role}": accuracy}
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        values["train/learning_rate"] = float(self._rate(done - 1))
+        values["train/gradient_norm"] = float(np.mean([float(r.gradient_norm) for _, _, r in self._rows]))
+        values["train/examples_per_second"] = self._batch_size * len(self._rows) / seconds
+        values["train/path_examples_per_second"] = (
+            self._batch_size * sum(len(p.roles) for p, *_ in self._rows) / seconds
+        )
+        self.log.scalars(done, values)
+        genes = np.concatenate([p.genes for p, *_ in self._rows])
+        self.log.histogram(done, "paths/macs", self._experiment.space.cost(genes)["macs"])
+        self._rows.clear()
+
+
+class _Probe:
+    """Validation error of a few fixed subnets: smallest, largest, and random ones between."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        space = experiment.space
+        rng = np.random.default_rng([experiment.config.seed, _PROBES])
+        ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
+        self._genes = np.concatenate([ends, space.sample(rng, 4)])
+        self._evaluator: Evaluator = experiment.evaluator()
+
+    def __call__(self, state: TrainState, log: EventLog, done: int) -> float:
+        params = state.params if state.average is None else state.average
+        errors = 1 - self._evaluator(params, self._genes).accuracy
+        values = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean()}
+        log.scalars(done, {f"validation_error/{name}": float(value) for name, value in values.items()})
+        return float(errors.mean())

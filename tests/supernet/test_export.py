@@ -1,0 +1,134 @@
+"""Exported subnets: what is in the directory, that it stands alone, and what a damaged one says."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax import export as jax_export
+
+from search_spaces import UserError, build_space
+from supernet.export import ParityError, export_subnet
+from supernet.manifest import write_manifest
+from supernet.subnet import Preprocessing, flatten, load_subnet
+from supernet.supernet import build_supernet
+
+SPACE = build_space("vit", "small", {"depth": [1, 2, 3], "width": [16, 24]})
+NET = build_supernet(SPACE)
+PARAMS = NET.init(jax.random.key(0))
+ARCHITECTURE = SPACE.architecture(SPACE.sample(np.random.default_rng(4), 1)[0])
+IMAGES = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 1), dtype=np.uint8)
+
+
+def _export(directory, net=NET, params=PARAMS, **keywords):
+    return export_subnet(
+        net, params, ARCHITECTURE, directory, statistics=None, preprocessing=Preprocessing((8, 8), (0.3,), (0.2,)),
+        input_shape=(8, 8, 1), labels=[str(i) for i in range(10)], probe=IMAGES[:9],
+        measure=lambda subnet: {"test_accuracy": 0.5}, **keywords,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("run") / "subnets" / "half"
+    _export(directory)
+    return directory
+
+
+@pytest.fixture
+def copy(exported, tmp_path):
+    import shutil
+
+    return shutil.copytree(exported, tmp_path / "copy")
+
+
+def test_report_and_files(exported):
+    report = json.loads((exported / "report.json").read_text())
+    assert report["parity_error"] <= 1e-4
+    assert report["test_accuracy"] == 0.5
+    genes = np.array([ARCHITECTURE.genes], np.int32)
+    assert report["costs"] == {name: int(value[0]) for name, value in SPACE.cost(genes).items()}
+    assert json.loads((exported / "architecture.json").read_text())["architecture"] == ARCHITECTURE.description
+    assert not [p for p in exported.rglob("*") if p.suffix in {".pkl", ".pickle"}]
+    assert not [p for p in exported.parent.iterdir() if p != exported]
+
+
+def test_loaded_network_computes_what_the_supernet_computes(exported):
+    subnet = load_subnet(exported)
+    x = subnet.preprocessing(IMAGES)
+    np.testing.assert_allclose(x, (IMAGES / 255.0 - 0.3) / 0.2, rtol=1e-4, atol=1e-5)
+    genes = np.array(ARCHITECTURE.genes, np.int32)
+    expected = NET.apply(PARAMS, jax.numpy.asarray(genes), x, program=SPACE.program(genes))[0]
+    np.testing.assert_allclose(subnet.predict(IMAGES, batch_size=16), expected, atol=1e-4)
+    assert sum(leaf.size for leaf in jax.tree.leaves(subnet.weights)) == SPACE.cost(genes[None])["params"][0]
+
+
+def test_stablehlo_and_orbax_hold_the_same_network(exported):
+    subnet = load_subnet(exported)
+    program = jax_export.deserialize(bytearray((exported / "forward.stablehlo").read_bytes()))
+    x = subnet.preprocessing(IMAGES)
+    np.testing.assert_allclose(program.call(flatten(subnet.weights), x), subnet.predict(IMAGES), atol=1e-4)
+    with ocp.StandardCheckpointer() as checkpointer:
+        stored = checkpointer.restore(exported.resolve() / "orbax")
+    weights = flatten(subnet.weights)
+    for name, leaf in flatten(stored).items():
+        np.testing.assert_array_equal(leaf, weights[name])
+
+
+def test_it_runs_in_a_process_that_never_imports_elastic_code(exported):
+    code = (
+        "import sys, numpy as np; from supernet.subnet import load_subnet; "
+        f"print(load_subnet({str(exported)!r}).predict(np.zeros((2, 8, 8, 1), np.uint8)).shape); "
+        "sys.exit(any(m in sys.modules for m in ('supernet.supernet', 'supernet.switch', 'supernet.vit')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "(2, 10)"), done.stderr
+
+
+def test_a_network_that_differs_is_not_exported(tmp_path):
+    class Broken(type(NET)):
+        def slice(self, params, architecture, statistics):
+            weights = super().slice(params, architecture, statistics)
+            return {**weights, "head": {**weights["head"], "bias": weights["head"]["bias"] + 0.01}}
+
+    with pytest.raises(ParityError, match="differ from the supernet's"):
+        _export(tmp_path / "half", net=Broken(SPACE, NET.sharing))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json", "forward.stablehlo", "report.json"])
+def test_an_altered_or_truncated_file_is_named(copy, name):
+    whole = (copy / name).read_bytes()
+    (copy / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=rf"{name}: altered"):
+        load_subnet(copy)
+    (copy / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=rf"{name}: truncated"):
+        load_subnet(copy)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: missing"):
+        load_subnet(copy)
+
+
+def test_what_cannot_be_a_subnet_says_so(copy, tmp_path):
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        load_subnet(tmp_path / "nowhere")
+    config = json.loads((copy / "config.json").read_text())
+    for change, message in [
+        ({"family": "vitt"}, "family 'vitt' is not known here"),
+        ({"module": {**config["module"], "width": 20}}, "shape"),
+    ]:
+        (copy / "config.json").write_text(json.dumps({**config, **change}))
+        write_manifest(copy)
+        with pytest.raises(UserError, match=message):
+            load_subnet(copy)
+
+
+def test_images_of_the_wrong_kind_are_refused(exported):
+    subnet = load_subnet(exported)
+    for images in (np.zeros((2, 9, 8, 1), np.uint8), np.zeros((2, 8, 8, 1), np.float32)):
+        with pytest.raises(UserError, match=r"expected uint8 of shape \(8, 8, 1\)"):
+            subnet.predict(images)

@@ -1,0 +1,97 @@
+"""The engine's switch against the plain formulation: values, gradients, skipping, and memory of its residuals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from supernet.attention import batched_matmul, probabilities, probabilities_gradient
+from supernet.switch import Context, Stage, run, switched
+
+SIZES = (2, 3, 5)
+
+
+def _hidden(params, inputs, size, context):
+    return jnp.tanh(inputs[0] @ params["up"][:, :size])
+
+
+def _gate(params, inputs, size, context):
+    x, h = inputs
+    return h * jnp.sum(x, axis=1, keepdims=True)
+
+
+def _gate_gradient(params, inputs, output, g, size, context):
+    x, h = inputs
+    total = jnp.sum(x, axis=1, keepdims=True)
+    d_x = jnp.broadcast_to(jnp.sum(g * h, axis=1, keepdims=True), x.shape)
+    return None, (d_x, g * total)
+
+
+def _out(params, inputs, size, context):
+    x, h, gated = inputs
+    return x + (gated + h) @ params["down"][:size] * context.genes
+
+
+STAGES = (Stage(_hidden), Stage(_gate, _gate_gradient), Stage(_out))
+PARAMS = {
+    "up": jax.random.normal(jax.random.key(0), (4, SIZES[-1])),
+    "down": jax.random.normal(jax.random.key(1), (SIZES[-1], 4)),
+}
+X = jax.random.normal(jax.random.key(2), (6, 4))
+
+
+def _loss(forward):
+    return lambda params, x: jnp.sum(jnp.sin(forward(params, x)))
+
+
+@pytest.mark.parametrize("index", range(len(SIZES)))
+@pytest.mark.parametrize("genes", [1, 2])
+def test_equals_the_plain_sublayer_forward_and_gradient(index, genes):
+    context = Context(jnp.asarray(genes))
+    plain = _loss(lambda p, x: run(STAGES, p, x, SIZES[index], context))
+    own = _loss(lambda p, x: switched(STAGES, SIZES, jnp.asarray(index), p, x, context))
+    expected, grads = jax.value_and_grad(plain, argnums=(0, 1))(PARAMS, X)
+    found, own_grads = jax.jit(jax.value_and_grad(own, argnums=(0, 1)))(PARAMS, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), own_grads, grads)
+    assert (np.asarray(own_grads[0]["up"])[:, SIZES[index] :] == 0).all()
+
+
+def test_index_minus_one_returns_the_input_and_no_gradient_to_the_weights():
+    own = _loss(lambda p, x: switched(STAGES, SIZES, jnp.asarray(-1), p, x, Context(jnp.asarray(1))))
+    value, (grads, d_x) = jax.value_and_grad(own, argnums=(0, 1))(PARAMS, X)
+    np.testing.assert_allclose(value, jnp.sum(jnp.sin(X)), rtol=1e-6)
+    np.testing.assert_allclose(d_x, jnp.cos(X), rtol=1e-6)
+    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_collected_statistics_come_back_padded_to_the_largest_size():
+    def collecting(params, inputs, size, context):
+        h = inputs[0] @ params["up"][:, :size]
+        if context.collected is not None:
+            context.collected["mean"] = h.mean(axis=0)
+        return h
+
+    stages = (Stage(collecting), Stage(lambda p, inputs, size, context: inputs[0] + inputs[1] @ p["down"][:size]))
+    context = Context(collected={})
+    switched(stages, SIZES, jnp.asarray(0), PARAMS, X, context)
+    mean = np.asarray(context.collected["mean"])
+    np.testing.assert_allclose(mean[: SIZES[0]], (X @ PARAMS["up"]).mean(axis=0)[: SIZES[0]], rtol=1e-5)
+    assert mean.shape == (SIZES[-1],)
+    assert (mean[SIZES[0] :] == 0).all()
+
+
+def test_attention_gradient_by_hand_is_the_automatic_one():
+    q, k, v = (jax.random.normal(jax.random.key(i), (3, 5, 4)) for i in range(3))
+
+    def plain(q, k):
+        return jax.nn.softmax(jnp.einsum("nqd,nkd->nqk", q, k) / 2.0)
+
+    p, vjp = jax.vjp(plain, q, k)
+    g = jax.random.normal(jax.random.key(9), p.shape)
+    np.testing.assert_allclose(probabilities(q, k), p, rtol=1e-5, atol=1e-6)
+    for found, expected in zip(probabilities_gradient(q, k, p, g), vjp(g), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    d_p, d_v = jax.vjp(batched_matmul, p, v)[1](v)
+    np.testing.assert_allclose(d_p, jnp.einsum("nqd,nkd->nqk", v, v), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(d_v, jnp.einsum("nqk,nqd->nkd", p, v), rtol=1e-5, atol=1e-6)
