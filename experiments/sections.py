@@ -129,7 +129,7 @@ class SpaceSection(PluginSection):
         fields = {field.name for field in dataclasses.fields(FAMILIES[self.family])}  # type: ignore[arg-type]
         if "image_size" in fields and height != width:
             raise UserError(
-                f"data: images of {height} by {width} pixels; family {self.family} takes squares. Crop or pad the images."
+                f"data: images of {height} by {width} pixels; {self.family} takes squares. Crop or pad them."
             )
         from_data = {
             name: value
