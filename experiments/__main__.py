@@ -1,0 +1,7 @@
+"""`python -m experiments` is the command `supernest`."""
+
+import sys
+
+from experiments.cli import main
+
+sys.exit(main())

@@ -1,0 +1,87 @@
+"""What `supernest check` does: an experiment is put together without being run, and described."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.config import ExperimentConfig
+from experiments.experiment import Experiment, build_experiment
+from search_spaces import SearchSpace, UserError
+
+
+def validate(config: ExperimentConfig) -> Experiment:
+    """Puts an experiment together, its data included, and checks what its parts can only tell together.
+
+    Raises:
+        UserError: It cannot be run as it is.
+    """
+    experiment = build_experiment(config)
+    config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
+    if config.train.distillation.type == "largest":
+        sampler = experiment.sampler
+        if "largest" not in sampler.sample(sampler.init(), 0).roles:
+            raise UserError(
+                f"train.distillation.type: 'largest', but sampler {config.sampler.type!r} draws no largest path to "
+                f"learn from. Use the sampler 'sandwich', or set train.distillation.type to none."
+            )
+    return experiment
+
+
+def describe(config: ExperimentConfig) -> dict[str, Any]:
+    """Checks an experiment as `validate` does, and returns what it holds, for JSON."""
+    experiment = validate(config)
+    data, space = experiment.data, experiment.space
+    return {
+        "name": config.name,
+        "data": {
+            "source": config.data.source,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+            "image_shape": list(data.image_shape),
+            "classes": data.classes,
+        },
+        "space": {
+            "family": space.family,
+            "subnets": space.size,
+            "genes": space.num_genes,
+            "programs": space.programs,
+            "smallest": _cost(space, space.smallest.genes),
+            "largest": _cost(space, space.largest.genes),
+        },
+        "train": {"steps": experiment.steps, "paths_per_step": experiment.sampler.paths_per_step},
+        "search": {"type": config.search.type, "evaluations": config.search.evaluations},
+        "budgets": {budget.name: dict(budget.limits) for budget in experiment.budgets},
+    }
+
+
+def lines(description: dict[str, Any]) -> list[str]:
+    """Returns a description as lines to read."""
+    data, space, train = description["data"], description["space"], description["train"]
+    height, width, channels = data["image_shape"]
+    search = description["search"]
+    found = [
+        f"name      {description['name']}",
+        f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
+        f"{data['test']:,} test images of {height}x{width}x{channels}, {data['classes']} classes",
+        f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
+        f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
+        *(f"{end:<10}{_costs(space[end])}" for end in ("smallest", "largest")),
+        f"train     {train['steps']:,} steps of {train['paths_per_step']} paths",
+        f"search    {search['type']}: {search['evaluations']:,} evaluations",
+    ]
+    width = max(map(len, description["budgets"]))
+    found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
+    return found
+
+
+def _cost(space: SearchSpace, genes: tuple[int, ...]) -> dict[str, int]:
+    return {metric: int(values[0]) for metric, values in space.cost(np.array([genes], np.int32)).items()}
+
+
+def _costs(costs: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:,.0f}" for metric, value in costs.items())
+
+
+def _readable(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"{count:.2e}"
