@@ -118,7 +118,7 @@ def _override(tree: Mapping[str, Any], keys: Sequence[str], depth: int, value: A
 
 def dump_yaml(tree: Mapping[str, Any]) -> str:
     """Returns YAML that `parse_yaml` reads back as the same; keys in the order given, short lists on one line."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True, default_flow_style=False)
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120, default_flow_style=False)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests import array_types
@@ -15,6 +16,10 @@ TYPED_PACKAGES = ("search_spaces", "supernet", "samplers", "search")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+# No deadline, as the machine may be shared; the same examples every time, so that a failure can be repeated.
+settings.register_profile("supernest", deadline=None, derandomize=True)
+settings.load_profile("supernest")
 
 install_import_hook(TYPED_PACKAGES, f"{array_types.__name__}.{array_types.check.__name__}")
 
