@@ -1,0 +1,145 @@
+"""Depthwise convolution with a gradient written by hand: shifted products on CPU, the library elsewhere.
+
+XLA's CPU backend has no fast depthwise convolution, and differentiating a sum of shifted products gives it reductions
+that it does not vectorise. Here both the output and the input's gradient are one sum of shifted products (at stride 2
+the input's gradient is four, one for each parity of row and column, so that no product is with a zero). The kernel's
+gradient is a sum over all positions: products of whole windows of columns are summed over a row, then one small
+matrix product sums over rows and images. Kernels run over channels innermost, which is what vectorises.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+_TERMS = 16  # products in one sum; more take longer to compile and no less to run
+
+
+def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c"], stride: int) -> Float[Array, "b i j c"]:
+    """Convolves every channel with its own k × k kernel, padded with k // 2 zeros on every side.
+
+    Args:
+        x: Input.
+        kernel: Weights; k is odd.
+        stride: 1 or 2.
+
+    Returns:
+        The output; a stride of 2 halves a size, rounded up.
+    """
+    return _differentiable(x, kernel, stride)
+
+
+def _output(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return _by_device(_products, _library, stride, x, kernel)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _output(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _by_device(_products_backward, _library_backward, stride, *saved, g)
+
+
+_differentiable = jax.custom_vjp(_output, nondiff_argnums=(2,))
+_differentiable.defvjp(_forward, _backward)
+
+
+def _by_device(cpu: Callable, other: Callable, stride: int, *arrays: jax.Array) -> Any:
+    """Calls one of two functions, by the device that is compiled for."""
+    return jax.lax.platform_dependent(*arrays, cpu=partial(cpu, stride=stride), default=partial(other, stride=stride))
+
+
+def _library(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    half, channels = kernel.shape[0] // 2, x.shape[-1]
+    return jax.lax.conv_general_dilated(
+        x, kernel[:, :, None, :], (stride, stride), [(half, half)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=channels,
+    )  # fmt: skip
+
+
+def _library_backward(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(lambda x, kernel: _library(x, kernel, stride), x, kernel)[1](g)
+
+
+def _products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    size, half = kernel.shape[0], kernel.shape[0] // 2
+    out = [(n - 1) // stride + 1 for n in x.shape[1:3]]
+    x = _padded(x, half)
+    rows, columns = ([_every(i, n, stride) for i in range(size)] for n in out)
+    return _sum(x[:, rows[i], columns[j]] * kernel[i, j] for i in range(size) for j in range(size))
+
+
+def _products_backward(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
+    return _input_gradient(kernel, g, stride, x.shape), _kernel_gradient(x, g, kernel.shape[0], stride)
+
+
+def _input_gradient(kernel: jax.Array, g: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+    if stride == 1:
+        return _products(g, kernel[::-1, ::-1], 1)
+    half = kernel.shape[0] // 2
+    height, width = g.shape[1:3]
+    padded = _padded(g, half)
+
+    def taps(parity: int) -> list[tuple[int, int]]:
+        """Index in the kernel and first row (or column) of `padded`, for the inputs of a parity."""
+        first = (parity + half) % 2
+        return [(i, half + (parity + half - i) // 2) for i in range(first, kernel.shape[0], 2)]
+
+    def inputs(row_parity: int, column_parity: int) -> jax.Array:
+        products = [
+            padded[:, y : y + height, x : x + width] * kernel[i, j]
+            for i, y in taps(row_parity)
+            for j, x in taps(column_parity)
+        ]
+        return _sum(products) if products else jnp.zeros_like(g)
+
+    rows = [jnp.stack([inputs(a, 0), inputs(a, 1)], axis=3) for a in (0, 1)]
+    both = jnp.stack(rows, axis=2).reshape(shape[0], 2 * height, 2 * width, shape[3])
+    return both[:, : shape[1], : shape[2]]
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, stride: int) -> jax.Array:
+    batch, height, width, channels = g.shape
+    half = size // 2
+    # Columns in tiles of at most _TERMS; narrow maps take several images in one sum instead.
+    tiles = -(-width // _TERMS)
+    tile = -(-width // tiles)
+    images = max(n for n in range(1, _TERMS // tile + 1) if batch % n == 0)
+    group = batch // images
+
+    span = stride * (tile - 1) + size
+    right = stride * tile * (tiles - 1) + span - half - x.shape[2]
+    bottom = stride * (height - 1) + size - half - x.shape[1]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (half, bottom, 0), (half, right, 0), (0, 0, 0)])
+    x = jnp.stack([x[:, :, stride * tile * t :][:, :, :span] for t in range(tiles)], axis=2)
+    g = jnp.pad(g, [(0, 0), (0, 0), (0, tiles * tile - width), (0, 0)])
+    g = g.reshape(batch, height, tiles, tile, channels)
+
+    # A plain sum would be fused with the products and lose their vectorisation; a matrix product is not.
+    total = jnp.tile(jnp.eye(size, dtype=x.dtype), (1, group * height * tiles))
+    rows = []
+    for i in range(size):
+        sums = _sum(
+            x[m * group : (m + 1) * group, _every(i, height, stride), :, stride * t : stride * t + size]
+            * g[m * group : (m + 1) * group, :, :, t, None]
+            for m in range(images)
+            for t in range(tile)
+        )
+        rows.append(total @ sums.reshape(-1, channels))
+    return jnp.stack(rows)
+
+
+def _padded(x: jax.Array, edge: int) -> jax.Array:
+    return jnp.pad(x, [(0, 0), (edge, edge), (edge, edge), (0, 0)])
+
+
+def _every(start: int, count: int, stride: int) -> slice:
+    return slice(start, start + stride * (count - 1) + 1, stride)
+
+
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return reduce(jnp.add, terms)
