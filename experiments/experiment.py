@@ -62,8 +62,9 @@ class Experiment:
         """Height, width and channels of an image."""
         return self.data.image_shape
 
+    @cached_property
     def evaluator(self) -> Evaluator:
-        """Scores subnets on the validation split."""
+        """Scores subnets on the validation split; one for all stages, so that its programs compile once."""
         validation = self.data.validation
         images = self._normalised(validation.images(np.arange(len(validation))))
         return Evaluator(self.net, images, validation.labels, self.config.evaluation.batch_size, self.calibration)

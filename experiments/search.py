@@ -29,12 +29,9 @@ def search(
     """
     wanted = experiment.config.search.evaluations
     archive = Archive.open(run.archive, experiment.searcher, run=weights_fingerprint(params))
-    evaluator = None
 
     def evaluate(genes: Genes) -> np.ndarray:
-        nonlocal evaluator
-        evaluator = evaluator or experiment.evaluator()
-        return 1 - evaluator(params, genes).accuracy
+        return 1 - experiment.evaluator(params, genes).accuracy
 
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -63,4 +60,3 @@ def weights_fingerprint(params: Params) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
-

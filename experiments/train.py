@@ -17,7 +17,6 @@ from experiments.interrupt import Interrupted, StopRequest
 from experiments.tensorboard import EventLog
 from samplers import Paths, StepFeedback
 from search_spaces import UserError
-from supernet.evaluation import Evaluator
 from supernet.supernet import Params
 from supernet.training import StepResult, TrainState, TrainStep
 
@@ -195,7 +194,7 @@ class _Probe:
         rng = np.random.default_rng([experiment.config.seed, _PROBES])
         ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
         self._genes = np.concatenate([ends, space.sample(rng, 4)])
-        self._evaluator: Evaluator = experiment.evaluator()
+        self._evaluator = experiment.evaluator
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> float:
         params = state.params if state.average is None else state.average

@@ -56,25 +56,38 @@ def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Con
 
 
 def switched(
-    stages: Sequence[Stage], sizes: Sequence[Size], index: jax.Array, params: Tree, x: Tree, context: Context
+    stages: Sequence[Stage],
+    sizes: Sequence[Size],
+    index: jax.Array,
+    params: Tree,
+    x: Tree,
+    context: Context,
+    skippable: bool = True,
 ) -> Tree:
     """The sublayer at `sizes[index]`, or its input unchanged where `index` is -1.
 
     Args:
-        stages: Chain of stages whose last output has the shape of `x`, whatever the size.
+        stages: Chain of stages whose last output has one shape, whatever the size; that of `x` if skippable.
         sizes: Static sizes, smallest first; each becomes a branch.
         index: int32 scalar.
         params: Full-size weights; the stages slice them.
         x: Input.
         context: Genes and statistics. Collected statistics come back padded to the largest size.
+        skippable: Whether `index` may be -1.
     """
     if context.collected is not None or context.statistics is not None:
-        return _forward_only(stages, sizes, index, params, x, context)
-    return _differentiable(tuple(stages), tuple(sizes))(index, context.genes, params, x)
+        return _forward_only(stages, sizes, index, params, x, context, skippable)
+    return _differentiable(tuple(stages), tuple(sizes), skippable)(index, context.genes, params, x)
 
 
 def _forward_only(
-    stages: Sequence[Stage], sizes: Sequence[Size], index: jax.Array, params: Tree, x: Tree, context: Context
+    stages: Sequence[Stage],
+    sizes: Sequence[Size],
+    index: jax.Array,
+    params: Tree,
+    x: Tree,
+    context: Context,
+    skippable: bool,
 ) -> Tree:
     def variant(size: Size) -> Callable:
         def branch(params: Tree, x: Tree, genes: Tree, statistics: Tree) -> tuple[Tree, dict]:
@@ -86,15 +99,22 @@ def _forward_only(
 
     operands = (params, x, context.genes, context.statistics)
     full = jax.eval_shape(variant(sizes[-1]), *operands)
-    branches = [lambda params, x, genes, statistics: (x, _zeros(full[1]))]
-    branches += [lambda *operands, size=size: _pad(variant(size)(*operands), full) for size in sizes]
-    y, collected = jax.lax.switch(index + 1, branches, *operands)
+    skip = lambda params, x, genes, statistics: (x, _zeros(full[1]))  # noqa: E731
+    branches = [lambda *operands, size=size: _pad(variant(size)(*operands), full) for size in sizes]
+    y, collected = _select(index, skip if skippable else None, branches, *operands)
     if context.collected is not None:
         context.collected.update(collected)
     return y
 
 
-def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...]) -> Callable:
+def _select(index: jax.Array, skip: Callable | None, branches: Sequence[Callable], *operands: Tree) -> Tree:
+    """`branches[index]` of the operands, or `skip` where `index` is -1."""
+    if skip is None:
+        return jax.lax.switch(index, branches, *operands)
+    return jax.lax.switch(index + 1, [skip, *branches], *operands)
+
+
+def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...], skippable: bool) -> Callable:
     def values_at(size: Size, genes: Tree, params: Tree, x: Tree) -> tuple:
         values = (x,)
         for stage in stages:
@@ -103,9 +123,9 @@ def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...]) -> Calla
 
     @jax.custom_vjp
     def sublayer(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> Tree:
-        branches = [lambda genes, params, x: x]
-        branches += [lambda *operands, size=size: values_at(size, *operands)[-1] for size in sizes]
-        return jax.lax.switch(index + 1, branches, genes, params, x)
+        skip = (lambda genes, params, x: x) if skippable else None
+        branches = [lambda *operands, size=size: values_at(size, *operands)[-1] for size in sizes]
+        return _select(index, skip, branches, genes, params, x)
 
     def forward(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> tuple[Tree, tuple]:
         full = jax.eval_shape(lambda *o: values_at(sizes[-1], *o)[:-1], genes, params, x)
@@ -117,8 +137,8 @@ def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...]) -> Calla
 
             return branch
 
-        branches = [lambda genes, params, x: (x, _zeros(full)), *map(variant, sizes)]
-        y, residuals = jax.lax.switch(index + 1, branches, genes, params, x)
+        skip = (lambda genes, params, x: (x, _zeros(full))) if skippable else None
+        y, residuals = _select(index, skip, list(map(variant, sizes)), genes, params, x)
         return y, (index, genes, params, x, residuals)
 
     def backward(saved: tuple, cotangent: Tree) -> tuple:
@@ -131,8 +151,8 @@ def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...]) -> Calla
 
             return branch
 
-        branches = [lambda genes, params, x, residuals, cotangent: (_zeros(params), cotangent), *map(variant, sizes)]
-        grads, dx = jax.lax.switch(index + 1, branches, genes, params, x, residuals, cotangent)
+        skip = (lambda genes, params, x, residuals, cotangent: (_zeros(params), cotangent)) if skippable else None
+        grads, dx = _select(index, skip, list(map(variant, sizes)), genes, params, x, residuals, cotangent)
         return None, None, grads, dx
 
     sublayer.defvjp(forward, backward)

@@ -12,7 +12,8 @@ from flax import nnx
 
 from supernet.standalone import MODULES
 
-_INIT = nnx.initializers.truncated_normal(0.02)
+_INIT = nnx.initializers.truncated_normal(0.02)  # positions and class token
+_KERNEL = nnx.initializers.xavier_uniform()  # as in big_vision: holds at any width
 
 
 class Attention(nnx.Module):
@@ -26,8 +27,8 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, head_dim: int, *, rngs: nnx.Rngs) -> None:
         self.heads, self.head_dim = heads, head_dim
-        self.qkv = nnx.Linear(width, 3 * heads * head_dim, kernel_init=_INIT, rngs=rngs)
-        self.out = nnx.Linear(heads * head_dim, width, kernel_init=_INIT, rngs=rngs)
+        self.qkv = nnx.Linear(width, 3 * heads * head_dim, kernel_init=_KERNEL, rngs=rngs)
+        self.out = nnx.Linear(heads * head_dim, width, kernel_init=_KERNEL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[b, t, d] to the same."""
@@ -45,8 +46,8 @@ class Block(nnx.Module):
         self.norm1 = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
         self.attention = Attention(width, heads, head_dim, rngs=rngs)
         self.norm2 = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
-        self.fc1 = nnx.Linear(width, hidden, kernel_init=_INIT, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, width, kernel_init=_INIT, rngs=rngs)
+        self.fc1 = nnx.Linear(width, hidden, kernel_init=_KERNEL, rngs=rngs)
+        self.fc2 = nnx.Linear(hidden, width, kernel_init=_KERNEL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32[b, t, d] to the same."""
@@ -86,12 +87,12 @@ class ViT(nnx.Module):
     ) -> None:
         self.patch_size = patch_size
         tokens = (image_size // patch_size) ** 2 + class_token
-        self.patch = nnx.Linear(patch_size**2 * channels, width, kernel_init=_INIT, rngs=rngs)
+        self.patch = nnx.Linear(patch_size**2 * channels, width, kernel_init=_KERNEL, rngs=rngs)
         self.position = nnx.Param(_INIT(rngs.params(), (tokens, width)))
         self.class_token = nnx.Param(_INIT(rngs.params(), (width,))) if class_token else None
         self.layers = nnx.List([Block(width, h, head_dim, m, rngs=rngs) for h, m in zip(heads, hidden, strict=True)])
         self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
-        self.head = nnx.Linear(width, classes, kernel_init=_INIT, rngs=rngs)
+        self.head = nnx.Linear(width, classes, kernel_init=_KERNEL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images float32[b, h, w, c] to logits float32[b, classes]."""

@@ -1,0 +1,80 @@
+"""SIGKILL at random moments of training, search and export: the same command finishes, and every bit is the same."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+seed: 3
+data: {source: digits, augmentation: {mixup: 0.2}}
+space: {family: %s, preset: small, %s}
+train: {steps: 60, batch_size: 32, checkpoint_every: 4, evaluate_every: 20, log_every: 5, ema: 0.9,
+        distillation: {type: largest}}
+search: {evaluations: 60, population: 12, batch: 4}
+evaluation: {calibration_batches: 2}
+budgets: {full: macs<=100%%, half: macs<=60%%, small: macs<=40%%}
+"""
+FAMILIES = {
+    "vit": "width: [16, 24], depth: [1, 2], head_dim: 8",
+    "mobilenet": "resolution: [8]",
+}
+STAGES = ("train", "search", "export")
+KILLS = 10
+
+
+def _start(stage: str, config: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(stage: str, config: Path, out: Path) -> float:
+    start = time.monotonic()
+    process = _start(stage, config, out)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return time.monotonic() - start
+
+
+def _outcome(out: Path) -> dict[str, bytes]:
+    """Every byte that a user takes away. The archive's header holds the hash of the trained weights."""
+    names = ["weights.safetensors", "architecture.json", "config.json", "report.json"]
+    files = [*(out / "search").glob("*"), *(p for name in names for p in (out / "subnets").glob(f"*/{name}"))]
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(files)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_killed_run_ends_in_the_same_bits(family, tmp_path):
+    config = tmp_path / "tiny.yaml"
+    config.write_text(CONFIG % (family, FAMILIES[family]))
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    for stage in STAGES:  # fills the compilation cache, so that the times below are those of the work
+        _finish(stage, config, tmp_path / "first")
+    moments = random.Random(family)
+    for stage in STAGES:
+        before = shutil.copytree(disturbed, tmp_path / f"before_{stage}") if disturbed.exists() else None
+        seconds, kills = _finish(stage, config, undisturbed), 0
+        while kills < KILLS:
+            process = _start(stage, config, disturbed)
+            time.sleep(moments.uniform(0.4, 1.0) * seconds)
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+            process.stderr.close()
+            if process.returncode == 0:  # it was done already: start the stage over, so that the next kill finds work
+                shutil.rmtree(disturbed)
+                if before is not None:
+                    shutil.copytree(before, disturbed)
+        _finish(stage, config, disturbed)
+    expected = _outcome(undisturbed)
+    assert len(expected) == 2 + 3 * 4
+    assert _outcome(disturbed) == expected
+    left = [path for path in disturbed.rglob("*") if ".tmp" in path.name]
+    assert not left, left
+    assert os.listdir(disturbed / "subnets")
