@@ -7,6 +7,6 @@ import jax
 
 def use_compilation_cache(directory: Path) -> None:
     """Keeps compiled programs below `directory`; leaves a cache that the user configured as it is."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

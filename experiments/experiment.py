@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import ExperimentConfig
@@ -46,7 +47,7 @@ class Experiment:
     def steps(self) -> int:
         """Training steps, also where the configuration counts epochs."""
         train = self.config.train
-        return train.steps or -(-train.epochs * len(self.data.train) // train.batch_size)
+        return train.steps or -(-(train.epochs or 0) * len(self.data.train) // train.batch_size)
 
     @cached_property
     def calibration(self) -> np.ndarray:
@@ -70,7 +71,7 @@ class Experiment:
         return Evaluator(self.net, images, validation.labels, self.config.evaluation.batch_size, self.calibration)
 
     def _normalised(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(normalise(images, self.data.mean, self.data.std))
+        return np.asarray(normalise(jnp.asarray(images), self.data.mean, self.data.std))
 
 
 def build_experiment(config: ExperimentConfig) -> Experiment:

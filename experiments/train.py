@@ -174,7 +174,7 @@ class _Curves:
             values |= {f"loss/{role}": loss, f"accuracy/{role}": accuracy}
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        values["train/learning_rate"] = float(self._rate(done - 1))
+        values["train/learning_rate"] = np.asarray(self._rate(done - 1)).item()
         values["train/gradient_norm"] = float(np.mean([float(r.gradient_norm) for _, _, r in self._rows]))
         values["train/examples_per_second"] = self._batch_size * len(self._rows) / seconds
         values["train/path_examples_per_second"] = (

@@ -160,7 +160,7 @@ def serialised_forward(subnet: Subnet) -> bytes:
     (batch,) = jax.export.symbolic_shape("b")
     height, width = subnet.preprocessing.image_size
     x = jax.ShapeDtypeStruct((batch, height, width, subnet.config["input"]["shape"][-1]), jnp.float32)
-    return jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize()
+    return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
 
 
 def _text_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:

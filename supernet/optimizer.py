@@ -101,8 +101,8 @@ def decayed(params: optax.Params) -> optax.Params:
 def hold_untouched(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Wraps `inner` so that entries whose gradient is exactly zero keep their value."""
 
-    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
-        updates, state = inner.update(grads, state, params)
-        return jax.tree.map(lambda u, g: jnp.where(g == 0, 0, u), updates, grads), state
+    def update(updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple:
+        moved, state = inner.update(updates, state, params)
+        return jax.tree.map(lambda u, g: jnp.where(g == 0, 0, u), moved, updates), state
 
     return optax.GradientTransformation(inner.init, update)

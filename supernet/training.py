@@ -161,9 +161,9 @@ class TrainStep:
 
     def _update(self, state: TrainState, accumulated: Params) -> tuple[TrainState, Params, jax.Array]:
         updates, optimizer = self._optimizer.update(accumulated, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
         average = state.average
-        if average is not None:
+        if average is not None and self._decay is not None:
             decay = jnp.minimum(self._decay, (1.0 + state.step) / (10.0 + state.step))
             average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
         cleared = jax.tree.map(jnp.zeros_like, accumulated)
@@ -172,4 +172,4 @@ class TrainStep:
     @property
     def programs_compiled(self) -> int:
         """How many gradient programs have been compiled."""
-        return self.gradient_program._cache_size()
+        return self.gradient_program._cache_size()  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -15,6 +16,7 @@ from supernet.export import ParityError, export_subnet
 from supernet.manifest import write_manifest
 from supernet.subnet import Preprocessing, flatten, load_subnet
 from supernet.supernet import build_supernet
+from supernet.vit import ViTSupernet
 
 SPACE = build_space("vit", "small", {"depth": [1, 2, 3], "width": [16, 24]})
 NET = build_supernet(SPACE)
@@ -58,10 +60,10 @@ def test_report_and_files(exported):
 
 def test_loaded_network_computes_what_the_supernet_computes(exported):
     subnet = load_subnet(exported)
-    x = subnet.preprocessing(IMAGES)
+    x = subnet.preprocessing(jnp.asarray(IMAGES))
     np.testing.assert_allclose(x, (IMAGES / 255.0 - 0.3) / 0.2, rtol=1e-4, atol=1e-5)
     genes = np.array(ARCHITECTURE.genes, np.int32)
-    expected = NET.apply(PARAMS, jax.numpy.asarray(genes), x, program=SPACE.program(genes))[0]
+    expected = NET.apply(PARAMS, jnp.asarray(genes), x, program=SPACE.program(genes))[0]
     np.testing.assert_allclose(subnet.predict(IMAGES, batch_size=16), expected, atol=1e-4)
     assert sum(leaf.size for leaf in jax.tree.leaves(subnet.weights)) == SPACE.cost(genes[None])["params"][0]
 
@@ -69,7 +71,7 @@ def test_loaded_network_computes_what_the_supernet_computes(exported):
 def test_stablehlo_and_orbax_hold_the_same_network(exported):
     subnet = load_subnet(exported)
     program = jax_export.deserialize(bytearray((exported / "forward.stablehlo").read_bytes()))
-    x = subnet.preprocessing(IMAGES)
+    x = subnet.preprocessing(jnp.asarray(IMAGES))
     np.testing.assert_allclose(program.call(flatten(subnet.weights), x), subnet.predict(IMAGES), atol=1e-4)
     with ocp.StandardCheckpointer() as checkpointer:
         stored = checkpointer.restore(exported.resolve() / "orbax")
@@ -89,7 +91,7 @@ def test_it_runs_in_a_process_that_never_imports_elastic_code(exported):
 
 
 def test_a_network_that_differs_is_not_exported(tmp_path):
-    class Broken(type(NET)):
+    class Broken(ViTSupernet):
         def slice(self, params, architecture, statistics):
             weights = super().slice(params, architecture, statistics)
             return {**weights, "head": {**weights["head"], "bias": weights["head"]["bias"] + 0.01}}

@@ -75,7 +75,7 @@ def test_collected_statistics_come_back_padded_to_the_largest_size():
     stages = (Stage(collecting), Stage(lambda p, inputs, size, context: inputs[0] + inputs[1] @ p["down"][:size]))
     context = Context(collected={})
     switched(stages, SIZES, jnp.asarray(0), PARAMS, X, context)
-    mean = np.asarray(context.collected["mean"])
+    mean = np.asarray((context.collected or {})["mean"])
     np.testing.assert_allclose(mean[: SIZES[0]], (X @ PARAMS["up"]).mean(axis=0)[: SIZES[0]], rtol=1e-5)
     assert mean.shape == (SIZES[-1],)
     assert (mean[SIZES[0] :] == 0).all()
