@@ -48,8 +48,9 @@ _differentiable = jax.custom_vjp(_output, nondiff_argnums=(2,))
 _differentiable.defvjp(_forward, _backward)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _by_device(cpu: Callable, other: Callable, stride: int, *arrays: jax.Array) -> Any:
-    """Calls one of two functions, by the device that is compiled for."""
+    """Calls one of two functions, by the device that is compiled for; outside of `jit` compiled once a shape."""
     return jax.lax.platform_dependent(*arrays, cpu=partial(cpu, stride=stride), default=partial(other, stride=stride))
 
 
