@@ -130,6 +130,7 @@ def train(
                 checkpoints.wait()
                 raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
+        curves.log.hparams(experiment.config.as_dict(), {"probe_error": metric}, done)
         return {"steps": done, "programs_compiled": step.programs_compiled, "probe_error": metric}
 
 
