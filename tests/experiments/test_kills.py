@@ -30,7 +30,7 @@ STAGES = ("train", "search", "export")
 
 def _start(stage: str, config: Path, out: Path) -> subprocess.Popen:
     command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def _finish(stage: str, config: Path, out: Path) -> float:
