@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 _CHUNK = 8192
+_ROWS = 4096  # of a joint table: few look-ups, in tables that stay in the processor's cache
 
 
 class Cost(NamedTuple):
@@ -57,9 +58,10 @@ class CostModel:
 
     def __init__(self, num_genes: int, terms: Sequence[Term]) -> None:
         # One matrix product turns genes into the row that each term reads; products of small integers are exact in
-        # float64, and far faster than integer indexing arithmetic.
-        self._strides = np.zeros((num_genes, len(terms)))
-        self._offsets = np.zeros(len(terms))
+        # float32 (tables have far fewer than 2**24 rows), and far faster than integer indexing arithmetic.
+        terms = _joined(terms)
+        self._strides = np.zeros((num_genes, len(terms)), np.float32)
+        self._offsets = np.zeros(len(terms), np.float32)
         start = 0
         for t, term in enumerate(terms):
             sizes = term.table.shape[:-1]
@@ -75,6 +77,33 @@ class CostModel:
         totals = np.empty((len(genes), len(self.metrics)), np.int64)
         for start in range(0, len(genes), _CHUNK):
             part = slice(start, start + _CHUNK)
-            rows = (genes[part].astype(np.float64) @ self._strides + self._offsets).astype(np.intp)
+            rows = (genes[part].astype(np.float32) @ self._strides + self._offsets).astype(np.intp)
             totals[part] = self._rows.take(rows, axis=0).sum(axis=1)
         return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}
+
+
+def _joined(terms: Sequence[Term]) -> list[Term]:
+    """The same sum in fewer terms: neighbours become one joint table for as long as it has at most `_ROWS` rows."""
+    joined: list[Term] = []
+    for term in terms:
+        if joined:
+            both = _sum(joined[-1], term)
+            if both is not None:
+                joined[-1] = both
+                continue
+        joined.append(term)
+    return joined
+
+
+def _sum(a: Term, b: Term) -> Term | None:
+    sizes = dict(zip((*a.columns, *b.columns), (*a.table.shape[:-1], *b.table.shape[:-1]), strict=True))
+    columns = tuple(sorted(sizes))
+    if np.prod([sizes[c] for c in columns], dtype=np.int64) > _ROWS:
+        return None
+
+    def spread(term: Term) -> np.ndarray:
+        order = np.argsort(term.columns)
+        table = term.table.transpose(*order, len(order))
+        return table.reshape(*(sizes[c] if c in term.columns else 1 for c in columns), table.shape[-1])
+
+    return Term(columns, spread(a) + spread(b))
