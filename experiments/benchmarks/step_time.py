@@ -157,7 +157,7 @@ def _compile_ratio(space: SearchSpace, x: jax.Array, targets: jax.Array) -> floa
             net = build_supernet(deep)
             stepper = _Stepper(net, net.init(jax.random.key(0)), x, targets)
             times.append(stepper.compiled(np.array(deep.largest.genes, np.int32))[0])
-    return median(taken[48]) / median(taken[12])
+    return min(taken[48]) / min(taken[12])  # what other work on the machine adds is never negative
 
 
 if __name__ == "__main__":
