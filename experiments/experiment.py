@@ -9,7 +9,7 @@ import numpy as np
 from experiments.config import ExperimentConfig
 from experiments.data.augment import normalise
 from experiments.data.source import Dataset
-from samplers import Sampler
+from samplers import Plan, Sampler
 from search import ResolvedBudget, Searcher
 from search_spaces import SearchSpace
 from supernet.evaluation import Evaluator
@@ -46,8 +46,7 @@ class Experiment:
     @property
     def steps(self) -> int:
         """Training steps, also where the configuration counts epochs."""
-        train = self.config.train
-        return train.steps or -(-(train.epochs or 0) * len(self.data.train) // train.batch_size)
+        return self.config.train.total_steps(len(self.data.train))
 
     @cached_property
     def calibration(self) -> np.ndarray:
@@ -83,11 +82,12 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     data = config.data.load(config.seed)
     space = config.space.build(data.image_shape, data.classes)
     budgets = tuple(budget.resolve(space) for budget in config.budgets)
+    plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)
     return Experiment(
         config,
         data,
         space,
-        config.sampler.build(space, config.seed),
+        config.sampler.build(space, config.seed, plan),
         config.search.build(space, budgets, config.seed),
         budgets,
     )

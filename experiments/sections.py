@@ -20,7 +20,7 @@ from experiments.data import SOURCES, Dataset, Source, load
 from experiments.data.augment import Augmentation
 from experiments.problems import Problem, ProblemsError, unknown
 from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
-from samplers import SAMPLERS, Sampler
+from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
 from supernet.optimizer import OptimizerSettings
@@ -172,7 +172,7 @@ class SamplerSection(PluginSection):
     """
 
     selector: ClassVar[str] = "type"
-    arguments: ClassVar[frozenset[str]] = frozenset({"space", "seed"})
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "seed", "plan", "cost"})
 
     type: str = "sandwich"
 
@@ -180,13 +180,13 @@ class SamplerSection(PluginSection):
     def registry(cls) -> Registry[Any]:
         return SAMPLERS
 
-    def build(self, space: SearchSpace, seed: int) -> Sampler:
+    def build(self, space: SearchSpace, seed: int, plan: Plan, cost: CostFunction | None = None) -> Sampler:
         """The sampler of a space.
 
         Raises:
             UserError: The sampler refuses a setting.
         """
-        return self.plugin(space=space, seed=seed, **self.settings)
+        return self.plugin(space=space, seed=seed, plan=plan, cost=cost, **self.settings)
 
 
 class TrainSection(BaseModel):
@@ -221,6 +221,10 @@ class TrainSection(BaseModel):
     keep_best: Annotated[int, Field(ge=0)] = 1
     evaluate_every: Positive = 200
     log_every: Positive = 20
+
+    def total_steps(self, examples: int) -> int:
+        """Training steps over so many training examples, also where `epochs` are given."""
+        return self.steps or -(-(self.epochs or 0) * examples // self.batch_size)
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainSection":

@@ -1,16 +1,19 @@
 """Which architectures a training step sees. NumPy only."""
 
-from samplers.sampler import ROLES, SAMPLERS, Paths, Sampler, SamplerState, StepFeedback
+from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
 from samplers.sandwich import SandwichSampler
 from samplers.uniform import UniformSampler
 
 __all__ = [
     "ROLES",
     "SAMPLERS",
+    "Examples",
     "Paths",
+    "Plan",
     "Sampler",
     "SamplerState",
     "SandwichSampler",
+    "Score",
     "StepFeedback",
     "UniformSampler",
 ]

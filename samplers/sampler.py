@@ -1,17 +1,52 @@
 """Sampler: the interface that decides which paths through the supernet a training step trains."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32
+from jaxtyping import Float, Float32, Int32, Int64
 
-from search_spaces import Registry, SearchSpace, UserError
+from search_spaces import Registry, SearchSpace, UserError, did_you_mean
 
 ROLES = ("largest", "smallest", "random")
 
 SamplerState = dict[str, np.ndarray]
 """What a sampler has learned: a flat pytree of arrays, part of the checkpoint. Empty where nothing is learned."""
+
+Cost = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""Genes int32[a, g] to metric name to one number an architecture; `SearchSpace.cost` is one."""
+
+Score = Callable[[Int32[np.ndarray, "k g"]], Float[np.ndarray, " k"]]
+"""Losses of architectures on the step's batch, without mixup and without a gradient; a forward pass each."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How training will go, for what is scheduled over it.
+
+    Attributes:
+        steps: Training steps in all.
+        examples: Size of the training split.
+        batch_size: Examples a step.
+    """
+
+    steps: int
+    examples: int
+    batch_size: int
+
+
+class Examples(NamedTuple):
+    """The batch that a sampler wants.
+
+    Attributes:
+        rows: Indices into the training split.
+        weights: Factor of each example's loss in the mean over the batch.
+    """
+
+    rows: Int64[np.ndarray, " b"]
+    weights: Float32[np.ndarray, " b"]
 
 
 @dataclass(frozen=True)
@@ -34,19 +69,36 @@ class StepFeedback:
     """What a training step tells the sampler.
 
     Attributes:
+        step: Which step it was, from 0.
         paths: The paths that were trained; those of all workers together where the step was spread over several.
         losses: Each path's training loss; NaN where it was not finite.
+        gene_norms: For each path and gene, the norm of the gradient of the weights that the gene governs, before the
+            path's weight is applied; 0 for a gene that means nothing in the path. None unless the sampler needs
+            "gene_norms".
+        examples: Which training examples the batch held.
+        example_losses: Each path's loss on each example. None unless the sampler needs "examples".
+        example_norms: Norm of the gradient of that loss with respect to the logits, `|softmax(z) - target|`, of
+            every path and example. None unless the sampler needs "examples".
+        cosines: Between the gradients of the paths, on the steps for which diagnostics measure them.
+        score: Scores architectures on this batch. None unless the sampler needs "scores".
     """
 
+    step: int
     paths: Paths
     losses: Float[np.ndarray, " k"]
+    gene_norms: Float[np.ndarray, "k g"] | None = None
+    examples: Int64[np.ndarray, " b"] | None = None
+    example_losses: Float[np.ndarray, "k b"] | None = None
+    example_norms: Float[np.ndarray, "k b"] | None = None
+    cosines: Float[np.ndarray, "k k"] | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
 class Sampler(ABC):
     """Draws the paths of each training step.
 
-    A sampler is a frozen dataclass: these two fields, then its settings with their published defaults. What it learns
+    A sampler is a frozen dataclass: these four fields, then its settings with their published defaults. What it learns
     is in an explicit state. Draws are functions of (seed, step, worker) and the state, so a resumed run repeats them.
 
     The gradients of a step's paths are added up, not averaged, as in the reference codes of US-Nets, BigNAS and OFA:
@@ -55,13 +107,20 @@ class Sampler(ABC):
     Args:
         space: The space to draw from.
         seed: Seed of all draws, 0 or more.
+        plan: How long training lasts, for samplers with a schedule.
+        cost: Costs of architectures where they are not those of the space alone, such as a latency table.
 
     Raises:
         UserError: A setting that cannot work.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the sampler learns from or asks for, out of "gene_norms", "examples" and "scores"; the rest costs nothing."""
+
     space: SearchSpace
     seed: int
+    plan: Plan | None = None
+    cost: Cost | None = None
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
@@ -72,20 +131,57 @@ class Sampler(ABC):
         """Number of paths that `sample` returns."""
 
     @abstractmethod
-    def sample(self, state: SamplerState, step: int, worker: int = 0) -> Paths:
-        """Draws the paths that `worker` trains at `step`."""
+    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+        """Draws the paths that `worker` trains at `step`; `score` is there for samplers that need "scores"."""
 
     def init(self) -> SamplerState:
-        """The state before the first step."""
+        """The state before the first step. Its arrays keep their shapes and types."""
         return {}
 
     def update(self, state: SamplerState, feedback: StepFeedback) -> SamplerState:
         """The state after a step; the given one is left as it is."""
         return state
 
+    def examples(self, state: SamplerState, step: int) -> Examples | None:
+        """The training examples of `step`'s batch; None leaves them to the usual order, each once an epoch."""
+        return None
+
+    def examples_known_until(self, step: int) -> int | None:
+        """The first step after `step` whose examples need the feedback of steps before it; None: no step does.
+
+        Batches up to there may be prepared ahead.
+        """
+        return None
+
+    def distributions(self, state: SamplerState) -> dict[str, Float[np.ndarray, " n"]]:
+        """The distributions that the sampler has learned, by name, each summing to 1; for diagnostics."""
+        return {}
+
     def rng(self, step: int, worker: int, tag: int = 0) -> np.random.Generator:
         """The generator of one worker's draws at one step; a sampler with several kinds of draws tags each."""
         return np.random.default_rng([self.seed, int(step), int(worker), tag])
+
+    @property
+    def planned(self) -> Plan:
+        """The plan.
+
+        Raises:
+            UserError: None was given, and this sampler has a schedule.
+        """
+        if self.plan is None:
+            raise UserError(f"sampler: {type(self).__name__} follows a schedule. Give it a plan of the training.")
+        return self.plan
+
+    def costs(self, genes: np.ndarray, metric: str) -> Float[np.ndarray, " a"]:
+        """What architectures cost.
+
+        Raises:
+            UserError: The metric is not known.
+        """
+        found = (self.cost or self.space.cost)(genes)
+        if metric not in found:
+            raise UserError(f"sampler.cost_metric: {metric!r} is not known.{did_you_mean(metric, found)}")
+        return np.asarray(found[metric], np.float64)
 
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "samplers")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, at_least
+from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 
 
 @SAMPLERS.register("sandwich")
@@ -31,7 +31,7 @@ class SandwichSampler(Sampler):
     def paths_per_step(self) -> int:
         return self.random_paths + 2
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0) -> Paths:
+    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
         between = self.space.sample(self.rng(step, worker), self.random_paths)
         ends = [np.array([end.genes], np.int32) for end in (self.space.largest, self.space.smallest)]
         return Paths(

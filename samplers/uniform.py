@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, at_least
+from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 
 
 @SAMPLERS.register("uniform")
@@ -31,6 +31,6 @@ class UniformSampler(Sampler):
     def paths_per_step(self) -> int:
         return self.paths
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0) -> Paths:
+    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
         genes = self.space.sample(self.rng(step, worker), self.paths)
         return Paths(genes, ("random",) * self.paths, np.ones(self.paths, np.float32))

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from samplers import ROLES, SAMPLERS, Paths, Sampler, StepFeedback
+from samplers import ROLES, SAMPLERS, Paths, Plan, Sampler, StepFeedback
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 
 STEPS = 40
+PLAN = Plan(steps=STEPS, examples=50, batch_size=8)
 
 
 @pytest.fixture(params=[family for family in FAMILIES if "small" in FAMILIES[family].presets])
@@ -22,16 +23,43 @@ def space(request) -> SearchSpace:
 @pytest.fixture(params=list(SAMPLERS))
 def make(request, space):
     """Builds the sampler with its default settings and a given seed."""
-    return lambda seed=0: SAMPLERS[request.param](space, seed)
+    return lambda seed=0: SAMPLERS[request.param](space, seed, PLAN)
+
+
+def feedback_of(step: int, paths: Paths, rows: np.ndarray, value: float | None = None) -> StepFeedback:
+    """Feedback that depends on genes, examples and step alone; or everywhere `value`."""
+
+    def score(genes: np.ndarray) -> np.ndarray:
+        return 1 + np.cos(genes.sum(axis=1) + step) if value is None else np.full(len(genes), value)
+
+    base = score(paths.genes)
+    per_example = base[:, None] * (1 + rows % 3)
+    return StepFeedback(
+        step, paths, base, base[:, None] * (1 + paths.genes), rows, per_example, per_example / 4, None, score
+    )
+
+
+def rows_of(sampler: Sampler, state: dict, step: int) -> np.ndarray:
+    examples = sampler.examples(state, step)
+    if examples is None:
+        return np.arange(step * 8, step * 8 + 8) % 50
+    assert examples.rows.shape == examples.weights.shape == (8,)
+    assert examples.rows.dtype == np.int64
+    assert ((examples.rows >= 0) & (examples.rows < 50)).all()
+    assert (examples.weights > 0).all()
+    return examples.rows
+
+
+def scorer(step: int):
+    return lambda genes: 1 + np.cos(genes.sum(axis=1) + step)
 
 
 def run(sampler: Sampler, state: dict, first: int, last: int, worker: int = 0) -> tuple[list[Paths], dict]:
     """Steps `first` to `last` with losses that depend on the genes; what was drawn and the state after."""
     drawn = []
     for step in range(first, last):
-        paths = sampler.sample(state, step, worker)
-        losses = 1 + np.cos(paths.genes.sum(axis=1) + step)
-        state = sampler.update(state, StepFeedback(paths, losses))
+        paths = sampler.sample(state, step, worker, scorer(step))
+        state = sampler.update(state, feedback_of(step, paths, rows_of(sampler, state, step)))
         drawn.append(paths)
     return drawn, state
 
@@ -58,9 +86,12 @@ def test_paths_are_canonical_members_with_roles_and_finite_weights(make, space):
         assert paths.weights.dtype == np.float32
         assert np.isfinite(paths.weights).all()
         assert (paths.weights > 0).all()
-        for genes, role in zip(paths.genes, paths.roles, strict=True):
-            if role != "random":
-                assert tuple(genes) == getattr(space, role).genes
+        macs = space.cost(paths.genes)["macs"]
+        for genes, role, cost in zip(paths.genes, paths.roles, macs, strict=True):
+            if role == "largest":
+                assert tuple(genes) == space.largest.genes
+            if role == "smallest":
+                assert cost == macs.min()
 
 
 def test_the_same_seed_repeats_the_draws_whatever_the_global_generator_does(make):
@@ -85,10 +116,49 @@ def test_sampling_leaves_the_state_alone(make):
     sampler = make()
     _, state = run(sampler, sampler.init(), 0, 3)
     before = copy.deepcopy(state)
-    first = sampler.sample(state, 3)
-    sampler.update(state, StepFeedback(first, np.ones(sampler.paths_per_step)))
+    first = sampler.sample(state, 3, score=scorer(3))
+    sampler.update(state, feedback_of(3, first, rows_of(sampler, state, 3)))
     np.testing.assert_equal(state, before)
-    assert_same([first], [sampler.sample(state, 3)])
+    assert_same([first], [sampler.sample(state, 3, score=scorer(3))])
+
+
+def test_feedback_that_is_not_a_number_is_counted_and_never_spreads(make):
+    sampler = make()
+    _, state = run(sampler, sampler.init(), 0, 3)
+    paths = sampler.sample(state, 3, score=lambda genes: np.full(len(genes), np.nan))
+    after = sampler.update(state, feedback_of(3, paths, rows_of(sampler, state, 3), np.nan))
+    assert after.keys() == state.keys()
+    for name, value in after.items():
+        assert value.shape == state[name].shape, name
+        assert value.dtype == state[name].dtype, name
+        np.testing.assert_array_equal(np.isnan(value), np.isnan(state[name]), err_msg=name)
+    if state:
+        assert after["not_finite"] > state["not_finite"]
+    run(sampler, after, 4, 8)
+
+
+def test_distributions_sum_to_one(make):
+    sampler = make()
+    for state in (sampler.init(), run(sampler, sampler.init(), 0, STEPS)[1]):
+        for name, values in sampler.distributions(state).items():
+            assert (values >= 0).all(), name
+            assert values.sum() == pytest.approx(1), name
+
+
+def test_examples_are_known_until_the_step_that_the_sampler_says(make):
+    sampler, other = make(), make()
+    state = sampler.init()
+    until = sampler.examples_known_until(0)
+    if until is None:
+        assert sampler.examples(state, 0) is None
+        return
+    wanted = [other.examples(state, step) for step in range(until)]
+    for step in range(until):
+        now = sampler.examples(state, step)
+        assert (now is None) == (wanted[step] is None)
+        if now is not None:
+            np.testing.assert_array_equal(now.rows, wanted[step].rows)
+        _, state = run(sampler, state, step, step + 1)
 
 
 def test_a_restored_state_continues_exactly(make, tmp_path):
@@ -108,7 +178,7 @@ def test_a_restored_state_continues_exactly(make, tmp_path):
 
 def test_is_a_frozen_dataclass_with_default_settings(make, space):
     sampler = make()
-    assert [field.name for field in dataclasses.fields(sampler)][:2] == ["space", "seed"]
+    assert [field.name for field in dataclasses.fields(sampler)][:4] == ["space", "seed", "plan", "cost"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         sampler.seed = 1
     with pytest.raises(UserError, match=r"sampler\.seed: -1 is less than 0"):
