@@ -6,18 +6,21 @@ from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES, build_space
 from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
 from search_spaces.registry import Registry
 from search_spaces.space import Genes, Program, SearchSpace
 from search_spaces.vit import ViTSpace
 
 __all__ = [
     "FAMILIES",
+    "PREDICTORS",
     "Architecture",
     "Choice",
     "Cost",
     "CostModel",
     "Genes",
     "MobileNetSpace",
+    "Predictor",
     "Program",
     "Registry",
     "SearchSpace",
@@ -25,5 +28,6 @@ __all__ = [
     "UserError",
     "ViTSpace",
     "build_space",
+    "cross_validated_tau",
     "did_you_mean",
 ]
