@@ -1,5 +1,6 @@
 """Which architectures a training step sees. NumPy only."""
 
+from samplers.fair import FairSampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
 from samplers.sandwich import SandwichSampler
 from samplers.uniform import UniformSampler
@@ -8,6 +9,7 @@ __all__ = [
     "ROLES",
     "SAMPLERS",
     "Examples",
+    "FairSampler",
     "Paths",
     "Plan",
     "Sampler",
