@@ -1,6 +1,7 @@
 """Which architectures a training step sees. NumPy only."""
 
 from samplers.fair import FairSampler
+from samplers.pada import PADASampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
 from samplers.sandwich import SandwichSampler
 from samplers.uniform import UniformSampler
@@ -10,6 +11,7 @@ __all__ = [
     "SAMPLERS",
     "Examples",
     "FairSampler",
+    "PADASampler",
     "Paths",
     "Plan",
     "Sampler",
