@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.config import ExperimentConfig
 from experiments.experiment import Experiment, build_experiment
-from search_spaces import SearchSpace, UserError
+from experiments.teachers import load_teachers
+from search_spaces import SearchSpace
 
 
 def validate(config: ExperimentConfig) -> Experiment:
@@ -17,13 +18,10 @@ def validate(config: ExperimentConfig) -> Experiment:
     """
     experiment = build_experiment(config)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
-    if config.train.distillation.type == "largest":
-        sampler = experiment.sampler
-        if "largest" not in sampler.sample(sampler.init(), 0).roles:
-            raise UserError(
-                f"train.distillation.type: 'largest', but sampler {config.sampler.type!r} draws no largest path to "
-                f"learn from. Use the sampler 'sandwich', or set train.distillation.type to none."
-            )
+    sampler = experiment.sampler
+    score = (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
+    config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=score).roles)
+    load_teachers(config.train.distillation.teachers, experiment.data, config.train.distillation.temperature)
     return experiment
 
 

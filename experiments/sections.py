@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -23,9 +24,9 @@ from experiments.settings import STRICT, PluginSection, as_mapping, build_settin
 from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
+from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
 from supernet.sharing import SHARING
-from supernet.training import Distillation
 
 Positive = Annotated[int, Field(ge=1)]
 Augmented = Annotated[
@@ -36,9 +37,21 @@ Optimized = Annotated[
     BeforeValidator(lambda v: build_settings(OptimizerSettings, v)),
     PlainSerializer(as_mapping),
 ]
-Distilled = Annotated[
-    InstanceOf[Distillation], BeforeValidator(lambda v: build_settings(Distillation, v)), PlainSerializer(as_mapping)
-]
+
+
+def _distillation(given: Any, info: ValidationInfo) -> Distillation:
+    """The settings, with directories of teachers made absolute: they are relative to the experiment file."""
+    directory = (info.context or {}).get("paths_from")
+    if isinstance(given, Mapping) and directory is not None and isinstance(given.get("teachers"), list | tuple):
+        names = [
+            str(Path(directory, name).resolve()) if isinstance(name, str) and Path(directory, name).is_dir() else name
+            for name in given["teachers"]
+        ]
+        given = {**given, "teachers": names}
+    return build_settings(Distillation, given)
+
+
+Distilled = Annotated[InstanceOf[Distillation], BeforeValidator(_distillation), PlainSerializer(as_mapping)]
 
 
 class DataSection(PluginSection):
@@ -198,13 +211,15 @@ class TrainSection(BaseModel):
         batch_size: Examples a step.
         optimizer: Rate, decay, clipping.
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1.
-        distillation: Whether other paths learn from the largest one of their step.
+        distillation: What the paths of a step learn from besides labels.
         ema: Decay of the weights' moving average, which search and export then use; null for none.
         checkpoint_every: Steps between checkpoints.
         keep_last: How many of the last checkpoints stay.
         keep_best: How many of the best do.
         evaluate_every: Steps between evaluations of probe subnets on the validation split.
         log_every: Steps between figures in TensorBoard.
+        diagnose_every: Steps between diagnostics of the sampling (gradient cosines and variance, visits, loss by
+            size, learned distributions); null for none.
     """
 
     model_config = STRICT
@@ -221,6 +236,7 @@ class TrainSection(BaseModel):
     keep_best: Annotated[int, Field(ge=0)] = 1
     evaluate_every: Positive = 200
     log_every: Positive = 20
+    diagnose_every: Annotated[int, Field(ge=2)] | None = 200
 
     def total_steps(self, examples: int) -> int:
         """Training steps over so many training examples, also where `epochs` are given."""

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from jaxtyping import Float
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
@@ -20,6 +21,8 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 from supernet.manifest import disk_errors_for
 
 _BINS = 30
+_CELL = 12  # pixels
+_DARK, _BRIGHT, _ABSENT = np.array([20, 24, 80]), np.array([253, 231, 76]), np.array([160, 160, 160])
 _SECONDS_BETWEEN_FLUSHES = 10.0
 
 
@@ -78,6 +81,16 @@ class EventLog:
         if finite.size < numbers.size:
             parts.append(summary.scalar(f"{name}/not_finite", float(numbers.size - finite.size)))
         self._write_summaries(step, parts)
+
+    def heat_map(self, step: int, name: str, values: Float[np.ndarray, "rows columns"]) -> None:
+        """Logs a matrix as a picture: 0 is dark, its largest value bright, NaN grey."""
+        if self._writer is None:
+            return
+        top = max(np.nanmax(values, initial=0), np.finfo(np.float64).tiny)
+        shade = np.nan_to_num(values / top)[..., None]
+        colours = np.where(np.isnan(values)[..., None], _ABSENT, _DARK + shade * (_BRIGHT - _DARK))
+        picture = colours.astype(np.uint8).repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+        self._write_summaries(step, [summary.image(name, picture, dataformats="HWC")])
 
     def hparams(self, values: Mapping[str, Any], metrics: Mapping[str, Any], step: int = 0) -> None:
         """Logs a configuration (nested mappings become `sampler.paths`) and what it reached, for the HParams tab."""

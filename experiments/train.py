@@ -9,18 +9,19 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.batches import Batch, BatchMaker
 from experiments.checkpoints import Checkpoints
-from experiments.data.augment import augment
-from experiments.data.batches import Prefetcher, batch_indices
+from experiments.data.batches import Prefetcher
+from experiments.diagnostics import Diagnostics
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.tensorboard import EventLog
-from samplers import Paths, StepFeedback
+from samplers import Paths, Score, StepFeedback
 from search_spaces import UserError
 from supernet.supernet import Params
 from supernet.training import StepResult, TrainState, TrainStep
 
-_INIT, _AUGMENT, _PROBES = 0, 1, 2
+_INIT, _PROBES = 0, 2
 
 
 class TrainingDiverged(UserError):
@@ -34,17 +35,19 @@ class Progress(NamedTuple):
     sampler: dict[str, Any]
 
 
-def initial(experiment: Experiment, step: TrainStep) -> Progress:
-    """The state before the first step, from the seed alone."""
-    key = jax.random.fold_in(jax.random.key(experiment.config.seed), _INIT)
-    return Progress(step.init(experiment.net.init(key)), experiment.sampler.init())
+def initial(experiment: Experiment, step: TrainStep, params: Params | None = None) -> Progress:
+    """The state before the first step: from the seed alone, unless weights to start from are given."""
+    if params is None:
+        params = experiment.net.init(jax.random.fold_in(jax.random.key(experiment.config.seed), _INIT))
+    return Progress(step.init(params), experiment.sampler.init())
 
 
 def train_step(experiment: Experiment) -> TrainStep:
     """The compiled step that the configuration asks for."""
     settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
-    return TrainStep(experiment.net, optimizer, settings.distillation, settings.ema)
+    gene_norms = "gene_norms" in experiment.sampler.needs
+    return TrainStep(experiment.net, optimizer, settings.distillation, settings.ema, gene_norms)
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
@@ -65,7 +68,13 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
 
 
 def train(
-    experiment: Experiment, checkpoints: Checkpoints, log: Callable[[int], EventLog], stop: StopRequest, quiet: bool
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    log: Callable[[int], EventLog],
+    stop: StopRequest,
+    quiet: bool,
+    params: Params | None = None,
+    step: TrainStep | None = None,
 ) -> dict[str, Any]:
     """Trains up to the configured step.
 
@@ -74,7 +83,9 @@ def train(
         checkpoints: Where to resume from and save to.
         log: Opens the TensorBoard log, given the step that it continues from.
         stop: Read between steps.
-        quiet: No progress bar.
+        quiet: No progress bar, and no warnings on the terminal.
+        params: Weights to start from; fresh ones when None. They are consumed.
+        step: What `train_step` gives for this experiment, when it is used for several; its programs stay compiled.
 
     Returns:
         Figures for the summary.
@@ -83,55 +94,91 @@ def train(
         TrainingDiverged: A loss is not finite.
         Interrupted: `stop` was requested; a checkpoint of the step is saved.
     """
-    settings, steps = experiment.config.train, experiment.steps
-    step = train_step(experiment)
-    progress = initial(experiment, step)
+    settings, steps, sampler = experiment.config.train, experiment.steps, experiment.sampler
+    step = step or train_step(experiment)
+    progress = initial(experiment, step, params)
     done = checkpoints.latest() or 0
     if done:
         done, progress = checkpoints.restore(progress)
     if done >= steps:
         return {"steps": done}
-    data, seed, batch_size = experiment.data, experiment.config.seed, settings.batch_size
-    key = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
-    prepare = jax.jit(
-        lambda number, images, labels: augment(
-            jax.random.fold_in(key, number), images, labels, experiment.config.data.augmentation, data.classes,
-            settings.label_smoothing, data.mean, data.std,
-        )
-    )  # fmt: skip
-
-    def batch(number: int) -> tuple[jax.Array, jax.Array]:
-        rows = batch_indices(len(data.train), batch_size, seed, number)
-        return prepare(number, data.train.images(rows), data.train.labels[rows])
-
-    curves = _Curves(experiment, log(done), batch_size)
+    maker = BatchMaker(experiment)
+    curves = _Curves(experiment, log(done), settings.batch_size)
+    diagnostics = Diagnostics(experiment, curves.log, quiet)
     probe = _Probe(experiment)
     bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
-    with Prefetcher(batch, range(done, steps)) as batches, bar, curves.log:
+    metric = None
+    with bar, curves.log:
         state, sampler_state = progress
-        for number, (x, targets) in zip(range(done, steps), batches, strict=True):
-            paths = experiment.sampler.sample(sampler_state, number)
-            state, result = step(state, paths.genes, paths.roles, paths.weights, x, targets)
-            losses = np.array([path.loss for path in result.paths], np.float64)
-            _check_finite(experiment, losses, paths, number, checkpoints)
-            sampler_state = experiment.sampler.update(sampler_state, StepFeedback(paths, losses))
-            done = number + 1
-            curves.add(done, paths, losses, result)
-            bar.update()
-            last = done == steps
-            metric = None
-            if last or done % settings.evaluate_every == 0:
-                metric = probe(state, curves.log, done)
-                bar.set_postfix(loss=f"{losses[0]:.3f}", probe_error=f"{metric:.3f}")
-            if last or stop or done % settings.checkpoint_every == 0:
-                curves.log.flush()
-                checkpoints.save(done, Progress(state, sampler_state), metric)
-            if stop and not last:
-                checkpoints.wait()
-                raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
+        while done < steps:
+            until = sampler.examples_known_until(done) or steps
+            with Prefetcher(maker.bind(sampler_state), range(done, min(until, steps))) as batches:
+                for batch in batches:
+                    number = batch.step
+                    paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch))
+                    state, result = step(
+                        state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
+                        batch.teacher, diagnostics.measures(number),
+                    )  # fmt: skip
+                    losses = np.array([path.loss for path in result.paths], np.float64)
+                    _check_finite(experiment, losses, paths, number, checkpoints)
+                    cosines = diagnostics.gradients(number, result)
+                    score = _score(step, state.params, batch)
+                    feedback = _feedback(experiment, number, paths, losses, result, batch, cosines, score)
+                    sampler_state = sampler.update(sampler_state, feedback)
+                    done = number + 1
+                    curves.add(done, paths, losses, result)
+                    diagnostics.add(done, paths, losses, sampler_state)
+                    bar.update()
+                    last = done == steps
+                    metric = None
+                    if last or done % settings.evaluate_every == 0:
+                        errors = probe(state, curves.log, done)
+                        diagnostics.ends(done, errors["smallest"], errors["largest"])
+                        metric = errors["mean"]
+                        bar.set_postfix(loss=f"{losses[0]:.3f}", probe_error=f"{metric:.3f}")
+                    if last or stop or done % settings.checkpoint_every == 0:
+                        curves.log.flush()
+                        checkpoints.save(done, Progress(state, sampler_state), metric)
+                    if stop and not last:
+                        checkpoints.wait()
+                        raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
         curves.log.hparams(experiment.config.as_dict(), {"probe_error": metric}, done)
         return {"steps": done, "programs_compiled": step.programs_compiled, "probe_error": metric}
+
+
+def _score(step: TrainStep, params: Params, batch: Batch) -> Score | None:
+    """Losses on the batch as it was before augmentation, for a sampler that asked for it."""
+    if batch.plain is None:
+        return None
+    images, labels = batch.plain
+    return lambda genes: step.score(params, genes, images, labels)
+
+
+def _feedback(
+    experiment: Experiment,
+    number: int,
+    paths: Paths,
+    losses: np.ndarray,
+    result: StepResult,
+    batch: Batch,
+    cosines: np.ndarray | None,
+    score: Score | None,
+) -> StepFeedback:
+    needs = experiment.sampler.needs
+    results = result.paths
+    return StepFeedback(
+        number,
+        paths,
+        losses,
+        np.array([path.gene_norms for path in results]) if "gene_norms" in needs else None,
+        batch.rows,
+        np.array([path.example_losses for path in results]) if "examples" in needs else None,
+        np.array([path.example_norms for path in results]) if "examples" in needs else None,
+        cosines,
+        score,
+    )
 
 
 def _check_finite(
@@ -197,9 +244,10 @@ class _Probe:
         self._genes = np.concatenate([ends, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
 
-    def __call__(self, state: TrainState, log: EventLog, done: int) -> float:
+    def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
         params = state.params if state.average is None else state.average
         errors = 1 - self._evaluator(params, self._genes).accuracy
-        values = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean()}
-        log.scalars(done, {f"validation_error/{name}": float(value) for name, value in values.items()})
-        return float(errors.mean())
+        parts = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean(), "mean": errors.mean()}
+        values = {name: float(value) for name, value in parts.items()}
+        log.scalars(done, {f"validation_error/{name}": value for name, value in values.items()})
+        return values

@@ -115,7 +115,7 @@ class Sampler(ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What the sampler learns from or asks for, out of "gene_norms", "examples" and "scores"; the rest costs nothing."""
+    """What it learns from or asks for, out of "gene_norms", "examples" and "scores"; the rest costs nothing."""
 
     space: SearchSpace
     seed: int

@@ -30,6 +30,7 @@ class MobileNetSupernet(Supernet):
     """Weights: the plain module's parameters at the largest sizes, by stage: `entry`, the first block, and `rest`, the
     others stacked on a leading axis. Statistics have the same structure, with mean and variance of each norm."""
 
+    stacked = "rest"
     space: MobileNetSpace
 
     def init(self, key: jax.Array) -> Params:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,9 @@ class Supernet(ABC):
         space: A space of this family.
         sharing: How full-size weights follow from the architecture.
     """
+
+    stacked: ClassVar[str]
+    """Name of the parts of the weights whose leaves have a leading axis of layers."""
 
     def __init__(self, space: SearchSpace, sharing: WeightSharing) -> None:
         self.space = space

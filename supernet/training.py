@@ -1,8 +1,7 @@
 """The training step: the gradients of k sampled paths, summed, then one Optax update."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,32 +9,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from search_spaces import Program, UserError
+from search_spaces import Program
+from supernet.distillation import Distillation, Lesson, example_losses, lesson
+from supernet.gene_norms import GeneNorms
 from supernet.supernet import Params, Supernet
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """In-place distillation: other paths learn from a path of the same step.
-
-    Args:
-        type: `largest` takes the step's largest path as teacher; `none` uses labels only.
-        weight: Share of the loss that the teacher gives; 1 leaves no label term, as in US-Nets.
-        temperature: Softens both distributions; the term is scaled by its square.
-
-    References:
-        Yu, Huang. Universally Slimmable Networks and Improved Training Techniques. ICCV 2019, arXiv:1903.05134.
-    """
-
-    type: Literal["none", "largest"] = "none"
-    weight: float = 1.0
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise UserError(f"train.distillation.weight: {self.weight} is not in 0..1. Give a share of the loss.")
-        if self.temperature <= 0:
-            raise UserError(f"train.distillation.temperature: {self.temperature} is not positive. Try 1.0.")
 
 
 class TrainState(NamedTuple):
@@ -48,18 +25,38 @@ class TrainState(NamedTuple):
 
 
 class PathResult(NamedTuple):
-    """What one path's forward pass gave; arrays stay on the device until they are read."""
+    """What one path's passes gave; arrays stay on the device until they are read.
+
+    Attributes:
+        loss: Weighted mean over the batch.
+        accuracy: Share of examples whose likeliest target was predicted.
+        logits: Of the batch.
+        example_losses: Each example's loss, not weighted.
+        example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|`.
+        gene_norms: Norm of the gradient of the weights that each gene governs; None unless asked for.
+    """
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
     logits: Float[Array, "b c"]
+    example_losses: Float[Array, " b"]
+    example_norms: Float[Array, " b"]
+    gene_norms: Float[Array, " g"] | None
 
 
 class StepResult(NamedTuple):
-    """Per path, in the order of the step, and the norm of the summed gradient before clipping."""
+    """What a step gave.
+
+    Attributes:
+        paths: In the order of the step.
+        gradient_norm: Of the summed gradient, before clipping.
+        products: Scalar products between the gradients of the paths, each with weight 1, and of the summed gradient
+            of the last measured step in the last row and column; None where the step was not measured.
+    """
 
     paths: list[PathResult]
     gradient_norm: Float[Array, ""]
+    products: Float[Array, "k+1 k+1"] | None
 
 
 class TrainStep:
@@ -68,9 +65,10 @@ class TrainStep:
     Args:
         net: The supernet.
         optimizer: Applied once a step to the weighted sum of the paths' gradients.
-        distillation: Which path teaches the others.
+        distillation: What teaches the paths.
         average_decay: Decay of the exponential moving average of the weights, or None. It starts lower:
             min(decay, (1 + step) / (10 + step)).
+        gene_norms: Whether each path's gradient norms by gene are computed.
     """
 
     def __init__(
@@ -79,14 +77,18 @@ class TrainStep:
         optimizer: optax.GradientTransformation,
         distillation: Distillation | None = None,
         average_decay: float | None = None,
+        gene_norms: bool = False,
     ) -> None:
         self.net = net
         self.distillation = distillation or Distillation()
         self._optimizer = optimizer
         self._decay = average_decay
+        self._gene_norms = GeneNorms(net) if gene_norms else None
         self._accumulated: Params | None = None
+        self._previous: Params | None = None
         self.gradient_program = jax.jit(self._gradient, static_argnames="program", donate_argnames="accumulated")
         self.update_program = jax.jit(self._update, donate_argnames=("state", "accumulated"))
+        self.score_program = jax.jit(self._score, static_argnames="program")
 
     def init(self, params: Params) -> TrainState:
         """The state before the first step."""
@@ -101,39 +103,62 @@ class TrainStep:
         weights: Float[np.ndarray, " k"],
         x: Float[Array, "b h w ch"],
         targets: Float[Array, "b c"],
+        example_weights: Float[np.ndarray, " b"] | None = None,
+        teacher: Float[Array, "b c"] | None = None,
+        measure: bool = False,
     ) -> tuple[TrainState, StepResult]:
         """One step; `state` is consumed.
 
         Args:
             state: Before the step.
             genes: Canonical genes of the paths.
-            roles: Role of each path; a teaching `largest` must come first.
+            roles: Role of each path; a path that teaches comes before those that it teaches.
             weights: Factor of each path's gradient in the sum.
             x: Normalised images, already augmented.
             targets: Distribution over classes of each example.
+            example_weights: Factor of each example's loss in the mean; 1 when None.
+            teacher: Mean distribution of the external teachers on this batch.
+            measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,
+                but memory for k + 1 gradients.
         """
-        teaches = self.distillation.type == "largest"
-        if teaches and roles[0] != "largest":
-            raise UserError(
-                "train.distillation: the sampler draws no largest path to learn from. Use the sampler `sandwich`, "
-                "or set train.distillation.type to none."
-            )
-        accumulated = self._accumulated
-        if accumulated is None:
-            accumulated = jax.tree.map(jnp.zeros_like, state.params)
+        self.distillation.check_roles(roles)
+        if example_weights is None:
+            example_weights = np.ones(len(x), np.float32)
+        accumulated, self._accumulated = self._accumulated, None
         results: list[PathResult] = []
-        teacher = jnp.zeros_like(targets)
+        apart: list[Params] = []
         for i in range(len(genes)):
-            share = self.distillation.weight if teaches and i else 0.0
-            accumulated, result = self.gradient_program(
-                state.params, accumulated, genes[i], x, targets, teacher, np.float32(share), weights[i],
-                program=self.net.space.program(genes[i]),
+            given = lesson(self.distillation, roles, [result.logits for result in results], teacher, targets)
+            if accumulated is None:
+                accumulated = jax.tree.map(jnp.zeros_like, state.params)
+            into, result = self.gradient_program(
+                state.params, accumulated, genes[i], x, targets, example_weights,
+                given,
+                np.float32(1) if measure else weights[i], program=self.net.space.program(genes[i]),
             )  # fmt: skip
             results.append(result)
-            if teaches and not i:
-                teacher = result.logits
+            if measure:
+                apart.append(into)
+                accumulated = None
+            else:
+                accumulated = into
+        products = None
+        if measure:
+            accumulated, products = _products(apart, weights, self._previous)
+            self._previous = jax.tree.map(jnp.copy, accumulated)
         state, self._accumulated, norm = self.update_program(state, accumulated)
-        return state, StepResult(results, norm)
+        return state, StepResult(results, norm, products)
+
+    def score(
+        self,
+        params: Params,
+        genes: Int[np.ndarray, "k g"],
+        x: Float[Array, "b h w ch"],
+        labels: Int[np.ndarray, " b"],
+    ) -> Float[np.ndarray, " k"]:
+        """Mean cross-entropy of architectures on one batch; forward passes only."""
+        losses = [self.score_program(params, row, x, labels, program=self.net.space.program(row)) for row in genes]
+        return np.array([float(loss) for loss in losses], np.float64)
 
     def _gradient(
         self,
@@ -142,22 +167,26 @@ class TrainStep:
         genes: jax.Array,
         x: jax.Array,
         targets: jax.Array,
-        teacher: jax.Array,
-        share: jax.Array,
+        example_weights: jax.Array,
+        given: Lesson,
         weight: jax.Array,
         program: Program,
     ) -> tuple[Params, PathResult]:
-        def loss(params: Params) -> tuple[jax.Array, jax.Array]:
+        def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             logits, _ = self.net.apply(params, genes, x, program=program)
-            t = self.distillation.temperature
-            taught = -jnp.sum(jax.nn.softmax(teacher / t) * jax.nn.log_softmax(logits / t), axis=-1) * t**2
-            labelled = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
-            return jnp.mean(labelled + share * (taught - labelled)), logits
+            losses = example_losses(self.distillation, logits, targets, given)
+            return jnp.mean(example_weights * losses), (logits, losses)
 
-        (value, logits), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         accumulated = jax.tree.map(lambda a, g: a + weight * g, accumulated, grads)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
-        return accumulated, PathResult(value, accuracy, logits)
+        norms = jnp.linalg.norm(jax.nn.softmax(logits) - targets, axis=-1)
+        by_gene = None if self._gene_norms is None else self._gene_norms(grads)
+        return accumulated, PathResult(value, accuracy, logits, losses, norms, by_gene)
+
+    def _score(self, params: Params, genes: jax.Array, x: jax.Array, labels: jax.Array, program: Program) -> jax.Array:
+        logits, _ = self.net.apply(params, genes, x, program=program)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
     def _update(self, state: TrainState, accumulated: Params) -> tuple[TrainState, Params, jax.Array]:
         updates, optimizer = self._optimizer.update(accumulated, state.optimizer, state.params)
@@ -173,3 +202,19 @@ class TrainStep:
     def programs_compiled(self) -> int:
         """How many gradient programs have been compiled."""
         return self.gradient_program._cache_size()  # type: ignore[attr-defined]
+
+
+@jax.jit
+def _products(
+    gradients: list[Params], weights: jax.Array, previous: Params | None
+) -> tuple[Params, Float[Array, "k+1 k+1"]]:
+    """The weighted sum of gradients, and all scalar products between them and the one before."""
+    total = jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
+    last = jax.tree.map(jnp.zeros_like, total) if previous is None else previous
+
+    def of_leaf(*leaves: jax.Array) -> jax.Array:
+        rows = jnp.stack([leaf.reshape(-1) for leaf in leaves])
+        return rows @ rows.T
+
+    products = jax.tree.map(of_leaf, *gradients, last)
+    return total, jnp.sum(jnp.stack(jax.tree.leaves(products)), axis=0)

@@ -24,6 +24,7 @@ class ViTSupernet(Supernet):
     """Weights: the plain module's state at the largest sizes, layers stacked on a leading axis, and the fused
     projection's axis split into [3, heads * head_dim] so that fewer heads are a prefix."""
 
+    stacked = "layers"
     space: ViTSpace
 
     def init(self, key: jax.Array) -> Params:

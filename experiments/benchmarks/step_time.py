@@ -20,6 +20,7 @@ from tqdm import tqdm
 from experiments.benchmarks.output import show
 from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds, without_cache
 from search_spaces import Architecture, SearchSpace, build_space
+from supernet.distillation import Lesson
 from supernet.optimizer import OptimizerSettings
 from supernet.supernet import Supernet, build_supernet
 from supernet.training import TrainState, TrainStep
@@ -115,8 +116,8 @@ class _Stepper:
         """The gradient program with the arguments of a step."""
         zeros = jax.tree.map(jnp.zeros_like, self.state.params)
         arguments = (
-            self.state.params, zeros, genes, self._x, self._targets, jnp.zeros_like(self._targets), np.float32(0),
-            np.float32(1),
+            self.state.params, zeros, genes, self._x, self._targets, np.ones(len(self._x), np.float32),
+            Lesson.labels(self._targets), np.float32(1),
         )  # fmt: skip
         return self.step.gradient_program, arguments, {"program": self.step.net.space.program(genes)}
 

@@ -7,10 +7,11 @@ import optax
 import pytest
 
 from search_spaces import UserError, build_space
+from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings, decayed
 from supernet.supernet import build_supernet
-from supernet.training import Distillation, TrainStep
+from supernet.training import TrainStep
 
 SPACE = build_space("vit", "small", {"width": [16, 24], "depth": [1, 2, 3], "head_dim": 8})
 NET = build_supernet(SPACE)

@@ -1,0 +1,79 @@
+"""External teachers: exported subnets, or any function that a user names."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+
+from experiments.data.source import Dataset
+from search_spaces import UserError
+from supernet.distillation import Teacher, soften
+from supernet.resolution import resize
+from supernet.subnet import load_subnet
+
+_KEY = "train.distillation.teachers"
+
+
+def load_teachers(names: Sequence[str], data: Dataset, temperature: float) -> Teacher | None:
+    """The mean distribution of all teachers, as a function of normalised images; None where there are none.
+
+    Args:
+        names: Directories of exported subnets, or `module:function`.
+        data: What they are to teach on.
+        temperature: Softens each teacher's distribution.
+
+    Raises:
+        UserError: One of them cannot be loaded, or gives other classes than the data have.
+    """
+    if not names:
+        return None
+    teachers: list[Teacher] = [_load(name, data) for name in names]
+    shape = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
+    for name, teacher in zip(names, teachers, strict=True):
+        try:
+            found = jax.eval_shape(teacher, shape).shape
+        except Exception as error:  # whatever a user's function raises is about that function
+            raise UserError(f"{_KEY}: {name!r} fails on images of shape {shape.shape}: {error}") from error
+        if found != (2, data.classes):
+            raise UserError(
+                f"{_KEY}: {name!r} gives shape {found} for 2 images, expected (2, {data.classes}). Name a teacher of "
+                "these classes."
+            )
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.stack([soften(teacher(x), temperature) for teacher in teachers]), axis=0)
+
+    return mean
+
+
+def _load(name: str, data: Dataset) -> Teacher:
+    if Path(name).is_dir():
+        return _subnet(name, data)
+    module, colon, function = name.partition(":")
+    if not colon:
+        raise UserError(f"{_KEY}: {name!r} is no directory of an exported subnet, and no module:function. Mend it.")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ImportError as error:
+        raise UserError(f"{_KEY}: {name!r}: {error}. Put the module beside the experiment file.") from None
+    if not callable(found):
+        raise UserError(f"{_KEY}: {name!r}: {module} has no function {function!r}. Name one that it has.")
+    return cast(Teacher, found)
+
+
+def _subnet(directory: str, data: Dataset) -> Teacher:
+    """An exported subnet on images that were normalised, and perhaps mixed, for the data at hand."""
+    subnet = load_subnet(directory)
+    own = subnet.preprocessing
+    mean, std, own_mean, own_std = (
+        jnp.asarray(value, jnp.float32) for value in (data.mean, data.std, own.mean, own.std)
+    )
+
+    def teacher(x: jax.Array) -> jax.Array:
+        x = (x * std + mean - own_mean) / own_std
+        return subnet.forward(resize(x, own.image_size[0]))
+
+    return teacher

@@ -1,0 +1,192 @@
+"""Distillation: what teaches a path besides its labels, and the divergence that it minimises.
+
+References:
+    Yu, Huang. Universally Slimmable Networks and Improved Training Techniques. ICCV 2019, arXiv:1903.05134.
+    Wang, Gong, Li, Liu, Chandra. AlphaNet: Improved Training of Supernets with Alpha-Divergence. ICML 2021,
+    arXiv:2102.07954.
+    Tang et al. ElasticViT: Conflict-aware Supernet Training for Deploying Fast Vision Transformer on Diverse Mobile
+    Devices. ICCV 2023, arXiv:2303.09730.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from search_spaces import UserError
+
+Teacher = Callable[[Float[Array, "b h w ch"]], Float[Array, "b c"]]
+"""Normalised images to logits; any callable."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What the paths of a step learn from.
+
+    Args:
+        type: `none`: labels only. `largest`: every path after the step's largest learns from it. `ensemble`: the
+            smallest path learns from the mean distribution of the random paths of its step, as in ElasticViT; those
+            learn from `teachers` if there are any, and from labels otherwise. `external`: every path learns from
+            `teachers`.
+        weight: Share of the loss that the teacher gives; 1 leaves no label term, as in US-Nets.
+        temperature: Softens both distributions; the term is scaled by its square.
+        loss: `kl`: forward Kullback-Leibler divergence (as cross-entropy with the teacher's distribution). `alpha`:
+            AlphaNet's adaptive alpha-divergence, for what the paths teach each other, and for `external` teachers.
+        alpha_min: Order of the divergence that punishes a student's mass where the teacher has none; below 0.
+        alpha_max: Order of the one that punishes missing mass; above 0.
+        clip: Bound of the importance ratio (teacher ÷ student)^alpha at `alpha_min`; AlphaNet uses 5.
+        teachers: External teachers, whose distributions are averaged: directories of exported subnets, or
+            `module:function` with a function of normalised images float32[b, h, w, c] to logits [b, classes].
+    """
+
+    type: Literal["none", "largest", "ensemble", "external"] = "none"
+    weight: float = 1.0
+    temperature: float = 1.0
+    loss: Literal["kl", "alpha"] = "kl"
+    alpha_min: float = -1.0
+    alpha_max: float = 1.0
+    clip: float = 5.0
+    teachers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise UserError(f"train.distillation.weight: {self.weight} is not in 0..1. Give a share of the loss.")
+        for name in ("temperature", "clip", "alpha_max"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"train.distillation.{name}: {getattr(self, name)} is not positive. Try 1.0.")
+        if self.alpha_min >= 0:
+            raise UserError(f"train.distillation.alpha_min: {self.alpha_min} is not negative. AlphaNet uses -1.0.")
+        if self.type == "external" and not self.teachers:
+            raise UserError("train.distillation.teachers: none for type 'external'. Name at least one.")
+        if self.teachers and self.type not in ("ensemble", "external"):
+            raise UserError(
+                f"train.distillation.teachers: not used by type {self.type!r}. Set type to external or ensemble."
+            )
+
+    def check_roles(self, roles: Sequence[str]) -> None:
+        """Refuses paths of a step that this distillation cannot use.
+
+        Raises:
+            UserError: A path that should teach or learn is missing.
+        """
+        if self.type == "largest" and roles[0] != "largest":
+            raise UserError(
+                "train.distillation.type: 'largest', but the sampler draws no largest path to learn from. Use the "
+                "sampler 'sandwich', or set train.distillation.type to none."
+            )
+        if self.type == "ensemble" and ("random" not in roles or roles[-1] != "smallest"):
+            raise UserError(
+                "train.distillation.type: 'ensemble', but the sampler draws no random paths with a smallest one after "
+                "them. Use the sampler 'sandwich' or 'complexity_aware', or set train.distillation.type to none."
+            )
+
+
+class Lesson(NamedTuple):
+    """What one path learns from; numbers, so that every path runs the same program."""
+
+    probabilities: Float[Array, "b c"]
+    share: np.float32
+    alpha: np.float32
+
+    @staticmethod
+    def labels(targets: Float[Array, "b c"]) -> "Lesson":
+        """Labels only."""
+        return Lesson.taught(jnp.zeros_like(targets), 0.0, 0.0)
+
+    @staticmethod
+    def taught(probabilities: Float[Array, "b c"], share: float, alpha: float) -> "Lesson":
+        """Numbers as arrays: one compiled program for all of them."""
+        return Lesson(probabilities, np.float32(share), np.float32(alpha))
+
+
+def lesson(
+    settings: Distillation,
+    roles: Sequence[str],
+    earlier: Sequence[Float[Array, "b c"]],
+    external: Float[Array, "b c"] | None,
+    targets: Float[Array, "b c"],
+) -> Lesson:
+    """Chooses the teacher of the next path of a step.
+
+    Args:
+        settings: Which kind.
+        roles: Of all paths of the step.
+        earlier: Logits of the paths before this one.
+        external: Mean distribution of the external teachers, if there are any.
+        targets: Distribution over classes of each example; for its shape.
+    """
+    alpha = float(settings.loss == "alpha")
+    if settings.type == "largest" and earlier:
+        return Lesson.taught(soften(earlier[0], settings.temperature), settings.weight, alpha)
+    if settings.type == "ensemble" and roles[len(earlier)] == "smallest":
+        random = [logits for role, logits in zip(roles, earlier, strict=False) if role == "random"]
+        mean = jnp.mean(soften(jnp.stack(random), settings.temperature), axis=0)
+        return Lesson.taught(mean, settings.weight, alpha)
+    if settings.type in ("ensemble", "external") and external is not None:
+        return Lesson.taught(external, settings.weight, alpha if settings.type == "external" else 0.0)
+    return Lesson.labels(targets)
+
+
+@jax.jit
+def soften(logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
+    """The distribution of logits at a temperature."""
+    return jax.nn.softmax(logits / temperature)
+
+
+def example_losses(
+    settings: Distillation, logits: Float[Array, "b c"], targets: Float[Array, "b c"], given: Lesson
+) -> Float[Array, " b"]:
+    """Loss of each example: `(1 - share) * cross-entropy + share * divergence from the teacher`."""
+    t = settings.temperature
+    log_q = jax.nn.log_softmax(logits / t)
+    kl = -jnp.sum(given.probabilities * log_q, axis=-1)
+    adaptive = alpha_divergence(
+        given.probabilities, logits / t, settings.alpha_min, settings.alpha_max, settings.clip
+    )  # fmt: skip
+    taught = jnp.where(given.alpha > 0, adaptive, kl) * t**2
+    labelled = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+    # A path without a teacher has no distribution to diverge from; what it does not use must not reach its gradient.
+    return jnp.where(given.share > 0, labelled + given.share * (taught - labelled), labelled)
+
+
+def alpha_divergence(
+    p: Float[Array, "b c"], logits: Float[Array, "b c"], alpha_min: float, alpha_max: float, clip: float
+) -> Float[Array, " b"]:
+    """The larger of two alpha-divergences from teacher `p`, example by example (AlphaNet's adaptive loss).
+
+    `D_a(p|q) = sum q ((p/q)^a - 1) / (a (a - 1))`, with `(p/q)^a` at most `clip` for `alpha_min`. The value is that
+    of the divergence, the gradient that of AlphaNet's surrogate `-sum sg(q rho_a) log q`, which equals the
+    divergence's own where nothing is clipped.
+
+    Args:
+        p: The teacher's distribution.
+        logits: Of the student.
+        alpha_min: Negative order.
+        alpha_max: Positive order; 1 is the Kullback-Leibler divergence.
+        clip: Bound of the ratio's power at `alpha_min`.
+    """
+    low, low_gradient = _order(p, logits, alpha_min, clip)
+    high, high_gradient = _order(p, logits, alpha_max, None)
+    return jnp.where(high > low, high_gradient, low_gradient)
+
+
+def _order(
+    p: Float[Array, "b c"], logits: Float[Array, "b c"], alpha: float, clip: float | None
+) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    """The divergence of one order; and the same value with the surrogate's gradient."""
+    log_q = jax.nn.log_softmax(logits)
+    q = jnp.exp(log_q)
+    log_ratio = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)) - log_q
+    bound = jnp.inf if clip is None else jnp.log(clip)
+    power = jnp.exp(jnp.minimum(alpha * log_ratio, bound))
+    if alpha == 1:
+        value = jnp.sum(jnp.where(p > 0, p * log_ratio, 0.0), axis=-1)
+    else:
+        value = jnp.sum(q * (power - 1), axis=-1) / (alpha * (alpha - 1))
+    # AlphaNet's rho also has a constant, whose gradient is zero because sum q grad(log q) is.
+    surrogate = -jnp.sum(jax.lax.stop_gradient(q * power / alpha) * log_q, axis=-1)
+    return value, jax.lax.stop_gradient(value - surrogate) + surrogate
