@@ -58,9 +58,10 @@ class BatchMaker:
 
     def bind(self, state: SamplerState) -> Callable[[int], Batch]:
         """The function of steps whose examples follow from this state of the sampler."""
-        return lambda step: self._make(state, step)
+        return lambda step: self(state, step)
 
-    def _make(self, state: SamplerState, step: int) -> Batch:
+    def __call__(self, state: SamplerState, step: int) -> Batch:
+        """The batch of a step."""
         experiment = self._experiment
         train, size = experiment.data.train, experiment.config.train.batch_size
         wanted = experiment.sampler.examples(state, step)

@@ -1,6 +1,6 @@
 """The training step: the gradients of k sampled paths, summed, then one Optax update."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -121,33 +121,54 @@ class TrainStep:
             measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,
                 but memory for k + 1 gradients.
         """
+        batch = x, targets, example_weights, teacher
+        accumulated, self._accumulated = self._accumulated, None
+        products = None
+        if measure:
+            passes = list(self.gradients(state.params, genes, roles, np.ones_like(weights), *batch))
+            accumulated, products = _products([gradient for gradient, _ in passes], weights, self._previous)
+            self._previous = jax.tree.map(jnp.copy, accumulated)
+        else:
+            if accumulated is None:
+                accumulated = jax.tree.map(jnp.zeros_like, state.params)
+            passes = list(self.gradients(state.params, genes, roles, weights, *batch, into=accumulated))
+            accumulated = passes[-1][0]
+        state, self._accumulated, norm = self.update_program(state, accumulated)
+        return state, StepResult([result for _, result in passes], norm, products)
+
+    def gradients(
+        self,
+        params: Params,
+        genes: Int[np.ndarray, "k g"],
+        roles: Sequence[str],
+        weights: Float[np.ndarray, " k"],
+        x: Float[Array, "b h w ch"],
+        targets: Float[Array, "b c"],
+        example_weights: Float[np.ndarray, " b"] | None = None,
+        teacher: Float[Array, "b c"] | None = None,
+        into: Params | None = None,
+    ) -> Iterator[tuple[Params, PathResult]]:
+        """Each path's gradient times its weight, one after the other; arguments as those of a step.
+
+        Args:
+            into: Where given, the gradients are added up in it: what is yielded last is their sum, and what came
+                before, `into` included, is consumed.
+        """
         self.distillation.check_roles(roles)
         if example_weights is None:
             example_weights = np.ones(len(x), np.float32)
-        accumulated, self._accumulated = self._accumulated, None
-        results: list[PathResult] = []
-        apart: list[Params] = []
-        for i in range(len(genes)):
-            given = lesson(self.distillation, roles, [result.logits for result in results], teacher, targets)
-            if accumulated is None:
-                accumulated = jax.tree.map(jnp.zeros_like, state.params)
-            into, result = self.gradient_program(
-                state.params, accumulated, genes[i], x, targets, example_weights,
-                given,
-                np.float32(1) if measure else weights[i], program=self.net.space.program(genes[i]),
+        logits: list[jax.Array] = []
+        for row, weight in zip(genes, weights, strict=True):
+            given = lesson(self.distillation, roles, logits, teacher, targets)
+            gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
+            gradient, result = self.gradient_program(
+                params, gradient, row, x, targets, example_weights, given, weight,
+                program=self.net.space.program(row),
             )  # fmt: skip
-            results.append(result)
-            if measure:
-                apart.append(into)
-                accumulated = None
-            else:
-                accumulated = into
-        products = None
-        if measure:
-            accumulated, products = _products(apart, weights, self._previous)
-            self._previous = jax.tree.map(jnp.copy, accumulated)
-        state, self._accumulated, norm = self.update_program(state, accumulated)
-        return state, StepResult(results, norm, products)
+            logits.append(result.logits)
+            if into is not None:
+                into = gradient
+            yield gradient, result
 
     def score(
         self,
