@@ -1,0 +1,125 @@
+"""Ranking fidelity: how well the supernet's order of architectures agrees with the true one, with bootstrap intervals.
+
+References:
+    Kendall. The treatment of ties in ranking problems. Biometrika 33(3), 1945 (tau-b).
+    Efron. Bootstrap methods: another look at the jackknife. Annals of Statistics 7(1), 1979 (percentile intervals).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+FEWEST = 3
+"""Of fewer architectures no correlation is given."""
+
+_CONFIDENCE = 0.95
+_TOPS = {"tau_top_10": 0.1, "tau_top_50": 0.5}
+
+Values = Float[np.ndarray, " p"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of the panel and its 95 % interval, over resamplings of the panel's architectures.
+
+    Attributes:
+        value: Of the panel itself; NaN where it is not defined.
+        low: Lower end of the interval.
+        high: Upper end.
+        reason: Why there is no value; empty where there is one.
+    """
+
+    value: float
+    low: float
+    high: float
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, None for what is not a number."""
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+
+def fidelity(truth: Values, score: Values, accuracy: Values, resamples: int, seed: int) -> dict[str, Estimate]:
+    """All figures of a panel.
+
+    Args:
+        truth: What each architecture reaches on its own; higher is better.
+        score: What it reaches with the supernet's weights; higher is better.
+        accuracy: True accuracy, in which regret is told; `truth` itself where that is an accuracy.
+        resamples: Bootstrap resamples.
+        seed: Of the resampling.
+
+    Returns:
+        `kendall_tau`, `spearman`, `tau_top_10` and `tau_top_50` (tau-b among the truly best 10 % and 50 %), and
+        `regret` (the true accuracy that the supernet's first choice loses against the best of the panel).
+    """
+    figures: dict[str, Callable[[np.ndarray], tuple[float, str]]] = {
+        "kendall_tau": lambda rows: _defined(kendall_tau, truth[rows], score[rows]),
+        "spearman": lambda rows: _defined(spearman, truth[rows], score[rows]),
+        **{name: lambda rows, s=share: _among_the_best(truth[rows], score[rows], s) for name, share in _TOPS.items()},
+        "regret": lambda rows: (regret(accuracy[rows], score[rows]), ""),
+    }
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, len(truth), size=(resamples, len(truth)))
+    everything = np.arange(len(truth))
+    return {name: _estimate(figure, everything, draws) for name, figure in figures.items()}
+
+
+def _estimate(figure: Callable[[np.ndarray], tuple[float, str]], everything: np.ndarray, draws: np.ndarray) -> Estimate:
+    value, reason = figure(everything)
+    if reason:
+        return Estimate(math.nan, math.nan, math.nan, reason)
+    resampled = np.array([figure(rows)[0] for rows in draws])
+    resampled = resampled[~np.isnan(resampled)]  # of one repeated architecture there is no order
+    if not resampled.size:
+        return Estimate(value, math.nan, math.nan)
+    tail = 100 * (1 - _CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return Estimate(value, float(low), float(high))
+
+
+def _among_the_best(truth: Values, score: Values, share: float) -> tuple[float, str]:
+    best = top(truth, share)
+    return _defined(kendall_tau, truth[best], score[best])
+
+
+def _defined(figure: Callable[[Values, Values], float], truth: Values, score: Values) -> tuple[float, str]:
+    if len(truth) < FEWEST:
+        return math.nan, f"only {len(truth)} architectures, of which no order can be judged; {FEWEST} are the fewest"
+    for values, whose in ((truth, "on their own"), (score, "with the supernet's weights")):
+        if np.all(values == values[0]):
+            return math.nan, f"all {len(truth)} architectures are equally good {whose}"
+    return figure(truth, score), ""
+
+
+def top(truth: Values, share: float) -> np.ndarray:
+    """Indices of the best `share` of the panel, rounded up; all that are as good as the last of them come along."""
+    wanted = math.ceil(round(share * len(truth), 9))
+    return np.flatnonzero(truth >= np.sort(truth)[-wanted])
+
+
+def kendall_tau(a: Values, b: Values) -> float:
+    """Tau-b: concordant less discordant pairs, over the geometric mean of the pairs not tied in `a` and in `b`.
+
+    Pairs of one resampled architecture with itself are tied in both and so count nowhere.
+    """
+    of_a, of_b = (np.sign(values[:, None] - values[None]) for values in (a, b))
+    pairs = math.sqrt(np.count_nonzero(of_a) * np.count_nonzero(of_b))
+    return float(np.sum(of_a * of_b) / pairs) if pairs else math.nan
+
+
+def spearman(a: Values, b: Values) -> float:
+    """Pearson's correlation of the ranks; tied values share the mean of their ranks."""
+    of_a, of_b = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
+    spread = math.sqrt((of_a @ of_a) * (of_b @ of_b))
+    return float(of_a @ of_b / spread) if spread else math.nan
+
+
+def regret(accuracy: Values, score: Values) -> float:
+    """Best true accuracy less that of the architecture that the supernet puts first; of several, their mean."""
+    return float(accuracy.max() - accuracy[score == score.max()].mean())
