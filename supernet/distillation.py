@@ -182,11 +182,11 @@ def _order(
     q = jnp.exp(log_q)
     log_ratio = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)) - log_q
     bound = jnp.inf if clip is None else jnp.log(clip)
-    power = jnp.exp(jnp.minimum(alpha * log_ratio, bound))
+    weighted = jnp.exp(log_q + jnp.minimum(alpha * log_ratio, bound))  # q (p/q)^alpha; q alone may underflow
     if alpha == 1:
         value = jnp.sum(jnp.where(p > 0, p * log_ratio, 0.0), axis=-1)
     else:
-        value = jnp.sum(q * (power - 1), axis=-1) / (alpha * (alpha - 1))
+        value = jnp.sum(weighted - q, axis=-1) / (alpha * (alpha - 1))
     # AlphaNet's rho also has a constant, whose gradient is zero because sum q grad(log q) is.
-    surrogate = -jnp.sum(jax.lax.stop_gradient(q * power / alpha) * log_q, axis=-1)
+    surrogate = -jnp.sum(jax.lax.stop_gradient(weighted / alpha) * log_q, axis=-1)
     return value, jax.lax.stop_gradient(value - surrogate) + surrogate
