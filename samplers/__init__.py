@@ -1,5 +1,6 @@
 """Which architectures a training step sees. NumPy only."""
 
+from samplers.attentive import AttentiveSampler
 from samplers.fair import FairSampler
 from samplers.pada import PADASampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
@@ -9,6 +10,7 @@ from samplers.uniform import UniformSampler
 __all__ = [
     "ROLES",
     "SAMPLERS",
+    "AttentiveSampler",
     "Examples",
     "FairSampler",
     "PADASampler",
