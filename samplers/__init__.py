@@ -1,6 +1,7 @@
 """Which architectures a training step sees. NumPy only."""
 
 from samplers.attentive import AttentiveSampler
+from samplers.complexity_aware import ComplexityAwareSampler
 from samplers.fair import FairSampler
 from samplers.pada import PADASampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
@@ -11,6 +12,7 @@ __all__ = [
     "ROLES",
     "SAMPLERS",
     "AttentiveSampler",
+    "ComplexityAwareSampler",
     "Examples",
     "FairSampler",
     "PADASampler",

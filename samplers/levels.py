@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32, Num
 
 from samplers.windows import Box, CostOf, Drawn, EmptyWindow, draw
 from search_spaces import SearchSpace, UserError
@@ -58,7 +58,7 @@ class Levels:
         windows = self.windows
         return all(high < low for (_, high), (low, _) in itertools.pairwise(windows))
 
-    def inside(self, level: int, costs: Float[np.ndarray, " a"]) -> Bool[np.ndarray, " a"]:
+    def inside(self, level: int, costs: Num[np.ndarray, " a"]) -> Bool[np.ndarray, " a"]:
         """Which costs belong to a level."""
         low, high = self.windows[level]
         return (costs >= low) & (costs <= high)
