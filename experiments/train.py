@@ -124,7 +124,7 @@ def train(
                     _check_finite(experiment, losses, paths, number, checkpoints)
                     cosines = diagnostics.gradients(number, result)
                     score = _score(step, state.params, batch)
-                    feedback = _feedback(experiment, number, paths, losses, result, batch, cosines, score)
+                    feedback = feedback_of(experiment, number, paths, losses, result, batch, cosines, score)
                     sampler_state = sampler.update(sampler_state, feedback)
                     done = number + 1
                     curves.add(done, paths, losses, result)
@@ -156,7 +156,7 @@ def _score(step: TrainStep, params: Params, batch: Batch) -> Score | None:
     return lambda genes: step.score(params, genes, images, labels)
 
 
-def _feedback(
+def feedback_of(
     experiment: Experiment,
     number: int,
     paths: Paths,
@@ -166,6 +166,7 @@ def _feedback(
     cosines: np.ndarray | None,
     score: Score | None,
 ) -> StepFeedback:
+    """What a step tells the sampler; only what the sampler needs is read from the device."""
     needs = experiment.sampler.needs
     results = result.paths
     return StepFeedback(

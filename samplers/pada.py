@@ -65,6 +65,13 @@ class PADASampler(Sampler):
             nearest = 0.0 if self.max_tau < 0 else 1.0
             raise UserError(f"sampler.max_tau: {self.max_tau} is not between 0 and 1. Give {nearest}.")
 
+        if self.plan is not None and self._epochs.count < 3:
+            raise UserError(
+                f"sampler.type: 'pada' draws uniformly in its first two epochs, and training has {self._epochs.count}. "
+                f"Set train.steps to {-(-2 * self.plan.examples // self.plan.batch_size) + 1} or more, or choose "
+                "'uniform'."
+            )
+
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         wanted = {"gene_norms": self.path_importance, "examples": self.data_importance}

@@ -1,0 +1,127 @@
+"""What sampling, feedback and diagnostics add to a training step, in percent of it.
+
+Command: `python -m experiments.benchmarks.sampling_cost --config experiments/digits.yaml --json`
+
+For each sampler, over the same steps: the seconds in `sample`, in reading the feedback and in `update`, over those of
+the step without them; and the step's own slow-down by what the sampler wants measured (gradient norms by gene),
+alternating with a step that measures nothing, on the same paths. The passes by which a method scores candidates are
+work of the method and are given apart. Diagnostics: a measured step against a plain one, times the share of measured
+steps.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import click
+import jax
+import numpy as np
+
+from experiments.batches import BatchMaker
+from experiments.benchmarks.output import show
+from experiments.config import load_config
+from experiments.experiment import Experiment, build_experiment
+from experiments.train import feedback_of, initial, train_step
+from samplers import SAMPLERS, Plan
+from supernet.distillation import Distillation
+from supernet.training import TrainStep
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--steps", default=60, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(config: Path, steps: int, as_json: bool) -> None:
+    """Times every registered sampler with its default settings."""
+    experiment = build_experiment(load_config(config))
+    # Ten epochs, so that every schedule is past its start within the steps that are timed.
+    examples = len(experiment.data.train)
+    settings = experiment.config.train
+    plan = Plan(max(experiment.steps, 10 * examples // settings.batch_size + 1), examples, settings.batch_size)
+    plain = dataclasses.replace(experiment, config=experiment.config.model_copy(
+        update={"train": settings.model_copy(update={"distillation": Distillation()})}
+    ))  # fmt: skip
+    figures: dict[str, Any] = {"config": str(config), "steps": steps}
+    for name in SAMPLERS:
+        other = dataclasses.replace(plain, sampler=SAMPLERS[name](experiment.space, 0, plan))
+        figures[name] = _of_sampler(other, steps)
+    figures["diagnostics_percent"] = _of_diagnostics(plain, steps)
+    show(figures, as_json)
+
+
+def _of_sampler(experiment: Experiment, steps: int) -> dict[str, float]:
+    sampler, maker = experiment.sampler, BatchMaker(experiment)
+    learns = train_step(experiment)
+    bare = TrainStep(experiment.net, experiment.config.train.optimizer.build(experiment.steps))
+    states = [initial(experiment, step).train for step in (learns, bare)]
+    sampler_state = sampler.init()
+    host, scoring, own, without = [], [], [], []
+    for number in range(steps):
+        batch = maker(sampler_state, number)
+        jax.block_until_ready(batch.x)
+        scored = [0.0]
+
+        def score(genes: np.ndarray, batch: Any = batch, scored: list[float] = scored) -> np.ndarray:
+            begin = time.perf_counter()
+            losses = learns.score(states[0].params, genes, *batch.plain)
+            scored[0] += time.perf_counter() - begin
+            return losses
+
+        given = score if batch.plain is not None else None
+        start = time.perf_counter()
+        paths = sampler.sample(sampler_state, number, score=given)
+        sampled = time.perf_counter() - start
+        arguments = (paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights)
+        results: list[Any] = [None, None]
+        taken = [0.0, 0.0]
+        for i in (0, 1) if number % 2 else (1, 0):
+            start = time.perf_counter()
+            states[i], results[i] = (learns, bare)[i](states[i], *arguments)
+            jax.block_until_ready(states[i])
+            taken[i] = time.perf_counter() - start
+        start = time.perf_counter()
+        losses = np.array([path.loss for path in results[0].paths], np.float64)
+        sampler_state = sampler.update(
+            sampler_state, feedback_of(experiment, number, paths, losses, results[0], batch, None, given)
+        )
+        host.append(sampled + time.perf_counter() - start - scored[0])
+        scoring.append(scored[0])
+        own.append(taken[0])
+        without.append(taken[1])
+    skip = steps // 4  # compilation, and caches that fill
+    step_seconds = median(without[skip:])
+    return {
+        "step_ms": 1e3 * step_seconds,
+        "sample_and_update_percent": 100 * median(host[skip:]) / step_seconds,
+        "mean_sample_and_update_percent": 100 * float(np.mean(host[skip:])) / step_seconds,
+        "measuring_percent": 100 * (median(own[skip:]) / step_seconds - 1),
+        "scoring_percent": 100 * float(np.mean(scoring[skip:])) / step_seconds,
+    }
+
+
+def _of_diagnostics(experiment: Experiment, steps: int) -> float:
+    """Extra time of the measured steps, spread over all steps at the configured interval."""
+    every = experiment.config.train.diagnose_every
+    if every is None:
+        return 0.0
+    step, maker = train_step(experiment), BatchMaker(experiment)
+    state, taken = initial(experiment, step).train, {False: [], True: []}
+    for number in range(steps):
+        batch = maker({}, number)
+        jax.block_until_ready(batch.x)
+        paths = experiment.sampler.sample(experiment.sampler.init(), number)
+        start = time.perf_counter()
+        state, _ = step(
+            state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
+            measure=number % 2 == 1,
+        )  # fmt: skip
+        jax.block_until_ready(state)
+        taken[number % 2 == 1].append(time.perf_counter() - start)
+    plain, measured = (median(taken[kind][steps // 8 :]) for kind in (False, True))
+    return 100 * (measured - plain) * 2 / every / plain
+
+
+if __name__ == "__main__":
+    main()
