@@ -4,6 +4,7 @@ from samplers.attentive import AttentiveSampler
 from samplers.complexity_aware import ComplexityAwareSampler
 from samplers.fair import FairSampler
 from samplers.pada import PADASampler
+from samplers.performance_aware import PerformanceAwareSampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
 from samplers.sandwich import SandwichSampler
 from samplers.uniform import UniformSampler
@@ -17,6 +18,7 @@ __all__ = [
     "FairSampler",
     "PADASampler",
     "Paths",
+    "PerformanceAwareSampler",
     "Plan",
     "Sampler",
     "SamplerState",
