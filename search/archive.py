@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from search.budget import Costs
 from search.searcher import Searcher
@@ -30,15 +30,20 @@ class Archive:
         objective_names: Names of the objectives, "error" first.
         metrics: Names of the costs.
         genes: Canonical genes, one row an entry, in the order of evaluation.
-        objectives: Objectives, minimised; the error is NaN where the evaluation failed.
+        objectives: Objectives, minimised; the error is NaN where the evaluation failed or stopped at a rung of
+            successive halving: only errors on the whole validation split count.
         costs: Metric name to one number an entry.
         generations: The searcher's generation of each entry.
+        fractions: Share of the validation split on which each was evaluated; below 1 where that stopped at a rung.
+        partial_errors: The error on that share where the evaluation stopped; NaN elsewhere.
     """
 
     genes: Genes
     objectives: Float[np.ndarray, "n m"]
     costs: dict[str, np.ndarray]
     generations: Int[np.ndarray, " n"]
+    fractions: Float[np.ndarray, " n"]
+    partial_errors: Float[np.ndarray, " n"]
 
     def __init__(self, path: Path, space: SearchSpace, header: dict[str, Any]) -> None:
         self.path, self.space = path, space
@@ -49,6 +54,7 @@ class Archive:
         self.objectives = np.zeros((0, len(self.objective_names)))
         self.costs = {metric: np.zeros(0, np.int64) for metric in self.metrics}
         self.generations = np.zeros(0, np.int64)
+        self.fractions, self.partial_errors = np.zeros(0), np.zeros(0)
 
     @classmethod
     def open(cls, path: Path | str, searcher: Searcher, run: str = "") -> "Archive":
@@ -101,8 +107,13 @@ class Archive:
 
     @property
     def errors(self) -> Float[np.ndarray, " n"]:
-        """Validation errors, NaN where the evaluation failed."""
+        """Errors on the whole validation split, NaN where the evaluation failed or stopped at a rung."""
         return self.objectives[:, 0]
+
+    @property
+    def failed(self) -> Bool[np.ndarray, " n"]:
+        """Where the evaluation failed."""
+        return np.isnan(self.errors) & (self.fractions == 1)
 
     def record(self, index: int) -> dict[str, Any]:
         """One entry in the form in which it is written: JSON types only, None for a NaN."""
@@ -111,28 +122,57 @@ class Archive:
             self.objectives[index],
             {metric: values[index] for metric, values in self.costs.items()},
             int(self.generations[index]),
+            (self.fractions[index], self.partial_errors[index]),
         )
 
-    def append(self, genes: Genes, objectives: Float[np.ndarray, "p m"], costs: Costs, generation: int) -> None:
+    def append(
+        self,
+        genes: Genes,
+        objectives: Float[np.ndarray, "p m"],
+        costs: Costs,
+        generation: int,
+        fractions: Float[np.ndarray, " p"] | None = None,
+        partial_errors: Float[np.ndarray, " p"] | None = None,
+    ) -> None:
         """Writes evaluated architectures; on disk when this returns.
+
+        Args:
+            genes: Canonical.
+            objectives: The error, NaN where the evaluation failed or stopped; then the others.
+            costs: Metric name to one number an architecture.
+            generation: The searcher's.
+            fractions: Share of the validation split that each was evaluated on; all of it when None.
+            partial_errors: Errors on that share where the evaluation stopped.
 
         Raises:
             UserError: The file cannot be written (no space left, no permission).
         """
+        fractions = np.ones(len(genes)) if fractions is None else fractions
+        partial_errors = np.full(len(genes), np.nan) if partial_errors is None else partial_errors
         rows = [{metric: costs[metric][i] for metric in self.metrics} for i in range(len(genes))]
+        stops = zip(fractions, partial_errors, strict=True)
         lines = [
-            _line(self._record(row, values, cost, generation))
-            for row, values, cost in zip(genes, objectives, rows, strict=True)
+            _line(self._record(row, values, cost, generation, stop))
+            for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True)
         ]
         try:
             _append(self.path, b"".join(lines))
         except OSError as error:
             raise _cannot(self.path, error) from error
-        self._extend(genes, objectives, costs, np.full(len(genes), generation, np.int64))
+        generations = np.full(len(genes), generation, np.int64)
+        self._extend(genes, objectives, costs, generations, fractions, partial_errors)
 
     # ---------------------------------------------------------------- lines
 
-    def _extend(self, genes: Genes, objectives: np.ndarray, costs: Costs, generations: np.ndarray) -> None:
+    def _extend(
+        self,
+        genes: np.ndarray,
+        objectives: np.ndarray,
+        costs: Costs,
+        generations: np.ndarray,
+        fractions: np.ndarray,
+        partial_errors: np.ndarray,
+    ) -> None:
         first = len(self) == 0
         for metric in self.metrics:
             new = np.asarray(costs[metric])
@@ -140,8 +180,17 @@ class Archive:
         self.genes = np.concatenate([self.genes, genes])
         self.objectives = np.concatenate([self.objectives, objectives])
         self.generations = np.concatenate([self.generations, generations])
+        self.fractions = np.concatenate([self.fractions, fractions])
+        self.partial_errors = np.concatenate([self.partial_errors, partial_errors])
 
-    def _record(self, genes: np.ndarray, objectives: np.ndarray, costs: Costs, generation: int) -> dict[str, Any]:
+    def _record(
+        self,
+        genes: np.ndarray,
+        objectives: np.ndarray,
+        costs: Costs,
+        generation: int,
+        stop: tuple[float, float],
+    ) -> dict[str, Any]:
         record = {
             "architecture": self.space.architecture(genes).description,
             "genes": genes.tolist(),
@@ -153,6 +202,9 @@ class Archive:
             "seed": self._seed,
             "generation": generation,
         }
+        fraction, error = stop
+        if fraction < 1:
+            return record | {"stopped": {"fraction": float(fraction), "error": float(error)}}
         return record | {"failed": True} if math.isnan(objectives[0]) else record
 
     @classmethod
@@ -168,7 +220,7 @@ class Archive:
         except (KeyError, TypeError) as error:
             raise _corrupt(path, 1) from error
         seen: set[tuple[int, ...]] = set()
-        genes, objectives, costs, generations = [], [], [], []
+        genes, objectives, costs, generations, stops = [], [], [], [], []
         for number, line in enumerate(lines[1:], start=2):
             record = _load(path, number, line)
             try:
@@ -177,6 +229,7 @@ class Archive:
                 objectives.append([math.nan if value is None else _number(value) for value in found])
                 costs.append([_number(record["costs"][metric]) for metric in archive.metrics])
                 generations.extend(_whole_numbers([record["generation"]]))
+                stops.append(_stop(record))
                 described = space.architecture(genes[-1])
                 if described.genes != genes[-1] or described.description != record["architecture"]:
                     raise ValueError
@@ -187,13 +240,23 @@ class Archive:
             seen.add(genes[-1])
         if genes:
             columns = {metric: np.array([row[i] for row in costs]) for i, metric in enumerate(archive.metrics)}
-            archive._extend(np.array(genes, np.int32), np.array(objectives, float), columns, np.array(generations))
+            fractions, partial_errors = np.array(stops, float).T
+            archive._extend(
+                np.array(genes, np.int32),
+                np.array(objectives, float),
+                columns,
+                np.array(generations),
+                fractions,
+                partial_errors,
+            )
         return archive
 
 
 def _header(searcher: Searcher, run: str) -> dict[str, Any]:
     inherited = {field.name for field in dataclasses.fields(Searcher)}
     settings = {f.name: getattr(searcher, f.name) for f in dataclasses.fields(searcher) if f.name not in inherited}
+    if searcher.halving:
+        settings["halving"] = searcher.halving
     return {
         "format": _FORMAT,
         "version": _VERSION,
@@ -241,6 +304,15 @@ def _number(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         raise ValueError
     return value
+
+
+def _stop(record: dict[str, Any]) -> tuple[float, float]:
+    if "stopped" not in record:
+        return 1.0, math.nan
+    fraction, error = _number(record["stopped"]["fraction"]), _number(record["stopped"]["error"])
+    if not 0 < fraction < 1 or record["objectives"]["error"] is not None:
+        raise ValueError
+    return fraction, error
 
 
 def _append(path: Path, content: bytes) -> None:

@@ -9,20 +9,16 @@ References:
     allowed (AutoFormer demands equal depth).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from jaxtyping import Int
 
+from search.breeding import Children, breed, cross, with_new_layers
 from search.budget import ResolvedBudget
-from search.sampling import Unseen, meets_any, shrink
+from search.sampling import Unseen, meets_any
 from search.searcher import SEARCHERS, Searcher, SearchState, at_least, fraction
 from search_spaces import Genes
-
-Children = Int[np.ndarray, "p g"]
-
-_TRIES = 10
 
 
 @SEARCHERS.register("evolution")
@@ -67,8 +63,9 @@ class Evolution(Searcher):
         for budget, share in zip(self.budgets, self.shares(state, self.population), strict=True):
             best = self._best(state, budget)
             if len(best):
-                self._breed(rng, unseen, budget, self._mutants, best, int(share * self.mutated))
-                self._breed(rng, unseen, budget, self._crossings, best, int(share * self.crossed))
+                for make, part in ((self._mutants, self.mutated), (self._crossings, self.crossed)):
+                    children = partial(make, rng, best)
+                    breed(self.space, rng, children, int(share * part), budget, self.costs, unseen)
         self.fill(state, rng, unseen, self.population)
         return unseen.genes
 
@@ -78,30 +75,11 @@ class Evolution(Searcher):
         order = np.argsort(state.errors[candidates], kind="stable")
         return state.genes[candidates[order[: self.parents]]]
 
-    def _breed(
-        self,
-        rng: np.random.Generator,
-        unseen: Unseen,
-        budget: ResolvedBudget,
-        operator: Callable[[np.random.Generator, Genes, int], Children],
-        best: Genes,
-        count: int,
-    ) -> None:
-        children = operator(rng, best, _TRIES * count)
-        feasible = budget.feasible(self.costs(children))
-        added = unseen.add(children[feasible], count)
-        if added < count:
-            unseen.add(shrink(self.space, rng, children[~feasible], budget, self.costs), count - added)
-
     def _mutants(self, rng: np.random.Generator, best: Genes, count: int) -> Children:
-        parents = best[rng.integers(len(best), size=count)]
-        drawn = rng.integers(0, self.space.cardinalities, size=parents.shape, dtype=np.int32)
-        parents = np.where(self.space.active(parents), parents, drawn)
+        parents = with_new_layers(self.space, rng, best[rng.integers(len(best), size=count)])
         ungated = {choice.name: self.mutation_ungated for choice in self.space.choices if choice.gate is None}
         return self.space.mutate(rng, parents, self.mutation, ungated)
 
     def _crossings(self, rng: np.random.Generator, best: Genes, count: int) -> Children:
         first, second = (best[rng.integers(len(best), size=count)] for _ in range(2))
-        active_first, active_second = self.space.active(first), self.space.active(second)
-        # A layer that only one parent has is taken from that one.
-        return self.space.crossover(rng, np.where(active_first, first, second), np.where(active_second, second, first))
+        return cross(self.space, rng, first, second)

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from search.archive import Archive
+from search.budget import Costs
+from search.halving import EvaluatePart, halve
 from search.pareto import best
 from search.searcher import Searcher
 from search_spaces import Genes, UserError
@@ -44,6 +46,7 @@ def run_search(
     evaluations: int,
     on_batch: Callable[[Progress], None] | None = None,
     batch: int | None = None,
+    evaluate_part: EvaluatePart | None = None,
 ) -> Archive:
     """Searches until the archive holds `evaluations` architectures or the space is exhausted.
 
@@ -57,7 +60,9 @@ def run_search(
         evaluations: How many architectures to evaluate, those in the archive included.
         on_batch: Called whenever results are on disk, and for what is replayed.
         batch: The most architectures in a call of `evaluate`, and so the most that a kill can lose; a generation when
-            None.
+            None. With successive halving it is always a generation.
+        evaluate_part: Scores architectures on a share of the validation split, for a searcher with successive halving;
+            when None, every candidate is evaluated on the whole split.
 
     Returns:
         The archive.
@@ -71,7 +76,7 @@ def run_search(
     def report(replayed: int) -> None:
         if on_batch is not None:
             found = {budget.name: best(archive, budget, done) for budget in searcher.budgets}
-            failed = int(np.isnan(archive.errors[:done]).sum())
+            failed = int(archive.failed[:done].sum())
             on_batch(Progress(done, evaluations, replayed, failed, state.generation, found))
 
     while done < evaluations:
@@ -84,19 +89,61 @@ def run_search(
         if held:
             done += held
             report(held)
-        size = batch or len(wanted)
-        for start in range(held, len(wanted), size):
-            genes = wanted[start : start + size]
-            costs = searcher.costs(genes)
-            errors = _errors(evaluate, genes)
-            others = [np.asarray(costs[metric], float) for metric in searcher.objectives[1:]]
-            archive.append(genes, np.stack([errors, *others], axis=1), costs, state.generation)
-            done += len(genes)
-            report(0)
+        if searcher.halving and evaluate_part is not None:
+            if held < len(wanted):
+                _append_halved(
+                    searcher, archive, asked, slice(held, len(wanted)), state.generation, evaluate, evaluate_part
+                )
+                done += len(wanted) - held
+                report(0)
+        else:
+            size = batch or len(wanted)
+            for start in range(held, len(wanted), size):
+                genes = wanted[start : start + size]
+                costs = searcher.costs(genes)
+                objectives = np.column_stack([_errors(evaluate, genes), _others(searcher, costs, genes)])
+                archive.append(genes, objectives, costs, state.generation)
+                done += len(genes)
+                report(0)
         if len(wanted) < len(asked):
             break
         state = searcher.tell(state, asked, archive.objectives[done - len(asked) : done])
     return archive
+
+
+def _append_halved(
+    searcher: Searcher,
+    archive: Archive,
+    asked: Genes,
+    new: slice,
+    generation: int,
+    evaluate: Evaluate,
+    evaluate_part: EvaluatePart,
+) -> None:
+    """Halves a whole generation, whatever of it is held or wanted: who goes on depends on all of them."""
+    costs = searcher.costs(asked)
+    others = _others(searcher, costs, asked)
+    halved = halve(
+        searcher.halving,
+        asked,
+        others,
+        np.stack([budget.feasible(costs) for budget in searcher.budgets]),
+        lambda genes, fraction: _errors(lambda rows: evaluate_part(rows, fraction), genes),
+        lambda genes: _errors(evaluate, genes),
+    )
+    archive.append(
+        asked[new],
+        np.column_stack([halved.errors, others])[new],
+        {metric: np.asarray(values)[new] for metric, values in costs.items()},
+        generation,
+        halved.fractions[new],
+        halved.partial_errors[new],
+    )
+
+
+def _others(searcher: Searcher, costs: Costs, genes: Genes) -> Float[np.ndarray, "a k"]:
+    columns = [np.asarray(costs[metric], float) for metric in searcher.objectives[1:]]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(genes), 0))
 
 
 def _errors(evaluate: Evaluate, genes: Genes) -> Float[np.ndarray, " p"]:

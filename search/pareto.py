@@ -84,7 +84,7 @@ def pareto_summary(
     return {
         "space": archive.space.fingerprint,
         "evaluated": len(archive),
-        "failed": int(np.isnan(archive.errors).sum()),
+        "failed": int(archive.failed.sum()),
         "budgets": found,
         "fronts": fronts,
     }

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from search.budget import CostFunction, Costs, ResolvedBudget
+from search.halving import Rungs, check_rungs
 from search.sampling import Unseen, draw, draw_neighbours
 from search_spaces import Genes, Registry, SearchSpace, UserError
 
@@ -18,7 +19,8 @@ class SearchState:
     Attributes:
         generation: How many batches were told.
         genes: Canonical genes of all evaluated architectures.
-        objectives: Their objectives, minimised; the validation error first; NaN where the evaluation failed.
+        objectives: Their objectives, minimised; the validation error first; NaN where the evaluation failed or stopped
+            before the whole validation split.
     """
 
     generation: int
@@ -27,7 +29,7 @@ class SearchState:
 
     @property
     def errors(self) -> Float[np.ndarray, " a"]:
-        """Validation errors, NaN where the evaluation failed."""
+        """Validation errors, NaN where the evaluation failed or stopped before the whole validation split."""
         return self.objectives[:, 0]
 
 
@@ -44,6 +46,8 @@ class Searcher(ABC):
         budgets: At least one; every candidate meets at least one of them.
         seed: Seed of all draws, 0 or more.
         cost: Costs of architectures; the space's cost model when None.
+        halving: Successive halving of every generation (`search.halving`): pairs of a share of the validation split and
+            the share of the candidates that goes on; none for the whole split at once.
 
     Raises:
         UserError: No budget, two of one name, or a setting that cannot work.
@@ -53,6 +57,7 @@ class Searcher(ABC):
     budgets: tuple[ResolvedBudget, ...]
     seed: int
     cost: CostFunction | None = None
+    halving: Rungs = ()
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
@@ -62,11 +67,17 @@ class Searcher(ABC):
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"search.budgets: two are called {name!r}. Give each its own name.")
+        check_rungs(self.halving)
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """Names of the objectives: "error", then the metrics that this searcher trades against it."""
         return ("error",)
+
+    @property
+    def budget_metrics(self) -> tuple[str, ...]:
+        """The metrics that the budgets limit, each once, in the budgets' order."""
+        return tuple(dict.fromkeys(metric for budget in self.budgets for metric, _ in budget.limits))
 
     @abstractmethod
     def ask(self, state: SearchState) -> Genes:

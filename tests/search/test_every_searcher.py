@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ def make(request):
     cls = SEARCHERS[request.param]
     known = {field.name for field in dataclasses.fields(cls)}
 
-    def build(space, budgets, seed=0, cost=None, **settings) -> Searcher:
+    def build(space, budgets, seed=0, cost=None, **settings: Any) -> Searcher:
+        settings = {"inner": 200, **settings}  # a predictor is asked that often, not thousands of times
         return cls(space, budgets, seed, cost, **{k: v for k, v in settings.items() if k in known})
 
     return build

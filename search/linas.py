@@ -1,0 +1,105 @@
+"""LINAS: NSGA-II on a predictor proposes, true evaluations teach the predictor, and again.
+
+References:
+    Cummings, Sarah, Nittur Sridhar, Szankin, Munoz, Sundaresan. A Hardware-Aware Framework for Accelerating Neural
+    Architecture Search Across Modalities. AutoML 2022, arXiv:2205.10358 (DyNAS-T; the defaults).
+    Differs: only the error is predicted, as costs are exact; of ridge regression and support vectors the one with the
+    better cross-validated Kendall's tau is used, with fixed settings, not the better percentage error of a grid; the
+    inner search is among architectures not evaluated yet, with the operators of `search.nsga2`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.nsga2 import NSGA2
+from search.sampling import Unseen, meets_any
+from search.searcher import SEARCHERS, Searcher, SearchState, at_least, fraction
+from search_spaces import Genes, UserError, did_you_mean
+from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
+
+_FOLDS = 5
+_LEAST = 2 * _FOLDS
+
+
+@SEARCHERS.register("linas")
+@dataclass(frozen=True)
+class LINAS(Searcher):
+    """Evaluates the final population of an NSGA-II that never evaluates: a predictor tells it the errors.
+
+    The predictor learns from all evaluations. It and the inner search start afresh each generation. Objectives are the
+    error and every metric that a budget limits. Until ten evaluations have succeeded, candidates are random.
+
+    Args:
+        population: Candidates a generation, and members of the inner population (DyNAS-T 50).
+        inner: Predictions a generation, at most (DyNAS-T 20,000; 5,000 for small spaces).
+        predictors: Kinds of predictors, of which each generation takes the one that ranks best
+            (`search_spaces.predictor`).
+        crossover: Of the inner search (`search.nsga2`).
+        mutation: Of the inner search.
+    """
+
+    population: int = 50
+    inner: int = 20_000
+    predictors: tuple[str, ...] = ("ridge", "svr")
+    crossover: float = 0.9
+    mutation: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("population", self.population, 1)
+        at_least("inner", self.inner, 1)
+        fraction("crossover", self.crossover)
+        if self.mutation is not None:
+            fraction("mutation", self.mutation)
+        if not self.predictors:
+            raise UserError(f"search.predictors: none. Give at least one of {', '.join(PREDICTORS)}.")
+        for kind in self.predictors:
+            if kind not in PREDICTORS:
+                raise UserError(f"search.predictors: {kind!r} is not known.{did_you_mean(kind, PREDICTORS)}")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        return ("error", *self.budget_metrics)
+
+    def ask(self, state: SearchState) -> Genes:
+        rng = self.rng(state)
+        unseen = Unseen(self.space, state.genes)
+        if state.generation == 0:
+            ends = np.array([self.space.largest.genes, self.space.smallest.genes], np.int32)
+            unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
+        if np.isfinite(state.errors).sum() >= _LEAST:
+            unseen.add(self._predicted_front(state, int(rng.integers(2**31))), self.population)
+        self.fill(state, rng, unseen, self.population)
+        return unseen.genes
+
+    def _predicted_front(self, state: SearchState, seed: int) -> Genes:
+        predictor = self._predictor(state, seed)
+        inner = NSGA2(
+            self.space,
+            self.budgets,
+            seed,
+            self.cost,
+            population=self.population,
+            crossover=self.crossover,
+            mutation=self.mutation,
+        )
+        # What was evaluated is known to the inner search, so it never asks for it, but does not live in it.
+        imagined = dataclasses.replace(inner.init(), genes=state.genes, objectives=state.objectives)
+        predictions = 0
+        while predictions < self.inner and len(genes := inner.ask(imagined)):
+            costs = inner.costs(genes)
+            predicted = np.column_stack([predictor(genes), *(costs[metric] for metric in inner.budget_metrics)])
+            imagined = inner.tell(imagined, genes, predicted)
+            predictions += len(genes)
+        return imagined.genes[imagined.members]
+
+    def _predictor(self, state: SearchState, seed: int) -> Predictor:
+        usable = np.isfinite(state.errors)
+        genes, errors = state.genes[usable], state.errors[usable]
+        kind = self.predictors[0]
+        if len(self.predictors) > 1:
+            taus = [cross_validated_tau(self.space, genes, errors, kind, _FOLDS, seed) for kind in self.predictors]
+            kind = self.predictors[int(np.argmax(np.nan_to_num(taus, nan=-2.0)))]
+        return Predictor.fit(self.space, genes, errors, kind, seed)

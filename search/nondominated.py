@@ -1,0 +1,56 @@
+"""Non-dominated sorting and crowding distance: which of many candidates are better, and which lie alone.
+
+References:
+    Deb, Pratap, Agarwal, Meyarivan. A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II. IEEE Transactions on
+    Evolutionary Computation 6(2), 2002.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def ranks(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
+    """The front of each row: 0 for rows that no other dominates, 1 for those that only rows of front 0 do, and so on.
+
+    A row dominates another if it is nowhere larger and somewhere smaller. Rows that are not finite get rank n.
+    """
+    found = np.full(len(objectives), len(objectives))
+    usable = np.flatnonzero(np.isfinite(objectives).all(axis=1))
+    rows = objectives[usable]
+    smaller_or_equal = np.ones((len(rows), len(rows)), bool)
+    smaller = np.zeros_like(smaller_or_equal)
+    for column in rows.T:
+        smaller_or_equal &= column[:, None] <= column
+        smaller |= column[:, None] < column
+    dominates = smaller_or_equal & smaller
+    dominators, left, rank = dominates.sum(axis=0), np.ones(len(rows), bool), 0
+    while left.any():
+        front = left & (dominators == 0)
+        found[usable[front]] = rank
+        dominators -= dominates[front].sum(axis=0)
+        left &= ~front
+        rank += 1
+    return found
+
+
+def crowding(objectives: Float[np.ndarray, "n m"], rank: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """How alone each row is in its front: the sum over objectives of the gap between its neighbours ÷ the range.
+
+    The ends of a front are infinitely alone. An objective in which a front does not vary adds nothing to the others.
+    """
+    distance = np.zeros(len(objectives))
+    for front in np.unique(rank):
+        members = np.flatnonzero(rank == front)
+        for column in objectives[members].T:
+            order = np.argsort(column, kind="stable")
+            values = column[order]
+            distance[members[order[[0, -1]]]] = np.inf
+            if values[-1] > values[0]:
+                distance[members[order[1:-1]]] += (values[2:] - values[:-2]) / (values[-1] - values[0])
+    return distance
+
+
+def best_first(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
+    """Indices of all rows: by front, in a front the lonelier ones first; those that are not finite come last."""
+    rank = ranks(objectives)
+    return np.lexsort((-crowding(objectives, rank), rank))
