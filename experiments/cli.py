@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = ("families", "presets", "samplers", "searchers", "sources", "sharing")
 
 _USAGE, _INTERRUPTED = 2, 130
-_SECTION = re.compile(r"(?:search\.(?=budgets\b))?(?=(?:data|space|sampler|train|search|budgets)[.:])")
+_SECTION = re.compile(r"(?:search\.(?=budgets\b))?(?=(?:data|space|sampler|train|search|budgets|rank)[.:])")
 
 
 class _Commands(click.Group):
@@ -130,6 +130,16 @@ def export(config: Path, **options: Any) -> None:
 
 
 @supernest.command()
+@_stage_options
+def rank(config: Path, **options: Any) -> None:
+    """Compare a trained supernet's ranking with that of networks trained on their own.
+
+    A panel of architectures is trained, each on its own; the same command resumes. Settings are in the section rank.
+    """
+    _stages(config, ("rank",), **options)
+
+
+@supernest.command()
 @click.argument("subnet", type=click.Path(path_type=Path))
 @click.option("--data", required=True, metavar="YAML|SOURCE", help="An experiment file, or a source of data.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
@@ -219,10 +229,12 @@ def _stages(
 
 
 def _report(summary: dict[str, Any], stages: Sequence[str], path: Path) -> str:
-    from experiments.pipeline import table
+    from experiments import pipeline, rank_report
 
     if "export" in stages:
-        return f"{table(summary)}\n{path}"
+        return f"{pipeline.table(summary)}\n{path}"
+    if "rank" in stages:
+        return f"{rank_report.table(summary['rank'])}\n{path}"
     figures = {name: value for name, value in summary[stages[-1]].items() if isinstance(value, int | float | str)}
     return "\n".join([*(f"{name}: {value}" for name, value in figures.items()), str(path)])
 

@@ -8,13 +8,14 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError, model_validator
 
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show
 from experiments.sections import (
     DataSection,
     EvaluationSection,
     ExportSection,
+    RankSection,
     SamplerSection,
     SearchSection,
     SpaceSection,
@@ -65,6 +66,7 @@ class ExperimentConfig(BaseModel):
         evaluation: How they are evaluated.
         budgets: What the exported subnets may cost, one subnet each.
         export: What an exported subnet holds.
+        rank: How the supernet's ranking is compared with the true one.
     """
 
     model_config = STRICT
@@ -85,6 +87,15 @@ class ExperimentConfig(BaseModel):
         PlainSerializer(lambda budgets: {budget.name: str(budget) for budget in budgets}),
     ] = (Budget.parse("full", "macs<=100%"),)
     export: ExportSection = ExportSection()
+    rank: RankSection = RankSection()
+
+    @model_validator(mode="after")
+    def _panel_warms_up(self) -> "ExperimentConfig":
+        steps, warmup = self.rank.steps, self.train.optimizer.warmup_steps
+        if steps is not None and warmup >= steps:
+            text = f"{steps} is not more than the {warmup} steps of train.optimizer.warmup_steps. Give more."
+            raise ProblemsError([Problem(("rank", "steps"), text)])
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as plain values."""
@@ -119,7 +130,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     overridden = []
     for text in overrides:
         keys, value = parse_override(text)
-        if keys == ("data", "path") and isinstance(value, str) and Path(value).exists():
+        made = keys == ("rank", "cache")  # may not be there yet; a path of data that is not there may be a name
+        if keys in (("data", "path"), ("rank", "cache")) and isinstance(value, str) and (made or Path(value).exists()):
             value = str(Path(value).absolute())
         tree = override(tree, keys, value)
         overridden.append(keys)

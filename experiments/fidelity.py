@@ -90,7 +90,7 @@ def _among_the_best(truth: Values, score: Values, share: float) -> tuple[float, 
 
 def _defined(figure: Callable[[Values, Values], float], truth: Values, score: Values) -> tuple[float, str]:
     if len(truth) < FEWEST:
-        return math.nan, f"only {len(truth)} architectures, of which no order can be judged; {FEWEST} are the fewest"
+        return math.nan, f"too few to judge an order: {len(truth)}, of at least {FEWEST}"
     for values, whose in ((truth, "on their own"), (score, "with the supernet's weights")):
         if np.all(values == values[0]):
             return math.nan, f"all {len(truth)} architectures are equally good {whose}"

@@ -11,6 +11,7 @@ from experiments.config import ExperimentConfig
 from experiments.experiment import build_experiment
 from experiments.export import accuracy, export
 from experiments.interrupt import Interrupted, stop_on_signals
+from experiments.rank import rank
 from experiments.run_directory import RunDirectory
 from experiments.search import search
 from experiments.tensorboard import EventLog
@@ -28,7 +29,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     Args:
         config: The experiment.
         directory: Its run directory, locked by the caller.
-        stages: Which of `STAGES`, in this order.
+        stages: Which of `STAGES`, in this order, and `rank`.
         quiet: No progress bars.
 
     Returns:
@@ -54,7 +55,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                 )
                 summary["train"] = {**summary.get("train", {}), **figures}
                 _write_summary(directory.summary, summary)
-            if "search" in stages or "export" in stages:
+            if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)
             if "search" in stages:
                 _, summary["search"] = search(experiment, params, directory, stop, quiet)
@@ -62,6 +63,9 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             if "export" in stages:
                 archive = Archive.read(directory.archive, experiment.space)
                 summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
+                _write_summary(directory.summary, summary)
+            if "rank" in stages:
+                summary["rank"] = rank(experiment, params, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}. The same command resumes it.") from None

@@ -20,6 +20,8 @@ from supernet.manifest import disk_errors_for, write_text_atomically
 
 # Settings that may differ on a resume: they decide what is shown along the way, not what comes out.
 FREE_SETTINGS = frozenset({"train.log_every"})
+# Sections that no stage depends on which others build upon.
+FREE_SECTIONS = ("rank.",)
 
 _CONFIG, _RUN, _LOCK = "config.yaml", "run.json", ".lock"
 _PACKAGES = ("supernest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -106,6 +108,11 @@ class RunDirectory:
     def pareto(self) -> Path:
         """The search's front and the best subnet for each budget."""
         return self.path / "search" / "pareto.json"
+
+    @property
+    def rank(self) -> Path:
+        """Directory of the ranking's figures, its plot and its panel."""
+        return self.path / "rank"
 
     @property
     def subnets(self) -> Path:
@@ -211,7 +218,9 @@ def _same_config(path: Path, config: ExperimentConfig) -> None:
         )
     old = flatten(parse_yaml(content.decode(), str(path / _CONFIG)))
     new = flatten(config.as_dict())
-    keys = [key for key in dict.fromkeys([*old, *new]) if key not in FREE_SETTINGS]
+    keys = [
+        key for key in dict.fromkeys([*old, *new]) if key not in FREE_SETTINGS and not key.startswith(FREE_SECTIONS)
+    ]
     changed = [key for key in keys if key not in old or key not in new or old[key] != new[key]]
     if not changed:
         return

@@ -1,10 +1,10 @@
-"""The sections of an experiment: data, space, supernet, sampler, training, search, evaluation, export."""
+"""The sections of an experiment: data, space, supernet, sampler, training, search, evaluation, export, ranking."""
 
 import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -313,3 +313,37 @@ class ExportSection(BaseModel):
     model_config = STRICT
 
     stablehlo: bool = True
+
+
+class RankSection(BaseModel):
+    """How the supernet's ranking of subnets is compared with the true one: that of a panel trained on its own.
+
+    Attributes:
+        panel: How many architectures; the whole space where it holds fewer.
+        strata: Cost metric by which the panel is spread evenly.
+        bins: Ranges of that cost, of equal width, that hold equal numbers of the panel.
+        steps: Training steps of each; those of the supernet when null.
+        seeds: Trainings of each, whose results are averaged.
+        objective: What architectures are ranked by: validation `accuracy` or `loss`.
+        bootstrap: Resamples for the intervals.
+        cache: Directory of the panel's results, to share them between runs; in the run directory when null.
+    """
+
+    model_config = STRICT
+
+    panel: Annotated[int, Field(ge=3)] = 24
+    strata: str = "macs"
+    bins: Positive = 6
+    steps: Positive | None = None
+    seeds: Positive = 1
+    objective: Literal["accuracy", "loss"] = "accuracy"
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    cache: str | None = None
+
+    @field_validator("cache")
+    @classmethod
+    def _located(cls, cache: str | None, info: ValidationInfo) -> str | None:
+        directory = (info.context or {}).get("paths_from")
+        if cache is None or directory is None:
+            return cache
+        return os.path.normpath(Path(directory, Path(cache).expanduser()))

@@ -1,0 +1,66 @@
+"""The panel of a ranking: architectures spread evenly over a cost, the same ones for every sampler and search."""
+
+import numpy as np
+
+from search_spaces import Genes, SearchSpace, UserError, did_you_mean
+
+_PANEL = 4
+_DRAWS, _UNIFORM, _ROUNDS = 4096, 8, 24
+
+
+def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) -> Genes:
+    """Draws a panel: equal numbers from ranges of cost of equal width, the smallest and the largest among them.
+
+    Architectures are drawn uniformly, and sorted into the ranges; those that uniform draws do not reach are filled by
+    draws that lean to small or to large values. What an empty range leaves over goes to the others. A larger panel
+    of the same seed holds the smaller one, as far as every range is full.
+
+    Args:
+        space: The space.
+        count: How many; the whole space where it holds fewer.
+        metric: Which cost.
+        bins: How many ranges.
+        seed: Of the draws.
+
+    Returns:
+        Distinct canonical genes in order of cost.
+
+    Raises:
+        UserError: `metric` is no cost of the space.
+    """
+    count = min(count, space.size)
+    ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
+    costs = space.cost(ends)
+    if metric not in costs:
+        raise UserError(f"rank.strata: {metric!r} is no cost.{did_you_mean(metric, costs)}")
+    edges = np.linspace(costs[metric][0], costs[metric][1], bins + 1)
+    room = np.diff(np.round(np.linspace(0, count, bins + 1))).astype(int)
+    rng = np.random.default_rng([seed, _PANEL])
+    chosen: dict[tuple[int, ...], None] = {}
+    spare: dict[tuple[int, ...], None] = {}
+    for number in range(_ROUNDS):
+        rows = ends if number == 0 else _draw(space, rng, leaning=number > _UNIFORM)
+        strata = np.clip(np.searchsorted(edges, space.cost(rows)[metric], side="right") - 1, 0, bins - 1)
+        for row, stratum in zip(map(tuple, rows.tolist()), strata, strict=True):
+            if row in chosen:
+                continue
+            if number == 0 or room[stratum] > 0:
+                chosen[row] = None
+                room[stratum] -= 1
+            elif len(spare) < count:
+                spare[row] = None
+        if room.max() <= 0:
+            break
+    for row in spare:
+        if len(chosen) >= count:
+            break
+        chosen[row] = None
+    genes = np.array(list(chosen)[:count], np.int32)
+    return genes[np.lexsort((*genes.T[::-1], space.cost(genes)[metric]))]
+
+
+def _draw(space: SearchSpace, rng: np.random.Generator, leaning: bool) -> Genes:
+    if not leaning:
+        return space.sample(rng, _DRAWS)
+    # One lean a network: at 0 every gene has its first value, at 1 its last, so all costs between are reached.
+    return space.canonical(rng.binomial(space.cardinalities - 1, rng.random((_DRAWS, 1))).astype(np.int32))

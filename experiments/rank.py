@@ -1,0 +1,62 @@
+"""The rank stage: whether the supernet's ranking of subnets can be trusted, by a panel that is trained on its own."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.experiment import Experiment
+from experiments.fidelity import Estimate, fidelity
+from experiments.interrupt import StopRequest
+from experiments.panel import choose
+from experiments.panel_training import Truth, panel_directory, train_panel
+from experiments.rank_report import write_report
+from experiments.run_directory import RunDirectory
+from search_spaces import Genes
+from supernet.evaluation import Scores
+from supernet.supernet import Params
+
+_RESAMPLING = 6
+_WORST = -1e300
+
+
+def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+    """Compares the order of a panel with inherited weights with the order of the same networks trained on their own.
+
+    Args:
+        experiment: The experiment.
+        params: Weights of its trained supernet.
+        run: Its run directory; figures, plot and panel go to `rank/`.
+        stop: Read between training steps.
+        quiet: No progress bar.
+
+    Returns:
+        Figures for the summary.
+
+    Raises:
+        UserError: The cost metric is not known, or a network of the panel diverged.
+        Interrupted: `stop` was requested; what is trained is kept.
+    """
+    genes = panel_of(experiment)
+    inherited = experiment.evaluator(params, genes)
+    cache = experiment.config.rank.cache
+    truth = train_panel(experiment, genes, panel_directory(cache, run.rank), stop, quiet)
+    estimates = compare(experiment, inherited, truth)
+    return write_report(experiment, genes, inherited, truth, estimates, run)
+
+
+def panel_of(experiment: Experiment) -> Genes:
+    """The panel that the configuration asks for."""
+    settings = experiment.config.rank
+    return choose(experiment.space, settings.panel, settings.strata, settings.bins, experiment.config.seed)
+
+
+def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
+    """The figures of a ranking: by accuracy or by loss, as the configuration says; regret is always of accuracy."""
+    settings = experiment.config.rank
+    if settings.objective == "accuracy":
+        of_truth, score = truth.accuracy, inherited.accuracy
+    else:
+        # A loss that is not finite ranks last.
+        of_truth, score = -truth.loss, np.nan_to_num(-inherited.loss, nan=_WORST, neginf=_WORST)
+    seed = np.random.default_rng([experiment.config.seed, _RESAMPLING]).integers(2**31)
+    return fidelity(of_truth, score, truth.accuracy, settings.bootstrap, int(seed))
