@@ -5,6 +5,7 @@ from samplers.complexity_aware import ComplexityAwareSampler
 from samplers.fair import FairSampler
 from samplers.pada import PADASampler
 from samplers.performance_aware import PerformanceAwareSampler
+from samplers.progressive import ProgressiveSampler
 from samplers.sampler import ROLES, SAMPLERS, Examples, Paths, Plan, Sampler, SamplerState, Score, StepFeedback
 from samplers.sandwich import SandwichSampler
 from samplers.uniform import UniformSampler
@@ -20,6 +21,7 @@ __all__ = [
     "Paths",
     "PerformanceAwareSampler",
     "Plan",
+    "ProgressiveSampler",
     "Sampler",
     "SamplerState",
     "SandwichSampler",

@@ -128,7 +128,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def paths_per_step(self) -> int:
-        """Number of paths that `sample` returns."""
+        """The most paths that `sample` returns; a sampler with stages may return fewer in some."""
 
     @abstractmethod
     def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:

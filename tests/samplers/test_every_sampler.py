@@ -75,7 +75,8 @@ def assert_same(first: list[Paths], second: list[Paths]) -> None:
 def test_paths_are_canonical_members_with_roles_and_finite_weights(make, space):
     sampler = make()
     for paths in run(sampler, sampler.init(), 0, STEPS)[0]:
-        k = sampler.paths_per_step
+        k = len(paths.genes)
+        assert 1 <= k <= sampler.paths_per_step  # fewer in the first stages of `progressive`
         assert paths.genes.shape == (k, space.num_genes)
         assert paths.genes.dtype == np.int32
         assert space.contains(paths.genes).all()
@@ -102,14 +103,14 @@ def test_the_same_seed_repeats_the_draws_whatever_the_global_generator_does(make
 
 
 def test_seeds_steps_and_workers_draw_differently(make):
-    def genes(seed: int, worker: int) -> np.ndarray:
+    def genes(seed: int, worker: int) -> list[np.ndarray]:
         sampler = make(seed)
-        return np.stack([paths.genes for paths in run(sampler, sampler.init(), 0, STEPS, worker)[0]])
+        return [paths.genes for paths in run(sampler, sampler.init(), 0, STEPS, worker)[0]]
 
     reference = genes(0, 0)
     assert len({step.tobytes() for step in reference}) > STEPS // 2
-    assert not np.array_equal(reference, genes(1, 0))
-    assert not np.array_equal(reference, genes(0, 1))
+    for other in (genes(1, 0), genes(0, 1)):
+        assert not all(np.array_equal(a, b) for a, b in zip(reference, other, strict=True))
 
 
 def test_sampling_leaves_the_state_alone(make):
