@@ -33,6 +33,9 @@ def search(
     def evaluate(genes: Genes) -> np.ndarray:
         return 1 - experiment.evaluator(params, genes).accuracy
 
+    def evaluate_part(genes: Genes, fraction: float) -> np.ndarray:
+        return 1 - experiment.evaluator(params, genes, fraction).accuracy
+
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
 
@@ -45,12 +48,13 @@ def search(
             if stop and progress.evaluated < wanted:
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
 
-        run_search(experiment.searcher, evaluate, archive, wanted, on_batch, batch=experiment.config.search.batch)
+        batch = experiment.config.search.batch
+        run_search(experiment.searcher, evaluate, archive, wanted, on_batch, batch, evaluate_part)
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", "validation error"), rows)
     write_pareto(run.pareto, archive, experiment.budgets)
-    return archive, {"evaluated": len(archive), "failed": int(np.isnan(archive.errors).sum())}
+    return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
 
 
 def weights_fingerprint(params: Params) -> str:

@@ -21,7 +21,9 @@ class Unseen:
     """
 
     def __init__(self, space: SearchSpace, seen: Genes) -> None:
-        self._seen = {row.tobytes() for row in seen}
+        # All rows at once: the inner search of LINAS has tens of thousands.
+        whole_rows = np.ascontiguousarray(seen).view(f"V{seen.itemsize * space.num_genes}")
+        self._seen: set[bytes] = set(whole_rows.reshape(-1).tolist())
         self._rows: list[np.ndarray] = []
         self._num_genes = space.num_genes
 

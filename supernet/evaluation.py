@@ -1,5 +1,6 @@
-"""Evaluation of many candidates: one dispatch for a whole split, batched by compiled program."""
+"""Evaluation of many candidates: one dispatch for a whole split or a part of it, batched by compiled program."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -27,6 +28,8 @@ class Evaluator:
     variances of `calibration` batches (as in Yu, Huang 2019, arXiv:1903.05134), so no subnet is ever judged by
     statistics of another.
 
+    The examples are shuffled once, so that the first batches are a fair part of a split that is sorted by class.
+
     Args:
         net: The supernet.
         x: Normalised images, float32[n, h, w, c].
@@ -48,14 +51,24 @@ class Evaluator:
         batch_size = min(batch_size, len(x))
         batches = -(-len(x) // batch_size)
         rows = np.arange(batches * batch_size)
-        self._x = jnp.asarray(x[rows % len(x)].reshape(batches, batch_size, *x.shape[1:]))
-        kept = np.where(rows < len(x), labels[rows % len(x)], -1).reshape(batches, batch_size)
+        shuffled = np.random.default_rng(0).permutation(len(x))[rows % len(x)]
+        self._x = jnp.asarray(x[shuffled].reshape(batches, batch_size, *x.shape[1:]))
+        kept = np.where(rows < len(x), labels[shuffled], -1).reshape(batches, batch_size)
         self._labels = jnp.asarray(kept, jnp.int32)
         self._calibration = jnp.asarray(calibration)
         self.program = jax.jit(self._scores, static_argnames="program")
 
-    def __call__(self, params: Params, genes: Int[np.ndarray, "p g"]) -> Scores:
-        """Scores of `genes`, in their order."""
+    def __call__(self, params: Params, genes: Int[np.ndarray, "p g"], fraction: float = 1.0) -> Scores:
+        """Scores of `genes`, in their order.
+
+        Args:
+            params: The supernet's.
+            genes: The subnets.
+            fraction: Share of the split, above 0, rounded up to whole batches; a larger part holds the smaller ones.
+        """
+        # Rounding errors of a share such as 3 * 0.1 must not add a batch.
+        batches = max(1, math.ceil(fraction * len(self._x) - 1e-9))
+        examples = min(batches * self._x.shape[1], self.examples)
         correct, loss = np.zeros(len(genes), np.int64), np.zeros(len(genes), np.float64)
         groups: dict[Program, list[int]] = {}
         for i, row in enumerate(genes):
@@ -66,16 +79,17 @@ class Evaluator:
                 padded = np.zeros((_CAPACITY, genes.shape[1]), np.int32)
                 padded[: len(part)] = genes[part]
                 right, total = self.program(
-                    params, padded, len(part), self._x, self._labels, self._calibration, program=program
+                    params, padded, len(part), batches, self._x, self._labels, self._calibration, program=program
                 )
                 correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
-        return Scores(correct / self.examples, loss / self.examples)
+        return Scores(correct / examples, loss / examples)
 
     def _scores(
         self,
         params: Params,
         genes: jax.Array,
         count: jax.Array,
+        batches: jax.Array,
         x: jax.Array,
         labels: jax.Array,
         calibration: jax.Array,
@@ -84,15 +98,16 @@ class Evaluator:
         def candidate(i: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             statistics = calibrate(self.net, params, genes[i], calibration, program)
 
-            def batch(sums: tuple, inputs: tuple) -> tuple[tuple, None]:
-                images, expected = inputs
+            def batch(j: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+                images, expected = x[j], labels[j]
                 logits, _ = self.net.apply(params, genes[i], images, program=program, statistics=statistics)
                 there = expected >= 0
                 picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(expected, 0)[:, None], axis=1)
                 right = jnp.sum((jnp.argmax(logits, -1) == expected) & there)
-                return (sums[0] + right, sums[1] - jnp.sum(picked[:, 0] * there)), None
+                return sums[0] + right, sums[1] - jnp.sum(picked[:, 0] * there)
 
-            (right, loss), _ = jax.lax.scan(batch, (jnp.zeros((), jnp.int32), jnp.zeros(())), (x, labels))
+            # How many batches is data, so that a part of the split needs no program of its own.
+            right, loss = jax.lax.fori_loop(0, batches, batch, (jnp.zeros((), jnp.int32), jnp.zeros(())))
             return totals[0].at[i].set(right), totals[1].at[i].set(loss)
 
         return jax.lax.fori_loop(0, count, candidate, (jnp.zeros(len(genes), jnp.int32), jnp.zeros(len(genes))))

@@ -163,3 +163,25 @@ def test_evaluator_scores_a_whole_split_in_the_order_asked():
         np.testing.assert_allclose(scores.loss[i], expected, rtol=1e-5)
     np.testing.assert_array_equal(scores.accuracy[::-1], evaluator(params, genes[::-1]).accuracy)
     assert evaluator.program._cache_size() == SPACE.programs  # type: ignore[attr-defined]
+
+
+def test_evaluator_scores_nested_parts_of_a_split_with_the_same_programs():
+    """Of 12 examples in batches of 5: one batch, two, all three; each example counts once, whichever part it is in."""
+    params = NET.init(jax.random.key(0))
+    x, labels = np.asarray(X), np.arange(12, dtype=np.int32) % 10
+    evaluator = Evaluator(NET, x, labels, batch_size=5, calibration=x[None, :4])
+    genes = SPACE.sample(np.random.default_rng(5), 3)
+    whole = evaluator(params, genes)
+    parts = [evaluator(params, genes, share) for share in (0.01, 1 / 3, 0.34, 2 / 3, 0.7, 1.0)]
+    for part, like in ((1, 0), (3, 2), (5, 4)):
+        np.testing.assert_array_equal(parts[part].loss, parts[like].loss)
+    np.testing.assert_array_equal(parts[5].loss, whole.loss)
+    order = np.random.default_rng(0).permutation(12)
+    for part, count in ((parts[0], 5), (parts[2], 10), (whole, 12)):
+        rows = order[:count]
+        for i in range(3):
+            logits = NET.apply_masked(params, jnp.asarray(genes[i]), X[rows], program=())
+            assert part.accuracy[i] == np.mean(np.argmax(logits, -1) == labels[rows])
+            expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(count), labels[rows]])
+            np.testing.assert_allclose(part.loss[i], expected, rtol=1e-5)
+    assert evaluator.program._cache_size() == SPACE.programs  # type: ignore[attr-defined]
