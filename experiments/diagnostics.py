@@ -1,7 +1,5 @@
 """Diagnostics of path sampling, in TensorBoard: what is drawn, what it costs the gradients, and what goes wrong."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
@@ -50,7 +48,7 @@ class Diagnostics:
         products = np.asarray(result.products, np.float64)
         cosines = cosines_of(products[:-1, :-1])
         if self._every is not None and (step + 1) % self._every == 0:
-            self._log.scalars(step + 1, gradient_scalars(products, [p.loss for p in result.paths]))
+            self._log.scalars(step + 1, gradient_scalars(products, len(result.paths)))
         return cosines
 
     def add(self, done: int, paths: Paths, losses: np.ndarray, state: SamplerState) -> None:
@@ -133,14 +131,13 @@ def cosines_of(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
     return products / np.maximum(np.outer(lengths, lengths), np.finfo(np.float64).tiny)
 
 
-def gradient_scalars(products: Float[np.ndarray, "k+1 k+1"], losses: Sequence[object]) -> dict[str, float]:
+def gradient_scalars(products: Float[np.ndarray, "k+1 k+1"], k: int) -> dict[str, float]:
     """What to log of a measured step.
 
     Args:
         products: `StepResult.products`.
-        losses: Of the paths; their number.
+        k: Number of paths.
     """
-    k = len(losses)
     inner, values = products[:k, :k], {}
     if k > 1:
         between = cosines_of(inner)[~np.eye(k, dtype=bool)]

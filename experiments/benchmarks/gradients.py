@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
+from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.gradient_statistics import gradient_statistics
@@ -31,6 +32,7 @@ from experiments.interrupt import StopRequest
 from experiments.tensorboard import EventLog
 from experiments.train import Progress, initial, train, train_step
 from samplers import SAMPLERS, SamplerState
+from supernet.training import TrainStep
 
 _ONE_PATH: Mapping[str, tuple[str, dict[str, Any]]] = {
     "uniform": ("uniform", {}),
@@ -53,18 +55,12 @@ _ONE_PATH: Mapping[str, tuple[str, dict[str, Any]]] = {
 def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_json: bool) -> None:
     """Compares samplers at the weights of the same trained supernets."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in _ONE_PATH}
-    for seed in tqdm(range(seeds), desc="seeds"):
-        settings = load_config(config, [*overrides, f"seed={seed}", 'sampler={"type": "pada"}'])
-        experiment = build_experiment(settings)
-        progress = _trained(experiment)
-        for name, (kind, own) in _ONE_PATH.items():
-            sampler = SAMPLERS[kind](experiment.space, seed, experiment.sampler.plan, **own)
-            state = _part(progress.sampler, sampler.init())
-            other = dataclasses.replace(experiment, sampler=sampler)
-            done = experiment.steps
-            rows[name].append(
-                gradient_statistics(other, train_step(other), progress.train.params, state, range(done - steps, done))
-            )
+    with tempfile.TemporaryDirectory() as cache:
+        use_compilation_cache(Path(cache))
+        for seed in tqdm(range(seeds), desc="seeds"):
+            settings = load_config(config, [*overrides, f"seed={seed}", 'sampler={"type": "pada"}'])
+            for name, found in _of_seed(build_experiment(settings), steps).items():
+                rows[name].append(found)
     figures: dict[str, Any] = {"config": str(config), "seeds": seeds, "steps": steps}
     for name, found in rows.items():
         for key in found[0]:
@@ -79,6 +75,18 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_js
                 figures[f"{name}/relative_variance"], figures["uniform/relative_variance"]
             )
     show(figures, as_json)
+
+
+def _of_seed(experiment: Experiment, steps: int) -> dict[str, dict[str, float]]:
+    progress, done = _trained(experiment), experiment.steps
+    step = TrainStep(experiment.net, experiment.config.train.optimizer.build(done))
+    found = {}
+    for name, (kind, own) in _ONE_PATH.items():
+        sampler = SAMPLERS[kind](experiment.space, experiment.config.seed, experiment.sampler.plan, **own)
+        state = _part(progress.sampler, sampler.init())
+        other = dataclasses.replace(experiment, sampler=sampler)
+        found[name] = gradient_statistics(other, step, progress.train.params, state, range(done - steps, done))
+    return found
 
 
 def _trained(experiment: Experiment) -> Progress:
