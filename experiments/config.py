@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError, model_validator
 
-from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show
+from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.sections import (
     DataSection,
     EvaluationSection,
     ExportSection,
+    GradientSection,
     RankSection,
     SamplerSection,
     SearchSection,
@@ -63,6 +64,7 @@ class ExperimentConfig(BaseModel):
         sampler: Which paths a step trains.
         train: How they are trained.
         search: Which subnets are tried.
+        gradient: How architecture and weights are trained together instead.
         evaluation: How they are evaluated.
         budgets: What the exported subnets may cost, one subnet each.
         export: What an exported subnet holds.
@@ -80,6 +82,7 @@ class ExperimentConfig(BaseModel):
     sampler: SamplerSection = SamplerSection()
     train: TrainSection
     search: SearchSection = SearchSection()
+    gradient: GradientSection = GradientSection()
     evaluation: EvaluationSection = EvaluationSection()
     budgets: Annotated[
         tuple[InstanceOf[Budget], ...],
@@ -95,6 +98,13 @@ class ExperimentConfig(BaseModel):
         if steps is not None and warmup >= steps:
             text = f"{steps} is not more than the {warmup} steps of train.optimizer.warmup_steps. Give more."
             raise ProblemsError([Problem(("rank", "steps"), text)])
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_knows_its_budget(self) -> "ExperimentConfig":
+        known, name = [budget.name for budget in self.budgets], self.gradient.budget
+        if name is not None and name not in known:
+            raise ProblemsError([Problem(("gradient", "budget"), unknown(name, known).text)])
         return self
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The sections of an experiment: data, space, supernet, sampler, training, search, evaluation, export, ranking."""
+"""The sections of an experiment: data, space, supernet, sampler, training, searches, evaluation, export, ranking."""
 
 import dataclasses
 import os
@@ -19,13 +19,14 @@ from pydantic import (
 
 from experiments.data import SOURCES, Dataset, Source, load
 from experiments.data.augment import Augmentation
-from experiments.problems import Problem, ProblemsError, unknown
+from experiments.problems import Problem, ProblemsError, refused, unknown
 from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
 from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
 from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
+from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
 
 Positive = Annotated[int, Field(ge=1)]
@@ -287,6 +288,61 @@ class SearchSection(PluginSection):
             UserError: The searcher refuses a setting.
         """
         return self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
+
+
+class GradientSection(PluginSection):
+    """How `supernest gradient` trains architecture and weights together, in the steps and batches of `train`.
+
+    Attributes:
+        type: A registered relaxation; its settings stand beside these.
+        budget: The budget that is steered to, by name; may be null where there is one only.
+        architecture_data: Share of the training split that the architecture learns from, the weights from the rest;
+            published codes take half.
+        learning_rate: Of the architecture's logits, by Adam; null for 6 over the steps, the way that the published
+            rate of 3e-4 goes in 20,000 steps.
+        every: Steps of the weights for one of the architecture.
+        warmup: Share of the steps that train weights alone at the beginning; published codes have none.
+        settle: Share of the steps that train the weights of the found architecture alone, in the end, on the whole
+            training split; published codes have none, and train what they found anew.
+        cost_weight: Weight of the squared excess over the budget.
+        multiplier_rate: What the weight of an excess grows by in a step, times the excess.
+        entropy: Weight of the mean entropy of the genes' distributions (in nats) at the end of the search.
+        entropy_from: Share of the steps before the architecture settles after which that weight begins to grow from 0.
+    """
+
+    selector: ClassVar[str] = "type"
+
+    type: str = "drnas"
+    budget: str | None = None
+    architecture_data: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    every: Positive = 1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    cost_weight: Annotated[float, Field(gt=0)] = 10.0
+    multiplier_rate: Annotated[float, Field(ge=0)] = 0.1
+    entropy: Annotated[float, Field(ge=0)] = 0.1
+    entropy_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return RELAXATIONS
+
+    @model_validator(mode="after")
+    def _works(self) -> "GradientSection":
+        try:
+            self.build()
+        except UserError as error:
+            raise ProblemsError([refused(error, self.settings)]) from None
+        return self
+
+    def build(self) -> Relaxation:
+        """The relaxation.
+
+        Raises:
+            UserError: It refuses a setting.
+        """
+        return self.plugin(**self.settings)
 
 
 class EvaluationSection(BaseModel):

@@ -1,0 +1,124 @@
+"""Superposition: one forward pass for a relaxed architecture, on shared weights times the mixed masks of all choices.
+
+A relaxed architecture has a weight for each value of each gene, a matrix [genes, values] whose rows sum to 1 over the
+values that the gene has; an architecture is the matrix of its one-hot rows. Each shared weight is multiplied by the
+mixture of the masks that the values put on it, so one pass at full size stands for all architectures, and with one-hot
+rows it computes what the statically sliced network computes.
+
+References:
+    Sukthanker, Krishnakumar, Safari, Hutter. Weight-Entanglement Meets Gradient-Based Neural Architecture Search.
+    AutoML-Conf 2024, arXiv:2312.10440.
+    Differs: normalisation over an elastic width takes its statistics over the mixture of widths, not over the full
+    padded width, so that one-hot rows are exact; attention is one pass over masked heads, not one a head count; what no
+    mask can express because it changes shapes (resolution) is a pass each, whose logits are mixed.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from search_spaces import SearchSpace, UserError
+from search_spaces.registry import Registry
+from supernet.normalisation import LAYER_NORM_EPSILON
+from supernet.sharing import SHARING
+from supernet.supernet import Params, Supernet
+
+Relaxed = Float[Array, "g v"]
+SUPERPOSED: Registry[Callable[..., "SuperposedSupernet"]] = Registry("superposed supernet", "supernet")
+
+
+class SuperposedSupernet(Supernet):
+    """A supernet that computes relaxed architectures too, from the same weights."""
+
+    @abstractmethod
+    def superpose(self, params: Params, relaxed: Relaxed) -> Params:
+        """Full-size effective weights: each shared weight times the mixed masks of its axes.
+
+        Where two genes size one axis, or one gene two axes of a weight, the masks of their joint values are mixed
+        (TangleNAS's combi-superposition), not the product of the axes' own mixtures.
+        """
+
+    @abstractmethod
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+        """Logits float32[b, c] of a relaxed architecture, by the batch's own statistics.
+
+        Args:
+            params: Tree of `init`.
+            relaxed: Weight of each value of each gene; differentiable.
+            x: float32[b, h, w, c].
+        """
+
+    def by_choice(self, relaxed: Relaxed) -> dict[str, jax.Array]:
+        """Choice name to weights in the shape of the choice, with a last axis of its values."""
+        return {
+            choice.name: relaxed[self.space.columns[choice.name]][..., : len(choice.values)]
+            for choice in self.space.choices
+        }
+
+
+def build_superposed(space: SearchSpace, sharing: str = "entangled") -> SuperposedSupernet:
+    """The superposed supernet of a space's family.
+
+    Raises:
+        UserError: The family has no superposed forward pass, or the sharing is not `entangled`.
+    """
+    if space.family not in SUPERPOSED:
+        raise UserError(
+            f"space.family: {space.family} has no superposed forward pass, which gradient search needs. "
+            f"Choose one of {', '.join(SUPERPOSED)}, or search with `supernest search`."
+        )
+    if sharing != "entangled":
+        raise UserError(f"supernet.sharing: {sharing} cannot be superposed. Set entangled for gradient search.")
+    return SUPERPOSED[space.family](space, SHARING[sharing])
+
+
+def values_of(space: SearchSpace) -> Bool[np.ndarray, "g v"]:
+    """Which entries of a relaxed architecture are values of their gene."""
+    return np.arange(space.cardinalities.max()) < space.cardinalities[:, None]
+
+
+def one_hot(space: SearchSpace, genes: Int[np.ndarray, " g"]) -> Float[np.ndarray, "g v"]:
+    """The relaxed form of an architecture."""
+    return (np.arange(space.cardinalities.max()) == np.asarray(genes)[:, None]).astype(np.float32)
+
+
+# ---------------------------------------------------------------- masks
+
+
+def prefixes(lengths: Sequence[int] | np.ndarray, size: int) -> Float[np.ndarray, "*n size"]:
+    """1 for the first `length` of `size` entries, 0 for the others; a row for each length."""
+    return (np.arange(size) < np.asarray(lengths)[..., None]).astype(np.float32)
+
+
+def stopping_points(weights: jax.Array, depths: Sequence[int]) -> jax.Array:
+    """Weight of stopping after each layer [l], from that of each depth [n]; l is the largest depth."""
+    return weights @ (np.arange(1, depths[-1] + 1) == np.asarray(depths)[:, None]).astype(np.float32)
+
+
+def masked(tree: Params, *masks: jax.Array) -> Params:
+    """Multiplies every leaf of a tree by masks, which broadcast against its last axes."""
+
+    def multiply(leaf: jax.Array) -> jax.Array:
+        for mask in masks:
+            leaf = leaf * mask
+        return leaf
+
+    return jax.tree.map(multiply, tree)
+
+
+def superposed_layer_norm(x: jax.Array, params: Params, on: jax.Array) -> jax.Array:
+    """LayerNorm over a mixture of widths: a channel counts as much as the weight of the widths that have it.
+
+    Args:
+        x: Stream [..., d].
+        params: Superposed scale and bias [d], 0 for channels that no width has.
+        on: Weight of the widths that have each channel [d].
+    """
+    share = on / jnp.sum(on)
+    centred = x - (x @ share)[..., None]
+    variance = (centred * centred) @ share
+    return centred * (jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)[..., None] * params["scale"]) + params["bias"]
