@@ -37,11 +37,12 @@ class Term:
 
     Attributes:
         columns: The genes it depends on.
-        table: Its cost for each combination of their values: int64[n_1, ..., n_k, 3], in the order of `Cost`.
+        table: Its cost for each combination of their values: int64[n_1, ..., n_k, 3], in the order of `Cost` (or of
+            the metrics of another model).
     """
 
     columns: tuple[int, ...]
-    table: Int[np.ndarray, "*n 3"]
+    table: Int[np.ndarray, "*n m"]
 
     @staticmethod
     def tabulate(columns: Iterable[SupportsInt], values: Sequence[Sequence], cost: Callable[..., Cost]) -> "Term":
@@ -52,14 +53,31 @@ class Term:
 
 
 class CostModel:
-    """The sum of terms, each read from its table: exact, and vectorised over architectures."""
+    """The sum of terms, each read from its table: exact, and vectorised over architectures.
 
-    metrics = Cost._fields
+    Args:
+        num_genes: Length of a gene vector.
+        terms: The pieces of the network.
+        metrics: What the last axis of the tables holds.
+        combine: `np.add`; or `np.maximum`, where the dearest term counts and not the sum.
 
-    def __init__(self, num_genes: int, terms: Sequence[Term]) -> None:
+    Attributes:
+        terms: As given.
+    """
+
+    metrics: tuple[str, ...] = Cost._fields
+
+    def __init__(
+        self,
+        num_genes: int,
+        terms: Sequence[Term],
+        metrics: tuple[str, ...] = Cost._fields,
+        combine: np.ufunc = np.add,
+    ) -> None:
+        self.terms, self.metrics, self._combine = tuple(terms), metrics, combine
         # One matrix product turns genes into the row that each term reads; products of small integers are exact in
         # float32 (tables have far fewer than 2**24 rows), and far faster than integer indexing arithmetic.
-        terms = _joined(terms)
+        terms = _joined(terms, combine)
         self._strides = np.zeros((num_genes, len(terms)), np.float32)
         self._offsets = np.zeros(len(terms), np.float32)
         start = 0
@@ -69,7 +87,7 @@ class CostModel:
                 self._strides[column, t] += np.prod(sizes[k + 1 :], dtype=np.int64)
             self._offsets[t] = start
             start += int(np.prod(sizes, dtype=np.int64))
-        self._rows = np.concatenate([term.table.reshape(-1, len(Cost._fields)) for term in terms])
+        self._rows = np.concatenate([term.table.reshape(-1, len(metrics)) for term in terms])
 
     def __call__(self, genes: Int[np.ndarray, "a g"]) -> dict[str, Int[np.ndarray, " a"]]:
         """Costs of architectures (canonical or not); metric name to one int64 an architecture."""
@@ -78,16 +96,16 @@ class CostModel:
         for start in range(0, len(genes), _CHUNK):
             part = slice(start, start + _CHUNK)
             rows = (genes[part].astype(np.float32) @ self._strides + self._offsets).astype(np.intp)
-            totals[part] = self._rows.take(rows, axis=0).sum(axis=1)
+            totals[part] = self._combine.reduce(self._rows.take(rows, axis=0), axis=1)
         return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}
 
 
-def _joined(terms: Sequence[Term]) -> list[Term]:
-    """The same sum in fewer terms: neighbours become one joint table for as long as it has at most `_ROWS` rows."""
+def _joined(terms: Sequence[Term], combine: np.ufunc) -> list[Term]:
+    """The same result in fewer terms: neighbours become one joint table for as long as it has at most `_ROWS` rows."""
     joined: list[Term] = []
     for term in terms:
         if joined:
-            both = _sum(joined[-1], term)
+            both = _combined(joined[-1], term, combine)
             if both is not None:
                 joined[-1] = both
                 continue
@@ -95,7 +113,7 @@ def _joined(terms: Sequence[Term]) -> list[Term]:
     return joined
 
 
-def _sum(a: Term, b: Term) -> Term | None:
+def _combined(a: Term, b: Term, combine: np.ufunc) -> Term | None:
     sizes = dict(zip((*a.columns, *b.columns), (*a.table.shape[:-1], *b.table.shape[:-1]), strict=True))
     columns = tuple(sorted(sizes))
     if np.prod([sizes[c] for c in columns], dtype=np.int64) > _ROWS:
@@ -106,4 +124,4 @@ def _sum(a: Term, b: Term) -> Term | None:
         table = term.table.transpose(*order, len(order))
         return table.reshape(*(sizes[c] if c in term.columns else 1 for c in columns), table.shape[-1])
 
-    return Term(columns, spread(a) + spread(b))
+    return Term(columns, combine(spread(a), spread(b)))

@@ -1,0 +1,187 @@
+"""Device files: what was measured of a device's latency and memory, read on any machine. NumPy only, no JAX."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from search_spaces import CostModel, Genes, SearchSpace, UserError
+from search_spaces.pieces import Pieces
+from supernet.manifest import disk_errors_for
+
+DEVICE_METRICS = ("latency_ms", "memory_bytes")
+"""What a device file adds to the costs of a space."""
+
+FORMAT, VERSION = "supernest device", 1
+TABLES = ("latency_ns", "fixed_bytes", "temporary_bytes")
+"""The tables of a batch size, as a device file names them."""
+
+_COMBINE: Mapping[str, np.ufunc] = {"sum": np.add, "peak": np.maximum}
+_REMEDY = "Measure the space of this experiment: supernest profile CONFIG --out FILE"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A cost as look-up: a constant, and for each piece of the space a whole number.
+
+    Attributes:
+        kind: `sum`: all pieces of a network count; `peak`: the dearest one does.
+        constant: What is added for every network.
+        pieces: In the order of the device file's pieces.
+    """
+
+    kind: str
+    constant: int
+    pieces: tuple[int, ...]
+
+    @staticmethod
+    def of(spec: Mapping[str, Any]) -> "Table":
+        """Reads a table of a device file."""
+        if spec["kind"] not in _COMBINE:
+            raise ValueError(spec["kind"])
+        return Table(spec["kind"], int(spec["constant"]), tuple(int(value) for value in spec["pieces"]))
+
+    def model(self, pieces: Pieces, known: Int[np.ndarray, "q 3"]) -> CostModel:
+        """The table over genes; `known` says which pieces its numbers are of."""
+        row = {tuple(piece): index for index, piece in enumerate(known.tolist())}
+        values = [[self.pieces[row[tuple(piece)]]] for piece in pieces.costs.tolist()]
+        return pieces.model(np.array(values, np.int64).reshape(-1, 1), ("value",), _COMBINE[self.kind])
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What one batch size costs.
+
+    Attributes:
+        latency: Nanoseconds a batch.
+        fixed: Bytes of weights, input and output.
+        temporary: Bytes in between.
+    """
+
+    latency: Table
+    fixed: Table
+    temporary: Table
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device file.
+
+    Attributes:
+        path: Where it was read.
+        sha256: Of its bytes.
+        space: Fingerprint of the space whose networks were measured.
+        device: Platform, model and cores.
+        software: Versions that it was measured with.
+        pieces: Params, MACs and activation bytes of each piece.
+        tables: Batch size to its tables, in the order in which they were wanted.
+        accuracy: Batch size to how well held-out networks are predicted.
+    """
+
+    path: Path
+    sha256: str
+    space: str
+    device: Mapping[str, Any]
+    software: Mapping[str, str]
+    pieces: Int[np.ndarray, "q 3"]
+    tables: Mapping[int, Tables]
+    accuracy: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """The device in a few words."""
+        return device_name(self.device)
+
+    def cost(self, space: SearchSpace, batch_size: int | None = None) -> "DeviceCost":
+        """Costs of a space's architectures on this device.
+
+        Args:
+            space: The space that was measured.
+            batch_size: One of those measured; the first when None.
+
+        Raises:
+            UserError: The file is of another space, or has no such batch size.
+        """
+        if space.fingerprint != self.space:
+            raise UserError(f"{self.path}: measured for another search space ({self.space[:12]}). {_REMEDY}")
+        sizes = list(self.tables)
+        if batch_size is not None and batch_size not in self.tables:
+            nearest = min(sizes, key=lambda size: abs(size - batch_size))
+            raise UserError(
+                f"device.batch_size: {batch_size} was not measured in {self.path}, which has {sizes}. Set {nearest}."
+            )
+        return DeviceCost(space, self, sizes[0] if batch_size is None else batch_size)
+
+
+@dataclass(frozen=True)
+class DeviceCost:
+    """Costs of architectures: those of the space, `latency_ms` of a batch, and `memory_bytes`.
+
+    Args:
+        space: The space.
+        device: A device file of this space.
+        batch_size: One of its batch sizes.
+    """
+
+    space: SearchSpace
+    device: Device
+    batch_size: int
+
+    def __call__(self, genes: Genes) -> dict[str, np.ndarray]:
+        """Metric name to one number an architecture."""
+        tables = self.device.tables[self.batch_size]
+        found = [
+            table.constant + model(genes)["value"]
+            for table, model in zip((tables.latency, tables.fixed, tables.temporary), self._models, strict=True)
+        ]
+        return {**self.space.cost(genes), "latency_ms": found[0] / 1e6, "memory_bytes": found[1] + found[2]}
+
+    @cached_property
+    def _models(self) -> list[CostModel]:
+        pieces, tables = Pieces(self.space), self.device.tables[self.batch_size]
+        return [table.model(pieces, self.device.pieces) for table in (tables.latency, tables.fixed, tables.temporary)]
+
+
+def device_name(device: Mapping[str, Any]) -> str:
+    """A device in a few words: `cpu Intel(R) Xeon(R), 2 cores`."""
+    cores = device.get("cores")
+    return f"{device['platform']} {device['model']}" + (f", {cores} cores" if cores else "")
+
+
+def read_device(path: Path | str) -> Device:
+    """Reads a device file.
+
+    Raises:
+        UserError: It is missing, or is no whole device file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such device file. Measure one: supernest profile CONFIG --out {path}")
+    with disk_errors_for(path):
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+        if (found["format"], found["version"]) != (FORMAT, VERSION):
+            raise ValueError
+        pieces = np.array(found["pieces"], np.int64).reshape(-1, 3)
+        tables = {
+            int(entry["batch_size"]): Tables(*(Table.of(entry[name]) for name in TABLES)) for entry in found["tables"]
+        }
+        sizes = {len(table.pieces) for of in tables.values() for table in (of.latency, of.fixed, of.temporary)}
+        if sizes != {len(pieces)}:
+            raise ValueError
+        device_name(found["device"])
+        accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
+        sha256 = hashlib.sha256(content).hexdigest()
+        return Device(path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: no device file of version {VERSION}, or damaged. Measure it again: supernest profile CONFIG "
+            f"--out {path}"
+        ) from None

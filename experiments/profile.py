@@ -1,0 +1,256 @@
+"""The command `profile`: measures standalone networks of a space on this device, and fits tables for all of them.
+
+Random networks are extracted, compiled and measured; what each piece costs (`search_spaces.pieces`) is fitted to the
+training ones. The held-out ones, which no fit has seen, say how well any network of the space is predicted.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.device import FORMAT, VERSION, device_name, read_device
+from experiments.interrupt import Interrupted, StopRequest
+from experiments.measure import build, median_seconds, this_device, this_software
+from experiments.measurements import Measurement, Measurements
+from search_spaces import Genes, UserError
+from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
+from search_spaces.pieces import Pieces
+from supernet.manifest import write_text_atomically
+from supernet.supernet import Supernet
+
+_GROUP = 10  # networks that are compiled together and measured in turn
+_DRAWS = 100
+_TRAINING, _HELD_OUT, _ORDER = range(3)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a device is measured.
+
+    Attributes:
+        batch_sizes: Examples a call; the first is what `latency_ms` means unless an experiment says otherwise.
+        networks: Networks that the tables are fitted to; the smallest and the largest are among them.
+        held_out: Networks that the predictions are compared with.
+        warmup: Calls before measuring.
+        repeats: Samples of each network, of which the median counts.
+        seed: Of the draws.
+
+    Raises:
+        UserError: A number that is too small.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 64)
+    networks: int = 100
+    held_out: int = 50
+    warmup: int = 3
+    repeats: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("networks", 10), ("held_out", 3), ("warmup", 1), ("repeats", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option}: {value} is less than {least}. Give {least} or more.")
+        if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
+            sizes = ",".join(str(size) for size in self.batch_sizes)
+            raise UserError(f"--batch-sizes: {sizes!r} are not different positive numbers. Give such as 1,64.")
+
+
+def profile(
+    net: Supernet, channels: int, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool
+) -> dict[str, Any]:
+    """Measures what is not measured yet, fits the tables, and writes the device file.
+
+    Args:
+        net: The supernet whose subnets are measured; its weights are not needed.
+        channels: Of the input.
+        out: The device file; measurements are kept beside it, so that a later call goes on.
+        protocol: How to measure.
+        stop: Read between groups of networks.
+        quiet: No progress bar.
+
+    Returns:
+        The content of the device file.
+
+    Raises:
+        UserError: The files are of another space or device, or the space has too few networks.
+        Interrupted: `stop` was requested; what was measured is kept.
+    """
+    space = net.space
+    training, held_out = draw(net, protocol)
+    identity = {
+        "space": space.fingerprint,
+        "device": this_device(),
+        "software": this_software(),
+        "protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats},
+    }
+    _refuse_other(out, identity)
+    with Measurements(measurements_path(out), identity) as measurements:
+        rows = [tuple(row) for row in np.concatenate([training, held_out]).tolist()]
+        wanted = [(row, size) for row in rows for size in protocol.batch_sizes]
+        _measure(net, channels, wanted, measurements, protocol, stop, quiet)
+        found = measurements.found
+    pieces = Pieces(space)
+    tables = []
+    for size in protocol.batch_sizes:
+        fit_to, compare = ([found[tuple(row), size] for row in of.tolist()] for of in (training, held_out))
+        tables.append({"batch_size": size, **_fitted(pieces, training, fit_to, held_out, compare)})
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "family": space.family,
+        **identity,
+        "protocol": dataclasses.asdict(protocol),
+        "pieces": pieces.costs.tolist(),
+        "tables": tables,
+    }
+    content = json.loads(json.dumps(content))
+    write_text_atomically(out, json.dumps(content, allow_nan=False) + "\n")
+    return content
+
+
+def draw(net: Supernet, protocol: Protocol) -> tuple[Genes, Genes]:
+    """Networks to fit to (the smallest and the largest first) and held-out ones, all different.
+
+    More of one kind extend the fewer of another call, so that their measurements still count.
+
+    Raises:
+        UserError: The space has not enough of them.
+    """
+    space = net.space
+    wanted = protocol.networks + protocol.held_out
+    if space.size < wanted:
+        raise UserError(
+            f"--networks: {protocol.networks} and {protocol.held_out} held out are more than the {space.size} networks "
+            f"of the space. Give {max(space.size - protocol.held_out, 0)} or fewer networks, or hold out fewer."
+        )
+    ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
+    taken = {row.tobytes() for row in ends}
+    held_out = _distinct(net, [protocol.seed, _HELD_OUT], protocol.held_out, taken)
+    more = _distinct(net, [protocol.seed, _TRAINING], protocol.networks - len(ends), taken)
+    return np.concatenate([ends, more]), held_out
+
+
+def _distinct(net: Supernet, seed: Sequence[int], count: int, taken: set[bytes]) -> Genes:
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(_DRAWS * count):
+        row = net.space.sample(rng, 1)[0]
+        if row.tobytes() not in taken:
+            taken.add(row.tobytes())
+            rows.append(row)
+        if len(rows) == count:
+            break
+    else:
+        raise UserError(f"--networks: only {len(rows)} of {count} different networks were found. Give fewer.")
+    return np.stack(rows)
+
+
+def _measure(
+    net: Supernet,
+    channels: int,
+    wanted: Sequence[tuple[tuple[int, ...], int]],
+    measurements: Measurements,
+    protocol: Protocol,
+    stop: StopRequest,
+    quiet: bool,
+) -> None:
+    missing = [key for key in wanted if key not in measurements.found]
+    # In random order, so that a drift of the machine does not tell training and held-out networks apart.
+    order = np.random.default_rng([protocol.seed, _ORDER]).permutation(len(missing))
+    bar = tqdm(
+        total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", disable=quiet or None,
+        dynamic_ncols=True,
+    )  # fmt: skip
+    space = net.space
+    with bar:
+        sizes = sorted({size for _, size in missing})
+        references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes], channels), strict=True))
+        for start in range(0, len(missing), _GROUP):
+            if stop:
+                raise Interrupted(
+                    f"stopped after measuring {bar.n} of {len(wanted)} networks. The same command resumes it."
+                )
+            group = [missing[index] for index in order[start : start + _GROUP]]
+            programs = build(net, [(space.architecture(genes), size) for genes, size in group], channels)
+            used = sorted({size for _, size in group})
+            seconds = median_seconds(
+                [*programs, *(references[size] for size in used)], protocol.warmup, protocol.repeats, start
+            )
+            reference = dict(zip(used, seconds[len(programs) :], strict=True))
+            measurements.append(
+                Measurement(genes, size, taken, reference[size], program.memory.fixed, program.memory.temporary)
+                for (genes, size), program, taken in zip(group, programs, seconds, strict=False)
+            )
+            bar.update(len(group))
+
+
+def _fitted(
+    pieces: Pieces, training: Genes, fit_to: Sequence[Measurement], held_out: Genes, compare: Sequence[Measurement]
+) -> dict[str, Any]:
+    """The tables of one batch size, and how well they predict the held-out networks."""
+    counts, held_counts = pieces.counts(training), pieces.counts(held_out)
+    typical = float(np.median([one.reference_seconds for one in [*fit_to, *compare]]))
+
+    def nanoseconds(measured: Sequence[Measurement]) -> np.ndarray:
+        # A machine that was slower during one group was slower for the reference, too.
+        return np.array([1e9 * one.seconds / one.reference_seconds * typical for one in measured])
+
+    found: dict[str, Any] = {}
+    latency = fit_sum(counts, pieces.costs, nanoseconds(fit_to))
+    found["latency_ns"] = latency.as_dict()
+    fixed = fit_sum(counts, pieces.costs, np.array([float(one.fixed_bytes) for one in fit_to]))
+    found["fixed_bytes"] = fixed.as_dict()
+    lying_between = np.array([float(max(one.temporary_bytes, 1)) for one in fit_to])
+    fit = min(
+        (lambda c, m, of=of: of(c, pieces.costs, m) for of in (fit_peak, fit_sum)),
+        key=lambda fit: left_out_error(fit, counts, lying_between),
+    )
+    temporary = fit(counts, lying_between)
+    found["temporary_bytes"] = temporary.as_dict()
+    truth = nanoseconds(compare)
+    memory = np.array([float(one.fixed_bytes + one.temporary_bytes) for one in compare])
+    found["held_out"] = {
+        "networks": len(compare),
+        "latency": _accuracy(latency(held_counts), truth),
+        "memory": _accuracy(fixed(held_counts) + temporary(held_counts), memory),
+    }
+    return found
+
+
+def _accuracy(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float | None]:
+    from scipy.stats import kendalltau
+
+    errors = np.abs(predicted / measured - 1)
+    tau = float(kendalltau(predicted, measured)[0])  # type: ignore[arg-type]
+    return {
+        "median_error": float(np.median(errors)),
+        "p90_error": float(np.quantile(errors, 0.9)),
+        "kendall_tau": tau if np.isfinite(tau) else None,
+    }
+
+
+def _refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
+    if not out.exists():
+        return
+    there = read_device(out)
+    if there.space != identity["space"]:
+        raise UserError(
+            f"{out}: measured for another search space ({there.space[:12]}). Choose another file with --out."
+        )
+    if there.device != identity["device"]:
+        raise UserError(
+            f"{out}: measured on {there.name}, and this is {device_name(identity['device'])}; measurements of two "
+            "devices are never mixed. Choose another file with --out."
+        )
+
+
+def measurements_path(out: Path) -> Path:
+    """Where the measurements behind a device file are."""
+    return out.with_name(f"{out.stem}.measurements.jsonl")
