@@ -14,10 +14,10 @@ import click
 if TYPE_CHECKING:
     from experiments.config import ExperimentConfig
 
-KINDS = ("families", "presets", "samplers", "searchers", "sources", "sharing")
+KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing")
 
 _USAGE, _INTERRUPTED = 2, 130
-_SECTION = re.compile(r"(?:search\.(?=budgets\b))?(?=(?:data|space|sampler|train|search|budgets|rank)[.:])")
+_SECTION = re.compile(r"(?:search\.(?=budgets\b))?(?=(?:data|space|sampler|train|search|gradient|budgets|rank)[.:])")
 
 
 class _Commands(click.Group):
@@ -117,6 +117,17 @@ def train(config: Path, **options: Any) -> None:
 
 @supernest.command()
 @_stage_options
+def gradient(config: Path, **options: Any) -> None:
+    """Train weights and architecture together for one budget, by gradients, instead of a supernet for all.
+
+    The result is the first candidate of the run's search: export it, or search on from it. Settings are in the section
+    gradient.
+    """
+    _stages(config, ("gradient",), **options)
+
+
+@supernest.command()
+@_stage_options
 def search(config: Path, **options: Any) -> None:
     """Search a trained supernet only."""
     _stages(config, ("search",), **options)
@@ -207,7 +218,7 @@ def _stages(
     config = _load(path, overrides)
     out = out or Path("runs") / config.name
     if not check_run_directory(out, config):
-        if "train" not in stages:
+        if not {"train", "gradient"} & set(stages):
             raise UserError(f"{out}: holds no run. Train first: supernest train {path} --out {out}")
         from experiments.check import validate
 

@@ -9,6 +9,7 @@ from experiments.data import SOURCES
 from samplers import SAMPLERS
 from search import SEARCHERS
 from search_spaces import FAMILIES, UserError, build_space
+from supernet.relaxation import RELAXATIONS
 from supernet.sharing import SHARING
 
 
@@ -16,7 +17,7 @@ def listing(kind: str) -> dict[str, str]:
     """Returns names of a kind, and the first line of what is said about each.
 
     Args:
-        kind: families, presets, samplers, searchers, sources or sharing.
+        kind: families, presets, samplers, searchers, relaxations, sources or sharing.
     """
     if kind == "presets":
         pairs = [(family, preset) for family in FAMILIES for preset in FAMILIES[family].presets]
@@ -25,6 +26,7 @@ def listing(kind: str) -> dict[str, str]:
         "families": FAMILIES,
         "samplers": SAMPLERS,
         "searchers": SEARCHERS,
+        "relaxations": RELAXATIONS,
         "sources": SOURCES,
         "sharing": SHARING,
     }

@@ -10,6 +10,7 @@ from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig
 from experiments.experiment import build_experiment
 from experiments.export import accuracy, export
+from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
 from experiments.rank import rank
 from experiments.run_directory import RunDirectory
@@ -29,7 +30,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     Args:
         config: The experiment.
         directory: Its run directory, locked by the caller.
-        stages: Which of `STAGES`, in this order, and `rank`.
+        stages: Which of `STAGES`, in this order, `rank`, and `gradient` (in place of `train`).
         quiet: No progress bars.
 
     Returns:
@@ -54,6 +55,9 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                     experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop, quiet
                 )
                 summary["train"] = {**summary.get("train", {}), **figures}
+                _write_summary(directory.summary, summary)
+            if "gradient" in stages:
+                summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
             if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)

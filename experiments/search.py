@@ -1,6 +1,8 @@
 """The search stage: candidates scored with inherited weights, recorded in the archive, for all budgets at once."""
 
 import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,15 +13,31 @@ from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
-from search import Archive, Progress, pareto_front, run_search, write_pareto
-from search_spaces import Genes
+from search import Archive, Progress, Searcher, pareto_front, run_search, write_pareto
+from search.seeded import Seeded
+from search_spaces import Genes, UserError
 from supernet.supernet import Params
 
 
 def search(
-    experiment: Experiment, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool
+    experiment: Experiment,
+    params: Params,
+    run: RunDirectory,
+    stop: StopRequest,
+    quiet: bool,
+    evaluations: int | None = None,
 ) -> tuple[Archive, dict[str, Any]]:
     """Evaluates candidates up to the configured number; continues an archive that is there.
+
+    What a gradient search has found in this run is the first candidate.
+
+    Args:
+        experiment: The experiment.
+        params: Weights of its supernet.
+        run: Its run directory.
+        stop: Read between batches.
+        quiet: No progress bar.
+        evaluations: How many candidates; the configured number when None.
 
     Returns:
         The archive, and figures for the summary.
@@ -27,8 +45,9 @@ def search(
     Raises:
         Interrupted: `stop` was requested; all evaluated candidates are in the archive.
     """
-    wanted = experiment.config.search.evaluations
-    archive = Archive.open(run.archive, experiment.searcher, run=weights_fingerprint(params))
+    wanted = evaluations or experiment.config.search.evaluations
+    searcher = _started(experiment.searcher, started_from(run))
+    archive = Archive.open(run.archive, searcher, run=weights_fingerprint(params))
 
     def evaluate(genes: Genes) -> np.ndarray:
         return 1 - experiment.evaluator(params, genes).accuracy
@@ -49,12 +68,28 @@ def search(
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
 
         batch = experiment.config.search.batch
-        run_search(experiment.searcher, evaluate, archive, wanted, on_batch, batch, evaluate_part)
+        run_search(searcher, evaluate, archive, wanted, on_batch, batch, evaluate_part)
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", "validation error"), rows)
     write_pareto(run.pareto, archive, experiment.budgets)
     return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
+
+
+def started_from(run: RunDirectory) -> Path:
+    """Where a gradient search leaves the architecture that a search begins with."""
+    return run.path / "gradient" / "architecture.json"
+
+
+def _started(searcher: Searcher, path: Path) -> Searcher:
+    if not path.exists():
+        return searcher
+    try:
+        genes = json.loads(path.read_text(encoding="utf-8"))["genes"]
+        first = (searcher.space.architecture(genes).genes,)
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: is damaged. Run `supernest gradient` again; what is trained is kept.") from None
+    return Seeded.of(searcher, first)
 
 
 def weights_fingerprint(params: Params) -> str:
