@@ -8,7 +8,6 @@ from experiments.config import ExperimentConfig
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
 from experiments.teachers import load_teachers
-from search_spaces import SearchSpace
 
 
 def validate(config: ExperimentConfig) -> Experiment:
@@ -41,13 +40,14 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "image_shape": list(data.image_shape),
             "classes": data.classes,
         },
+        "device": _device(config),
         "space": {
             "family": space.family,
             "subnets": space.size,
             "genes": space.num_genes,
             "programs": space.programs,
-            "smallest": _cost(space, space.smallest.genes),
-            "largest": _cost(space, space.largest.genes),
+            "smallest": _cost(experiment, space.smallest.genes),
+            "largest": _cost(experiment, space.largest.genes),
         },
         "train": {"steps": experiment.steps, "paths_per_step": experiment.sampler.paths_per_step},
         "search": {"type": config.search.type, "evaluations": config.search.evaluations},
@@ -59,11 +59,12 @@ def lines(description: dict[str, Any]) -> list[str]:
     """Returns a description as lines to read."""
     data, space, train = description["data"], description["space"], description["train"]
     height, width, channels = data["image_shape"]
-    search = description["search"]
+    search, device = description["search"], description["device"]
     found = [
         f"name      {description['name']}",
         f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
         f"{data['test']:,} test images of {height}x{width}x{channels}, {data['classes']} classes",
+        *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
         f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
         f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
         *(f"{end:<10}{_costs(space[end])}" for end in ("smallest", "largest")),
@@ -75,12 +76,19 @@ def lines(description: dict[str, Any]) -> list[str]:
     return found
 
 
-def _cost(space: SearchSpace, genes: tuple[int, ...]) -> dict[str, int]:
-    return {metric: int(values[0]) for metric, values in space.cost(np.array([genes], np.int32)).items()}
+def _device(config: ExperimentConfig) -> dict[str, Any] | None:
+    if config.device is None:
+        return None
+    device = config.device.device
+    return {"name": device.name, "batch_size": config.device.batch_size or next(iter(device.tables))}
+
+
+def _cost(experiment: Experiment, genes: tuple[int, ...]) -> dict[str, int | float]:
+    return {metric: values[0].item() for metric, values in experiment.cost(np.array([genes], np.int32)).items()}
 
 
 def _costs(costs: dict[str, float]) -> str:
-    return ", ".join(f"{metric} {value:,.0f}" for metric, value in costs.items())
+    return ", ".join(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}" for metric, value in costs.items())
 
 
 def _readable(count: int) -> str:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing")
 
 _USAGE, _INTERRUPTED = 2, 130
-_SECTION = re.compile(r"(?:search\.(?=budgets\b))?(?=(?:data|space|sampler|train|search|gradient|budgets|rank)[.:])")
+_SECTION = re.compile(
+    r"(?:search\.(?=budgets\b))?(?=(?:data|device|space|sampler|train|search|gradient|budgets|rank)[.:])"
+)
 
 
 class _Commands(click.Group):
@@ -180,6 +182,40 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
     )
 
 
+@supernest.command()
+@_config
+@click.option("--out", type=click.Path(path_type=Path), default="device.json", show_default=True, help="Device file.")
+@click.option("--batch-sizes", default="1,64", show_default=True, help="Images a call; the first is what counts.")
+@click.option("--networks", default=100, show_default=True, help="Networks that the tables are fitted to.")
+@click.option("--held-out", default=50, show_default=True, help="Networks that predictions are compared with.")
+@click.option("--repeats", default=20, show_default=True, help="Samples of each network; the median counts.")
+@_set
+@_json
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def profile(
+    config: Path, out: Path, batch_sizes: str, overrides: Sequence[str], as_json: bool, quiet: bool, **numbers: int
+) -> None:
+    """Measure latency and memory of a space's subnets on this device; the same command resumes.
+
+    Standalone networks are compiled and measured. The result is a file that says what any subnet costs; name it in an
+    experiment, on any machine, with device: FILE.
+    """
+    from experiments import profile as profiling
+    from experiments.interrupt import stop_on_signals
+    from supernet.supernet import build_supernet
+
+    protocol = profiling.Protocol(batch_sizes=profiling.batch_sizes(batch_sizes), **numbers)
+    # The device and budgets on it may be what the file names before it is measured.
+    experiment = _load(config, overrides, without=("device", "budgets"))
+    with _about(config):
+        data = experiment.data.load(experiment.seed)
+        space = experiment.space.build(data.image_shape, data.classes)
+    net = build_supernet(space, experiment.supernet.sharing)
+    with stop_on_signals() as stop:
+        found = profiling.profile(net, data.image_shape[-1], out, protocol, stop, quiet or not sys.stderr.isatty())
+    click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))
+
+
 @supernest.command(name="list")
 @click.argument("kind", required=False, metavar=f"[{'|'.join(KINDS)}]")
 @_json
@@ -203,10 +239,10 @@ def list_(kind: str | None, as_json: bool) -> None:
             click.echo(f"{indent}{entry:<{width}}  {about}".rstrip())
 
 
-def _load(path: Path, overrides: Sequence[str]) -> "ExperimentConfig":
+def _load(path: Path, overrides: Sequence[str], without: Sequence[str] = ()) -> "ExperimentConfig":
     from experiments.config import load_config
 
-    return load_config(path, overrides)
+    return load_config(path, overrides, without)
 
 
 def _stages(

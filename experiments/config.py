@@ -4,15 +4,17 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError, model_validator
 
+from experiments.device import DEVICE_METRICS
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.sections import (
     DataSection,
+    DeviceSection,
     EvaluationSection,
     ExportSection,
     GradientSection,
@@ -26,7 +28,7 @@ from experiments.sections import (
 from experiments.settings import STRICT
 from experiments.yaml_files import dump_yaml, override, parse_override, read_yaml
 from search import Budget
-from search_spaces import UserError
+from search_spaces import CostModel, UserError
 
 
 def _budgets(given: Any) -> tuple[Budget, ...]:
@@ -41,7 +43,7 @@ def _budgets(given: Any) -> tuple[Budget, ...]:
     budgets, problems = [], []
     for name, spec in given.items():
         try:
-            budgets.append(Budget.parse(name, spec))
+            budgets.append(Budget.parse(name, spec, (*CostModel.metrics, *DEVICE_METRICS)))
         except UserError as error:
             key, _, text = str(error).partition(": ")
             below = key.partition(f"budgets.{name}")[2].strip(".")
@@ -59,6 +61,7 @@ class ExperimentConfig(BaseModel):
         seed: Of everything that is random.
         plugins: Modules that register families, sources, samplers or searchers; imported first.
         data: Which data.
+        device: Which device's latency and memory the costs include.
         space: What may vary.
         supernet: How weights are shared.
         sampler: Which paths a step trains.
@@ -77,6 +80,7 @@ class ExperimentConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     plugins: tuple[str, ...] = ()
     data: DataSection = DataSection()
+    device: DeviceSection | None = None
     space: SpaceSection
     supernet: SupernetSection = SupernetSection()
     sampler: SamplerSection = SamplerSection()
@@ -107,6 +111,14 @@ class ExperimentConfig(BaseModel):
             raise ProblemsError([Problem(("gradient", "budget"), unknown(name, known).text)])
         return self
 
+    @model_validator(mode="after")
+    def _has_device(self) -> "ExperimentConfig":
+        needed = [(b.name, limit.metric) for b in self.budgets for limit in b.limits if limit.metric in DEVICE_METRICS]
+        if needed and self.device is None:
+            text = "{} is known with a device file only. Measure one with supernest profile, and set device: FILE."
+            raise ProblemsError([Problem(("budgets", name), text.format(metric)) for name, metric in needed])
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """The whole configuration, defaults included, as plain values."""
         return json.loads(self.model_dump_json())
@@ -121,7 +133,7 @@ class ExperimentConfig(BaseModel):
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
-def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentConfig:
     """Reads and checks an experiment file.
 
     Paths in the file are relative to the file, paths in overrides to the working directory. Plug-ins are imported,
@@ -130,18 +142,20 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     Args:
         path: The YAML file. Its stem is the experiment's name where the file gives none.
         overrides: Settings as `a.b=value`, the value being YAML; applied in order.
+        without: Sections of the file that are not wanted, and so need not be right.
 
     Raises:
         UserError: Anything that is wrong, one line for each problem.
     """
     path = Path(path)
-    in_file = read_yaml(path)
+    in_file = {key: value for key, value in read_yaml(path).items() if key not in without}
     tree = {"name": path.stem, **in_file}
     overridden = []
     for text in overrides:
         keys, value = parse_override(text)
-        made = keys == ("rank", "cache")  # may not be there yet; a path of data that is not there may be a name
-        if keys in (("data", "path"), ("rank", "cache")) and isinstance(value, str) and (made or Path(value).exists()):
+        path_of_data = keys == ("data", "path")  # where there is no such path, it may be a name
+        is_path = keys in (("rank", "cache"), ("device",), ("device", "path")) or path_of_data
+        if is_path and isinstance(value, str) and not (path_of_data and not Path(value).exists()):
             value = str(Path(value).absolute())
         tree = override(tree, keys, value)
         overridden.append(keys)

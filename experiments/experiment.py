@@ -10,7 +10,7 @@ from experiments.config import ExperimentConfig
 from experiments.data.augment import normalise
 from experiments.data.source import Dataset
 from samplers import Plan, Sampler
-from search import ResolvedBudget, Searcher
+from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace
 from supernet.evaluation import Evaluator
 from supernet.supernet import Supernet, build_supernet
@@ -37,6 +37,11 @@ class Experiment:
     sampler: Sampler
     searcher: Searcher
     budgets: tuple[ResolvedBudget, ...]
+
+    @property
+    def cost(self) -> CostFunction:
+        """Costs of architectures: those of the space, and on the device where the experiment names one."""
+        return self.searcher.costs
 
     @cached_property
     def net(self) -> Supernet:
@@ -81,13 +86,14 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     """
     data = config.data.load(config.seed)
     space = config.space.build(data.image_shape, data.classes)
-    budgets = tuple(budget.resolve(space) for budget in config.budgets)
+    cost = None if config.device is None else config.device.cost(space)
+    budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)
     return Experiment(
         config,
         data,
         space,
-        config.sampler.build(space, config.seed, plan),
-        config.search.build(space, budgets, config.seed),
+        config.sampler.build(space, config.seed, plan, cost),
+        config.search.build(space, budgets, config.seed, cost),
         budgets,
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,7 +175,7 @@ def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
         field = model.model_fields.get(str(part))
         if field is None:
             return []
-        inner = field.annotation
+        inner = next(iter(typing.get_args(field.annotation)), field.annotation)  # of an optional section, the section
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         model = inner

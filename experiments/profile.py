@@ -116,6 +116,42 @@ def profile(
     return content
 
 
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """Reads numbers between commas.
+
+    Raises:
+        UserError: Something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--batch-sizes: {text!r} are no numbers. Give such as 1,64.") from None
+
+
+def summary(content: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """What a device file says about itself, without its tables."""
+    held_out = [{"batch_size": of["batch_size"], **of["held_out"]} for of in content["tables"]]
+    names = ("family", "space", "device", "software", "protocol")
+    return {"file": str(out), **{name: content[name] for name in names}, "held_out": held_out}
+
+
+def table(content: Mapping[str, Any], out: Path) -> str:
+    """How well the device file predicts, as lines to read."""
+    lines = [f"{device_name(content['device'])}; {content['protocol']['networks']} networks measured to fit"]
+    for of in content["tables"]:
+        held_out = of["held_out"]
+        figures = "; ".join(
+            f"{name} median error {held_out[name]['median_error']:.1%}, tau {_or_none(held_out[name]['kendall_tau'])}"
+            for name in ("latency", "memory")
+        )
+        lines.append(f"batches of {of['batch_size']}, {held_out['networks']} held-out networks: {figures}")
+    return "\n".join([*lines, str(out)])
+
+
+def _or_none(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
+
+
 def draw(net: Supernet, protocol: Protocol) -> tuple[Genes, Genes]:
     """Networks to fit to (the smallest and the largest first) and held-out ones, all different.
 

@@ -14,16 +14,19 @@ from typing import Any
 
 from experiments.config import ExperimentConfig
 from experiments.problems import flatten, show
+from experiments.sections import KEPT
 from experiments.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for, write_text_atomically
 
-# Settings that may differ on a resume: they decide what is shown along the way, not what comes out.
-FREE_SETTINGS = frozenset({"train.log_every"})
+# Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device, its
+# hash decides).
+FREE_SETTINGS = frozenset({"train.log_every", "device.path"})
 # Sections that no stage depends on which others build upon.
 FREE_SECTIONS = ("rank.",)
 
 _CONFIG, _RUN, _LOCK = "config.yaml", "run.json", ".lock"
+_UNFINISHED = (f".{_CONFIG}.", f".{_RUN}.", f".{KEPT}.")
 _PACKAGES = ("supernest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _SHOWN = 8
 
@@ -75,6 +78,8 @@ class RunDirectory:
                     "versions": versions,
                     "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
                 }
+                if config.device is not None:
+                    write_text_atomically(path / KEPT, Path(config.device.path).read_text("utf-8"))
                 write_text_atomically(path / _RUN, json.dumps(run, indent=1) + "\n")
                 write_text_atomically(path / _CONFIG, text)  # last: with it the directory is a run
                 return cls(path, lock, False, {})
@@ -88,6 +93,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The resolved configuration."""
         return self.path / _CONFIG
+
+    @property
+    def device(self) -> Path:
+        """The device file of an experiment that names one."""
+        return self.path / KEPT
 
     @property
     def checkpoints(self) -> Path:
@@ -162,8 +172,8 @@ def _refuse_strangers(path: Path) -> None:
     if not path.is_dir():
         raise UserError(f"{path}: is a file. Choose a directory for the run with --out.")
     # A run that was killed while it was being made has these at most.
-    begun = {entry.name for entry in path.iterdir() if not entry.name.startswith((f".{_CONFIG}.", f".{_RUN}."))}
-    if not (path / _CONFIG).exists() and begun - {_LOCK, _RUN}:
+    begun = {entry.name for entry in path.iterdir() if not entry.name.startswith(_UNFINISHED)}
+    if not (path / _CONFIG).exists() and begun - {_LOCK, _RUN, KEPT}:
         raise UserError(f"{path}: is not empty, and is no run. Choose a new directory with --out.")
     if (path / _CONFIG).exists() and not (path / _RUN).exists():
         raise UserError(f"{path}: has a {_CONFIG} but no {_RUN}, so it is no run. Choose a new directory with --out.")
@@ -193,7 +203,7 @@ def _locked(path: Path, made: Sequence[Path]) -> int:
 def _unmake(path: Path, made: Sequence[Path]) -> None:
     """Removes the files of a run that could not be begun, and the directories `made` for it, the deepest first."""
     with contextlib.suppress(OSError):
-        for name in (_RUN, _LOCK):
+        for name in (_RUN, KEPT, _LOCK):
             (path / name).unlink(missing_ok=True)
         for directory in made:
             directory.rmdir()

@@ -1,5 +1,6 @@
 """Budget: named limits on what a network may cost, absolute or as a share of the largest subnet."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -119,26 +120,82 @@ class Budget:
             cost: Costs of its architectures; the space's cost model when None.
 
         Raises:
-            UserError: The smallest subnet does not meet it, so that nothing can.
+            UserError: Nothing in the space meets it: a limit is below what any subnet costs, or limits that can be met
+                alone contradict each other.
         """
-        costs = (cost or space.cost)(np.array([space.smallest.genes, space.largest.genes], np.int32))
-        limits = []
-        for limit in self.limits:
-            smallest, largest = (float(value) for value in costs[limit.metric])
-            most = limit.amount / 100 * largest if limit.percent else limit.amount
-            if smallest > most:
-                raise UserError(
-                    f"search.budgets.{self.name}.{limit.metric}: '{limit}' is below the smallest subnet, which costs "
-                    f"{_smallest(costs)}. Raise the limit to {smallest:.10g} or more."
-                )
-            limits.append((limit.metric, most))
-        return ResolvedBudget(self.name, tuple(limits))
+        cost = cost or space.cost
+        ends = cost(np.array([space.smallest.genes, space.largest.genes], np.int32))
+        limits = tuple(
+            (limit.metric, limit.amount / 100 * float(ends[limit.metric][1]) if limit.percent else limit.amount)
+            for limit in self.limits
+        )
+        resolved = ResolvedBudget(self.name, limits)
+        if not resolved.feasible(ends)[0]:
+            self._explain(space, cost, resolved, ends)
+        return resolved
+
+    def _explain(self, space: SearchSpace, cost: CostFunction, resolved: ResolvedBudget, ends: Costs) -> None:
+        where = f"search.budgets.{self.name}"
+        for limit, alone in zip(self.limits, resolved.limits, strict=True):
+            if _nearest(space, cost, (alone,)) is not None:
+                lowest = _lowest(space, cost, limit.metric)
+                if lowest > alone[1]:
+                    raise UserError(
+                        f"{where}.{limit.metric}: '{limit}' is below the smallest subnet, which costs "
+                        f"{_in_each_unit(ends)}. Raise the limit to {_round_up(lowest)} or more."
+                    )
+        for count in range(2, len(self.limits) + 1):
+            for chosen in itertools.combinations(range(len(self.limits)), count):
+                nearest = _nearest(space, cost, tuple(resolved.limits[i] for i in chosen))
+                if nearest is not None:
+                    texts = [f"'{self.limits[i]}'" for i in chosen]
+                    raise UserError(
+                        f"{where}: {', '.join(texts[:-1])} and {texts[-1]} contradict each other: each can be met, but "
+                        f"the nearest subnet to {'both' if count == 2 else 'all'} costs {_in_each_unit(nearest)}; "
+                        f"the smallest costs {_in_each_unit(ends)}. Raise one of them."
+                    )
 
 
-def _smallest(costs: Costs) -> str:
+def _nearest(space: SearchSpace, cost: CostFunction, limits: tuple[tuple[str, float], ...]) -> Costs | None:
+    """Costs of the subnet that comes nearest to limits (and of the largest); None where one meets them all."""
+    budget = ResolvedBudget("", limits)
+    genes = _descend(space, lambda genes: budget.excess(cost(genes)))
+    costs = cost(np.array([genes, space.largest.genes], np.int32))
+    return None if budget.feasible(costs)[0] else costs
+
+
+def _lowest(space: SearchSpace, cost: CostFunction, metric: str) -> float:
+    genes = _descend(space, lambda genes: np.asarray(cost(genes)[metric], float))
+    return float(cost(genes[None])[metric][0])
+
+
+def _descend(space: SearchSpace, value: Callable[[Genes], np.ndarray]) -> np.ndarray:
+    """Genes of least value, going from the smallest subnet by single changes for as long as that helps.
+
+    A measured cost need not grow with every gene, so the smallest subnet need not be the fastest.
+    """
+    genes = np.array(space.smallest.genes, np.int32)
+    best = float(value(genes[None])[0])
+    while best > 0:
+        near = space.neighbours(genes)
+        values = value(near)
+        if not len(near) or values.min() >= best:
+            break
+        genes, best = near[int(values.argmin())], float(values.min())
+    return genes
+
+
+def _in_each_unit(costs: Costs) -> str:
+    """The first of two costs, also as shares of the second, which is the largest subnet's."""
     return ", ".join(
         f"{metric} {value[0]:.10g} ({100 * value[0] / value[1]:.3g}% of the largest)" for metric, value in costs.items()
     )
+
+
+def _round_up(value: float) -> str:
+    """A number of at most ten digits that is not less."""
+    text = f"{value:.10g}"
+    return text if float(text) >= value else f"{value * (1 + 1e-9):.10g}"
 
 
 def _pairs(where: str, spec: str | Mapping[str, int | float | str]) -> list[tuple[str, int | float | str]]:
