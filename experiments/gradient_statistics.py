@@ -32,11 +32,13 @@ def gradient_statistics(
         `gradient_variance`: trace of the covariance of a step's gradient; `gradient_variance_per_pass`: that times
         the number of paths of a step; `relative_variance`: the variance over the squared length of the mean;
         `step_cosine`: mean cosine between the gradients of neighbouring steps; `path_cosine`: between consecutive
-        paths, in a step and across steps; `mean_norm`: length of the mean gradient.
+        paths, in a step and across steps; `mean_norm`: length of the mean gradient; `path_bound`: (E|g|)^2 / E|g|^2
+        over single paths, which bounds from below what importance sampling of paths could make of their mean square.
     """
     maker = BatchMaker(experiment)
     total = jax.tree.map(jnp.zeros_like, params)
     squares, step_cosines, path_cosines, counts = [], [], [], []
+    lengths: list[float] = []
     last_step: Params | None = None
     last_path: Params | None = None
     for number in steps:
@@ -46,6 +48,7 @@ def gradient_statistics(
             if last_path is not None:
                 path_cosines.append(float(_cosine(last_path, gradient)))
             last_path = gradient
+            lengths.append(float(weight) * float(_dot(gradient, gradient)) ** 0.5)
             mean = jax.tree.map(lambda m, g, w=weight: m + w * g, mean, gradient)
             paths += 1
         mean = jax.tree.map(lambda m, k=paths: m / k, mean)
@@ -66,6 +69,7 @@ def gradient_statistics(
         "mean_norm": np.sqrt(true_square),
         "step_cosine": np.mean(step_cosines),
         "path_cosine": np.mean(path_cosines),
+        "path_bound": np.mean(lengths) ** 2 / np.mean(np.square(lengths)),
     }
     return {name: float(value) for name, value in found.items()}
 

@@ -2,23 +2,30 @@
 
 Command: `python -m experiments.benchmarks.gradients --config experiments/benchmarks/panels/digits.yaml --json`
 
-Trains one supernet a seed with `pada`, and then compares samplers at exactly these weights, on the batches that each
-would train next:
-    cosine     between the gradients of consecutive paths: `uniform` against `complexity_aware` (ElasticViT,
-               arXiv:2303.09730), both one path a step;
-    variance   of the gradient over paths and examples, relative to the squared length of its mean: `uniform` against
-               `pada` (arXiv:2302.14772) with what it has learned, as published and with importance weights;
-    seconds    of each sampler's `sample` and `update` in a training step, as a share of the step.
+Compares samplers at exactly the same weights, on the batches that each would train next.
+    cosine     between the gradients of consecutive paths, at weights that `uniform` trained: `uniform` against
+               `complexity_aware` (ElasticViT, arXiv:2303.09730), both one path a step;
+    variance   of a step's gradient (trace of the covariance over paths and examples), at weights that `pada` trained:
+               `uniform` against `pada` (arXiv:2302.14772) with what it has learned there. As published it is biased
+               towards large gradients; `unbiased` weights it so that the mean stays that of `uniform`, and only then
+               do variances of the same mean compare. `tau_half` mixes importance and uniform half and half to the end.
+Why a variance falls or does not: `fresh_examples` draws by norms that were just computed at these weights, for the
+paths that are about to be trained, instead of remembered; `path_bound` is the least variance (over that of `uniform`)
+that any unbiased distribution over paths and batches could reach, (E|g|)^2 / E|g|^2 (Cauchy and Schwarz).
 Each interval is the mean over seeds plus and minus their standard deviation.
 """
 
 import dataclasses
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -26,24 +33,23 @@ from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
+from experiments.data.augment import normalise
 from experiments.experiment import Experiment, build_experiment
 from experiments.gradient_statistics import gradient_statistics
 from experiments.interrupt import StopRequest
 from experiments.tensorboard import EventLog
 from experiments.train import Progress, initial, train, train_step
-from samplers import SAMPLERS, SamplerState
+from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
+from supernet.supernet import Params
 from supernet.training import TrainStep
 
-_ONE_PATH: Mapping[str, tuple[str, dict[str, Any]]] = {
-    "uniform": ("uniform", {}),
-    "complexity_aware": ("complexity_aware", {"random_paths": 1, "smallest": False}),
-    "pada": ("pada", {}),
-    "pada_paths": ("pada", {"data_importance": False}),
-    "pada_examples": ("pada", {"path_importance": False}),
-    "pada_unbiased": ("pada", {"unbiased": True}),
-    "pada_paths_unbiased": ("pada", {"data_importance": False, "unbiased": True}),
-    "pada_examples_unbiased": ("pada", {"path_importance": False, "unbiased": True}),
+_PARTS: Mapping[str, dict[str, Any]] = {
+    "": {},
+    "_paths": {"data_importance": False},
+    "_examples": {"path_importance": False},
 }
+_TRAINED: Mapping[str, dict[str, Any]] = {"pada": {}, "pada_tau_half": {"max_tau": 0.5, "carry": True}}
+_WALK = {"random_paths": 1, "smallest": False}
 
 
 @click.command()
@@ -54,51 +60,103 @@ _ONE_PATH: Mapping[str, tuple[str, dict[str, Any]]] = {
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_json: bool) -> None:
     """Compares samplers at the weights of the same trained supernets."""
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in _ONE_PATH}
+    rows: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as cache:
         use_compilation_cache(Path(cache))
         for seed in tqdm(range(seeds), desc="seeds"):
-            settings = load_config(config, [*overrides, f"seed={seed}", 'sampler={"type": "pada"}'])
-            for name, found in _of_seed(build_experiment(settings), steps).items():
-                rows[name].append(found)
+            for name, found in _of_seed(config, [*overrides, f"seed={seed}"], steps).items():
+                rows.setdefault(name, []).append(found)
     figures: dict[str, Any] = {"config": str(config), "seeds": seeds, "steps": steps}
     for name, found in rows.items():
         for key in found[0]:
             values = np.array([row[key] for row in found])
-            figures[f"{name}/{key}"] = {"mean": values.mean(), "std": values.std(ddof=1), "values": values.tolist()}
-    figures["cosine_complexity_aware_above_uniform"] = _apart(
-        figures["uniform/path_cosine"], figures["complexity_aware/path_cosine"]
-    )
-    for name in rows:
-        if name.startswith("pada"):
-            figures[f"variance_{name}_below_uniform"] = _apart(
-                figures[f"{name}/relative_variance"], figures["uniform/relative_variance"]
-            )
+            figures[f"{name}/{key}"] = {
+                "mean": float(values.mean()), "std": float(values.std(ddof=1)) if seeds > 1 else None,
+                "values": values.tolist(),
+            }  # fmt: skip
+    if seeds > 1:
+        figures["cosine_complexity_aware_above_uniform"] = _apart(
+            figures["uniform/path_cosine"], figures["complexity_aware/path_cosine"]
+        )
+        for name in rows:
+            if name.startswith("pada") and "variance_over_uniform" in rows[name][0]:
+                over = figures[f"{name}/variance_over_uniform"]
+                figures[f"variance_{name}_below_uniform"] = over["mean"] + over["std"] < 1
     show(figures, as_json)
 
 
-def _of_seed(experiment: Experiment, steps: int) -> dict[str, dict[str, float]]:
-    progress, done = _trained(experiment), experiment.steps
-    step = TrainStep(experiment.net, experiment.config.train.optimizer.build(done))
+def _of_seed(config: Path, overrides: list[str], steps: int) -> dict[str, dict[str, float]]:
     found = {}
-    for name, (kind, own) in _ONE_PATH.items():
-        sampler = SAMPLERS[kind](experiment.space, experiment.config.seed, experiment.sampler.plan, **own)
-        state = _part(progress.sampler, sampler.init())
+
+    def measure(experiment: Experiment, progress: Progress, sampler: Sampler) -> dict[str, float]:
         other = dataclasses.replace(experiment, sampler=sampler)
-        found[name] = gradient_statistics(other, step, progress.train.params, state, range(done - steps, done))
+        state = {name: progress.sampler[name] for name in sampler.init()}
+        done = experiment.steps
+        return gradient_statistics(other, step, progress.train.params, state, range(max(done - steps, 0), done))
+
+    experiment = _experiment(config, overrides, "uniform", {})
+    step = TrainStep(experiment.net, experiment.config.train.optimizer.build(experiment.steps))
+    progress, plan, seed = _trained(experiment, step), experiment.sampler.plan, experiment.config.seed
+    found["uniform"] = measure(experiment, progress, experiment.sampler)
+    walk = SAMPLERS["complexity_aware"](experiment.space, seed, plan, **_WALK)
+    found["complexity_aware"] = measure(experiment, progress, walk)
+    for trained, settings in _TRAINED.items():
+        experiment = _experiment(config, overrides, "pada", settings)
+        progress = _trained(experiment, train_step(experiment))
+        base = measure(experiment, progress, SAMPLERS["uniform"](experiment.space, seed, plan))
+        found[f"{trained}_weights_uniform"] = base
+        for part, own in _PARTS.items():
+            for suffix, unbiased in (("", False), ("_unbiased", True)):
+                sampler = dataclasses.replace(experiment.sampler, **own, unbiased=unbiased)
+                found[f"{trained}{part}{suffix}"] = _over(measure(experiment, progress, sampler), base)
+        fresh = FreshExamples(experiment.space, seed, plan, norms=_freshness(experiment, step, progress.train.params))
+        found[f"{trained}_fresh_examples_unbiased"] = _over(measure(experiment, progress, fresh), base)
     return found
 
 
-def _trained(experiment: Experiment) -> Progress:
-    step = train_step(experiment)
+def _over(found: dict[str, float], base: dict[str, float]) -> dict[str, float]:
+    return {**found, "variance_over_uniform": found["gradient_variance"] / base["gradient_variance"]}
+
+
+@dataclass(frozen=True)
+class FreshExamples(UniformSampler):
+    """Uniform paths, with examples drawn by norms that are known exactly for the step's path.
+
+    Args:
+        norms: Function of genes int32[1, g] to the norm of every training example.
+    """
+
+    norms: Callable[[np.ndarray], np.ndarray] = lambda genes: np.ones(1)
+
+    def examples(self, state: SamplerState, step: int) -> Examples:
+        norms = self.norms(self.sample(state, step).genes)
+        p = 0.5 * norms / norms.sum() + 0.5 / len(norms)
+        rows = self.rng(step, 0, 1).choice(len(p), self.planned.batch_size, p=p)
+        return Examples(rows, (1 / (len(p) * p[rows])).astype(np.float32))
+
+
+def _freshness(experiment: Experiment, step: TrainStep, params: Params) -> Callable[[np.ndarray], np.ndarray]:
+    train = experiment.data.train
+    x = normalise(jnp.asarray(train.images(np.arange(len(train)))), experiment.data.mean, experiment.data.std)
+    targets = jax.nn.one_hot(train.labels, experiment.data.classes)
+    forward = jax.jit(
+        lambda genes, program: jnp.linalg.norm(
+            jax.nn.softmax(experiment.net.apply(params, genes, x, program=program)[0]) - targets, axis=-1
+        ),
+        static_argnames="program",
+    )
+    return lambda genes: np.asarray(forward(genes[0], experiment.space.program(genes[0])), np.float64)
+
+
+def _experiment(config: Path, overrides: list[str], sampler: str, settings: dict[str, Any]) -> Experiment:
+    section = json.dumps({"type": sampler, **settings})
+    return build_experiment(load_config(config, [*overrides, f"sampler={section}"]))
+
+
+def _trained(experiment: Experiment, step: TrainStep) -> Progress:
     with tempfile.TemporaryDirectory() as scratch, Checkpoints(Path(scratch) / "checkpoints") as checkpoints:
         train(experiment, checkpoints, lambda at: EventLog(Path(scratch), at), StopRequest(), True, step=step)
         return checkpoints.restore(initial(experiment, step))[1]
-
-
-def _part(learned: SamplerState, wanted: SamplerState) -> SamplerState:
-    """What a sampler that learns a part of `learned` would have learned."""
-    return {name: learned[name] for name in wanted}
 
 
 def _apart(low: dict[str, Any], high: dict[str, Any]) -> bool:
