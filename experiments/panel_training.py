@@ -5,14 +5,8 @@ from the plain network's own fresh weights: what is computed is that network, on
 """
 
 import dataclasses
-import fcntl
-import hashlib
-import json
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,17 +19,16 @@ from tqdm import tqdm
 from experiments.checkpoints import Checkpoints
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
+from experiments.kept import digest, kept
 from experiments.tensorboard import EventLog
 from experiments.train import train, train_step, trained_params
 from samplers import Paths, Sampler, SamplerState, Score
-from search_spaces import UserError
 from supernet.distillation import Distillation
 from supernet.embed import embed
-from supernet.manifest import discard_directory, disk_errors_for, write_text_atomically
 from supernet.training import TrainStep
 
 _WEIGHTS = 5
-_RESULT, _FORMAT = "result.json", 1
+_FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
 _INDIFFERENT = frozenset(
     {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "evaluate_every", "log_every",
@@ -85,7 +78,8 @@ def alone(experiment: Experiment) -> Experiment:
             ),
         }
     )
-    changed = dataclasses.replace(experiment, config=config)
+    sampler = OnePath(experiment.space, config.seed, genes=experiment.space.smallest.genes)
+    changed = dataclasses.replace(experiment, config=config, sampler=sampler)
     return share(experiment, changed) if experiment.config.supernet.sharing == "entangled" else changed
 
 
@@ -97,7 +91,12 @@ def share(experiment: Experiment, other: Experiment) -> Experiment:
 
 
 def train_panel(
-    experiment: Experiment, genes: Int[np.ndarray, "p g"], directory: Path, stop: StopRequest, quiet: bool
+    experiment: Experiment,
+    genes: Int[np.ndarray, "p g"],
+    directory: Path,
+    stop: StopRequest,
+    quiet: bool,
+    repetition: int = 0,
 ) -> Truth:
     """Trains each architecture on its own, unless `directory` holds its result; continues one that was interrupted.
 
@@ -107,27 +106,28 @@ def train_panel(
         directory: Where results are kept; several runs may share it.
         stop: Read between steps.
         quiet: No progress bar.
+        repetition: Another one trains with other seeds, to see how far the truth itself can be trusted.
 
     Raises:
         Interrupted: `stop` was requested; the network in training has a checkpoint.
         TrainingDiverged: A loss is not finite.
     """
-    base = alone(experiment)
-    seeds = [experiment.config.seed + i for i in range(experiment.config.rank.seeds)]
+    base, rank = alone(experiment), experiment.config.rank
+    seeds = [experiment.config.seed + repetition * rank.seeds + i for i in range(rank.seeds)]
     step = train_step(base)
     results = np.zeros((len(genes), len(seeds), 2))
     bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
     with bar:
         for i, row in enumerate(genes):
             for j, seed in enumerate(seeds):
-                member = _member(base, row, seed)
-                key = _key(base, row, seed)
-                home = directory / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+                member, key = _member(base, row, seed), _key(base, row, seed)
+                make = partial(_trained_alone, member, step, stop=stop)
                 try:
-                    results[i, j] = _result(member, step, key, home, stop)
+                    result = kept(directory / digest(key), key, make, stop)
                 except Interrupted as stopped:
                     text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
                     raise Interrupted(text) from None
+                results[i, j] = result["accuracy"], result["loss"]
                 bar.update()
     accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
     return Truth(accuracy, loss)
@@ -159,59 +159,21 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str,
     }
 
 
-def _result(
-    member: Experiment, step: TrainStep, key: dict[str, Any], home: Path, stop: StopRequest
-) -> tuple[float, float]:
-    """Accuracy and loss of one network: those in its directory, or of a training there."""
-    known = _read(home / _RESULT, key)
-    if known is not None:
-        return known
-    with _only_here(home, stop):
-        known = _read(home / _RESULT, key)  # another process may have been at it
-        if known is not None:
-            return known
-        architecture = member.space.architecture(key["genes"])
-        seed = jax.random.fold_in(jax.random.key(member.config.seed), _WEIGHTS)
-        fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
-        with Checkpoints(home / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
-            train(
-                member, checkpoints, lambda done: EventLog(home, done, main_process=False), stop, True,
-                embed(member.net, fresh, architecture), step,
-            )  # fmt: skip
-            params = trained_params(member, checkpoints)
-        scores = member.evaluator(params, np.array([key["genes"]], np.int32))
-        accuracy, loss = float(scores.accuracy[0]), float(scores.loss[0])
-        result = {"key": key, "architecture": architecture.description, "accuracy": accuracy, "loss": loss}
-        write_text_atomically(home / _RESULT, json.dumps(result, indent=1) + "\n")
-        discard_directory(home / "checkpoints")
-    return accuracy, loss
-
-
-def _read(path: Path, key: dict[str, Any]) -> tuple[float, float] | None:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        return (float(result["accuracy"]), float(result["loss"])) if result["key"] == key else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is damaged. Delete it; the network is then trained again.") from None
-
-
-@contextmanager
-def _only_here(home: Path, stop: StopRequest) -> Iterator[None]:
-    """Waits until no other process trains this network."""
-    with disk_errors_for(home):
-        home.mkdir(parents=True, exist_ok=True)
-        lock = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if stop:
-                    raise Interrupted("stopped while another process trains a network of the panel") from None
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(lock)
+def _trained_alone(member: Experiment, step: TrainStep, work: Path, stop: StopRequest) -> dict[str, Any]:
+    """Accuracy and loss of one network after its training, which goes on from a checkpoint in `work`."""
+    genes = member.sampler.sample(member.sampler.init(), 0).genes
+    architecture = member.space.architecture(genes[0])
+    seed = jax.random.fold_in(jax.random.key(member.config.seed), _WEIGHTS)
+    fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
+    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
+        train(
+            member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True,
+            embed(member.net, fresh, architecture), step,
+        )  # fmt: skip
+        params = trained_params(member, checkpoints)
+    scores = member.evaluator(params, genes)
+    return {
+        "architecture": architecture.description,
+        "accuracy": float(scores.accuracy[0]),
+        "loss": float(scores.loss[0]),
+    }

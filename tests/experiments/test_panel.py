@@ -190,14 +190,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(experiment: Experiment, tmp
 
         def __bool__(self) -> bool:
             done = list((tmp_path / "stopped").glob("*/result.json"))
-            return len(done) == 1 and bool(list((tmp_path / "stopped").glob("*/checkpoints/step_*")))
+            return len(done) == 1 and bool(list((tmp_path / "stopped").glob("*/work/checkpoints/step_*")))
 
     with pytest.raises(Interrupted, match=r"network 2 of 3 of the panel"):
         train_panel(experiment, genes, tmp_path / "stopped", Later(), quiet=True)
-    assert list((tmp_path / "stopped").glob("*/checkpoints/step_*"))
+    assert list((tmp_path / "stopped").glob("*/work/checkpoints/step_*"))
     resumed = train_panel(experiment, genes, tmp_path / "stopped", StopRequest(), quiet=True)
     np.testing.assert_array_equal(resumed.loss, undisturbed.loss)
-    assert not list((tmp_path / "stopped").glob("*/checkpoints"))
+    assert not list((tmp_path / "stopped").glob("*/work"))
 
 
 def test_a_damaged_result_is_refused(experiment: Experiment, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_kills_do_not_change_the_outcome(here: Path) -> None:
     assert start("rank", "disturbed").wait() == 0
     for name in ("rank.json", "scatter.svg"):
         assert (here / "disturbed/rank" / name).read_bytes() == (here / "undisturbed/rank" / name).read_bytes()
-    assert not list((here / "disturbed" / "rank").rglob("checkpoints"))
+    assert not list((here / "disturbed" / "rank").rglob("work"))
 
 
 def test_figures_of_a_panel_without_an_order_say_why() -> None:
