@@ -9,6 +9,7 @@ import numpy as np
 from experiments.config import ExperimentConfig
 from experiments.data.augment import normalise
 from experiments.data.source import Dataset
+from experiments.device import DeviceCost
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace
@@ -42,6 +43,11 @@ class Experiment:
     def cost(self) -> CostFunction:
         """Costs of architectures: those of the space, and on the device where the experiment names one."""
         return self.searcher.costs
+
+    @cached_property
+    def cost_on_device(self) -> DeviceCost | None:
+        """Costs of architectures on the device that the experiment names, if it does."""
+        return _device_cost(self.config, self.space)
 
     @cached_property
     def net(self) -> Supernet:
@@ -78,6 +84,10 @@ class Experiment:
         return np.asarray(normalise(jnp.asarray(images), self.data.mean, self.data.std))
 
 
+def _device_cost(config: ExperimentConfig, space: SearchSpace) -> DeviceCost | None:
+    return None if config.device is None else config.device.cost(space)
+
+
 def build_experiment(config: ExperimentConfig) -> Experiment:
     """Loads the data and puts the parts together.
 
@@ -86,7 +96,7 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     """
     data = config.data.load(config.seed)
     space = config.space.build(data.image_shape, data.classes)
-    cost = None if config.device is None else config.device.cost(space)
+    cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)
     return Experiment(

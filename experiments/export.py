@@ -10,10 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.data.examples import Examples
+from experiments.device import DEVICE_METRICS, DeviceCost
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
+from experiments.measure import lowered, memory_of
 from experiments.run_directory import RunDirectory
-from search import Archive, best
+from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
 from supernet.evaluation import calibrate
 from supernet.export import export_subnet
@@ -43,28 +45,54 @@ def export(
         for budget in bar:
             if stop:
                 raise Interrupted(f"stopped after exporting {len(rows)} of {len(experiment.budgets)} subnets")
-            index = best(archive, budget)
-            if index is None:
-                raise UserError(
-                    f"budgets.{budget.name}: none of the {len(archive)} evaluated candidates meets it. "
-                    "Raise search.evaluations or the budget."
-                )
-            directory = run.subnets / budget.name
-            report = _existing(directory, archive.genes[index])
-            if report is None:
-                report = _export(experiment, params, archive, index, directory)
-            rows.append(
-                {
-                    "budget": budget.name,
-                    "limits": dict(budget.limits),
-                    **report["costs"],
-                    "validation_accuracy": report["validation_accuracy"],
-                    "test_accuracy": report["test_accuracy"],
-                    "parity_error": report["parity_error"],
-                    "directory": str(directory),
-                }
-            )
+            rows.append(export_budget(experiment, params, archive, budget, run))
     return rows
+
+
+def export_budget(
+    experiment: Experiment,
+    params: Params,
+    archive: Archive,
+    budget: ResolvedBudget,
+    run: RunDirectory,
+    cost: DeviceCost | None = None,
+) -> dict[str, Any]:
+    """Exports the best candidate of one budget, unless it is there and whole.
+
+    Args:
+        experiment: The experiment.
+        params: Weights of its supernet.
+        archive: What was evaluated.
+        budget: The budget.
+        run: The run directory.
+        cost: Costs on the device that the report tells of; those of the experiment's own when None.
+
+    Returns:
+        Its row for the summary.
+
+    Raises:
+        UserError: No candidate meets the budget, or the export that is there was altered.
+    """
+    index = best(archive, budget)
+    if index is None:
+        raise UserError(
+            f"budgets.{budget.name}: none of the {len(archive)} evaluated candidates meets it. "
+            "Raise search.evaluations or the budget."
+        )
+    directory = run.subnets / budget.name
+    report = _existing(directory, archive.genes[index])
+    if report is None:
+        report = _export(experiment, params, archive, index, directory, cost or experiment.cost_on_device)
+    return {
+        "budget": budget.name,
+        "limits": dict(budget.limits),
+        **report["costs"],
+        **{key: report[key] for key in ("memory", "predicted") if key in report},
+        "validation_accuracy": report["validation_accuracy"],
+        "test_accuracy": report["test_accuracy"],
+        "parity_error": report["parity_error"],
+        "directory": str(directory),
+    }
 
 
 def _existing(directory: Path, genes: np.ndarray) -> dict[str, Any] | None:
@@ -76,7 +104,9 @@ def _existing(directory: Path, genes: np.ndarray) -> dict[str, Any] | None:
     return json.loads((directory / REPORT).read_text())
 
 
-def _export(experiment: Experiment, params: Params, archive: Archive, index: int, directory: Path) -> dict[str, Any]:
+def _export(
+    experiment: Experiment, params: Params, archive: Archive, index: int, directory: Path, cost: DeviceCost | None
+) -> dict[str, Any]:
     data, net, space = experiment.data, experiment.net, experiment.space
     architecture = space.architecture(archive.genes[index])
     size = net.input_size(architecture)
@@ -86,6 +116,7 @@ def _export(experiment: Experiment, params: Params, archive: Archive, index: int
             "validation_accuracy": accuracy(subnet, data.validation),
             "test_accuracy": accuracy(subnet, data.test),
             "search_error": float(archive.errors[index]),
+            **_on_device(subnet, archive.genes[index], cost),
             "data_fingerprint": data.fingerprint,
             "seed": experiment.config.seed,
         }
@@ -100,6 +131,18 @@ def _export(experiment: Experiment, params: Params, archive: Archive, index: int
         measure=measure,
         stablehlo=experiment.config.export.stablehlo,
     )  # fmt: skip
+
+
+def _on_device(subnet: Subnet, genes: np.ndarray, cost: DeviceCost | None) -> dict[str, Any]:
+    """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
+    batch_size = 1 if cost is None else cost.batch_size
+    shape = (batch_size, *subnet.preprocessing.image_size, subnet.config["input"]["shape"][-1])
+    memory = memory_of(lowered(subnet.module, shape)[0].compile()).total
+    found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
+    if cost is not None:
+        predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
+        found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
+    return found
 
 
 def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:

@@ -78,13 +78,16 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
 
 def table(summary: dict[str, Any]) -> str:
     """The exported subnets as text: budget, params, MACs, validation and test accuracy, directory."""
-    heads = ("budget", "params", "MACs", "val. acc.", "test acc.", "directory")
+    subnets = summary.get("subnets", [])
+    on_device = any("predicted" in row for row in subnets)
+    heads = ("budget", "params", "MACs", *(["latency"] * on_device), "val. acc.", "test acc.", "directory")
     rows = [heads] + [
         (
-            row["budget"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['validation_accuracy']:.2%}",
-            f"{row['test_accuracy']:.2%}", row["directory"],
+            row["budget"], f"{row['params']:,}", f"{row['macs']:,}",
+            *([f"{row['predicted']['latency_ms']:.3f} ms" if "predicted" in row else ""] * on_device),
+            f"{row['validation_accuracy']:.2%}", f"{row['test_accuracy']:.2%}", row["directory"],
         )
-        for row in summary.get("subnets", [])
+        for row in subnets
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -6,7 +6,7 @@ training ones. The held-out ones, which no fit has seen, say how well any networ
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,12 @@ from search_spaces.pieces import Pieces
 from supernet.manifest import write_text_atomically
 from supernet.supernet import Supernet
 
-_GROUP = 10  # networks that are compiled together and measured in turn
+_GROUP, _GROUP_BYTES = 24, 10**9  # networks, and bytes of weights, that are compiled and measured together at most
 _DRAWS = 100
 _TRAINING, _HELD_OUT, _ORDER = range(3)
+
+Wanted = tuple[tuple[int, ...], int]
+"""Genes and a batch size."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,7 @@ def _distinct(net: Supernet, seed: Sequence[int], count: int, taken: set[bytes])
 def _measure(
     net: Supernet,
     channels: int,
-    wanted: Sequence[tuple[tuple[int, ...], int]],
+    wanted: Sequence[Wanted],
     measurements: Measurements,
     protocol: Protocol,
     stop: StopRequest,
@@ -208,23 +211,38 @@ def _measure(
     with bar:
         sizes = sorted({size for _, size in missing})
         references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes], channels), strict=True))
-        for start in range(0, len(missing), _GROUP):
+        for number, group in enumerate(_groups(net, [missing[index] for index in order])):
             if stop:
                 raise Interrupted(
                     f"stopped after measuring {bar.n} of {len(wanted)} networks. The same command resumes it."
                 )
-            group = [missing[index] for index in order[start : start + _GROUP]]
             programs = build(net, [(space.architecture(genes), size) for genes, size in group], channels)
             used = sorted({size for _, size in group})
-            seconds = median_seconds(
-                [*programs, *(references[size] for size in used)], protocol.warmup, protocol.repeats, start
+            # The references twice, as all others are compared with them.
+            twice = [references[size] for size in used for _ in range(2)]
+            seconds = median_seconds([*programs, *twice], protocol.warmup, protocol.repeats, number)
+            reference = dict(
+                zip(used, np.reshape(seconds[len(programs) :], (-1, 2)).mean(axis=1).tolist(), strict=True)
             )
-            reference = dict(zip(used, seconds[len(programs) :], strict=True))
             measurements.append(
                 Measurement(genes, size, taken, reference[size], program.memory.fixed, program.memory.temporary)
                 for (genes, size), program, taken in zip(group, programs, seconds, strict=False)
             )
             bar.update(len(group))
+
+
+def _groups(net: Supernet, missing: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    """Cuts what is to be measured into groups that fit into memory."""
+    group, held = [], 0
+    for genes, size in missing:
+        needed = 4 * int(net.space.cost(np.array([genes], np.int32))["params"][0])
+        if group and (len(group) == _GROUP or held + needed > _GROUP_BYTES):
+            yield group
+            group, held = [], 0
+        group.append((genes, size))
+        held += needed
+    if group:
+        yield group
 
 
 def _fitted(

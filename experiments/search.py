@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from experiments.answer import write_space
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
@@ -47,6 +48,7 @@ def search(
     """
     wanted = evaluations or experiment.config.search.evaluations
     searcher = _started(experiment.searcher, started_from(run))
+    write_space(run.path, experiment.space)
     archive = Archive.open(run.archive, searcher, run=weights_fingerprint(params))
 
     def evaluate(genes: Genes) -> np.ndarray:

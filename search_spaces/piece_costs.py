@@ -11,6 +11,8 @@ STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)
 """Of the pull to the prior, from which cross-validation chooses."""
 
 _FOLDS = 5
+_REWEIGHTINGS = 4
+_OUTLYING = 2.0  # median deviations
 
 Counts = Int[np.ndarray, "a p"]
 Measured = Float[np.ndarray, " a"]
@@ -106,6 +108,12 @@ def _ridge(counts: Counts, costs: np.ndarray, measured: Measured, strength: floa
     prior = np.maximum(prior, 1e-3 * measured.mean() / counts.sum(axis=1).mean())
     whole = np.column_stack([counts, ones]) * prior * relative
     pull = np.sqrt(strength) * np.eye(len(prior))
-    target = np.concatenate([ones, np.sqrt(strength) * np.ones(len(prior))])
-    found = np.rint(nnls(np.concatenate([whole, pull]), target)[0] * prior).astype(np.int64)
+    weights = ones
+    for _ in range(_REWEIGHTINGS):
+        rows = np.concatenate([whole * weights[:, None], pull])
+        found = nnls(rows, np.concatenate([weights, np.sqrt(strength) * np.ones(len(prior))]))[0]
+        # Huber's weights: a measurement that something disturbed counts less.
+        off = np.abs(whole @ found - 1)
+        weights = np.sqrt(np.minimum(1, max(_OUTLYING * float(np.median(off)), 1e-3) / off.clip(1e-12)))
+    found = np.rint(found * prior).astype(np.int64)
     return PieceCosts("sum", int(found[-1]), found[:-1])

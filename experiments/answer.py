@@ -1,0 +1,201 @@
+"""Answers for a budget from what a run has evaluated, without JAX, supernet or data, and so at once."""
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.device import DEVICE_METRICS, Device, read_device
+from experiments.yaml_files import read_yaml
+from search import Archive, Budget, CostFunction, ResolvedBudget, best
+from search_spaces import FAMILIES, CostModel, SearchSpace, UserError, build_space
+from supernet.manifest import write_text_atomically
+
+_NAME = "new"
+_KEY = re.compile(rf"search\.budgets\.{_NAME}(?:\.\w+)?: ")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose search has evaluated something.
+
+    Attributes:
+        path: The run directory.
+        archive: What its search and all refinements evaluated, with costs on the device.
+        cost: Costs of architectures.
+        device: The device that costs are of, if one is known.
+        suffix: Tells names of budgets on another device than the run's own apart.
+    """
+
+    path: Path
+    archive: Archive
+    cost: CostFunction
+    device: Device | None
+    suffix: str = ""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.archive.space
+
+
+def write_space(run: Path, space: SearchSpace) -> None:
+    """Writes down what space a run searches, for `open_finished`."""
+    settings = dataclasses.asdict(space)  # type: ignore[call-overload]
+    text = json.dumps({"family": space.family, "settings": settings, "space": space.fingerprint}, indent=1)
+    write_text_atomically(_space_file(run), text + "\n")
+
+
+def refined_archive(run: Path, budget: str) -> Path:
+    """Where a refinement for a budget of this name keeps what it evaluates."""
+    return run / "search" / "refine" / f"{budget}.jsonl"
+
+
+def open_finished(run: Path, device: Path | None = None) -> Finished:
+    """Reads what a run has evaluated.
+
+    Args:
+        run: The run directory.
+        device: A device file for latency and memory; the run's own when None.
+
+    Raises:
+        UserError: No run, no search in it, or files of another space.
+    """
+    config, main = run / "config.yaml", run / "search" / "archive.jsonl"
+    if not config.is_file():
+        raise UserError(f"{run}: is no run directory. Give the directory that supernest run wrote.")
+    if not main.is_file():
+        raise UserError(f"{main}: missing, so nothing was searched yet. Search first: supernest run CONFIG --out {run}")
+    space = _space(run)
+    section = read_yaml(config).get("device") or {}
+    known = read_device(device or run / "device.json") if device or section else None
+    cost = known.cost(space, section.get("batch_size") if device is None else None) if known else space.cost
+    archives = [Archive.read(path, space) for path in (main, *sorted((run / "search" / "refine").glob("*.jsonl")))]
+    suffix = f"_{known.sha256[:8]}" if device and known and known.sha256 != section.get("sha256") else ""
+    return Finished(run, _merged(archives, cost), cost, known, suffix)
+
+
+def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]:
+    """Reads a budget of the command line.
+
+    Raises:
+        UserError: It cannot be read, or nothing in the space meets it.
+    """
+    try:
+        budget = Budget.parse(_NAME, text, (*CostModel.metrics, *DEVICE_METRICS))
+        for limit in budget.limits:
+            if limit.metric in DEVICE_METRICS and finished.device is None:
+                raise UserError(
+                    f"--budget: {limit.metric} is known with a device file only. Measure one with supernest profile, "
+                    "and give it with --device."
+                )
+        limits = tuple(sorted(budget.limits, key=lambda limit: limit.metric))
+        name = re.sub(r"[^A-Za-z0-9._%-]+", "_", ",".join(str(limit).replace("<=", "") for limit in limits))
+        resolved = Budget(_NAME, limits).resolve(finished.space, finished.cost)
+        return Budget(name + finished.suffix, limits), dataclasses.replace(resolved, name=name + finished.suffix)
+    except UserError as error:
+        raise UserError(_KEY.sub("--budget: ", str(error))) from None
+
+
+def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict[str, Any]:
+    """The best evaluated subnet that meets a budget, or the nearest one where none does.
+
+    Returns:
+        For JSON: the budget, how many meet it, `best` (None where none does), `nearest` (to the limits, where none
+        meets them), and of that subnet for each limit the share that it uses; more than 1 is over.
+    """
+    archive = finished.archive
+    usable = np.flatnonzero(np.isfinite(archive.errors))
+    index = best(archive, resolved)
+    found: dict[str, Any] = {
+        "budget": str(budget),
+        "name": budget.name,
+        "limits": dict(resolved.limits),
+        "evaluated": len(archive),
+        "within": int(resolved.feasible(archive.costs)[usable].sum()),
+        "best": None,
+        "nearest": None,
+    }
+    shown = index
+    if index is None and usable.size:
+        shown = int(usable[np.argmin(resolved.excess(archive.costs)[usable])])
+    if shown is not None:
+        record = {
+            "architecture": archive.space.architecture(archive.genes[shown]).description,
+            "genes": archive.genes[shown].tolist(),
+            "validation_error": float(archive.errors[shown]),
+            "costs": {metric: values[shown].item() for metric, values in archive.costs.items()},
+            "uses": {metric: float(archive.costs[metric][shown]) / most for metric, most in resolved.limits},
+        }
+        found["nearest" if index is None else "best"] = record
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """An answer to read."""
+    record = found["best"]
+    return [
+        f"{found['budget']}: {found['within']:,} of {found['evaluated']:,} evaluated subnets meet it",
+        f"best: validation accuracy {1 - record['validation_error']:.2%}; {costs_text(record, found['limits'])}",
+        f"architecture: {json.dumps(record['architecture'])}",
+    ]
+
+
+def none_meets(found: Mapping[str, Any], run: Path) -> UserError:
+    """What to say where no evaluated subnet meets a budget that some subnet can meet."""
+    nearest = found["nearest"]
+    said = f"; the nearest has {costs_text(nearest, found['limits'])}" if nearest else ""
+    return UserError(
+        f"{run}: none of the {found['evaluated']:,} evaluated subnets meets {found['budget']}{said}. Evaluate more for "
+        "it: --refine 100"
+    )
+
+
+def costs_text(record: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """Costs, and which shares of the limits they are."""
+    parts = []
+    for metric, value in record["costs"].items():
+        share = f" ({record['uses'][metric]:.0%} of the limit)" if metric in limits else ""
+        parts.append(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}{share}")
+    return ", ".join(parts)
+
+
+def _merged(archives: Sequence[Archive], cost: CostFunction) -> Archive:
+    """All entries as one archive, each network once, with costs that need not be those of its search."""
+    whole = copy.copy(archives[0])
+    genes = np.concatenate([archive.genes for archive in archives])
+    errors = np.concatenate([archive.errors for archive in archives])
+    order = np.argsort(np.isnan(errors), kind="stable")  # of two entries, one that was evaluated to the end
+    _, first = np.unique(genes[order], axis=0, return_index=True)
+    rows = np.sort(order[first])
+    whole.genes, whole.objectives, whole.objective_names = genes[rows], errors[rows, None], ("error",)
+    whole.costs = {metric: np.asarray(values) for metric, values in cost(whole.genes).items()}
+    whole.metrics = tuple(whole.costs)
+    for name in ("generations", "fractions", "partial_errors"):
+        setattr(whole, name, np.concatenate([getattr(archive, name) for archive in archives])[rows])
+    return whole
+
+
+def _space(run: Path) -> SearchSpace:
+    try:
+        found = json.loads(_space_file(run).read_text(encoding="utf-8"))
+        if found["family"] in FAMILIES:
+            return build_space(found["family"], None, found["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    # A run of an older version, or a family of a plug-in: the slow way, through the experiment's data.
+    from experiments.config import load_config
+
+    config = load_config(run / "config.yaml")
+    data = config.data.load(config.seed)
+    return config.space.build(data.image_shape, data.classes)
+
+
+def _space_file(run: Path) -> Path:
+    return run / "search" / "space.json"

@@ -1,0 +1,141 @@
+"""A new budget for a finished run: more evaluations for it, and the subnet that meets it, exported."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments import answer as answers
+from experiments.checkpoints import Checkpoints
+from experiments.compilation import use_compilation_cache
+from experiments.config import load_config
+from experiments.device import DeviceCost
+from experiments.experiment import Experiment, build_experiment
+from experiments.export import export_budget
+from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
+from experiments.run_directory import RunDirectory
+from experiments.search import weights_fingerprint
+from experiments.train import trained_params
+from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
+from search.continued import Continued
+from search_spaces import Genes
+from supernet.manifest import write_text_atomically
+from supernet.supernet import Params
+
+
+def deliver(
+    run: Path,
+    overrides: Sequence[str],
+    device: Path | None,
+    budget: Budget,
+    resolved: ResolvedBudget,
+    evaluations: int | None,
+    show: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Does for a new budget what takes the supernet: evaluates more candidates, exports the best subnet.
+
+    Args:
+        run: The run directory.
+        overrides: Settings that may differ from those of the run.
+        device: A device file for latency and memory; the run's own when None.
+        budget: The budget.
+        resolved: In absolute numbers.
+        evaluations: How many candidates are evaluated for it in all; none when None.
+        show: Export nothing.
+        quiet: No progress bar.
+
+    Returns:
+        The answer, with the figures of the export under `subnet`.
+
+    Raises:
+        UserError: None of the evaluated subnets meets the budget, or something else that the user can mend.
+        Interrupted: The user asked to stop; what was evaluated is kept.
+    """
+    config = load_config(run / "config.yaml", overrides)
+    with RunDirectory.create_or_resume(run, config) as directory:
+        use_compilation_cache(run / "cache")
+        experiment = build_experiment(config)
+        with Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints:
+            params = trained_params(experiment, checkpoints)
+        if evaluations:
+            before = answers.open_finished(run, device)
+            with stop_on_signals() as stop:
+                refine(experiment, params, directory, before, resolved, evaluations, stop, quiet)
+        finished = answers.open_finished(run, device)
+        found = answers.answer(finished, budget, resolved)
+        if found["best"] is None:
+            raise answers.none_meets(found, run)
+        if not show:
+            cost = finished.cost if isinstance(finished.cost, DeviceCost) else None
+            found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, cost)
+            _note(directory.summary, found)
+    return found
+
+
+def refine(
+    experiment: Experiment,
+    params: Params,
+    run: RunDirectory,
+    finished: answers.Finished,
+    budget: ResolvedBudget,
+    evaluations: int,
+    stop: StopRequest,
+    quiet: bool,
+) -> Archive:
+    """Evaluates candidates for a budget, going on from what the run's search has found.
+
+    The same call after a kill resumes, one of more evaluations goes on. What another search of the run has evaluated
+    counts without being evaluated again.
+
+    Raises:
+        Interrupted: `stop` was requested; what was evaluated is kept.
+    """
+    settings = experiment.config.search
+    inner = settings.build(finished.space, (budget,), experiment.config.seed, finished.cost)
+    searcher = Continued.of(inner, Archive.read(run.archive, finished.space))
+    path = answers.refined_archive(run.path, budget.name)
+    archive = Archive.open(path, searcher, run=weights_fingerprint(params))
+
+    def evaluate(genes: Genes) -> np.ndarray:
+        return 1 - experiment.evaluator(params, genes).accuracy
+
+    def evaluate_part(genes: Genes, fraction: float) -> np.ndarray:
+        return 1 - experiment.evaluator(params, genes, fraction).accuracy
+
+    with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
+
+        def on_batch(progress: Progress) -> None:
+            bar.update(progress.evaluated - bar.n)
+            if stop and progress.evaluated < evaluations:
+                raise Interrupted(
+                    f"stopped after {progress.evaluated} of {evaluations} candidates; all are kept. The same command "
+                    "resumes it."
+                )
+
+        known = _known(finished.archive, evaluate)
+        return run_search(searcher, known, archive, evaluations, on_batch, settings.batch, evaluate_part)
+
+
+def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:
+    """`evaluate`, except for what an archive holds."""
+    held = {row.tobytes(): error for row, error in zip(archive.genes, archive.errors, strict=True)}
+
+    def errors(genes: Genes) -> np.ndarray:
+        found = np.array([held.get(row.tobytes(), np.nan) for row in genes])
+        new = np.isnan(found)
+        if new.any():
+            found[new] = evaluate(genes[new])
+        return found
+
+    return errors
+
+
+def _note(path: Path, found: dict[str, Any]) -> None:
+    """Adds the answer to the summary of the run."""
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    summary.setdefault("new_budgets", {})[found["name"]] = found
+    write_text_atomically(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")
