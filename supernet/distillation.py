@@ -94,8 +94,8 @@ class Lesson(NamedTuple):
 
     @staticmethod
     def labels(targets: Float[Array, "b c"]) -> "Lesson":
-        """Labels only."""
-        return Lesson.taught(jnp.zeros_like(targets), 0.0, 0.0)
+        """Labels only; they stand in for the distribution that nobody teaches."""
+        return Lesson.taught(targets, 0.0, 0.0)
 
     @staticmethod
     def taught(probabilities: Float[Array, "b c"], share: float, alpha: float) -> "Lesson":
