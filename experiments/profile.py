@@ -213,8 +213,9 @@ def _measure(
         references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes], channels), strict=True))
         for number, group in enumerate(_groups(net, [missing[index] for index in order])):
             if stop:
+                done = sum(key in measurements.found for key in wanted)
                 raise Interrupted(
-                    f"stopped after measuring {bar.n} of {len(wanted)} networks. The same command resumes it."
+                    f"stopped after measuring {done} of {len(wanted)} networks. The same command resumes it."
                 )
             programs = build(net, [(space.architecture(genes), size) for genes, size in group], channels)
             used = sorted({size for _, size in group})
