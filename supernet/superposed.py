@@ -54,10 +54,13 @@ class SuperposedSupernet(Supernet):
 
     def by_choice(self, relaxed: Relaxed) -> dict[str, jax.Array]:
         """Choice name to weights in the shape of the choice, with a last axis of its values."""
-        return {
-            choice.name: relaxed[self.space.columns[choice.name]][..., : len(choice.values)]
-            for choice in self.space.choices
-        }
+        weights = {}
+        for choice in self.space.choices:
+            columns = self.space.columns[choice.name]
+            first = int(columns.flat[0])  # a choice's genes follow each other
+            rows = relaxed[first : first + columns.size, : len(choice.values)]
+            weights[choice.name] = rows.reshape(*columns.shape, -1)
+        return weights
 
 
 def build_superposed(space: SearchSpace, sharing: str = "entangled") -> SuperposedSupernet:

@@ -1,0 +1,267 @@
+"""The superposed forward: one-hot weights are the sliced network; its gradients and expected costs are exact."""
+
+import itertools
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from search_spaces import ViTSpace, build_space
+from supernet.expected_cost import ExpectedCost
+from supernet.gradient_search import GradientStep, entropies, entropies_by_choice
+from supernet.optimizer import OptimizerSettings
+from supernet.relaxation import RELAXATIONS
+from supernet.superposed import SUPERPOSED, build_superposed, one_hot, prefixes, stopping_points, values_of
+from supernet.training import TrainStep
+from tests.supernet.families import SETTINGS, Family
+
+ONE_HOT = 1e-5  # relative to the largest logit
+SLICED = 3  # each of them compiles
+# Fewer blocks than in the parity tests, and still one under a scan, one without squeeze-and-excite, two resolutions.
+FEWER = {"mobilenet": {"depth": [1, 2], "kernel": [3, 5]}}
+
+
+@cache
+def small(family: str) -> Family:
+    """A space of a few layers, as a superposed supernet."""
+    settings = SETTINGS.get(family, {}) | FEWER.get(family, {})
+    return Family(build_superposed(build_space(family, "small", settings)))
+
+
+@pytest.fixture(params=sorted(SUPERPOSED))
+def family(request: pytest.FixtureRequest) -> Family:
+    return small(request.param)
+
+
+def forward(family: Family) -> Any:
+    net: Any = family.net
+    return jax.jit(net.apply_superposed)
+
+
+def random_weights(family: Family, seed: int = 0) -> np.ndarray:
+    """A random relaxed architecture, every value with some weight."""
+    values = values_of(family.space)
+    weights = np.random.default_rng(seed).uniform(0.2, 1, values.shape) * values
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_one_hot_weights_give_the_sliced_network(family: Family) -> None:
+    run, net = forward(family), family.net
+    switched = jax.jit(lambda p, g, x, program: net.apply(p, g, x, program=program)[0], static_argnames="program")
+    for i, genes in enumerate(family.draw(60)):
+        logits = run(family.params, one_hot(family.space, genes), family.x)
+        if i >= SLICED:
+            expected = switched(family.params, genes, family.x, family.space.program(genes))
+        else:
+            architecture = family.space.architecture(genes)
+            expected = jax.jit(lambda p, x, a=architecture: net.apply_sliced(p, a, x))(family.params, family.x)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=ONE_HOT * np.abs(expected).max())
+
+
+def test_one_hot_weights_ignore_what_left_out_layers_would_be(family: Family) -> None:
+    run, space = forward(family), family.space
+    genes = np.array(space.smallest.genes, np.int32)
+    relaxed = one_hot(space, genes)
+    expected = run(family.params, relaxed, family.x)
+    free = ~space.active(genes[None])[0]
+    assert free.any()
+    relaxed[free] = random_weights(family)[free]
+    np.testing.assert_allclose(run(family.params, relaxed, family.x), expected, rtol=0, atol=1e-6)
+
+
+def test_gradients_of_the_weights_are_those_of_the_sliced_network(family: Family) -> None:
+    net: Any = family.net
+    genes = family.draw(3)[2]
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.sum(
+            family.direction * net.apply_superposed(params, jnp.asarray(one_hot(net.space, genes)), family.x)
+        )
+
+    _, expected = family.sliced(genes)
+    found = jax.jit(jax.grad(loss))(family.params)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        bound = 1e-4 * np.abs(other).max() + 10 * np.finfo(np.float32).eps * largest
+        np.testing.assert_allclose(leaf, other, rtol=0, atol=bound, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_mixed_mask_is_the_sum_of_the_masked_weights(family: Family) -> None:
+    net: Any = family.net
+    superpose = jax.jit(net.superpose)
+    relaxed = random_weights(family)
+    # Multilinear in the genes, so linear in each: all weight on one value, or a mixture of these.
+    for gene in (0, family.space.num_genes // 2, family.space.num_genes - 1):
+        parts = []
+        for value in range(int(family.space.cardinalities[gene])):
+            one = relaxed.copy()
+            one[gene] = np.eye(relaxed.shape[1])[value]
+            parts.append((relaxed[gene, value], superpose(family.params, one)))
+        mixed = jax.tree.map(
+            lambda *leaves, parts=parts: sum(w * leaf for (w, _), leaf in zip(parts, leaves, strict=True)),
+            *(tree for _, tree in parts),
+        )
+        found = superpose(family.params, relaxed)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(mixed), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_gradients_of_architecture_weights_are_finite_differences(family: Family) -> None:
+    net: Any = family.net
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)  # noqa: E731
+        params, x, direction = wide((family.params, family.x[:3], family.direction[:3]))
+        relaxed = wide(random_weights(family))
+        loss = jax.jit(jax.value_and_grad(lambda r: jnp.sum(direction * net.apply_superposed(params, r, x))))
+        gradient = np.asarray(loss(relaxed)[1])
+        rng = np.random.default_rng(1)
+        for _ in range(6):
+            step = rng.normal(size=relaxed.shape) * values_of(family.space)
+            h = 1e-6
+            difference = (loss(relaxed + h * step)[0] - loss(relaxed - h * step)[0]) / (2 * h)
+            assert float(difference) == pytest.approx(float(np.sum(gradient * step)), rel=1e-5)
+        assert np.all(np.abs(gradient[values_of(family.space)]) > 0)
+        assert not gradient[~values_of(family.space)].any()
+
+
+def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
+    """Through the softmax, the forward pass, the expected cost over budget, the entropy and the penalty."""
+    family = small("vit")
+    net: Any = family.net
+    with jax.enable_x64(True):
+        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)  # noqa: E731
+        limit = float(family.space.cost(np.array([family.space.largest.genes]))["macs"][0]) * 0.3
+        train = TrainStep(family.net, OptimizerSettings().build(10))
+        cost = ExpectedCost(family.space, [("macs", limit)])
+        step = GradientStep(net, RELAXATIONS["darts"](), cost, train, 0.1, cost_weight=10.0, multiplier_rate=0.1)
+        targets = jax.nn.one_hot(jnp.arange(3), family.direction.shape[1])
+        batch = *wide((family.x[:3], targets)), jnp.float64(0.7), jnp.float64(0.3)
+        params, multipliers = wide((family.params, np.array([0.5])))
+        key = jax.random.key(5)
+        objective = jax.jit(jax.value_and_grad(lambda z: step.objective(z, params, multipliers, key, *batch)[0]))
+        rng = np.random.default_rng(2)
+        logits = wide(rng.normal(0, 0.5, random_weights(family).shape))
+        gradient = np.asarray(objective(logits)[1])
+        for _ in range(4):
+            direction, h = rng.normal(size=logits.shape) * values_of(family.space), 1e-6
+            difference = (objective(logits + h * direction)[0] - objective(logits - h * direction)[0]) / (2 * h)
+            assert float(difference) == pytest.approx(float(np.sum(gradient * direction)), rel=1e-4)
+
+
+# ---------------------------------------------------------------- expected costs
+
+
+def enumerated(space: Any, probabilities: np.ndarray, cost: Any) -> np.ndarray:
+    """Expectation by all gene vectors and their probabilities."""
+    rows = np.array(list(itertools.product(*(range(n) for n in space.cardinalities))), np.int32)
+    weights = np.prod(probabilities[np.arange(space.num_genes), rows], axis=1)
+    assert weights.sum() == pytest.approx(1)
+    return weights @ np.asarray(cost(rows), np.float64)
+
+
+TINY = [
+    ViTSpace((16, 24), (1, 2), (1, 2), (1.0, 2.0, 3.0), head_dim=8, patch_size=2, image_size=8, channels=1),
+    build_space(
+        "mobilenet",
+        "small",
+        {
+            "resolution": [6, 8], "depth": [1, 2], "expand": [2, 3], "widths": [8, 16], "strides": [2, 1],
+            "squeeze_excite": [False, True], "activations": ["relu", "hard_swish"], "image_size": 8,
+        },
+    ),
+]  # fmt: skip
+
+
+def distribution(space: Any) -> np.ndarray:
+    values = values_of(space)
+    weights = np.random.default_rng(0).gamma(0.5, size=values.shape) * values
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("space", TINY, ids=lambda space: space.family)
+def test_expected_cost_is_the_mean_over_all_architectures(space: Any) -> None:
+    probabilities = distribution(space)
+    found = ExpectedCost(space, [("macs", 1000.0), ("params", 10.0)])(jnp.asarray(probabilities, jnp.float32))
+    for metric, limit, share in (("macs", 1000.0, found[0]), ("params", 10.0, found[1])):
+        expected = enumerated(space, probabilities, lambda rows, m=metric: space.cost(rows)[m])
+        assert float(share) * limit == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("space", TINY, ids=lambda space: space.family)
+def test_a_metric_of_another_model_is_taken_apart_exactly(space: Any) -> None:
+    """A latency that is a non-linear function of each piece's cost: its tables are recovered from its values alone."""
+
+    def latency(genes: np.ndarray) -> dict[str, np.ndarray]:
+        total = np.full(len(genes), 0.7)
+        for term in space.cost.terms:
+            total += np.sqrt(term.table[tuple(genes[:, column] for column in term.columns)][:, 1]) / 100
+        return {"latency_ms": total}
+
+    probabilities = distribution(space)
+    (share,) = ExpectedCost(space, [("latency_ms", 2.0)], latency)(jnp.asarray(probabilities, jnp.float32))
+    expected = enumerated(space, probabilities, lambda rows: latency(rows)["latency_ms"])
+    assert float(share) * 2 == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_metric_that_does_not_add_up_is_refused() -> None:
+    space = TINY[0]
+    peak = lambda genes: {"memory_bytes": 1.0 + genes.max(axis=1)}  # noqa: E731
+    with pytest.raises(ValueError, match=r"gradient\.budget: memory_bytes does not add up"):
+        ExpectedCost(space, [("memory_bytes", 2.0)], peak)
+
+
+def test_expected_costs_of_one_hot_rows_are_costs(family: Family) -> None:
+    space = family.space
+    cost = jax.jit(ExpectedCost(space, [("macs", 1.0)]))
+    for genes in family.draw(20):
+        assert float(cost(one_hot(space, genes))[0]) == pytest.approx(space.cost(genes[None])["macs"][0], rel=1e-6)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.25, 60), (1.0, 5)])
+def test_multipliers_steer_to_a_budget_that_binds_and_to_no_other(share: float, steps: int) -> None:
+    family = small("vit")
+    net: Any = family.net
+    macs = float(family.space.cost(np.array([family.space.largest.genes]))["macs"][0])
+    train = TrainStep(family.net, OptimizerSettings().build(10))
+    cost = ExpectedCost(family.space, [("macs", share * macs)])
+    step = GradientStep(net, RELAXATIONS["darts"](), cost, train, 0.05, cost_weight=10.0, multiplier_rate=1.0)
+    state = step.init(family.net.init(jax.random.key(0)), jax.random.key(1))
+    targets = jax.nn.one_hot(jnp.arange(len(family.x)), family.direction.shape[1])
+    multipliers, costs = [], []
+    for i in range(steps):
+        state, result = step.architecture(state, jax.random.key(i), family.x, targets, 1.0, 0.0)
+        multipliers.append(float(state.multipliers[0]))
+        costs.append(float(result.costs[0]))
+    if share == 1.0:
+        assert set(multipliers) == {0.0}
+        assert max(costs) < 1
+    else:
+        assert costs[0] > 1.3
+        assert costs[-1] < 1.05
+        assert max(multipliers) > 0.5
+
+
+# ---------------------------------------------------------------- helpers
+
+
+def test_masks_and_stopping_points() -> None:
+    np.testing.assert_array_equal(prefixes([1, 3], 3), [[1, 0, 0], [1, 1, 1]])
+    np.testing.assert_allclose(stopping_points(jnp.array([0.2, 0.8]), (2, 4)), [0, 0.2, 0, 0.8], rtol=1e-6)
+
+
+def test_entropies() -> None:
+    space = TINY[0]
+    uniform = jnp.asarray(values_of(space) / space.cardinalities[:, None], jnp.float32)
+    np.testing.assert_allclose(entropies(uniform), np.log(space.cardinalities), rtol=1e-6)
+    assert entropies_by_choice(space, uniform) == pytest.approx(dict.fromkeys(space.columns, 1.0))
+    certain = jnp.asarray(one_hot(space, np.array(space.largest.genes)))
+    assert entropies_by_choice(space, certain) == pytest.approx(dict.fromkeys(space.columns, 0.0))
+    assert np.isfinite(jax.grad(lambda p: jnp.sum(entropies(p)))(certain)).all()
+
+
+def test_what_cannot_be_superposed_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"supernet\.sharing: other cannot be superposed"):
+        build_superposed(TINY[0], "other")
