@@ -429,7 +429,7 @@ class RankSection(BaseModel):
     Attributes:
         panel: How many architectures; the whole space where it holds fewer.
         strata: Cost metric by which the panel is spread evenly.
-        bins: Ranges of that cost, of equal width, that hold equal numbers of the panel.
+        bins: Ranges of that cost, equally wide on a logarithmic scale, that hold equal numbers of the panel.
         steps: Training steps of each; those of the supernet when null.
         seeds: Trainings of each, whose results are averaged.
         objective: What architectures are ranked by: validation `accuracy` or `loss`.

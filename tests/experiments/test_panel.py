@@ -61,7 +61,7 @@ def test_every_range_of_cost_holds_equally_many(name: str, metric: str) -> None:
     assert np.all(np.diff(cost) >= 0)
     assert genes[0].tolist() == list(space.smallest.genes)
     assert genes[-1].tolist() == list(space.largest.genes)
-    inside = np.minimum((cost - cost[0]) / (cost[-1] - cost[0]) * 6, 5).astype(int)
+    inside = np.minimum(np.log(cost / cost[0]) / np.log(cost[-1] / cost[0]) * 6, 5).astype(int)
     assert np.bincount(inside, minlength=6).tolist() == [5] * 6
 
 
@@ -78,7 +78,7 @@ def test_a_range_without_architectures_leaves_its_share_to_the_others() -> None:
     space = build_space("vit", "small", {"width": [16, 256], "depth": [4], "heads": [2]})  # nothing between the widths
     genes = choose(space, 12, "macs", 6, 0)
     cost = space.cost(genes)["macs"].astype(float)
-    inside = np.minimum((cost - cost[0]) / (cost[-1] - cost[0]) * 6, 5).astype(int)
+    inside = np.minimum(np.log(cost / cost[0]) / np.log(cost[-1] / cost[0]) * 6, 5).astype(int)
     assert len(np.unique(genes, axis=0)) == 12
     assert np.bincount(inside, minlength=6).min() == 0
 
