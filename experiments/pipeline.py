@@ -13,6 +13,7 @@ from experiments.export import accuracy, export
 from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
 from experiments.rank import rank
+from experiments.report import write_page
 from experiments.run_directory import RunDirectory
 from experiments.search import search
 from experiments.tensorboard import EventLog
@@ -71,6 +72,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             if "rank" in stages:
                 summary["rank"] = rank(experiment, params, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
+            write_page(directory.path, summary)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}. The same command resumes it.") from None
     return summary
