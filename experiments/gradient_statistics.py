@@ -30,29 +30,31 @@ def gradient_statistics(
 
     Returns:
         `gradient_variance`: trace of the covariance of a step's gradient; `gradient_variance_per_pass`: that times
-        the number of paths of a step; `relative_variance`: the variance over the squared length of the mean;
+        the number of paths of a step; `relative_variance`: the variance over the squared length of the mean, NaN
+        where so few steps cannot tell that from 0;
         `step_cosine`: mean cosine between the gradients of neighbouring steps; `path_cosine`: between consecutive
         paths, in a step and across steps; `mean_norm`: length of the mean gradient; `path_bound`: (E|g|)^2 / E|g|^2
         over single paths, which bounds from below what importance sampling of paths could make of their mean square.
     """
     maker = BatchMaker(experiment)
-    total = jax.tree.map(jnp.zeros_like, params)
+    nothing = jax.tree.map(jnp.zeros_like, params)
+    total = nothing
     squares, step_cosines, path_cosines, counts = [], [], [], []
     lengths: list[float] = []
     last_step: Params | None = None
     last_path: Params | None = None
     for number in steps:
-        mean = jax.tree.map(jnp.zeros_like, params)
+        mean = nothing
         paths = 0
         for gradient, weight in _passes(experiment, step, params, state, maker, number):
             if last_path is not None:
                 path_cosines.append(float(_cosine(last_path, gradient)))
             last_path = gradient
             lengths.append(float(weight) * float(_dot(gradient, gradient)) ** 0.5)
-            mean = jax.tree.map(lambda m, g, w=weight: m + w * g, mean, gradient)
+            mean = _plus(mean, weight, gradient)
             paths += 1
-        mean = jax.tree.map(lambda m, k=paths: m / k, mean)
-        total = jax.tree.map(jnp.add, total, mean)
+        mean = _plus(nothing, np.float32(1 / paths), mean)
+        total = _plus(total, np.float32(1), mean)
         squares.append(float(_dot(mean, mean)))
         counts.append(paths)
         if last_step is not None:
@@ -61,7 +63,9 @@ def gradient_statistics(
     n = len(squares)
     square_of_mean = float(_dot(total, total)) / n**2
     variance = (np.mean(squares) - square_of_mean) * n / (n - 1)
-    true_square = max(square_of_mean - variance / n, np.finfo(np.float64).tiny)
+    true_square = square_of_mean - variance / n  # of the mean of all steps, not only of these
+    if true_square <= 0:
+        true_square = np.nan
     found = {
         "gradient_variance": variance,
         "gradient_variance_per_pass": variance * np.mean(counts),
@@ -89,6 +93,11 @@ def _passes(
     )  # fmt: skip
     for (gradient, _), weight in zip(found, paths.weights, strict=True):
         yield gradient, weight
+
+
+@jax.jit
+def _plus(a: Params, weight: jax.Array, b: Params) -> Params:
+    return jax.tree.map(lambda x, y: x + weight * y, a, b)
 
 
 @jax.jit
