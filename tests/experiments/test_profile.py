@@ -248,7 +248,7 @@ def test_a_real_network_runs_and_has_the_weights_in_its_memory():
     (program,) = measure.build(NET, [(SPACE.smallest, 4)], channels=1)
     program()
     weights = 4 * int(SPACE.cost(np.array([SPACE.smallest.genes]))["params"][0])
-    x, logits = 4 * 4 * SPACE.image_size**2, 4 * 4 * SPACE.classes
+    x, logits = 4 * 4 * 8 * 8, 4 * 4 * 10
     # The compiler rounds nothing up but where it packs pointers: at most a few bytes an argument.
     assert weights + x + logits <= program.memory.fixed <= weights + x + logits + 512
     assert program.memory.temporary > 0

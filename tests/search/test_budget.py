@@ -113,3 +113,40 @@ def test_a_budget_below_the_smallest_says_what_the_smallest_costs(small):
         for metric, cost in smallest.items():
             assert f"{metric} {cost}" in str(error.value)
     assert Budget.parse("b", {"macs": smallest["macs"]}).resolve(small).limits == (("macs", smallest["macs"]),)
+
+
+def _ladder(space, genes):
+    """Costs that contradict each other: one falls with the first gene as the other rises."""
+    first = np.asarray(genes)[:, 0].astype(float)
+    return {"macs": 1 + first, "params": 3 - first, "activation_bytes": 5 + 0 * first}
+
+
+def test_limits_that_contradict_each_other_are_named(small):
+    def cost(genes):
+        return _ladder(small, genes)
+
+    budget = Budget.parse("b", "activation_bytes<=9, macs<=1, params<=1")
+    with pytest.raises(UserError) as error:
+        budget.resolve(small, cost)
+    text = str(error.value)
+    assert text.startswith("search.budgets.b: 'macs<=1' and 'params<=1' contradict each other: each can be met, but ")
+    assert "activation_bytes<=9" not in text
+    assert "the smallest costs macs 1 (33.3% of the largest), params 3 (300% of the largest)" in text
+    assert Budget.parse("b", "macs<=2, params<=2").resolve(small, cost).limits == (("macs", 2), ("params", 2))
+    # Nothing is refused for what another subnet than the smallest meets.
+    assert Budget.parse("b", "params<=1").resolve(small, cost).limits == (("params", 1),)
+    with pytest.raises(UserError, match=r"b\.params: 'params<=0.5' is below .* Raise the limit to 1 or more\."):
+        Budget.parse("b", "params<=0.5").resolve(small, cost)
+
+
+def test_three_limits_of_which_any_two_can_be_met(small):
+    width = small.columns["width"]
+
+    def cost(genes):
+        kind = np.asarray(genes)[:, width]
+        return {name: np.where(kind == i, 3.0, 1.0) for i, name in enumerate(("macs", "params", "activation_bytes"))}
+
+    with pytest.raises(
+        UserError, match=r"'macs<=1', 'params<=1' and 'activation_bytes<=1' contradict .* nearest subnet to all"
+    ):
+        Budget.parse("b", "macs<=1, params<=1, activation_bytes<=1").resolve(small, cost)
