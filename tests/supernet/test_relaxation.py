@@ -128,8 +128,8 @@ def test_each_method_finds_the_best_of_four_operations(relaxation: Relaxation) -
 
     def step(i: int, carry: tuple) -> tuple:
         z, m, v = carry
-        progress = i / 500
-        temperature = relaxation.temperature + (relaxation.final_temperature - relaxation.temperature) * progress
+        start, end = relaxation.temperature, relaxation.final_temperature
+        temperature = jnp.float32(start) + (end - start) * jnp.float32(i / 500)
 
         def loss(z: jax.Array) -> jax.Array:
             weights = relaxation.draw(z, values, jax.random.fold_in(jax.random.key(0), i), temperature)

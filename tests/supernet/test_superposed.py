@@ -75,11 +75,10 @@ def test_one_hot_weights_ignore_what_left_out_layers_would_be(family: Family) ->
 def test_gradients_of_the_weights_are_those_of_the_sliced_network(family: Family) -> None:
     net: Any = family.net
     genes = family.draw(3)[2]
+    relaxed = jnp.asarray(one_hot(net.space, genes))
 
     def loss(params: Any) -> jax.Array:
-        return jnp.sum(
-            family.direction * net.apply_superposed(params, jnp.asarray(one_hot(net.space, genes)), family.x)
-        )
+        return jnp.sum(family.direction * net.apply_superposed(params, relaxed, family.x))
 
     _, expected = family.sliced(genes)
     found = jax.jit(jax.grad(loss))(family.params)
@@ -138,10 +137,14 @@ def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
         cost = ExpectedCost(family.space, [("macs", limit)])
         step = GradientStep(net, RELAXATIONS["darts"](), cost, train, 0.1, cost_weight=10.0, multiplier_rate=0.1)
         targets = jax.nn.one_hot(jnp.arange(3), family.direction.shape[1])
-        batch = *wide((family.x[:3], targets)), jnp.float64(0.7), jnp.float64(0.3)
-        params, multipliers = wide((family.params, np.array([0.5])))
+        params, multipliers, x, targets = wide((family.params, np.array([0.5]), family.x[:3], targets))
         key = jax.random.key(5)
-        objective = jax.jit(jax.value_and_grad(lambda z: step.objective(z, params, multipliers, key, *batch)[0]))
+
+        def loss(logits: jax.Array) -> jax.Array:
+            temperature, entropy_weight = jnp.float64(0.7), jnp.float64(0.3)
+            return step.objective(logits, params, multipliers, key, x, targets, temperature, entropy_weight)[0]
+
+        objective = jax.jit(jax.value_and_grad(loss))
         rng = np.random.default_rng(2)
         logits = wide(rng.normal(0, 0.5, random_weights(family).shape))
         gradient = np.asarray(objective(logits)[1])
