@@ -131,7 +131,7 @@ def cosines_of(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
     return products / np.maximum(np.outer(lengths, lengths), np.finfo(np.float64).tiny)
 
 
-def gradient_scalars(products: Float[np.ndarray, "k+1 k+1"], k: int) -> dict[str, float]:
+def gradient_scalars(products: Float[np.ndarray, "n n"], k: int) -> dict[str, float]:
     """What to log of a measured step.
 
     Args:

@@ -63,7 +63,8 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
             "Run `supernest train` (or `run`) first."
         )
     step = train_step(experiment)
-    _, progress = checkpoints.restore(jax.eval_shape(lambda: initial(experiment, step)))
+    shapes = jax.eval_shape(lambda: initial(experiment, step).train)
+    _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()))
     return progress.train.params if progress.train.average is None else progress.train.average
 
 

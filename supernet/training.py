@@ -56,7 +56,7 @@ class StepResult(NamedTuple):
 
     paths: list[PathResult]
     gradient_norm: Float[Array, ""]
-    products: Float[Array, "k+1 k+1"] | None
+    products: Float[Array, "n n"] | None
 
 
 class TrainStep:
@@ -228,7 +228,7 @@ class TrainStep:
 @jax.jit
 def _products(
     gradients: list[Params], weights: jax.Array, previous: Params | None
-) -> tuple[Params, Float[Array, "k+1 k+1"]]:
+) -> tuple[Params, Float[Array, "n n"]]:
     """The weighted sum of gradients, and all scalar products between them and the one before."""
     total = jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
     last = jax.tree.map(jnp.zeros_like, total) if previous is None else previous

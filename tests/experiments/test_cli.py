@@ -160,7 +160,7 @@ MISTAKES = [
     ),
     (
         ["run", "small.yaml", "--set", "train.distillation.type=largest", "--set", "sampler={type: uniform}"],
-        "error: small.yaml: train.distillation.type: 'largest', but sampler 'uniform' draws no largest path",
+        "error: small.yaml: train.distillation.type: 'largest', but the sampler draws no largest path",
     ),
     (["search", "small.yaml"], "error: runs/small: holds no run. Train first: supernest train small.yaml"),
     (["export", "small.yaml", "--out", "here"], "error: here: holds no run."),
