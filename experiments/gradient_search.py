@@ -132,7 +132,7 @@ class _Search:
             for batch in batches:
                 state, values = self._advance(state, batch, checkpoints)
                 done = batch.step + 1
-                last = done == self.steps
+                last, stopping = done == self.steps, bool(stop)
                 bar.update()
                 if last or done % settings.log_every == 0:
                     log.scalars(done, values | self._curves(state, batch.step))
@@ -140,10 +140,10 @@ class _Search:
                     error = self._error(state)
                     log.scalars(done, {"validation_error/architecture": error})
                     bar.set_postfix(validation_error=f"{error:.3f}")
-                if last or stop or done % settings.checkpoint_every == 0:
+                if last or stopping or done % settings.checkpoint_every == 0:
                     log.flush()
                     checkpoints.save(done, state)
-                if stop and not last:
+                if stopping and not last:
                     checkpoints.wait()
                     text = f"stopped after gradient step {done} of {self.steps}; a checkpoint of it is saved"
                     raise Interrupted(text)
