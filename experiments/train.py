@@ -63,7 +63,7 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
             "Run `supernest train` (or `run`) first."
         )
     step = train_step(experiment)
-    shapes = jax.eval_shape(lambda: initial(experiment, step).train)
+    shapes = jax.eval_shape(step.init, experiment.net.shapes)
     _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()))
     return progress.train.params if progress.train.average is None else progress.train.average
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from search_spaces import Architecture
-from supernet.supernet import Params, Statistics, Supernet
+from supernet.supernet import Params, Supernet
 
 
 def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
@@ -20,14 +20,15 @@ def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
         weights: State of the plain module, in the structure of `net.slice`. Batch statistics in it are left out.
         architecture: Of the network.
     """
-    shapes = jax.eval_shape(net.init, jax.random.key(0))
-    leaves, structure = jax.tree.flatten(shapes)
+    leaves, structure = jax.tree.flatten(net.shapes)
     starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
     # Slicing only picks entries, so a slice of the entries' numbers says where each weight lives.
     numbers = [
         np.arange(start, start + leaf.size).reshape(leaf.shape) for start, leaf in zip(starts[:-1], leaves, strict=True)
     ]
-    places = net.slice(jax.tree.unflatten(structure, numbers), architecture, _nowhere(net, shapes, architecture))
+    # Statistics are no weights and have no place among them.
+    nowhere = jax.tree.map(lambda leaf: np.full(leaf.shape, -1), net.statistics_shapes)
+    places = net.slice(jax.tree.unflatten(structure, numbers), architecture, nowhere)
     flat = np.zeros(starts[-1], np.float32)
 
     def put(at: np.ndarray, values: jax.Array) -> None:
@@ -40,13 +41,3 @@ def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
         for start, leaf in zip(starts[:-1], leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, full)
-
-
-def _nowhere(net: Supernet, params: Params, architecture: Architecture) -> Statistics:
-    """Statistics in the family's structure, filled with -1: they are no weights and have no place among them."""
-    image = jax.ShapeDtypeStruct((1, *net.input_size(architecture), getattr(net.space, "channels")), jnp.float32)  # noqa: B009
-    genes, program = jnp.asarray(architecture.genes, jnp.int32), net.space.program(architecture.genes)
-    collected = jax.eval_shape(
-        lambda params, x: net.apply(params, genes, x, program=program, collect=True)[1], params, image
-    )
-    return jax.tree.map(lambda leaf: np.full(leaf.shape, -1), collected)

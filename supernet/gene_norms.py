@@ -22,8 +22,7 @@ class GeneNorms:
     """
 
     def __init__(self, net: Supernet) -> None:
-        shapes = jax.eval_shape(net.init, jax.random.key(0))
-        leaves, structure = jax.tree.flatten_with_path(shapes)
+        leaves, structure = jax.tree.flatten_with_path(net.shapes)
         self._stacked = [any(getattr(key, "key", None) == net.stacked for key in path) for path, _ in leaves]
         # Slicing is pure indexing, so it also cuts a tree that holds the number of each weight's row.
         starts = np.cumsum([0, *(self._rows(leaf, on) for (_, leaf), on in zip(leaves, self._stacked, strict=True))])
@@ -33,7 +32,8 @@ class GeneNorms:
             )
             for (_, leaf), start, end in zip(leaves, starts[:-1], starts[1:], strict=True)
         ]
-        rows, statistics = jax.tree.unflatten(structure, numbers), _statistics(net, shapes)
+        rows = jax.tree.unflatten(structure, numbers)
+        statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), net.statistics_shapes)
 
         def used(genes: np.ndarray) -> np.ndarray:
             counts = np.zeros(starts[-1], np.int64)
@@ -59,16 +59,3 @@ class GeneNorms:
             for leaf, stacked in zip(jax.tree.leaves(gradient), self._stacked, strict=True)
         ]
         return jnp.sqrt(self._governed @ jnp.concatenate(squares))
-
-
-def _statistics(net: Supernet, shapes: Any) -> Any:
-    """Batch statistics of the right shapes, for families that have them."""
-    space = net.space
-    architecture = space.largest
-    x = jax.ShapeDtypeStruct((1, *net.input_size(architecture), space.channels), jnp.float32)  # type: ignore[attr-defined]
-    genes = jax.ShapeDtypeStruct((space.num_genes,), jnp.int32)
-    program = space.program(np.array(architecture.genes))
-    _, found = jax.eval_shape(
-        lambda params, genes, x: net.apply(params, genes, x, program=program, collect=True), shapes, genes, x
-    )
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), found)

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import jax
@@ -39,6 +40,22 @@ class Supernet(ABC):
     @abstractmethod
     def init(self, key: jax.Array) -> Params:
         """Fresh weights, as large as the largest subnet needs."""
+
+    @cached_property
+    def shapes(self) -> Params:
+        """The tree of `init` with shapes and types in place of arrays."""
+        return jax.eval_shape(self.init, jax.random.key(0))
+
+    @cached_property
+    def statistics_shapes(self) -> Statistics:
+        """The tree that `apply` collects, with shapes and types in place of arrays; empty for families without one."""
+        largest = self.space.largest
+        program = self.space.program(largest.genes)
+        image = jax.ShapeDtypeStruct((1, *self.input_size(largest), getattr(self.space, "channels")), jnp.float32)  # noqa: B009
+        genes = jnp.asarray(largest.genes, jnp.int32)
+        return jax.eval_shape(
+            lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1], self.shapes, image
+        )
 
     @abstractmethod
     def apply(
