@@ -49,13 +49,21 @@ def most_probable(
         return given_up(rows), np.zeros(len(rows)) if budget is None else budget.excess(cost(rows))
 
     (lost,), (excess,) = state(genes[None])
+    stuck = False
     while excess > 0:
         rows = _changed(space, genes, 1)
         losses, excesses = state(rows)
         cheaper = excesses < excess
         if not cheaper.any():
-            return np.array(space.smallest.genes, np.int32)  # a budget's limits are above what this one costs
-        rates = np.where(cheaper, (losses - lost) / np.where(cheaper, excess - excesses, 1.0), np.inf)
+            assert not stuck, "a budget that was resolved for the space is met within it"
+            # A measured cost need not fall with every gene; from the smallest network a resolved budget is in reach.
+            genes, stuck = np.array(space.smallest.genes, np.int32), True
+            (lost,), (excess,) = state(genes[None])
+            continue
+        if stuck:
+            rates = excesses
+        else:
+            rates = np.where(cheaper, (losses - lost) / np.where(cheaper, excess - excesses, 1.0), np.inf)
         best = int(rates.argmin())
         genes, lost, excess = rows[best], losses[best], excesses[best]
     while lost > 0:

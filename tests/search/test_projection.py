@@ -77,3 +77,18 @@ def test_another_cost_function_decides(tiny) -> None:
     budget = Budget.parse("b", {"latency_ms": 2.5}, ("latency_ms",)).resolve(tiny, cost)
     found = most_probable(tiny, probabilities, budget, cost)
     assert found.sum() <= 1
+
+
+def test_a_cost_that_does_not_fall_with_every_gene(tiny) -> None:
+    """The likeliest network is in a pit of the cost: all its neighbours cost more, and it is over budget."""
+    probabilities = np.full((tiny.num_genes, int(tiny.cardinalities.max())), 0.25)
+    probabilities[:, 1] = 0.75
+    likeliest = tuple(probabilities.argmax(axis=1))
+
+    def cost(genes):
+        in_pit = (genes == likeliest).all(axis=1)
+        return {"latency_ms": np.where(in_pit, 2.0, 1.0 + genes.sum(axis=1))}
+
+    budget = Budget.parse("b", {"latency_ms": 1.5}, ("latency_ms",)).resolve(tiny, cost)
+    found = most_probable(tiny, probabilities, budget, cost)
+    assert budget.feasible(cost(found[None])).all()

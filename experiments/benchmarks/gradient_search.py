@@ -1,0 +1,199 @@
+"""Gradient search against evolution on a sandwich-trained supernet, in equal wall-clock, at half of the largest MACs.
+
+Command: `python -m experiments.benchmarks.gradient_search --seeds 3 --json`
+
+For each seed, `drnas` (or another relaxation) trains weights and architecture together. The seconds that this takes
+are then given to the other side: evolution gets a part of them for its candidates, and the supernet that it searches
+as many sandwich steps as fit in the rest. Programs are compiled before, for both sides. Both are judged on the test
+split, which neither side sees: with inherited weights, and trained on their own from fresh weights, as `supernest rank`
+trains its panel.
+"""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.checkpoints import Checkpoints
+from experiments.compilation import use_compilation_cache
+from experiments.config import ExperimentConfig, load_config
+from experiments.experiment import Experiment, build_experiment
+from experiments.gradient_search import gradient_search
+from experiments.interrupt import StopRequest
+from experiments.panel_training import train_panel
+from experiments.run_directory import RunDirectory
+from experiments.search import search
+from experiments.tensorboard import EventLog
+from experiments.train import train, trained_params
+from search import Archive, best
+from supernet.supernet import Params
+
+_WARM_STEPS, _SIDES = 24, ("gradient", "evolution")
+_CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--type", "kind", default="drnas", show_default=True, help="Relaxation.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the experiment.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Runs the benchmark."""
+    with tempfile.TemporaryDirectory() as scratch:
+        use_compilation_cache(Path(scratch) / "cache")
+        given = load_config(config, (*overrides, f"gradient.type={kind}"))
+        rows = [
+            compare(given.model_copy(update={"seed": given.seed + i}), Path(scratch) / str(i))
+            for i in tqdm(range(seeds), desc="seeds", disable=None)
+        ]
+    show({"config": config.name, "type": kind, **summarised(rows), "seeds": rows}, as_json)
+
+
+def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
+    """Both sides with one seed."""
+    _warm_up(config, scratch)
+    start = time.perf_counter()
+    experiment = build_experiment(config)
+    with (
+        RunDirectory.create_or_resume(scratch / "gradient", config) as run,
+        Checkpoints(run.checkpoints) as checkpoints,
+    ):
+        since = time.perf_counter()
+        figures = gradient_search(experiment, checkpoints, run, StopRequest(), quiet=True)
+        seconds = time.perf_counter() - since
+        found = [_judged(experiment, run, trained_params(experiment, checkpoints))]
+    taken = [seconds]
+
+    share = _evolution_seconds(config, scratch)
+    fitting = int((seconds - share) / _sandwich_seconds(config, scratch))
+    config = _with_steps(config, max(fitting, config.train.optimizer.warmup_steps + 1))
+    experiment = build_experiment(config)
+    with (
+        RunDirectory.create_or_resume(scratch / "evolution", config) as run,
+        Checkpoints(run.checkpoints) as checkpoints,
+    ):
+        since = time.perf_counter()
+        _sandwich(experiment, checkpoints)
+        params = trained_params(experiment, checkpoints)
+        search(experiment, params, run, StopRequest(), quiet=True)
+        taken.append(time.perf_counter() - since)
+        found.append(_judged(experiment, run, params))
+
+    judged = _on_test(experiment)
+    alone = train_panel(judged, np.stack([f["genes"] for f in found]), scratch / "panel", StopRequest(), quiet=True)
+    row: dict[str, Any] = {
+        "sandwich_steps": config.train.steps,
+        "gradient_steps": figures["steps"],
+        "expected_cost_over_budget": figures["expected_cost_over_budget"],
+        "genes_changed_for_budget": figures["genes_changed_for_budget"],
+        "wall_seconds": time.perf_counter() - start,
+    }
+    for side, network, used, accuracy in zip(_SIDES, found, taken, alone.accuracy, strict=True):
+        del network["genes"]
+        row[side] = {"seconds": used, **network, "test_accuracy_alone": float(accuracy)}
+    return row
+
+
+def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and the difference in units of the spread (the larger standard deviation of the two sides)."""
+    figures: dict[str, Any] = {}
+    for metric in ("test_accuracy_inherited", "test_accuracy_alone", "seconds", "macs"):
+        values = {side: np.array([row[side][metric] for row in rows], float) for side in _SIDES}
+        for side, of_side in values.items():
+            figures[f"{metric}_{side}"] = float(of_side.mean())
+        if metric.startswith("test"):
+            spread = max(float(np.std(of_side, ddof=1)) if len(rows) > 1 else 0.0 for of_side in values.values())
+            difference = float((values["gradient"] - values["evolution"]).mean())
+            figures |= {
+                f"{metric}_spread": spread,
+                f"{metric}_difference": difference,
+                f"{metric}_not_worse_than_the_spread": difference >= -spread,
+            }
+    return figures
+
+
+def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[str, Any]:
+    """The best network of the run's archive within the budget, and what it reaches on the test split as it is."""
+    archive = Archive.read(run.archive, experiment.space)
+    name = experiment.config.gradient.budget
+    index = best(archive, next(budget for budget in experiment.budgets if budget.name == name))
+    assert index is not None
+    genes = archive.genes[index]
+    scores = _on_test(experiment).evaluator(params, genes[None])
+    return {
+        "genes": genes,
+        "architecture": experiment.space.architecture(genes).description,
+        "macs": int(archive.costs["macs"][index]),
+        "validation_accuracy_inherited": 1 - float(archive.errors[index]),
+        "test_accuracy_inherited": float(scores.accuracy[0]),
+    }
+
+
+def _on_test(experiment: Experiment) -> Experiment:
+    """The experiment with the test split in the place of the one that it may choose by."""
+    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, validation=experiment.data.test))
+
+
+# ---------------------------------------------------------------- equal seconds
+
+
+def _warm_up(config: ExperimentConfig, scratch: Path) -> None:
+    """Compiles what the gradient search needs, into the cache that all runs share."""
+    config = _with_steps(config, _WARM_STEPS)
+    with (
+        RunDirectory.create_or_resume(scratch / "warm", config) as run,
+        Checkpoints(run.checkpoints) as checkpoints,
+    ):
+        gradient_search(build_experiment(config), checkpoints, run, StopRequest(), quiet=True)
+
+
+def _sandwich_seconds(config: ExperimentConfig, scratch: Path) -> float:
+    """Seconds of a sandwich step: the difference between a longer and a shorter training, with warm programs."""
+    taken = []
+    for steps in (_WARM_STEPS, 2 * _WARM_STEPS, 6 * _WARM_STEPS):  # the first one compiles
+        experiment = build_experiment(_with_steps(config, steps))
+        with Checkpoints(scratch / f"sandwich_{steps}") as checkpoints:
+            since = time.perf_counter()
+            _sandwich(experiment, checkpoints)
+            taken.append(time.perf_counter() - since)
+    return (taken[2] - taken[1]) / (4 * _WARM_STEPS)
+
+
+def _evolution_seconds(config: ExperimentConfig, scratch: Path) -> float:
+    """Seconds of the search, with weights that need not be good."""
+    config = _with_steps(config, _WARM_STEPS)
+    experiment, taken = build_experiment(config), []
+    params = experiment.net.init(jax.random.key(0))
+    for name in ("search_cold", "search_warm"):
+        with RunDirectory.create_or_resume(scratch / name, config) as run:
+            since = time.perf_counter()
+            search(experiment, params, run, StopRequest(), quiet=True)
+            taken.append(time.perf_counter() - since)
+    return taken[-1]
+
+
+def _sandwich(experiment: Experiment, checkpoints: Checkpoints) -> None:
+    train(
+        experiment, checkpoints, lambda step: EventLog(Path(), step, main_process=False), StopRequest(), quiet=True
+    )  # fmt: skip
+
+
+def _with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
+    """The experiment with another length, and nothing but that to do on the way."""
+    train = config.train.model_copy(
+        update={"steps": steps, "epochs": None, "evaluate_every": steps, "checkpoint_every": steps,
+                "diagnose_every": None}
+    )  # fmt: skip
+    return config.model_copy(update={"train": train})
+
+
+if __name__ == "__main__":
+    main()
