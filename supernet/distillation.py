@@ -28,10 +28,11 @@ class Distillation:
     """What the paths of a step learn from.
 
     Args:
-        type: `none`: labels only. `largest`: every path after the step's largest learns from it. `ensemble`: the
-            smallest path learns from the mean distribution of the random paths of its step, as in ElasticViT; those
-            learn from `teachers` if there are any, and from labels otherwise. `external`: every path learns from
-            `teachers`.
+        type: `none`: labels only. `largest`: every path learns from the largest subnet; where that is the step's first
+            path it learns from labels and its pass is used, otherwise it has a forward pass of its own. `ensemble`: the
+            last path learns from the mean distribution of the random paths before it, as ElasticViT's smallest does;
+            the others learn from `teachers` if there are any, and from labels otherwise. `external`: every path learns
+            from `teachers`.
         weight: Share of the loss that the teacher gives; 1 leaves no label term, as in US-Nets.
         temperature: Softens both distributions; the term is scaled by its square.
         loss: `kl`: forward Kullback-Leibler divergence (as cross-entropy with the teacher's distribution). `alpha`:
@@ -71,17 +72,12 @@ class Distillation:
         """Refuses paths of a step that this distillation cannot use.
 
         Raises:
-            UserError: A path that should teach or learn is missing.
+            UserError: There is nobody to learn from.
         """
-        if self.type == "largest" and roles[0] != "largest":
+        if self.type == "ensemble" and "random" not in roles[:-1]:
             raise UserError(
-                "train.distillation.type: 'largest', but the sampler draws no largest path to learn from. Use the "
-                "sampler 'sandwich', or set train.distillation.type to none."
-            )
-        if self.type == "ensemble" and ("random" not in roles or roles[-1] != "smallest"):
-            raise UserError(
-                "train.distillation.type: 'ensemble', but the sampler draws no random paths with a smallest one after "
-                "them. Use the sampler 'sandwich' or 'complexity_aware', or set train.distillation.type to none."
+                "train.distillation.type: 'ensemble', but the sampler draws no random path that a later path of its "
+                "step could learn from. Draw more paths a step, or set train.distillation.type to none."
             )
 
 
@@ -107,6 +103,7 @@ def lesson(
     settings: Distillation,
     roles: Sequence[str],
     earlier: Sequence[Float[Array, "b c"]],
+    largest: Float[Array, "b c"] | None,
     external: Float[Array, "b c"] | None,
     targets: Float[Array, "b c"],
 ) -> Lesson:
@@ -116,13 +113,14 @@ def lesson(
         settings: Which kind.
         roles: Of all paths of the step.
         earlier: Logits of the paths before this one.
+        largest: Logits of the largest subnet, for type `largest`; None while they are not known.
         external: Mean distribution of the external teachers, if there are any.
         targets: Distribution over classes of each example; for its shape.
     """
     alpha = float(settings.loss == "alpha")
-    if settings.type == "largest" and earlier:
-        return Lesson.taught(soften(earlier[0], settings.temperature), settings.weight, alpha)
-    if settings.type == "ensemble" and roles[len(earlier)] == "smallest":
+    if settings.type == "largest" and largest is not None:
+        return Lesson.taught(soften(largest, settings.temperature), settings.weight, alpha)
+    if settings.type == "ensemble" and len(earlier) == len(roles) - 1:
         random = [logits for role, logits in zip(roles, earlier, strict=False) if role == "random"]
         mean = jnp.mean(soften(jnp.stack(random), settings.temperature), axis=0)
         return Lesson.taught(mean, settings.weight, alpha)

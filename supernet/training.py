@@ -88,7 +88,7 @@ class TrainStep:
         self._previous: Params | None = None
         self.gradient_program = jax.jit(self._gradient, static_argnames="program", donate_argnames="accumulated")
         self.update_program = jax.jit(self._update, donate_argnames=("state", "accumulated"))
-        self.score_program = jax.jit(self._score, static_argnames="program")
+        self.forward_program = jax.jit(self._forward, static_argnames="program")
 
     def init(self, params: Params) -> TrainState:
         """The state before the first step."""
@@ -158,14 +158,20 @@ class TrainStep:
         if example_weights is None:
             example_weights = np.ones(len(x), np.float32)
         logits: list[jax.Array] = []
+        largest = None
+        if self.distillation.type == "largest" and roles[0] != "largest":
+            row = np.array(self.net.space.largest.genes, np.int32)
+            largest = self.forward_program(params, row, x, program=self.net.space.program(row))
         for row, weight in zip(genes, weights, strict=True):
-            given = lesson(self.distillation, roles, logits, teacher, targets)
+            given = lesson(self.distillation, roles, logits, largest, teacher, targets)
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
             gradient, result = self.gradient_program(
                 params, gradient, row, x, targets, example_weights, given, weight,
                 program=self.net.space.program(row),
             )  # fmt: skip
             logits.append(result.logits)
+            if roles[len(logits) - 1] == "largest":
+                largest = result.logits
             if into is not None:
                 into = gradient
             yield gradient, result
@@ -178,8 +184,8 @@ class TrainStep:
         labels: Int[np.ndarray, " b"],
     ) -> Float[np.ndarray, " k"]:
         """Mean cross-entropy of architectures on one batch; forward passes only."""
-        losses = [self.score_program(params, row, x, labels, program=self.net.space.program(row)) for row in genes]
-        return np.array([float(loss) for loss in losses], np.float64)
+        logits = [self.forward_program(params, row, x, program=self.net.space.program(row)) for row in genes]
+        return np.array([float(_cross_entropy(one, labels)) for one in logits], np.float64)
 
     def _gradient(
         self,
@@ -205,9 +211,8 @@ class TrainStep:
         by_gene = None if self._gene_norms is None else self._gene_norms(grads)
         return accumulated, PathResult(value, accuracy, logits, losses, norms, by_gene)
 
-    def _score(self, params: Params, genes: jax.Array, x: jax.Array, labels: jax.Array, program: Program) -> jax.Array:
-        logits, _ = self.net.apply(params, genes, x, program=program)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+    def _forward(self, params: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        return self.net.apply(params, genes, x, program=program)[0]
 
     def _update(self, state: TrainState, accumulated: Params) -> tuple[TrainState, Params, jax.Array]:
         updates, optimizer = self._optimizer.update(accumulated, state.optimizer, state.params)
@@ -223,6 +228,11 @@ class TrainStep:
     def programs_compiled(self) -> int:
         """How many gradient programs have been compiled."""
         return self.gradient_program._cache_size()  # type: ignore[attr-defined]
+
+
+@jax.jit
+def _cross_entropy(logits: Float[Array, "b c"], labels: Int[Array, " b"]) -> Float[Array, ""]:
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 @jax.jit

@@ -159,8 +159,8 @@ MISTAKES = [
         "error: small.yaml: train.optimizer.warmup_steps: 500 is not less than the 19 training steps.",
     ),
     (
-        ["run", "small.yaml", "--set", "train.distillation.type=largest", "--set", "sampler={type: uniform}"],
-        "error: small.yaml: train.distillation.type: 'largest', but the sampler draws no largest path",
+        ["run", "small.yaml", "--set", "train.distillation.type=ensemble", "--set", "sampler={type: uniform}"],
+        "error: small.yaml: train.distillation.type: 'ensemble', but the sampler draws no random path",
     ),
     (["search", "small.yaml"], "error: runs/small: holds no run. Train first: supernest train small.yaml"),
     (["export", "small.yaml", "--out", "here"], "error: here: holds no run."),

@@ -79,27 +79,29 @@ def test_losses_mix_labels_and_teacher_by_the_share():
 
 
 def test_who_teaches_whom():
-    roles = ("random", "random", "smallest")
     targets = jnp.zeros((6, 5))
     settings = Distillation("ensemble", 0.7, 2.0, "alpha")
-    assert lesson(settings, roles, [], None, targets).share == 0
-    taught = lesson(settings, roles, [], P, targets)
-    np.testing.assert_array_equal(taught.probabilities, P)
-    assert (taught.share, taught.alpha) == (np.float32(0.7), 0)
-    smallest = lesson(settings, roles, [Z, 2 * Z], P, targets)
-    np.testing.assert_allclose(smallest.probabilities, (soften(Z, 2.0) + soften(2 * Z, 2.0)) / 2, rtol=1e-6)
-    assert (smallest.share, smallest.alpha) == (np.float32(0.7), 1)
-
+    for roles in (("random", "random", "smallest"), ("random", "random", "random")):
+        assert lesson(settings, roles, [], None, None, targets).share == 0
+        taught = lesson(settings, roles, [], None, P, targets)
+        np.testing.assert_array_equal(taught.probabilities, P)
+        assert (taught.share, taught.alpha) == (np.float32(0.7), 0)
+        last = lesson(settings, roles, [Z, 2 * Z], None, P, targets)
+        np.testing.assert_allclose(last.probabilities, (soften(Z, 2.0) + soften(2 * Z, 2.0)) / 2, rtol=1e-6)
+        assert (last.share, last.alpha) == (np.float32(0.7), 1)
     sandwich = ("largest", "random", "smallest")
+    last = lesson(settings, sandwich, [Z, 2 * Z], None, None, targets)
+    np.testing.assert_allclose(last.probabilities, soften(2 * Z, 2.0), rtol=1e-6)  # the largest is not random
+
     settings = Distillation("largest", 1.0)
-    assert lesson(settings, sandwich, [], None, targets).share == 0
-    for earlier in ([Z], [Z, 2 * Z]):
+    assert lesson(settings, sandwich, [], None, None, targets).share == 0
+    for earlier in ([], [Z], [Z, 2 * Z]):
         np.testing.assert_allclose(
-            lesson(settings, sandwich, earlier, None, targets).probabilities, soften(Z, 1.0), rtol=1e-6
+            lesson(settings, sandwich, earlier, 3 * Z, None, targets).probabilities, soften(3 * Z, 1.0), rtol=1e-6
         )
     settings = Distillation("external", loss="alpha", teachers=("x:y",))
     for earlier in ([], [Z], [Z, Z]):
-        assert lesson(settings, sandwich, earlier, P, targets).alpha == 1
+        assert lesson(settings, sandwich, earlier, None, P, targets).alpha == 1
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,10 @@ def test_settings_that_cannot_work_are_refused(settings, message):
 
 
 def test_roles_that_cannot_teach_are_refused():
-    Distillation("largest").check_roles(("largest", "smallest"))
-    Distillation("ensemble").check_roles(("random", "smallest"))
-    with pytest.raises(UserError, match="draws no largest path"):
-        Distillation("largest").check_roles(("random",))
-    for roles in (("smallest", "random"), ("largest", "smallest")):
-        with pytest.raises(UserError, match="draws no random paths with a smallest one"):
+    for roles in (("largest", "smallest"), ("random",)):
+        Distillation("largest").check_roles(roles)
+    for roles in (("random", "smallest"), ("random", "random")):
+        Distillation("ensemble").check_roles(roles)
+    for roles in (("smallest", "random"), ("largest", "smallest"), ("random",)):
+        with pytest.raises(UserError, match="draws no random path that a later path"):
             Distillation("ensemble").check_roles(roles)

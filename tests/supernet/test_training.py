@@ -85,10 +85,49 @@ def test_others_learn_from_the_largest_path():
         np.testing.assert_allclose(soft.paths[i].loss, expected, rtol=1e-5)
 
 
-def test_teaching_needs_a_largest_path_first():
+def test_the_largest_teaches_by_a_pass_of_its_own_where_it_is_not_trained():
     step, state = _step(distillation=Distillation("largest"))
-    with pytest.raises(UserError, match="draws no largest path"):
-        step(state, GENES[1:2], ("random",), _weights(1), X, TARGETS)
+    student, teacher = (NET.apply_masked(state.params, jnp.asarray(g), X, program=()) for g in GENES[[1, 0]])
+    expected = -jnp.mean(jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), -1))
+    _, result = step(state, GENES[1:2], ("random",), _weights(1), X, TARGETS)
+    np.testing.assert_allclose(result.paths[0].loss, expected, rtol=1e-4)
+
+
+def test_scores_are_losses_without_a_gradient():
+    step, state = _step()
+    found = step.score(state.params, GENES, X, np.arange(12) % 10)
+    for genes, loss in zip(GENES, found, strict=True):
+        logits = NET.apply_masked(state.params, jnp.asarray(genes), X, program=())
+        np.testing.assert_allclose(loss, -jnp.mean(jnp.sum(TARGETS * jax.nn.log_softmax(logits), -1)), rtol=1e-4)
+
+
+def test_example_weights_weigh_examples():
+    step, state = _step()
+    weights = np.linspace(0, 2, 12, dtype=np.float32)
+    _, result = step(state, GENES[:1], ("random",), _weights(1), X, TARGETS, weights)
+    losses = result.paths[0].example_losses
+    np.testing.assert_allclose(result.paths[0].loss, np.mean(weights * np.asarray(losses)), rtol=1e-5)
+    norms = np.linalg.norm(jax.nn.softmax(result.paths[0].logits) - TARGETS, axis=-1)
+    np.testing.assert_allclose(result.paths[0].example_norms, norms, rtol=1e-5)
+
+
+def test_a_measured_step_is_the_same_step_and_knows_all_products():
+    plain, state = _step()
+    measured, other = _step()
+    weights = _weights(1, 0.5, 2, 1)
+    before = None
+    for _ in range(2):
+        vectors = [
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+            for gradient, _ in measured.gradients(other.params, GENES, ROLES, np.ones(4, np.float32), X, TARGETS)
+        ]
+        state, _ = plain(state, GENES, ROLES, weights, X, TARGETS)
+        other, result = measured(other, GENES, ROLES, weights, X, TARGETS, measure=True)
+        assert result.products is not None
+        rows = np.array([*vectors, np.zeros_like(vectors[0]) if before is None else before])
+        np.testing.assert_allclose(result.products, rows @ rows.T, rtol=1e-3, atol=1e-4)
+        _close(other.params, state.params)
+        before = weights @ np.array(vectors)
 
 
 def test_moving_average_follows_its_formula():
