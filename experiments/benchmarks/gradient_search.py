@@ -4,9 +4,9 @@ Command: `python -m experiments.benchmarks.gradient_search --seeds 3 --json`
 
 For each seed, `drnas` (or another relaxation) trains weights and architecture together. The seconds that this takes
 are then given to the other side: evolution gets a part of them for its candidates, and the supernet that it searches
-as many sandwich steps as fit in the rest. Programs are compiled before, for both sides. Both are judged on the test
-split, which neither side sees: with inherited weights, and trained on their own from fresh weights, as `supernest rank`
-trains its panel.
+as many sandwich steps as fit in the rest. What a run needs to begin (compilation, the data) counts for neither. Both
+networks are judged on the test split, which neither side sees: with inherited weights, and trained on their own from
+fresh weights, as `supernest rank` trains its panel.
 """
 
 import dataclasses
@@ -59,36 +59,28 @@ def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_jso
 
 def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
     """Both sides with one seed."""
-    _warm_up(config, scratch)
     start = time.perf_counter()
-    experiment = build_experiment(config)
-    with (
-        RunDirectory.create_or_resume(scratch / "gradient", config) as run,
-        Checkpoints(run.checkpoints) as checkpoints,
-    ):
-        since = time.perf_counter()
-        figures = gradient_search(experiment, checkpoints, run, StopRequest(), quiet=True)
-        seconds = time.perf_counter() - since
-        found = [_judged(experiment, run, trained_params(experiment, checkpoints))]
-    taken = [seconds]
+    few = config.train.optimizer.warmup_steps + _WARM_STEPS
+    short = _with_steps(config, few)
+    _gradient(short, scratch / "gradient_cold")
+    begun, *_ = _gradient(short, scratch / "gradient_warm")
+    config = _with_steps(config, config.train.steps or build_experiment(config).steps)
+    seconds, by_gradient, figures = _gradient(config, scratch / "gradient")
 
-    share = _evolution_seconds(config, scratch)
-    fitting = int((seconds - share) / _sandwich_seconds(config, scratch))
-    config = _with_steps(config, max(fitting, config.train.optimizer.warmup_steps + 1))
-    experiment = build_experiment(config)
-    with (
-        RunDirectory.create_or_resume(scratch / "evolution", config) as run,
-        Checkpoints(run.checkpoints) as checkpoints,
-    ):
-        since = time.perf_counter()
-        _sandwich(experiment, checkpoints)
-        params = trained_params(experiment, checkpoints)
-        search(experiment, params, run, StopRequest(), quiet=True)
-        taken.append(time.perf_counter() - since)
-        found.append(_judged(experiment, run, params))
+    _evolution(short, scratch / "evolution_cold")
+    started, *_ = _evolution(short, scratch / "evolution_warm")
+    longer, *_ = _evolution(_with_steps(config, few + 4 * _WARM_STEPS), scratch / "evolution_longer")
+    a_step = max(longer - started, 1e-3) / (4 * _WARM_STEPS)
+    # What both sides need to begin is left out; the search of the other side is in its short run.
+    searching = _search_seconds(short, scratch)
+    fitting = int((seconds - begun - searching) / a_step) + few
+    config = _with_steps(config, max(fitting, few))
+    used, by_evolution, experiment = _evolution(config, scratch / "evolution")
 
-    judged = _on_test(experiment)
-    alone = train_panel(judged, np.stack([f["genes"] for f in found]), scratch / "panel", StopRequest(), quiet=True)
+    judged, found = _on_test(experiment), (by_gradient, by_evolution)
+    genes = np.array([network.pop("genes") for network in found], np.int32)
+    alone = train_panel(judged, genes, scratch / "panel", StopRequest(), quiet=True)
+    taken = seconds - begun, used - started + searching
     row: dict[str, Any] = {
         "sandwich_steps": config.train.steps,
         "gradient_steps": figures["steps"],
@@ -96,9 +88,8 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
         "genes_changed_for_budget": figures["genes_changed_for_budget"],
         "wall_seconds": time.perf_counter() - start,
     }
-    for side, network, used, accuracy in zip(_SIDES, found, taken, alone.accuracy, strict=True):
-        del network["genes"]
-        row[side] = {"seconds": used, **network, "test_accuracy_alone": float(accuracy)}
+    for side, network, spent, accuracy in zip(_SIDES, found, taken, alone.accuracy, strict=True):
+        row[side] = {"seconds": spent, **network, "test_accuracy_alone": float(accuracy)}
     return row
 
 
@@ -145,45 +136,38 @@ def _on_test(experiment: Experiment) -> Experiment:
 # ---------------------------------------------------------------- equal seconds
 
 
-def _warm_up(config: ExperimentConfig, scratch: Path) -> None:
-    """Compiles what the gradient search needs, into the cache that all runs share."""
-    config = _with_steps(config, _WARM_STEPS)
-    with (
-        RunDirectory.create_or_resume(scratch / "warm", config) as run,
-        Checkpoints(run.checkpoints) as checkpoints,
-    ):
-        gradient_search(build_experiment(config), checkpoints, run, StopRequest(), quiet=True)
+def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], dict[str, Any]]:
+    """Seconds, the network, and the stage's figures."""
+    experiment = build_experiment(config)
+    with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
+        since = time.perf_counter()
+        figures = gradient_search(experiment, checkpoints, run, StopRequest(), quiet=True)
+        seconds = time.perf_counter() - since
+        return seconds, _judged(experiment, run, trained_params(experiment, checkpoints)), figures
 
 
-def _sandwich_seconds(config: ExperimentConfig, scratch: Path) -> float:
-    """Seconds of a sandwich step: the difference between a longer and a shorter training, with warm programs."""
-    taken = []
-    for steps in (_WARM_STEPS, 2 * _WARM_STEPS, 6 * _WARM_STEPS):  # the first one compiles
-        experiment = build_experiment(_with_steps(config, steps))
-        with Checkpoints(scratch / f"sandwich_{steps}") as checkpoints:
-            since = time.perf_counter()
-            _sandwich(experiment, checkpoints)
-            taken.append(time.perf_counter() - since)
-    return (taken[2] - taken[1]) / (4 * _WARM_STEPS)
+def _evolution(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], Experiment]:
+    """Seconds of sandwich training and search, the network, and the experiment."""
+    experiment = build_experiment(config)
+    with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
+        since = time.perf_counter()
+        train(
+            experiment, checkpoints, lambda step: EventLog(run.path, step, main_process=False), StopRequest(), True
+        )  # fmt: skip
+        params = trained_params(experiment, checkpoints)
+        search(experiment, params, run, StopRequest(), quiet=True)
+        return time.perf_counter() - since, _judged(experiment, run, params), experiment
 
 
-def _evolution_seconds(config: ExperimentConfig, scratch: Path) -> float:
-    """Seconds of the search, with weights that need not be good."""
-    config = _with_steps(config, _WARM_STEPS)
-    experiment, taken = build_experiment(config), []
+def _search_seconds(config: ExperimentConfig, scratch: Path) -> float:
+    """Seconds of the search alone, with compiled programs and weights that need not be good."""
+    experiment = build_experiment(config)
     params = experiment.net.init(jax.random.key(0))
-    for name in ("search_cold", "search_warm"):
-        with RunDirectory.create_or_resume(scratch / name, config) as run:
-            since = time.perf_counter()
-            search(experiment, params, run, StopRequest(), quiet=True)
-            taken.append(time.perf_counter() - since)
-    return taken[-1]
-
-
-def _sandwich(experiment: Experiment, checkpoints: Checkpoints) -> None:
-    train(
-        experiment, checkpoints, lambda step: EventLog(Path(), step, main_process=False), StopRequest(), quiet=True
-    )  # fmt: skip
+    experiment.evaluator(params, experiment.space.sample(np.random.default_rng(0), 64))
+    with RunDirectory.create_or_resume(scratch / "search", config) as run:
+        since = time.perf_counter()
+        search(experiment, params, run, StopRequest(), quiet=True)
+        return time.perf_counter() - since
 
 
 def _with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
