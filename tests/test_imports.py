@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -89,3 +90,15 @@ def test_help_is_quick_and_does_not_import_jax() -> None:
         assert result.returncode == 0, result.stderr
         assert "run" in result.stdout
     assert min(seconds) < 0.5, f"supernest --help takes {min(seconds):.2f} s"
+
+
+def test_every_package_is_installed() -> None:
+    """A package that the list leaves out works in a checkout and is missing from an installation."""
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        listed = tomllib.load(file)["tool"]["setuptools"]["packages"]
+    found = [
+        ".".join(path.parent.relative_to(REPOSITORY).parts)
+        for package in ALLOWED
+        for path in (REPOSITORY / package).rglob("__init__.py")
+    ]
+    assert sorted(listed) == sorted(found)
