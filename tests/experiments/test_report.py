@@ -34,7 +34,7 @@ class Links(HTMLParser):
         self.open, self.loaded = [], []
 
     def handle_starttag(self, tag, attrs):
-        self.loaded += [value for name, value in attrs if name in ("src", "href") and not value.startswith("#")]
+        self.loaded += [value for name, value in attrs if name in ("src", "href") and not (value or "").startswith("#")]
         if tag not in ("meta", "br"):
             self.open.append(tag)
 

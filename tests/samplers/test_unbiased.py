@@ -14,8 +14,10 @@ from search_spaces import build_space
 from supernet.supernet import build_supernet
 from supernet.training import TrainStep
 
-SPACE = dataclasses.replace(
-    build_space("vit", "small"), width=(16, 24), depth=(1, 2), heads=(1, 2), mlp_ratio=(0.5, 1.0, 2.0), head_dim=8
+SPACE = build_space(
+    "vit",
+    "small",
+    {"width": [16, 24], "depth": [1, 2], "heads": [1, 2], "mlp_ratio": [0.5, 1.0, 2.0], "head_dim": 8},
 )
 DIRECTIONS = 12
 

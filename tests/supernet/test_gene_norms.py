@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search_spaces import FAMILIES, build_space
+from search_spaces import FAMILIES, MobileNetSpace, build_space
 from supernet.gene_norms import GeneNorms
 from supernet.supernet import build_supernet
 
@@ -40,6 +40,7 @@ def test_genes_of_a_vision_transformer_govern_their_sublayers():
 
 def test_genes_of_a_mobilenet_govern_their_block_and_a_resolution_everything():
     space = build_space("mobilenet", "small")
+    assert isinstance(space, MobileNetSpace)
     net = build_supernet(space)
     gradient = _random(jax.eval_shape(net.init, jax.random.key(0)))
     norms = np.asarray(GeneNorms(net)(gradient))
