@@ -10,7 +10,9 @@ Compares samplers at exactly the same weights, on the batches that each would tr
                towards large gradients; `unbiased` weights it so that the mean stays that of `uniform`, and only then
                do variances of the same mean compare. `tau_half` mixes importance and uniform half and half to the end.
 Why a variance falls or does not: `fresh_examples` draws by norms that were just computed at these weights, for the
-paths that are about to be trained, instead of remembered; `path_bound` is the least variance (over that of `uniform`)
+paths that are about to be trained, instead of remembered; `replacement` draws examples uniformly but independently, as
+importance must, where `uniform` visits each once an epoch, which alone is worth a share of batch over examples;
+`path_bound` is the least variance (over that of `uniform`)
 that any unbiased distribution over paths and batches could reach, (E|g|)^2 / E|g|^2 (Cauchy and Schwarz).
 Each interval is the mean over seeds plus and minus their standard deviation.
 """
@@ -56,7 +58,7 @@ _WALK = {"random_paths": 1, "smallest": False}
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", default=300, show_default=True, help="Steps that are drawn at fixed weights.")
+@click.option("--steps", default=400, show_default=True, help="Steps that are drawn at fixed weights.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_json: bool) -> None:
     """Compares samplers at the weights of the same trained supernets."""
@@ -91,8 +93,10 @@ def _of_seed(config: Path, overrides: list[str], steps: int) -> dict[str, dict[s
     def measure(experiment: Experiment, progress: Progress, sampler: Sampler) -> dict[str, float]:
         other = dataclasses.replace(experiment, sampler=sampler)
         state = {name: progress.sampler[name] for name in sampler.init()}
-        done = experiment.steps
-        return gradient_statistics(other, step, progress.train.params, state, range(max(done - steps, 0), done))
+        # Batches and levels of the steps after the training; what was learned stays as it is.
+        return gradient_statistics(
+            other, step, progress.train.params, state, range(experiment.steps, experiment.steps + steps)
+        )
 
     experiment = _experiment(config, overrides, "uniform", {})
     step = TrainStep(experiment.net, experiment.config.train.optimizer.build(experiment.steps))
@@ -105,12 +109,17 @@ def _of_seed(config: Path, overrides: list[str], steps: int) -> dict[str, dict[s
         progress = _trained(experiment, train_step(experiment))
         base = measure(experiment, progress, SAMPLERS["uniform"](experiment.space, seed, plan))
         found[f"{trained}_weights_uniform"] = base
-        for part, own in _PARTS.items():
+        for part, own in (_PARTS if trained == "pada" else {"": {}}).items():
             for suffix, unbiased in (("", False), ("_unbiased", True)):
                 sampler = dataclasses.replace(experiment.sampler, **own, unbiased=unbiased)
                 found[f"{trained}{part}{suffix}"] = _over(measure(experiment, progress, sampler), base)
-        fresh = FreshExamples(experiment.space, seed, plan, norms=_freshness(experiment, step, progress.train.params))
-        found[f"{trained}_fresh_examples_unbiased"] = _over(measure(experiment, progress, fresh), base)
+        size = len(experiment.data.train)
+        for name, norms in {
+            "replacement": lambda genes, size=size: np.ones(size),
+            "fresh_examples_unbiased": _freshness(experiment, step, progress.train.params),
+        }.items():
+            drawn = WeighedExamples(experiment.space, seed, plan, norms=norms)
+            found[f"{trained}_weights_{name}"] = _over(measure(experiment, progress, drawn), base)
     return found
 
 
@@ -119,8 +128,8 @@ def _over(found: dict[str, float], base: dict[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class FreshExamples(UniformSampler):
-    """Uniform paths, with examples drawn by norms that are known exactly for the step's path.
+class WeighedExamples(UniformSampler):
+    """Uniform paths, with examples drawn independently by norms that are given for the step's path, half and half.
 
     Args:
         norms: Function of genes int32[1, g] to the norm of every training example.

@@ -70,7 +70,7 @@ def test_a_killed_run_ends_in_the_same_bits(family, tmp_path):
                     shutil.copytree(before, disturbed)
         _finish(stage, config, disturbed)
     expected = _outcome(undisturbed)
-    assert len(expected) == 2 + 3 * 4
+    assert len(expected) == 3 + 3 * 4
     assert _outcome(disturbed) == expected
     left = [path for path in disturbed.rglob("*") if ".tmp" in path.name]
     assert not left, left
