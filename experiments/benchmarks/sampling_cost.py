@@ -31,11 +31,13 @@ from supernet.training import TrainStep
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+@click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")
 @click.option("--steps", default=60, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(config: Path, steps: int, as_json: bool) -> None:
-    """Times every registered sampler with its default settings."""
-    experiment = build_experiment(load_config(config))
+def main(config: Path, overrides: tuple[str, ...], samplers: str | None, steps: int, as_json: bool) -> None:
+    """Times registered samplers with their default settings."""
+    experiment = build_experiment(load_config(config, overrides))
     # Ten epochs, so that every schedule is past its start within the steps that are timed.
     examples = len(experiment.data.train)
     settings = experiment.config.train
@@ -44,7 +46,7 @@ def main(config: Path, steps: int, as_json: bool) -> None:
         update={"train": settings.model_copy(update={"distillation": Distillation()})}
     ))  # fmt: skip
     figures: dict[str, Any] = {"config": str(config), "steps": steps}
-    for name in SAMPLERS:
+    for name in samplers.split(",") if samplers else SAMPLERS:
         other = dataclasses.replace(plain, sampler=SAMPLERS[name](experiment.space, 0, plan))
         figures[name] = _of_sampler(other, steps)
     figures["diagnostics_percent"] = _of_diagnostics(plain, steps)
