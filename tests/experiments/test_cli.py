@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from experiments import cli
 from experiments.interrupt import Interrupted
 from search_spaces import FAMILIES
 
@@ -33,18 +32,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(SMALL, encoding="utf-8")
     return tmp_path
-
-
-@pytest.fixture
-def supernest(here: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def start(*arguments: str, directory: Path) -> subprocess.Popen[str]:

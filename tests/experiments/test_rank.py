@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from experiments import cli, rank_report
+from experiments import rank_report
 from experiments.config import load_config
 from experiments.experiment import build_experiment
 from experiments.panel_training import Truth
@@ -38,18 +38,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
     return tmp_path
-
-
-@pytest.fixture
-def supernest(here: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs a command in this process; returns exit code, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_a_ranking_leaves_its_figures_table_and_plot(
