@@ -14,7 +14,7 @@ from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
-from search import Archive, Progress, Searcher, pareto_front, run_search, write_pareto
+from search import Archive, Progress, Searcher, archive_hypervolume, pareto_front, run_search, write_pareto
 from search.seeded import Seeded
 from search_spaces import Genes, UserError
 from supernet.supernet import Params
@@ -65,7 +65,8 @@ def search(
             found = {name: float(archive.errors[i]) for name, i in progress.best.items() if i is not None}
             bar.set_postfix({name: f"{error:.3f}" for name, error in found.items()})
             if not progress.replayed:
-                log.scalars(progress.evaluated, {f"search/best_error/{name}": error for name, error in found.items()})
+                values = {f"search/best_error/{name}": error for name, error in found.items()}
+                log.scalars(progress.evaluated, {**values, "search/hypervolume": archive_hypervolume(archive, "macs")})
             if stop and progress.evaluated < wanted:
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
 

@@ -5,6 +5,7 @@ from search.budget import Budget, CostFunction, Costs, Limit, ResolvedBudget
 from search.evolution import Evolution
 from search.evopress import EvoPress
 from search.halving import EvaluatePart
+from search.hypervolume import archive_hypervolume, hypervolume
 from search.linas import LINAS
 from search.local import LocalSearch
 from search.loop import Evaluate, Progress, run_search
@@ -34,7 +35,9 @@ __all__ = [
     "ResolvedBudget",
     "SearchState",
     "Searcher",
+    "archive_hypervolume",
     "best",
+    "hypervolume",
     "pareto_front",
     "pareto_summary",
     "run_search",

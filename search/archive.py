@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ _VERSION = 1
 class Archive:
     """An append-only file. Its first line says which search it belongs to; each further line is one architecture.
 
-    The bytes follow from the search alone (no time, no path in them), so a search that was killed and resumed leaves
-    the same file as one that was not. `Archive.open` is for the search that writes it, `Archive.read` for all others.
+    The bytes follow from the search alone, so a search that was killed and resumed leaves the same file as one that was
+    not. When each line was written is therefore in a file beside it, `NAME.times`, one JSON line for each batch of
+    lines. `Archive.open` is for the search that writes it, `Archive.read` for all others.
 
     Attributes:
         path: The file.
@@ -84,6 +86,9 @@ class Archive:
             _refuse_other(path, json.loads(content[: content.index(b"\n")]), header)
             if whole < len(content):
                 os.truncate(path, whole)
+            times = times_path(path)
+            if times.exists():
+                os.truncate(times, times.read_bytes().rfind(b"\n") + 1)
         except OSError as error:
             raise _cannot(path, error) from error
         return archive
@@ -155,8 +160,11 @@ class Archive:
             _line(self._record(row, values, cost, generation, stop))
             for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True)
         ]
+        first = len(self) + 2  # the header is line 1
+        written = {"first": first, "last": first + len(genes) - 1, "time": datetime.now(UTC).isoformat()}
         try:
             _append(self.path, b"".join(lines))
+            _append(times_path(self.path), _line(written))
         except OSError as error:
             raise _cannot(self.path, error) from error
         generations = np.full(len(genes), generation, np.int64)
@@ -250,6 +258,11 @@ class Archive:
                 partial_errors,
             )
         return archive
+
+
+def times_path(path: Path) -> Path:
+    """Where it is written when the lines of an archive were: JSON lines of first line, last line, and UTC time."""
+    return path.with_suffix(".times")
 
 
 def _header(searcher: Searcher, run: str) -> dict[str, Any]:

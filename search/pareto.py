@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from search.archive import Archive
 from search.budget import ResolvedBudget
+from search.hypervolume import archive_hypervolume
 from search_spaces import UserError, did_you_mean
 
 FRONTS = ("macs", "params")
@@ -68,7 +69,8 @@ def pareto_front(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " f"]:
 def pareto_summary(
     archive: Archive, budgets: Sequence[ResolvedBudget], metrics: Sequence[str] = FRONTS
 ) -> dict[str, Any]:
-    """The content of `pareto.json`: the front for each metric, cheapest network last, and the best for each budget."""
+    """The content of `pareto.json`: for each metric the front, cheapest network last, and its hypervolume
+    (`search.hypervolume`); and the best network for each budget."""
     fronts = {}
     for metric in metrics:
         front = pareto_front(np.stack([archive.errors, archive.costs[metric].astype(float)], axis=1))
@@ -87,6 +89,7 @@ def pareto_summary(
         "failed": int(archive.failed.sum()),
         "budgets": found,
         "fronts": fronts,
+        "hypervolumes": {metric: archive_hypervolume(archive, metric) for metric in metrics},
     }
 
 

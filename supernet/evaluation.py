@@ -55,8 +55,18 @@ class Evaluator:
         self._x = jnp.asarray(x[shuffled].reshape(batches, batch_size, *x.shape[1:]))
         kept = np.where(rows < len(x), labels[shuffled], -1).reshape(batches, batch_size)
         self._labels = jnp.asarray(kept, jnp.int32)
-        self._calibration = jnp.asarray(calibration)
+        self.calibration = jnp.asarray(calibration)
         self.program = jax.jit(self._scores, static_argnames="program")
+
+    @property
+    def batches(self) -> tuple[jax.Array, jax.Array]:
+        """The split as it is evaluated: images [t, b, h, w, c], and labels [t, b], -1 for what only fills a batch."""
+        return self._x, self._labels
+
+    @property
+    def programs_compiled(self) -> int:
+        """How many programs have been compiled."""
+        return self.program._cache_size()  # type: ignore[attr-defined]
 
     def __call__(self, params: Params, genes: Int[np.ndarray, "p g"], fraction: float = 1.0) -> Scores:
         """Scores of `genes`, in their order.
@@ -79,7 +89,7 @@ class Evaluator:
                 padded = np.zeros((_CAPACITY, genes.shape[1]), np.int32)
                 padded[: len(part)] = genes[part]
                 right, total = self.program(
-                    params, padded, len(part), batches, self._x, self._labels, self._calibration, program=program
+                    params, padded, len(part), batches, self._x, self._labels, self.calibration, program=program
                 )
                 correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
         return Scores(correct / examples, loss / examples)

@@ -228,7 +228,7 @@ def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     assert code == 0, err
     found = json.loads(out)
     directory = tmp_path / "run" / "search" / "refine"
-    (archive,) = directory.iterdir()
+    (archive,) = directory.glob("*.jsonl")
     assert archive.name == "latency_ms1_macs60%.jsonl"
     content = archive.read_bytes()
     assert content.count(b"\n") == 7

@@ -42,7 +42,8 @@ def _finish(stage: str, config: Path, out: Path) -> float:
 def _outcome(out: Path) -> dict[str, bytes]:
     """Every byte that a user takes away. The archive's header holds the hash of the trained weights."""
     names = ["weights.safetensors", "architecture.json", "config.json", "report.json"]
-    files = [*(out / "search").glob("*"), *(p for name in names for p in (out / "subnets").glob(f"*/{name}"))]
+    files = [out / "search" / name for name in ("archive.jsonl", "pareto.json", "space.json")]
+    files += [*(p for name in names for p in (out / "subnets").glob(f"*/{name}"))]
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(files)}
 
 

@@ -1,0 +1,203 @@
+"""How many evaluations each searcher needs to find the true Pareto front of a space that was evaluated exhaustively.
+
+Command: `python -m experiments.benchmarks.search --seeds 10 --json`
+
+A supernet is trained and each of its subnets evaluated once, on the whole validation split and on the smaller shares
+that successive halving uses; the table is kept in this folder (`cache/`). Then every searcher, with its default
+settings and the same budgets, looks its candidates up there. What counts is the hypervolume of validation error against
+MACs, between the front and a reference point 10 % beyond the true front's worst values, as a share of the true front's.
+A candidate that was judged by a part of the split counts as that part of an evaluation. A run that has not reached the
+share when the space or the limit is exhausted counts as infinite.
+"""
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.checkpoints import Checkpoints
+from experiments.config import load_config
+from experiments.experiment import Experiment, build_experiment
+from experiments.interrupt import StopRequest
+from experiments.kept import digest, kept
+from experiments.tensorboard import EventLog
+from experiments.train import train, trained_params
+from search import SEARCHERS, Archive, Progress, Searcher, hypervolume, pareto_front, run_search
+from search_spaces import Genes, SearchSpace
+
+_CONFIG = Path(__file__).parent / "panels" / "search.yaml"
+_CACHE = Path(__file__).parent / "cache"
+_SHARES = (0.95, 0.99)
+_BEYOND = 0.1
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Every subnet of a space with its validation errors.
+
+    Attributes:
+        space: The space.
+        genes: All canonical genes, once each.
+        errors: Share of the split to one error a subnet; 1.0 is the whole split.
+        macs: One number a subnet.
+    """
+
+    space: SearchSpace
+    genes: Genes
+    errors: dict[float, np.ndarray]
+    macs: np.ndarray
+
+    def look_up(self, genes: Genes, share: float = 1.0) -> np.ndarray:
+        """Errors of subnets."""
+        return self.errors[share][[self._rows[row.tobytes()] for row in genes.astype(np.int32)]]
+
+    @property
+    def front(self) -> Float[np.ndarray, "f 2"]:
+        """The true front: errors and MACs."""
+        points = np.stack([self.errors[1.0], self.macs.astype(float)], axis=1)
+        return points[pareto_front(points)]
+
+    @cached_property
+    def _rows(self) -> dict[bytes, int]:
+        return {row.tobytes(): i for i, row in enumerate(self.genes.astype(np.int32))}
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
+@click.option("--seeds", default=10, show_default=True)
+@click.option("--searcher", "names", multiple=True, help="One of the searchers; may be repeated.  [default: all]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the experiment.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(config: Path, seeds: int, names: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Runs the benchmark."""
+    experiment = build_experiment(load_config(config, overrides))
+    table = exhaustive(experiment)
+    front = table.front
+    figures: dict[str, Any] = {
+        "config": config.name, "subnets": len(table.genes), "front": len(front), "seeds": seeds,
+        "front_errors": [front[0, 0], front[-1, 0]], "front_macs": [front[-1, 1], front[0, 1]],
+    }  # fmt: skip
+    for name in tqdm(names or sorted(SEARCHERS), desc="searchers", disable=None):
+        make = partial(SEARCHERS[name], experiment.space, experiment.budgets)
+        runs = np.array([evaluations_needed(make(seed), table) for seed in range(seeds)])
+        for share, column in zip(_SHARES, runs.T, strict=True):
+            figures[f"{name}/{share:.0%}"] = quartiles(column)
+    figures |= {f"{name}_over_random/{share:.0%}": _ratio(figures, name, "random", share)
+                for name in ("nsga2", "linas") for share in _SHARES}  # fmt: skip
+    figures |= {f"linas_over_nsga2/{share:.0%}": _ratio(figures, "linas", "nsga2", share) for share in _SHARES}
+    show(figures, as_json)
+
+
+def evaluations_needed(searcher: Searcher, table: Table) -> list[float]:
+    """Evaluations of the whole split until each share of the true front's hypervolume is reached; infinite if never."""
+    objectives, reference = _normalised(table)
+    goal = hypervolume(objectives(table.errors[1.0], table.macs), reference)
+
+    def reached(archive: Archive, count: int) -> float:
+        return hypervolume(objectives(archive.errors[:count], archive.costs["macs"][:count]), reference) / goal
+
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Archive.open(Path(scratch) / "archive.jsonl", searcher)
+
+        def until_reached(progress: Progress) -> None:
+            if reached(archive, len(archive)) >= max(_SHARES):
+                raise _Reached
+
+        with contextlib.suppress(_Reached):
+            run_search(searcher, table.look_up, archive, len(table.genes), until_reached, None, table.look_up)
+        spent = np.cumsum(_spent(archive, searcher))
+        found = []
+        for share in _SHARES:
+            # The hypervolume never falls, so the first entry that reaches the share is found by bisection.
+            first = bisect_left(range(len(archive) + 1), share, key=partial(reached, archive))
+            found.append(float(spent[first - 1]) if first <= len(archive) else np.inf)
+        return found
+
+
+def _spent(archive: Archive, searcher: Searcher) -> np.ndarray:
+    """Evaluations of the whole split that each entry took, those of the rungs before its last included."""
+    before = np.zeros(len(archive))
+    for share, _ in searcher.halving:
+        before += share * (archive.fractions > share)
+    return archive.fractions + before
+
+
+class _Reached(Exception):
+    pass
+
+
+def _normalised(table: Table) -> tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], np.ndarray]:
+    """Maps errors and MACs to 0 to 1 between the true front's best and worst values; and the reference point."""
+    front = table.front
+    ideal, worst = front.min(axis=0), front.max(axis=0)
+
+    def objectives(errors: np.ndarray, macs: np.ndarray) -> np.ndarray:
+        return (np.stack([errors, macs.astype(float)], axis=1) - ideal) / (worst - ideal)
+
+    return objectives, np.full(2, 1 + _BEYOND)
+
+
+def quartiles(values: Float[np.ndarray, " s"]) -> dict[str, Any]:
+    """Median and quartiles of evaluations, None where infinite."""
+    found = np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf")
+    first, median, third = (float(value) if np.isfinite(value) else None for value in found)
+    return {"median": median, "quartiles": [first, third], "reached": int(np.isfinite(values).sum())}
+
+
+def _ratio(figures: dict[str, Any], name: str, other: str, share: float) -> float | None:
+    pair = [figures.get(f"{one}/{share:.0%}", {}).get("median") for one in (name, other)]
+    return None if None in pair else pair[0] / pair[1]
+
+
+# ---------------------------------------------------------------- the table
+
+
+def exhaustive(experiment: Experiment) -> Table:
+    """Trains the supernet and evaluates all of its subnets, or reads what an earlier call kept."""
+    space, settings = experiment.space, experiment.config.as_dict()
+    shares = sorted({share for kind in SEARCHERS.values() for share, _ in _rungs(kind)} | {1.0})
+    decides = ("seed", "data", "space", "supernet", "sampler", "train", "evaluation")
+    key = {"format": _FORMAT, "shares": shares, "jax": jax.__version__, **{name: settings[name] for name in decides}}
+    genes = every(space)
+    stop = StopRequest()
+
+    def make(work: Path) -> dict[str, Any]:
+        with Checkpoints(work / "checkpoints") as checkpoints:
+            train(experiment, checkpoints, lambda step: EventLog(work, step, main_process=False), stop, quiet=False)
+            params = trained_params(experiment, checkpoints)
+        found = {
+            json.dumps(share): (1 - experiment.evaluator(params, genes, share).accuracy).tolist()
+            for share in tqdm(shares, desc=f"{len(genes)} subnets")
+        }
+        return {"errors": found}
+
+    result = kept(_CACHE / digest(key), key, make, stop)
+    errors = {json.loads(share): np.array(column) for share, column in result["errors"].items()}
+    return Table(space, genes, errors, space.cost(genes)["macs"])
+
+
+def every(space: SearchSpace) -> Genes:
+    """All canonical genes of a small space, once each."""
+    vectors = np.indices(tuple(space.cardinalities)).reshape(space.num_genes, -1).T.astype(np.int32)
+    return np.unique(space.canonical(vectors), axis=0)
+
+
+def _rungs(kind: type[Searcher]) -> tuple[tuple[float, float], ...]:
+    return next(field.default for field in dataclasses.fields(kind) if field.name == "halving")  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()

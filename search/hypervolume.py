@@ -1,0 +1,35 @@
+"""Hypervolume: how much of the objective space a set of architectures dominates; moocore computes it.
+
+References:
+    Zitzler, Thiele. Multiobjective Evolutionary Algorithms: A Comparative Case Study and the Strength Pareto Approach.
+    IEEE Transactions on Evolutionary Computation 3(4), 1999.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from search.archive import Archive
+
+
+def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarray, " m"]) -> float:
+    """Volume between the rows (all minimised) and a reference point, in the product of the objectives' units.
+
+    Rows with a NaN, and what is worse than the reference in any objective, add nothing.
+    """
+    import moocore
+
+    usable = np.isfinite(objectives).all(axis=1)
+    if not usable.any():
+        return 0.0
+    return float(moocore.hypervolume(np.asarray(objectives[usable], float), ref=np.asarray(reference, float)))
+
+
+def archive_hypervolume(archive: Archive, metric: str) -> float:
+    """Hypervolume of error against a metric's share of the largest network of the space; within 0 to 1.
+
+    The reference point is an error of 1 at the cost of the largest network, so archives of one space compare.
+    """
+    largest = np.array([archive.space.largest.genes], np.int32)
+    most = float(archive.space.cost(largest)[metric][0])
+    shares = archive.costs[metric].astype(float) / most
+    return hypervolume(np.stack([archive.errors, shares], axis=1), np.ones(2))
