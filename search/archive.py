@@ -270,6 +270,8 @@ def _header(searcher: Searcher, run: str) -> dict[str, Any]:
     settings = {f.name: getattr(searcher, f.name) for f in dataclasses.fields(searcher) if f.name not in inherited}
     if searcher.halving:
         settings["halving"] = searcher.halving
+    if searcher.in_flight > 1:
+        settings["in_flight"] = searcher.in_flight
     return {
         "format": _FORMAT,
         "version": _VERSION,

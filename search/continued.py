@@ -29,6 +29,8 @@ class Continued(Searcher):
         begun: Its state at the beginning.
     """
 
+    asynchronous = True  # the other one has said whether it is
+
     after: int = 0
     sha256: str = ""
     strategy: str = ""

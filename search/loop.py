@@ -1,7 +1,11 @@
 """The search loop: ask, evaluate, record, tell; it resumes by replaying the archive."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +14,7 @@ from search.archive import Archive
 from search.budget import Costs
 from search.halving import EvaluatePart, halve
 from search.pareto import best
-from search.searcher import Searcher
+from search.searcher import Searcher, SearchState
 from search_spaces import Genes, UserError
 
 Evaluate = Callable[[Genes], Float[np.ndarray, " p"]]
@@ -51,11 +55,13 @@ def run_search(
     """Searches until the archive holds `evaluations` architectures or the space is exhausted.
 
     The search is replayed from its beginning: what the archive holds is not evaluated again, in the middle of a
-    generation neither. So a killed search continues exactly, and a longer one extends a shorter one.
+    generation neither. So a killed search continues exactly, and a longer one extends a shorter one. With several
+    batches in flight (`Searcher.in_flight`) they are told in the order in which they were asked for, however long each
+    takes, so the outcome depends on how many are in flight, and not on what evaluates them.
 
     Args:
         searcher: The strategy.
-        evaluate: Called with architectures that were never evaluated.
+        evaluate: Called with architectures that were never evaluated; from threads where several batches are in flight.
         archive: Made by `Archive.open` for this searcher.
         evaluations: How many architectures to evaluate, those in the archive included.
         on_batch: Called whenever results are on disk, and for what is replayed.
@@ -79,36 +85,87 @@ def run_search(
             failed = int(archive.failed[:done].sum())
             on_batch(Progress(done, evaluations, replayed, failed, state.generation, found))
 
-    while done < evaluations:
-        asked = searcher.ask(state)
-        wanted = asked[: evaluations - done]
-        held = min(len(archive) - done, len(wanted))
-        _check_replay(archive, wanted[:held], done, exhausted=len(asked) == 0)
-        if len(asked) == 0:
-            break
-        if held:
-            done += held
-            report(held)
-        if searcher.halving and evaluate_part is not None:
-            if held < len(wanted):
-                _append_halved(
-                    searcher, archive, asked, slice(held, len(wanted)), state.generation, evaluate, evaluate_part
-                )
-                done += len(wanted) - held
+    with _Starter(searcher.in_flight) as start:
+        begun: deque[_Batch] = deque()
+        while done < evaluations:
+            while len(begun) < searcher.in_flight:
+                ahead = done + sum(len(waiting.asked) for waiting in begun)
+                if ahead >= evaluations:
+                    break
+                asked = searcher.ask(_with_pending(searcher, state, begun))
+                wanted = asked[: evaluations - ahead]
+                held = min(max(len(archive) - ahead, 0), len(wanted))
+                _check_replay(archive, wanted[:held], ahead, exhausted=len(asked) == 0)
+                if len(asked) == 0:
+                    break
+                new, halved = wanted[held:], searcher.halving and evaluate_part is not None
+                size = batch or max(len(new), 1)
+                parts = [] if halved else [new[first : first + size] for first in range(0, len(new), size)]
+                begun.append(_Batch(asked, held, len(wanted), [(part, start(evaluate, part)) for part in parts]))
+            if not begun:
+                break
+            now = begun.popleft()
+            if now.held:
+                done += now.held
+                report(now.held)
+            if searcher.halving and evaluate_part is not None and now.held < now.wanted:
+                new = slice(now.held, now.wanted)
+                _append_halved(searcher, archive, now.asked, new, state.generation, evaluate, evaluate_part)
+                done += now.wanted - now.held
                 report(0)
-        else:
-            size = batch or len(wanted)
-            for start in range(held, len(wanted), size):
-                genes = wanted[start : start + size]
+            for genes, errors in now.parts:
                 costs = searcher.costs(genes)
-                objectives = np.column_stack([_errors(evaluate, genes), _others(searcher, costs, genes)])
+                objectives = np.column_stack([_checked(errors(), genes), _others(searcher, costs, genes)])
                 archive.append(genes, objectives, costs, state.generation)
                 done += len(genes)
                 report(0)
-        if len(wanted) < len(asked):
-            break
-        state = searcher.tell(state, asked, archive.objectives[done - len(asked) : done])
+            if now.wanted < len(now.asked):
+                break
+            state = searcher.tell(state, now.asked, archive.objectives[done - len(now.asked) : done])
     return archive
+
+
+class _Batch(NamedTuple):
+    """What a searcher asked for at once.
+
+    Attributes:
+        asked: All of it.
+        held: How many of these, the first, the archive holds.
+        wanted: How many of these are to be evaluated before the search ends, those held included.
+        parts: The new ones of them, with what gives their errors.
+    """
+
+    asked: Genes
+    held: int
+    wanted: int
+    parts: list[tuple[Genes, Callable[[], Float[np.ndarray, " p"]]]]
+
+
+class _Starter:
+    """Starts evaluations: each when its result is asked for, or at once, in threads, where several are in flight."""
+
+    def __init__(self, in_flight: int) -> None:
+        self._threads = ThreadPoolExecutor(in_flight) if in_flight > 1 else None
+
+    def __enter__(self) -> "_Starter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def __call__(self, evaluate: Evaluate, genes: Genes) -> Callable[[], Float[np.ndarray, " p"]]:
+        if self._threads is None:
+            return partial(evaluate, genes)
+        return self._threads.submit(evaluate, genes).result
+
+
+def _with_pending(searcher: Searcher, state: SearchState, begun: Iterable[_Batch]) -> SearchState:
+    """The state as the searcher sees it: what is in flight is known, and has no result."""
+    for waiting in begun:
+        nothing = np.full((len(waiting.asked), len(searcher.objectives)), np.nan)
+        state = searcher.tell(state, waiting.asked, nothing)
+    return state
 
 
 def _append_halved(
@@ -128,8 +185,8 @@ def _append_halved(
         asked,
         others,
         np.stack([budget.feasible(costs) for budget in searcher.budgets]),
-        lambda genes, fraction: _errors(lambda rows: evaluate_part(rows, fraction), genes),
-        lambda genes: _errors(evaluate, genes),
+        lambda genes, fraction: _checked(evaluate_part(genes, fraction), genes),
+        lambda genes: _checked(evaluate(genes), genes),
     )
     archive.append(
         asked[new],
@@ -146,8 +203,8 @@ def _others(searcher: Searcher, costs: Costs, genes: Genes) -> Float[np.ndarray,
     return np.stack(columns, axis=1) if columns else np.zeros((len(genes), 0))
 
 
-def _errors(evaluate: Evaluate, genes: Genes) -> Float[np.ndarray, " p"]:
-    errors = np.asarray(evaluate(genes), np.float64)
+def _checked(errors: np.ndarray, genes: Genes) -> Float[np.ndarray, " p"]:
+    errors = np.asarray(errors, np.float64)
     if errors.shape != (len(genes),):
         raise ValueError(f"evaluate: returned shape {errors.shape} for {len(genes)} architectures, not one error each.")
     return np.where(np.isfinite(errors), errors, np.nan)

@@ -16,6 +16,8 @@ class RandomSearch(Searcher):
         population: Candidates asked for at a time, shared out evenly over the budgets.
     """
 
+    asynchronous = True
+
     population: int = 50
 
     def __post_init__(self) -> None:

@@ -35,6 +35,8 @@ class RegularizedEvolution(Searcher):
         children: Candidates asked for at a time, shared out over the budgets (Real 1; more for parallel evaluation).
     """
 
+    asynchronous = True
+
     population: int = 100
     sample: int = 25
     children: int = 1

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -48,6 +49,8 @@ class Searcher(ABC):
         cost: Costs of architectures; the space's cost model when None.
         halving: Successive halving of every generation (`search.halving`): pairs of a share of the validation split and
             the share of the candidates that goes on; none for the whole split at once.
+        in_flight: Batches that are asked for before the results of the first are told, so that many workers have always
+            something to evaluate; 1 unless the searcher is asynchronous.
 
     Raises:
         UserError: No budget, two of one name, or a setting that cannot work.
@@ -58,6 +61,10 @@ class Searcher(ABC):
     seed: int
     cost: CostFunction | None = None
     halving: Rungs = ()
+    in_flight: int = 1
+
+    asynchronous: ClassVar[bool] = False
+    """Whether it may be asked before what it asked for is told; that is then in the state, without a result."""
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0)
@@ -68,6 +75,10 @@ class Searcher(ABC):
             if names.count(name) > 1:
                 raise UserError(f"search.budgets: two are called {name!r}. Give each its own name.")
         check_rungs(self.halving)
+        at_least("in_flight", self.in_flight, 1)
+        if self.in_flight > 1 and (self.halving or not self.asynchronous):
+            what = "successive halving" if self.asynchronous else "this searcher"
+            raise UserError(f"search.in_flight: {self.in_flight}, but {what} waits for all results. Set it to 1.")
 
     @property
     def objectives(self) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ class Seeded(Searcher):
         searcher: The other searcher itself.
     """
 
+    asynchronous = True  # the other one has said whether it is
+
     first: tuple[tuple[int, ...], ...] = ()
     strategy: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
