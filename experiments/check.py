@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.config import ExperimentConfig
+from experiments.distributed.division import check_division
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
 from experiments.teachers import load_teachers
@@ -22,6 +23,7 @@ def validate(config: ExperimentConfig) -> Experiment:
     score = (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=score).roles)
     load_teachers(config.train.distillation.teachers, experiment.data, config.train.distillation.temperature)
+    check_division(experiment)
     panel_of(experiment)
     return experiment
 

@@ -18,7 +18,7 @@ KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources
 
 _USAGE, _INTERRUPTED = 2, 130
 _SECTION = re.compile(
-    r"(?:search\.(?=budgets\b))?(?=(?:data|device|space|sampler|train|search|gradient|budgets|rank)[.:])"
+    r"(?:search\.(?=budgets\b))?(?=(?:data|device|space|sampler|train|search|gradient|budgets|rank|ray)[.:])"
 )
 
 

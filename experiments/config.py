@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError, model_validator
 
 from experiments.device import DEVICE_METRICS
+from experiments.distributed.section import RaySection
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.sections import (
     DataSection,
@@ -72,6 +73,7 @@ class ExperimentConfig(BaseModel):
         budgets: What the exported subnets may cost, one subnet each.
         export: What an exported subnet holds.
         rank: How the supernet's ranking is compared with the true one.
+        ray: Where it runs and on how many workers; in this process when null. Decides nothing of the outcome.
     """
 
     model_config = STRICT
@@ -95,6 +97,7 @@ class ExperimentConfig(BaseModel):
     ] = (Budget.parse("full", "macs<=100%"),)
     export: ExportSection = ExportSection()
     rank: RankSection = RankSection()
+    ray: RaySection | None = None
 
     @model_validator(mode="after")
     def _panel_warms_up(self) -> "ExperimentConfig":
@@ -129,8 +132,9 @@ class ExperimentConfig(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole configuration, in hexadecimal."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that decides the outcome, in hexadecimal."""
+        decides = {name: section for name, section in self.as_dict().items() if name != "ray"}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentConfig:
@@ -160,6 +164,19 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
         tree = override(tree, keys, value)
         overridden.append(keys)
     return _validated(tree, path, overridden, in_file)
+
+
+def config_of(tree: Mapping[str, Any], directory: Path) -> ExperimentConfig:
+    """The configuration that `ExperimentConfig.as_dict` gave, in another process.
+
+    Args:
+        tree: Plain values.
+        directory: Where a copy of the device file may be.
+
+    Raises:
+        UserError: A plug-in is missing, or a file that it names.
+    """
+    return _validated(tree, directory / "config.yaml", (), tree)
 
 
 def load_data_section(settings: Iterable[str], source: str | None = None) -> DataSection:

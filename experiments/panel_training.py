@@ -32,7 +32,7 @@ _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
 _INDIFFERENT = frozenset(
     {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "evaluate_every", "log_every",
-     "diagnose_every"}
+     "diagnose_every", "path_batch"}
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig
+from experiments.distributed.trainer import train_on_ray
 from experiments.experiment import build_experiment
 from experiments.export import accuracy, export
 from experiments.gradient_search import gradient_search
@@ -52,9 +53,13 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints,
         ):
             if "train" in stages:
-                figures = train(
-                    experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop, quiet
-                )
+                if config.ray is None:
+                    figures = train(
+                        experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop,
+                        quiet,
+                    )  # fmt: skip
+                else:
+                    figures = train_on_ray(experiment, checkpoints, directory, stop, quiet)
                 summary["train"] = {**summary.get("train", {}), **figures}
                 _write_summary(directory.summary, summary)
             if "gradient" in stages:

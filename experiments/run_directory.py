@@ -22,8 +22,8 @@ from supernet.manifest import disk_errors_for, write_text_atomically
 # Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device, its
 # hash decides).
 FREE_SETTINGS = frozenset({"train.log_every", "device.path"})
-# Sections that no stage depends on which others build upon.
-FREE_SECTIONS = ("rank.",)
+# Sections that no stage depends on which others build upon, and where the run is computed.
+FREE_SECTIONS = ("rank.", "ray")
 
 _CONFIG, _RUN, _LOCK = "config.yaml", "run.json", ".lock"
 _UNFINISHED = (f".{_CONFIG}.", f".{_RUN}.", f".{KEPT}.")
@@ -41,7 +41,7 @@ class RunDirectory:
             goes on, but is not bit-identical to an uninterrupted one.
     """
 
-    def __init__(self, path: Path, lock: int, resumed: bool, changes: Mapping[str, tuple[str, str]]) -> None:
+    def __init__(self, path: Path, lock: int | None, resumed: bool, changes: Mapping[str, tuple[str, str]]) -> None:
         self.path = path
         self.resumed = resumed
         self.changes = changes
@@ -88,6 +88,11 @@ class RunDirectory:
                 if not (path / _CONFIG).exists():
                     _unmake(path, made)
                 raise
+
+    @classmethod
+    def seen(cls, path: Path) -> "RunDirectory":
+        """A directory that another process has locked for this one."""
+        return cls(path, None, True, {})
 
     @property
     def config(self) -> Path:

@@ -262,6 +262,8 @@ class TrainSection(BaseModel):
         steps: How many; or `epochs`.
         epochs: Passes over the training split; or `steps`.
         batch_size: Examples a step.
+        path_batch: `whole`: each path of a step sees the whole batch. `share`: path i of k sees the i-th of k equal
+            parts, which makes a step k times cheaper; its gradient is noisier.
         optimizer: Rate, decay, clipping.
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1.
         distillation: What the paths of a step learn from besides labels.
@@ -280,6 +282,7 @@ class TrainSection(BaseModel):
     steps: Positive | None = None
     epochs: Positive | None = None
     batch_size: Positive = 64
+    path_batch: Literal["whole", "share"] = "whole"
     optimizer: Optimized = OptimizerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Distilled = Distillation()

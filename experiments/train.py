@@ -1,7 +1,6 @@
 """The train stage: batches, sampled paths, steps, checkpoints and curves; resumes at the last checkpoint."""
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,8 +10,11 @@ from tqdm import tqdm
 
 from experiments.batches import Batch, BatchMaker
 from experiments.checkpoints import Checkpoints
+from experiments.curves import Curves, Probe
 from experiments.data.batches import Prefetcher
 from experiments.diagnostics import Diagnostics
+from experiments.distributed.division import Division
+from experiments.distributed.workers import Workers
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.tensorboard import EventLog
@@ -21,7 +23,7 @@ from search_spaces import UserError
 from supernet.supernet import Params
 from supernet.training import StepResult, TrainState, TrainStep
 
-_INIT, _PROBES = 0, 2
+_INIT = 0
 
 
 class TrainingDiverged(UserError):
@@ -76,6 +78,9 @@ def train(
     quiet: bool,
     params: Params | None = None,
     step: TrainStep | None = None,
+    workers: Workers | None = None,
+    bar: tqdm | None = None,
+    saved: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Trains up to the configured step.
 
@@ -87,6 +92,9 @@ def train(
         quiet: No progress bar, and no warnings on the terminal.
         params: Weights to start from; fresh ones when None. They are consumed.
         step: What `train_step` gives for this experiment, when it is used for several; its programs stay compiled.
+        workers: Who trains, each of whom calls this; this process alone when None.
+        bar: Shows progress; one on the terminal when None.
+        saved: Called by every worker once a checkpoint is on the disk.
 
     Returns:
         Figures for the summary.
@@ -97,17 +105,20 @@ def train(
     """
     settings, steps, sampler = experiment.config.train, experiment.steps, experiment.sampler
     step = step or train_step(experiment)
+    workers = workers or Workers()
     progress = initial(experiment, step, params)
+    progress = progress._replace(train=workers.everywhere(progress.train))
     done = checkpoints.latest() or 0
     if done:
         done, progress = checkpoints.restore(progress)
     if done >= steps:
         return {"steps": done}
     maker = BatchMaker(experiment)
-    curves = _Curves(experiment, log(done), settings.batch_size)
+    division = Division(experiment, workers, stop)
+    curves = Curves(experiment, log(done), division)
     diagnostics = Diagnostics(experiment, curves.log, quiet)
-    probe = _Probe(experiment)
-    bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
+    probe = Probe(experiment, workers)
+    bar = bar or tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
     metric = None
     with bar, curves.log:
         state, sampler_state = progress
@@ -116,15 +127,15 @@ def train(
             with Prefetcher(maker.bind(sampler_state), range(done, min(until, steps))) as batches:
                 for batch in batches:
                     number = batch.step
-                    paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch))
+                    paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch, division))
                     state, result = step(
                         state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
-                        batch.teacher, diagnostics.measures(number),
+                        batch.teacher, diagnostics.measures(number), division.work(paths),
                     )  # fmt: skip
                     losses = np.array([path.loss for path in result.paths], np.float64)
                     _check_finite(experiment, losses, paths, number, checkpoints)
                     cosines = diagnostics.gradients(number, result)
-                    score = _score(step, state.params, batch)
+                    score = _score(step, state.params, batch, division)
                     feedback = feedback_of(experiment, number, paths, losses, result, batch, cosines, score)
                     sampler_state = sampler.update(sampler_state, feedback)
                     done = number + 1
@@ -138,10 +149,15 @@ def train(
                         diagnostics.ends(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
                         bar.set_postfix(loss=f"{losses[0]:.3f}", probe_error=f"{metric:.3f}")
-                    if last or stop or done % settings.checkpoint_every == 0:
+                    stopping = division.stopping
+                    if last or stopping or done % settings.checkpoint_every == 0:
                         curves.log.flush()
-                        checkpoints.save(done, Progress(state, sampler_state), metric)
-                    if stop and not last:
+                        if workers.rank == 0:
+                            checkpoints.save(done, Progress(state, sampler_state), metric)
+                        if saved is not None:
+                            checkpoints.wait()
+                            saved(done)
+                    if stopping and not last:
                         checkpoints.wait()
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
@@ -149,12 +165,12 @@ def train(
         return {"steps": done, "programs_compiled": step.programs_compiled, "probe_error": metric}
 
 
-def _score(step: TrainStep, params: Params, batch: Batch) -> Score | None:
+def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:
     """Losses on the batch as it was before augmentation, for a sampler that asked for it."""
     if batch.plain is None:
         return None
     images, labels = batch.plain
-    return lambda genes: step.score(params, genes, images, labels)
+    return division.scores(lambda genes: step.score(params, genes, images, labels))
 
 
 def feedback_of(
@@ -170,14 +186,23 @@ def feedback_of(
     """What a step tells the sampler; only what the sampler needs is read from the device."""
     needs = experiment.sampler.needs
     results = result.paths
+
+    def by_example(name: str) -> np.ndarray | None:
+        if "examples" not in needs:
+            return None
+        values = np.array([getattr(path, name) for path in results])
+        # Each example has been seen by one path, whose figures stand for those of all.
+        return np.broadcast_to(values.sum(axis=0), values.shape) if shared else values
+
+    shared = experiment.config.train.path_batch == "share"
     return StepFeedback(
         number,
         paths,
         losses,
         np.array([path.gene_norms for path in results]) if "gene_norms" in needs else None,
         batch.rows,
-        np.array([path.example_losses for path in results]) if "examples" in needs else None,
-        np.array([path.example_norms for path in results]) if "examples" in needs else None,
+        by_example("example_losses"),
+        by_example("example_norms"),
         cosines,
         score,
     )
@@ -195,61 +220,3 @@ def _check_finite(
                 f"train: the loss of the {role} path {experiment.space.architecture(genes).description} is {loss} at "
                 f"step {number}; {kept}. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
             )
-
-
-class _Curves:
-    """TensorBoard curves of training."""
-
-    def __init__(self, experiment: Experiment, log: EventLog, batch_size: int) -> None:
-        self.log = log
-        self._experiment = experiment
-        self._rate = experiment.config.train.optimizer.rate(experiment.steps)
-        self._every = experiment.config.train.log_every
-        self._batch_size = batch_size
-        self._rows: list[tuple[Paths, np.ndarray, StepResult]] = []
-        self._since = time.perf_counter()
-
-    def add(self, done: int, paths: Paths, losses: np.ndarray, result: StepResult) -> None:
-        """Keeps one step, and writes every `log_every` steps."""
-        self._rows.append((paths, losses, result))
-        if done % self._every:
-            return
-        by_role: dict[str, list[tuple[float, float]]] = {}
-        for paths_, losses_, result_ in self._rows:
-            for role, loss, path in zip(paths_.roles, losses_, result_.paths, strict=True):
-                by_role.setdefault(role, []).append((float(loss), float(path.accuracy)))
-        values = {}
-        for role, pairs in by_role.items():
-            loss, accuracy = np.mean(pairs, axis=0)
-            values |= {f"loss/{role}": loss, f"accuracy/{role}": accuracy}
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        values["train/learning_rate"] = np.asarray(self._rate(done - 1)).item()
-        values["train/gradient_norm"] = float(np.mean([float(r.gradient_norm) for _, _, r in self._rows]))
-        values["train/examples_per_second"] = self._batch_size * len(self._rows) / seconds
-        values["train/path_examples_per_second"] = (
-            self._batch_size * sum(len(p.roles) for p, *_ in self._rows) / seconds
-        )
-        self.log.scalars(done, values)
-        genes = np.concatenate([p.genes for p, *_ in self._rows])
-        self.log.histogram(done, "paths/macs", self._experiment.space.cost(genes)["macs"])
-        self._rows.clear()
-
-
-class _Probe:
-    """Validation error of a few fixed subnets: smallest, largest, and random ones between."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        space = experiment.space
-        rng = np.random.default_rng([experiment.config.seed, _PROBES])
-        ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
-        self._genes = np.concatenate([ends, space.sample(rng, 4)])
-        self._evaluator = experiment.evaluator
-
-    def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        params = state.params if state.average is None else state.average
-        errors = 1 - self._evaluator(params, self._genes).accuracy
-        parts = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean(), "mean": errors.mean()}
-        values = {name: float(value) for name, value in parts.items()}
-        log.scalars(done, {f"validation_error/{name}": value for name, value in values.items()})
-        return values

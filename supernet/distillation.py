@@ -102,26 +102,27 @@ class Lesson(NamedTuple):
 def lesson(
     settings: Distillation,
     roles: Sequence[str],
-    earlier: Sequence[Float[Array, "b c"]],
-    largest: Float[Array, "b c"] | None,
+    path: int,
+    logits: Callable[[int | None], Float[Array, "b c"]],
     external: Float[Array, "b c"] | None,
     targets: Float[Array, "b c"],
 ) -> Lesson:
-    """Chooses the teacher of the next path of a step.
+    """Chooses the teacher of a path of a step.
 
     Args:
         settings: Which kind.
         roles: Of all paths of the step.
-        earlier: Logits of the paths before this one.
-        largest: Logits of the largest subnet, for type `largest`; None while they are not known.
+        path: Which of them learns.
+        logits: Those of a path before it, by its number; with None those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.
         targets: Distribution over classes of each example; for its shape.
     """
     alpha = float(settings.loss == "alpha")
-    if settings.type == "largest" and largest is not None:
-        return Lesson.taught(soften(largest, settings.temperature), settings.weight, alpha)
-    if settings.type == "ensemble" and len(earlier) == len(roles) - 1:
-        random = [logits for role, logits in zip(roles, earlier, strict=False) if role == "random"]
+    if settings.type == "largest" and (path or roles[0] != "largest"):
+        teacher = logits(0 if roles[0] == "largest" else None)
+        return Lesson.taught(soften(teacher, settings.temperature), settings.weight, alpha)
+    if settings.type == "ensemble" and path == len(roles) - 1:
+        random = [logits(number) for number, role in enumerate(roles[:-1]) if role == "random"]
         mean = jnp.mean(soften(jnp.stack(random), settings.temperature), axis=0)
         return Lesson.taught(mean, settings.weight, alpha)
     if settings.type in ("ensemble", "external") and external is not None:

@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, Int
 from search_spaces import Program
 from supernet.distillation import Distillation, Lesson, example_losses, lesson
 from supernet.gene_norms import GeneNorms
+from supernet.step_results import PathResult, StepResult, spread
 from supernet.supernet import Params, Supernet
+from supernet.work import Work
 
 
 class TrainState(NamedTuple):
@@ -22,41 +24,6 @@ class TrainState(NamedTuple):
     params: Params
     optimizer: optax.OptState
     average: Params | None
-
-
-class PathResult(NamedTuple):
-    """What one path's passes gave; arrays stay on the device until they are read.
-
-    Attributes:
-        loss: Weighted mean over the batch.
-        accuracy: Share of examples whose likeliest target was predicted.
-        logits: Of the batch.
-        example_losses: Each example's loss, not weighted.
-        example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|`.
-        gene_norms: Norm of the gradient of the weights that each gene governs; None unless asked for.
-    """
-
-    loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
-    logits: Float[Array, "b c"]
-    example_losses: Float[Array, " b"]
-    example_norms: Float[Array, " b"]
-    gene_norms: Float[Array, " g"] | None
-
-
-class StepResult(NamedTuple):
-    """What a step gave.
-
-    Attributes:
-        paths: In the order of the step.
-        gradient_norm: Of the summed gradient, before clipping.
-        products: Scalar products between the gradients of the paths, each with weight 1, and of the summed gradient
-            of the last measured step in the last row and column; None where the step was not measured.
-    """
-
-    paths: list[PathResult]
-    gradient_norm: Float[Array, ""]
-    products: Float[Array, "n n"] | None
 
 
 class TrainStep:
@@ -89,6 +56,7 @@ class TrainStep:
         self.gradient_program = jax.jit(self._gradient, static_argnames="program", donate_argnames="accumulated")
         self.update_program = jax.jit(self._update, donate_argnames=("state", "accumulated"))
         self.forward_program = jax.jit(self._forward, static_argnames="program")
+        self.norms_program = None if self._gene_norms is None else jax.jit(self._gene_norms)
 
     def init(self, params: Params) -> TrainState:
         """The state before the first step."""
@@ -106,6 +74,7 @@ class TrainStep:
         example_weights: Float[np.ndarray, " b"] | None = None,
         teacher: Float[Array, "b c"] | None = None,
         measure: bool = False,
+        work: Work | None = None,
     ) -> tuple[TrainState, StepResult]:
         """One step; `state` is consumed.
 
@@ -120,21 +89,36 @@ class TrainStep:
             teacher: Mean distribution of the external teachers on this batch.
             measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,
                 but memory for k + 1 gradients.
+            work: This process's part of the step; all of it when None.
         """
         batch = x, targets, example_weights, teacher
         accumulated, self._accumulated = self._accumulated, None
+        # The norm of a path's gradient is known once all shares of it are added up.
+        late_norms = self.norms_program if work is not None and work.cut else None
         products = None
-        if measure:
-            passes = list(self.gradients(state.params, genes, roles, np.ones_like(weights), *batch))
-            accumulated, products = _products([gradient for gradient, _ in passes], weights, self._previous)
-            self._previous = jax.tree.map(jnp.copy, accumulated)
+        if measure or late_norms is not None:
+            gradients, found = self._apart(state.params, genes, roles, batch, work)
+            results = found if work is None else work.sum(self._spread(work, found, len(genes), len(x)))
+            if late_norms is not None:
+                norms = map(late_norms, gradients)
+                results = [one._replace(gene_norms=by_gene) for one, by_gene in zip(results, norms, strict=True)]
+            accumulated = _total(gradients, weights)
+            if measure:
+                products = _products(gradients, self._previous)
+                self._previous = jax.tree.map(jnp.copy, accumulated)
         else:
             if accumulated is None:
                 accumulated = jax.tree.map(jnp.zeros_like, state.params)
-            passes = list(self.gradients(state.params, genes, roles, weights, *batch, into=accumulated))
-            accumulated = passes[-1][0]
+            results = []
+            for gradient, result in self.gradients(
+                state.params, genes, roles, weights, *batch, into=accumulated, work=work
+            ):
+                accumulated = gradient
+                results.append(result)
+            if work is not None:
+                accumulated, results = work.sum((accumulated, self._spread(work, results, len(genes), len(x))))
         state, self._accumulated, norm = self.update_program(state, accumulated)
-        return state, StepResult([result for _, result in passes], norm, products)
+        return state, StepResult(results, norm, products)
 
     def gradients(
         self,
@@ -147,8 +131,9 @@ class TrainStep:
         example_weights: Float[np.ndarray, " b"] | None = None,
         teacher: Float[Array, "b c"] | None = None,
         into: Params | None = None,
+        work: Work | None = None,
     ) -> Iterator[tuple[Params, PathResult]]:
-        """Each path's gradient times its weight, one after the other; arguments as those of a step.
+        """The gradient of each share times its path's weight, one after the other; arguments as those of a step.
 
         Args:
             into: Where given, the gradients are added up in it: what is yielded last is their sum, and what came
@@ -157,24 +142,52 @@ class TrainStep:
         self.distillation.check_roles(roles)
         if example_weights is None:
             example_weights = np.ones(len(x), np.float32)
-        logits: list[jax.Array] = []
-        largest = None
-        if self.distillation.type == "largest" and roles[0] != "largest":
-            row = np.array(self.net.space.largest.genes, np.int32)
-            largest = self.forward_program(params, row, x, program=self.net.space.program(row))
-        for row, weight in zip(genes, weights, strict=True):
-            given = lesson(self.distillation, roles, logits, largest, teacher, targets)
+        work = work or Work.whole(len(genes), len(x))
+        known: dict[tuple[int | None, int, int], jax.Array] = {}
+        largest = np.array(self.net.space.largest.genes, np.int32)
+        for path, rows, part in work.shares:
+            x_, targets_, example_weights_, teacher_ = (
+                batch if batch is None else work.place(batch if rows == slice(0, len(x)) else batch[rows])
+                for batch in (x, targets, example_weights, teacher)
+            )
+
+            def logits(number: int | None, x: jax.Array = x_, rows: slice = rows) -> jax.Array:
+                key = number, rows.start, rows.stop
+                if key not in known:  # the teacher's pass over these rows is another process's, or nobody's
+                    row = largest if number is None else genes[number]
+                    known[key] = self.forward_program(params, row, x, program=self.net.space.program(row))
+                return known[key]
+
+            given = lesson(self.distillation, roles, path, logits, teacher_, targets_)
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
             gradient, result = self.gradient_program(
-                params, gradient, row, x, targets, example_weights, given, weight,
-                program=self.net.space.program(row),
+                params, gradient, genes[path], x_, targets_, example_weights_, given,
+                np.float32(weights[path] * part), program=self.net.space.program(genes[path]),
             )  # fmt: skip
-            logits.append(result.logits)
-            if roles[len(logits) - 1] == "largest":
-                largest = result.logits
+            known[path, rows.start, rows.stop] = result.logits
             if into is not None:
                 into = gradient
             yield gradient, result
+
+    def _apart(
+        self, params: Params, genes: np.ndarray, roles: Sequence[str], batch: tuple, work: Work | None
+    ) -> tuple[list[Params], list[PathResult]]:
+        """Each path's own gradient, all its shares together; and what the shares of this process gave."""
+        own, found = {}, []
+        shares = (work or Work.whole(len(genes), len(batch[0]))).shares
+        passes = self.gradients(params, genes, roles, np.ones(len(genes), np.float32), *batch, work=work)
+        for share, (gradient, result) in zip(shares, passes, strict=True):
+            before = own.get(share.path)
+            own[share.path] = gradient if before is None else jax.tree.map(jnp.add, before, gradient)
+            found.append(result)
+        if work is None:
+            return list(own.values()), found
+        nothing = jax.tree.map(jnp.zeros_like, params)
+        return [work.sum(own.pop(path, nothing)) for path in range(len(genes))], found
+
+    def _spread(self, work: Work, found: Sequence[PathResult], paths: int, rows: int) -> list[PathResult]:
+        genes = None if self._gene_norms is None else self.net.space.num_genes
+        return spread(work, found, paths, rows, genes)
 
     def score(
         self,
@@ -209,7 +222,7 @@ class TrainStep:
         accuracy = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
         norms = jnp.linalg.norm(jax.nn.softmax(logits) - targets, axis=-1)
         by_gene = None if self._gene_norms is None else self._gene_norms(grads)
-        return accumulated, PathResult(value, accuracy, logits, losses, norms, by_gene)
+        return accumulated, PathResult(value, accuracy, losses, norms, by_gene, logits)
 
     def _forward(self, params: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
         return self.net.apply(params, genes, x, program=program)[0]
@@ -236,16 +249,19 @@ def _cross_entropy(logits: Float[Array, "b c"], labels: Int[Array, " b"]) -> Flo
 
 
 @jax.jit
-def _products(
-    gradients: list[Params], weights: jax.Array, previous: Params | None
-) -> tuple[Params, Float[Array, "n n"]]:
-    """The weighted sum of gradients, and all scalar products between them and the one before."""
-    total = jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
-    last = jax.tree.map(jnp.zeros_like, total) if previous is None else previous
+def _total(gradients: list[Params], weights: jax.Array) -> Params:
+    """The weighted sum of gradients."""
+    return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *gradients)
+
+
+@jax.jit
+def _products(gradients: list[Params], previous: Params | None) -> Float[Array, "n n"]:
+    """All scalar products between gradients and the one before."""
+    last = jax.tree.map(jnp.zeros_like, gradients[0]) if previous is None else previous
 
     def of_leaf(*leaves: jax.Array) -> jax.Array:
         rows = jnp.stack([leaf.reshape(-1) for leaf in leaves])
         return rows @ rows.T
 
     products = jax.tree.map(of_leaf, *gradients, last)
-    return total, jnp.sum(jnp.stack(jax.tree.leaves(products)), axis=0)
+    return jnp.sum(jnp.stack(jax.tree.leaves(products)), axis=0)

@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 class StopAfter(StopRequest):
-    """Asks to stop after so many steps; the loop looks at it twice a step."""
+    """Asks to stop after so many steps; the loop looks at it once a step."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class StopAfter(StopRequest):
 
     def __bool__(self) -> bool:
         self.looks += 1
-        return self.looks >= 2 * self.steps - 1
+        return self.looks >= self.steps
 
 
 @pytest.fixture(scope="module")

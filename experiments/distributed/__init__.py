@@ -1,0 +1,1 @@
+"""Training and searching with many workers, which Ray starts, watches and restarts."""

@@ -1,0 +1,271 @@
+"""Connection to Ray: one of our own on this machine, or a cluster; checked before anything is computed on it."""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from experiments.distributed.section import RaySection
+from search_spaces import UserError
+
+_SECONDS = 20.0
+_LONGEST = 300  # characters of a message of Ray
+_STORE_BYTES = 256 << 20
+_PREFIX = "supernest-ray-"
+_CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
+# A worker whose peer died cannot leave its group in order, so nobody waits long for that.
+_ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+
+
+def import_ray() -> ModuleType:
+    """Ray, where it is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        import ray
+        import ray.train
+    except ImportError as error:
+        raise UserError(
+            f"ray: the section needs Ray, which cannot be imported ({error}). Install it: pip install "
+            "'supernest[ray]', or leave the section out to run in this process."
+        ) from None
+    return ray
+
+
+@contextlib.contextmanager
+def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
+    """Joins the Ray of a section, or starts one, checks that it can do the work, and leaves it, or stops it.
+
+    Args:
+        section: Where, and what is asked for.
+        shared: Directory that every node must see, unless the section names a storage.
+
+    Raises:
+        UserError: It cannot be reached, is too small, has other versions, or does not see the files.
+    """
+    ray = import_ray()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_environment())
+        stack.enter_context(_no_news())
+        options: dict[str, Any] = {
+            "configure_logging": False,
+            "log_to_driver": False,
+            "runtime_env": {"env_vars": _ENVIRONMENT},
+        }
+        if section.address == "local":
+            directory = stack.enter_context(_scratch())
+            options |= {
+                "address": "local",
+                "num_cpus": len(os.sched_getaffinity(0)),
+                "include_dashboard": False,
+                "object_store_memory": _STORE_BYTES,
+                "_temp_dir": str(directory),
+                "_node_ip_address": section.host,
+            }
+        else:
+            _reach(section.address)
+            options |= {"address": section.address}
+        stack.callback(ray.shutdown)
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with warnings.catch_warnings():
+                # Ray starts its processes by fork; the children run none of our code.
+                warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+                ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise UserError(f"ray.address: {section.address}: {_line(error)} {_remedy(section.address)}") from None
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own in the place of ours
+        _check_size(ray, section)
+        _check_nodes(ray, section, shared)
+        yield ray
+
+
+@contextlib.contextmanager
+def _environment() -> Iterator[None]:
+    """The environment that Ray's own processes inherit."""
+    wanted = {**_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_news() -> Iterator[None]:
+    """Leaves out what Ray says of a token that it has made for itself; what it says of missing ones stays."""
+    logger = logging.getLogger("ray._private.authentication.authentication_token_setup")
+
+    def news(record: logging.LogRecord) -> bool:
+        return "authentication is enabled" not in record.getMessage()
+
+    logger.addFilter(news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(news)
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A directory for Ray's files, removed at the end; one that a killed process left is removed now."""
+    # The paths of Ray's sockets may have 107 characters, and those of a user's temporary directory can be long.
+    parent = Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+    for left in parent.glob(f"{_PREFIX}*"):
+        process = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if process.isdigit() and not Path("/proc", process).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=parent))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _reach(address: str) -> None:
+    """Tries to open a connection, which says sooner and more clearly than Ray that nobody is there."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"ray.address: {address} cannot be reached: {error}. {_remedy(address)}") from None
+
+
+def _remedy(address: str) -> str:
+    if address == "local":
+        return "Mend that, or leave the section ray out to run in this process."
+    if address == "auto":
+        return "Start a cluster on this machine (ray start --head), name another's address, or set address: local."
+    return "Start the cluster, or mend the address (ray status on its head names it)."
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())
+    return text if text.endswith(".") and len(text) <= _LONGEST else f"{text[:_LONGEST]}."
+
+
+def _check_size(ray: ModuleType, section: RaySection) -> None:
+    """Counts the workers that the nodes have room for."""
+    wanted = {"CPU": section.cpus_per_worker, "GPU": section.gpus_per_worker}
+    if section.accelerator_type is not None:
+        wanted[f"accelerator_type:{section.accelerator_type}"] = 0.001
+    asked = {name: amount for name, amount in wanted.items() if amount}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    # The sum of 0.1 and 0.2 is more than 0.3.
+    room = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for node in nodes)
+    needed = section.sizes[0]
+    if room < needed:
+        each = " and ".join(f"{amount:g} {name}" for name, amount in asked.items())
+        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}" for name in asked)
+        raise UserError(
+            f"ray.workers: {needed} of {each} each are more than the cluster has, {has} on {len(nodes)} "
+            f"node{'s' if len(nodes) > 1 else ''}: room for {room}. Ask for fewer or smaller ones, or add nodes."
+        )
+
+
+def _check_nodes(ray: ModuleType, section: RaySection, shared: Path) -> None:
+    """Asks every node for its versions, and for a token in the directory that all must see."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    versions = _versions()
+    with _token(section, shared) as (place, text):
+        asked = []
+        for node in ray.nodes():
+            if node["Alive"]:
+                strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_report)
+                asked.append((node["NodeManagerAddress"], task.remote(place)))
+        for address, reference in asked:
+            try:
+                found, read = ray.get(reference, timeout=_SECONDS)
+            except ray.exceptions.GetTimeoutError:
+                raise UserError(
+                    f"ray.address: node {address} has not answered within {_SECONDS:.0f} s. See `ray status`, or start "
+                    "the cluster again."
+                ) from None
+            except ray.exceptions.RayError as error:
+                raise UserError(
+                    f"ray.address: node {address} cannot run our code: {_line(error)} Install the same "
+                    "supernest on every node."
+                ) from None
+            differ = [f"{name} {found[name]} (here {own})" for name, own in versions.items() if found[name] != own]
+            if differ:
+                raise UserError(
+                    f"ray.address: node {address} has other versions: {', '.join(differ)}. Install the same on all."
+                )
+            if read != text:
+                key = "--out" if section.storage is None else "ray.storage"
+                raise UserError(
+                    f"{key}: {section.storage or shared} is not visible on node {address}. Choose a directory on a "
+                    "file system that all nodes share, or set ray.storage to one, such as s3://bucket/path."
+                )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _CHECKED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "none"
+    return versions
+
+
+@contextlib.contextmanager
+def _token(section: RaySection, shared: Path) -> Iterator[tuple[str, str]]:
+    """Writes a token where all nodes must find it; gives its place and its text."""
+    from pyarrow import ArrowException, fs
+
+    text = secrets.token_hex(8)
+    base = section.storage or str(shared.absolute())
+    place = f"{base.rstrip('/')}/.ray-{text}"
+    try:
+        files, path = fs.FileSystem.from_uri(place)
+        if section.storage is not None:
+            files.create_dir(path.rpartition("/")[0], recursive=True)
+        with files.open_output_stream(path) as stream:
+            stream.write(text.encode())
+    except (OSError, ArrowException, ValueError) as error:
+        raise UserError(f"ray.storage: {base} cannot be written: {_line(error)} Choose another.") from None
+    try:
+        yield place, text
+    finally:
+        with contextlib.suppress(OSError):
+            files.delete_file(path)
+
+
+def _report(place: str) -> tuple[Mapping[str, str], str]:
+    """Runs on a node: its versions, and what it reads at a place."""
+    from pyarrow import ArrowException, fs
+
+    try:
+        files, path = fs.FileSystem.from_uri(place)
+        with files.open_input_stream(path) as stream:
+            read = stream.read().decode()
+    except (OSError, ArrowException, ValueError):
+        read = ""
+    return _versions(), read

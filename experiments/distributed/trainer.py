@@ -1,0 +1,171 @@
+"""The train stage on Ray: starts the workers through Ray Train, shows how they get on, and passes requests to stop."""
+
+import math
+import shutil
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tqdm import tqdm
+
+from experiments.checkpoints import Checkpoints
+from experiments.distributed.bridge import Bridge, Report
+from experiments.distributed.connect import connect
+from experiments.distributed.division import check_division
+from experiments.distributed.section import RaySection
+from experiments.distributed.storage import unpack
+from experiments.distributed.worker import Task, work
+from experiments.experiment import Experiment
+from experiments.interrupt import Interrupted, StopRequest
+from experiments.run_directory import RunDirectory
+from search_spaces import UserError
+
+_SECONDS = 0.2
+_GRACE = 10.0
+
+
+def train_on_ray(
+    experiment: Experiment, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> dict[str, Any]:
+    """Trains on the workers of the section `ray`; arguments and results as those of `train`.
+
+    Raises:
+        UserError: Ray, its cluster or the experiment cannot do it; or more workers died than `ray.max_failures` allow.
+        Interrupted: `stop` was requested; a checkpoint of the step is saved.
+    """
+    section = experiment.config.ray
+    assert section is not None
+    check_division(experiment)
+    done = checkpoints.latest() or 0
+    if done >= experiment.steps:
+        return {"steps": done}
+    with connect(section, run.path) as ray:
+        bridge = _beside(ray)
+        task: Task = {
+            "config": experiment.config.as_dict(),
+            "run": str(run.path.absolute()),
+            "stored": section.storage is not None,
+            "path": [str(Path(entry).absolute()) for entry in sys.path],
+            "bridge": bridge,
+        }
+        fitting = _Fitting(section, experiment, run, task)
+        try:
+            report = _followed(ray, bridge, fitting, section, experiment.steps, stop, quiet)
+        except ray.exceptions.RayError as error:
+            raise UserError(f"ray: the cluster is lost: {error}. The same command goes on.") from None
+        if fitting.kept is not None:
+            unpack(fitting.kept, run.path)
+    if report.refused is not None:
+        raise UserError(report.refused)
+    if report.stopped is not None:
+        raise Interrupted(report.stopped)
+    if report.figures is None:
+        raise UserError(
+            f"ray: training ended at step {report.done} of {experiment.steps}, after {len(report.begun)} starts: "
+            f"{fitting.failure} The same command goes on; ray.max_failures allows for more."
+        )
+    shutil.rmtree(run.path / "ray", ignore_errors=True)
+    counts = [count for count, _ in report.begun]
+    return {**report.figures, "workers": counts[-1], "fewest_workers": min(counts), "restarts": len(counts) - 1}
+
+
+def _beside(ray: ModuleType) -> Any:
+    """The bridge, on the driver's node, so that it lives as long as that."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Bridge).remote()
+
+
+class _Fitting:
+    """Ray Train's `fit` in a thread: in the main one it would take Ctrl-C for itself.
+
+    Attributes:
+        kept: The last checkpoint that the storage holds, if there is a storage.
+        failure: Why training ended, where it failed.
+    """
+
+    def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> None:
+        self.kept: Any = None
+        self.failure = ""
+        self._trainer = _trainer(section, experiment, run, task)
+        self._thread = threading.Thread(target=self._fit, name="fit", daemon=True)
+        self._thread.start()
+
+    def _fit(self) -> None:
+        try:
+            self.kept = self._trainer.fit().checkpoint
+        except Exception as error:  # whatever ends it is told to the user
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            self.failure = f"{lines[-1].strip().rstrip('.')}." if lines else f"{type(error).__name__}."
+
+    def over(self, seconds: float) -> bool:
+        """Waits for the end at most so long; whether it has come."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+
+def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.jax import JaxConfig, JaxTrainer
+
+    resources: dict[str, float] = {"CPU": section.cpus_per_worker}
+    platform = "cpu"
+    if section.gpus_per_worker:
+        resources["GPU"] = math.ceil(section.gpus_per_worker)
+        platform = "cuda"
+    config = experiment.config
+    stored = section.storage is not None
+    return JaxTrainer(
+        work,
+        train_loop_config=task,
+        jax_config=JaxConfig(use_gpu=True),  # with the CPU as platform, this starts jax.distributed too
+        scaling_config=ScalingConfig(
+            num_workers=section.elastic or section.workers,
+            use_gpu=bool(section.gpus_per_worker),
+            resources_per_worker=resources,
+            accelerator_type=section.accelerator_type,
+        ),
+        run_config=RunConfig(
+            name=f"{config.name}-{config.fingerprint[:12]}" if stored else "train",
+            storage_path=section.storage or str(run.path.absolute() / "ray"),
+            failure_config=FailureConfig(max_failures=section.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),
+            # XLA sizes its thread pool by NPROC.
+            worker_runtime_env={
+                "env_vars": {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker))}
+            },
+        ),
+    )
+
+
+def _followed(
+    ray: ModuleType, bridge: Any, fitting: _Fitting, section: RaySection, steps: int, stop: StopRequest, quiet: bool
+) -> Report:
+    """Shows progress until training ends, and passes on a request to stop."""
+    report, asked = Report(), False
+    with tqdm(total=steps, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True) as bar:
+        while not fitting.over(_SECONDS):
+            if stop and not asked:
+                asked = True
+                bridge.ask_to_stop.remote()
+            news = ray.get(bridge.report.remote())
+            for count, done in news.begun[len(report.begun) :]:
+                _say(bar, count, done, section.sizes[-1], again=bool(report.begun))
+            report = news
+            bar.n = report.done
+            bar.set_postfix(report.shown)
+            if report.refused is not None:
+                fitting.over(_GRACE)  # the others may wait for the one that has given up
+                break
+    return ray.get(bridge.report.remote())
+
+
+def _say(bar: tqdm, count: int, done: int, wanted: int, again: bool) -> None:
+    workers = f"{count} of {wanted} workers"
+    if again:
+        bar.write(f"warning: training has started again at step {done}, with {workers}", file=sys.stderr)
+    elif count < wanted:
+        bar.write(f"warning: training begins with {workers}", file=sys.stderr)

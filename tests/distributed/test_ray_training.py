@@ -1,0 +1,194 @@
+"""Training by real Ray workers: the same weights as in one process, whatever dies, and nothing is left behind."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import psutil
+import pytest
+
+from experiments.checkpoints import Checkpoints
+from experiments.config import load_config
+from experiments.experiment import build_experiment
+from experiments.interrupt import StopRequest
+from experiments.tensorboard import EventLog
+from experiments.train import initial, train, train_step
+
+pytestmark = pytest.mark.ray
+
+EXPERIMENT = """\
+seed: 3
+data: {train_limit: 120, augmentation: {mixup: 0.2}}
+space: {family: vit, preset: small, width: [16, 24], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0], head_dim: 8}
+train:
+  steps: 20
+  batch_size: 24
+  checkpoint_every: 10
+  evaluate_every: 10
+  log_every: 5
+  diagnose_every: 10
+  ema: 0.9
+  optimizer: {type: sgd, learning_rate: 0.1, weight_decay: 0.01}
+  distillation: {type: largest, weight: 0.5}
+sampler: {type: sandwich, random_paths: 1}
+ray: {workers: 2}
+"""
+
+
+def start(config: Path, out: Path, *settings: str) -> subprocess.Popen:
+    """The train stage, as a user starts it."""
+    command = [sys.executable, "-m", "experiments", "train", str(config), "--out", str(out), "--quiet"]
+    for setting in settings:
+        command += ["--set", setting]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    """What a run said on its way; nothing of it is left when it has ended."""
+    began = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+    out, error = process.communicate(timeout=110)
+    assert process.returncode == code, out + error
+    left = [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    assert not left
+    assert not list(Path("/tmp").glob(f"supernest-ray-{process.pid}-*"))
+    return error
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The training workers below a run, in any order."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "TrainWorker" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+def state_of(config: Path, out: Path, *settings: str):
+    """The last checkpoint of a run."""
+    experiment = build_experiment(load_config(config, settings))
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        return checkpoints.restore(initial(experiment, train_step(experiment)))
+
+
+def alone(config: Path, out: Path, *settings: str) -> None:
+    """Trains in this process."""
+    experiment = build_experiment(load_config(config, (*settings, "ray=null")))
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        train(experiment, checkpoints, lambda at: EventLog(out / "log", at), StopRequest(), True)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("ray") / "e.yaml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),  # three paths on two workers
+        ("ray.parallel=data", "sampler.random_paths=0"),
+        ("train.path_batch=share", "sampler.random_paths=2"),
+        ("sampler={type: pada, paths: 1}", "train.distillation.type=none"),
+        ("sampler={type: performance_aware, levels: 3, slack: 0.2, bank: 4}", "train.distillation.type=none"),
+    ],
+    ids=["paths", "data", "share", "pada", "performance_aware"],
+)
+def test_two_workers_compute_what_one_process_does(config, tmp_path, settings):
+    run = start(config, tmp_path / "two", *settings)
+    alone(config, tmp_path / "one", *settings)
+    assert "warning" not in finish(run)
+    (steps, one), (_, two) = (state_of(config, tmp_path / name, *settings) for name in ("one", "two"))
+    assert steps == 20
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), one.train.params, two.train.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.sampler, two.sampler)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Waits until something is there."""
+    for _ in range(1000):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not come")
+
+
+LONG = ("train.steps=300", "train.evaluate_every=100", "train.diagnose_every=100")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """The last state of a longer training that nobody disturbs."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    finish(start(config, out / "run", *LONG))
+    return state_of(config, out / "run", *LONG)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_worker_changes_no_bit(config, tmp_path, undisturbed, rank):
+    run = start(config, tmp_path / "run", *LONG)
+    wait_for(tmp_path / "run" / "checkpoints" / "step_00000020", run)
+    sorted(workers_of(run), key=lambda process: process.pid)[rank].kill()
+    assert "warning: training has started again at step" in finish(run)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())["train"]
+    assert (summary["steps"], summary["workers"], summary["fewest_workers"], summary["restarts"]) == (300, 2, 2, 1)
+    jax.tree.map(np.testing.assert_array_equal, state_of(config, tmp_path / "run", *LONG), undisturbed)
+
+
+def test_stopped_or_killed_the_same_command_goes_on(config, tmp_path, undisturbed):
+    out = tmp_path / "run"
+    run = start(config, out, *LONG)
+    wait_for(out / "checkpoints" / "step_00000010", run)
+    run.send_signal(signal.SIGINT)
+    assert "a checkpoint of it is saved. The same command resumes it." in finish(run, code=130)
+    first = state_of(config, out, *LONG)[0]
+    assert 10 <= first < 300
+
+    run = start(config, out, *LONG)
+    wait_for(out / "checkpoints" / f"step_{first // 10 * 10 + 20:08d}", run)
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate()
+    assert not psutil.wait_procs(children, timeout=30)[1]
+    finish(start(config, out, *LONG))
+    jax.tree.map(np.testing.assert_array_equal, state_of(config, out, *LONG), undisturbed)
+
+
+def test_checkpoints_go_through_a_storage_and_come_back(config, tmp_path, undisturbed):
+    settings = (*LONG, f"ray.storage={tmp_path / 'kept'}", "train.checkpoint_every=100")
+    run = start(config, tmp_path / "run", *settings)
+    for _ in range(1000):
+        if list((tmp_path / "kept").glob("*/checkpoint_*")):
+            break
+        time.sleep(0.05)
+    workers_of(run)[0].kill()
+    assert "started again" in finish(run)
+    jax.tree.map(np.testing.assert_array_equal, state_of(config, tmp_path / "run", *settings), undisturbed)
+    assert list((tmp_path / "run" / "tensorboard" / "train").glob("events.*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("ray.address=127.0.0.1:9",), "ray.address: 127.0.0.1:9 cannot be reached"),
+        (("ray.workers=999", "train.batch_size=999"), "room for"),
+        (("train.batch_size=23",), "train.batch_size: 23 rows do not divide into 2 equal shares"),
+    ],
+)
+def test_what_cannot_work_is_said_before_training(config, tmp_path, settings, message):
+    began = time.monotonic()
+    error = finish(start(config, tmp_path / "run", *settings), code=2)
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert time.monotonic() - began < 30
