@@ -99,7 +99,14 @@ class _Search:
         self._train_step = TrainStep(experiment.net, train.optimizer.build(self.steps), average_decay=train.ema)
         rate = settings.learning_rate or _WAY * settings.every / self._search_steps
         self._step = GradientStep(
-            self._net, self._relaxation, cost, self._train_step, rate, settings.cost_weight, settings.multiplier_rate
+            self._net,
+            self._relaxation,
+            cost,
+            self._train_step,
+            rate,
+            settings.cost_weight,
+            settings.multiplier_rate,
+            settings.shortfall_weight,
         )
         self._batches = GradientBatches(experiment, self._search_steps, self._warmup_steps, settings.every)
         self._key = jax.random.fold_in(jax.random.key(experiment.config.seed), _DRAWS)

@@ -361,6 +361,7 @@ class GradientSection(PluginSection):
             training split; published codes have none, and train what they found anew.
         cost_weight: Weight of the squared excess over the budget.
         multiplier_rate: What the weight of an excess grows by in a step, times the excess.
+        shortfall_weight: Weight of the squared shortfall below the budget; 0 leaves networks that are cheaper alone.
         entropy: Weight of the mean entropy of the genes' distributions (in nats) at the end of the search.
         entropy_from: Share of the steps before the architecture settles after which that weight begins to grow from 0.
     """
@@ -376,6 +377,7 @@ class GradientSection(PluginSection):
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.3
     cost_weight: Annotated[float, Field(gt=0)] = 10.0
     multiplier_rate: Annotated[float, Field(ge=0)] = 0.1
+    shortfall_weight: Annotated[float, Field(ge=0)] = 10.0
     entropy: Annotated[float, Field(ge=0)] = 0.1
     entropy_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
 

@@ -2,7 +2,8 @@
 
 The budget is held by the method of multipliers: each limit has a multiplier that grows while the expected cost is above
 it, and the logits' loss gets the multiplier times the excess, plus a quadratic term. So no weight of a cost penalty has
-to be found by trial, and a limit that does not bind costs nothing.
+to be found by trial. Shared weights of small networks learn sooner, and logits that follow the loss alone settle below
+a budget that the final network would do well to use; a quadratic term of the shortfall draws them up to it.
 
 References:
     Sukthanker, Krishnakumar, Safari, Hutter. Weight-Entanglement Meets Gradient-Based Neural Architecture Search.
@@ -71,6 +72,7 @@ class GradientStep:
         rate: Learning rate of the logits, by step.
         cost_weight: Weight of the quadratic term of an excess.
         multiplier_rate: What a multiplier grows by in a step, times the excess.
+        shortfall_weight: Weight of the squared shortfall of the tightest limit.
     """
 
     def __init__(
@@ -82,9 +84,11 @@ class GradientStep:
         rate: float,
         cost_weight: float,
         multiplier_rate: float,
+        shortfall_weight: float = 0.0,
     ) -> None:
         self._net, self._relaxation, self._cost, self._train = net, relaxation, cost, train
         self._cost_weight, self._multiplier_rate = cost_weight, multiplier_rate
+        self._shortfall_weight = shortfall_weight
         self._optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adam(rate, *BETAS))
         self._values = jnp.asarray(values_of(net.space))
         self.architecture_program = jax.jit(self._architecture)
@@ -136,7 +140,7 @@ class GradientStep:
         temperature: Float[Array, ""],
         entropy_weight: Float[Array, ""],
     ) -> tuple[Float[Array, ""], ArchitectureResult]:
-        """What the logits minimise: loss on their batch, excess cost, entropy, and the method's own penalty."""
+        """What the logits minimise: loss on their batch, distance to the budget, entropy, and the method's penalty."""
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
         loss = _cross_entropy(self._net.apply_superposed(params, relaxed, x), targets)
         probabilities = self._relaxation.probabilities(logits, self._values)
@@ -147,6 +151,7 @@ class GradientStep:
             costs = self._cost(probabilities)
             force = jnp.maximum(multipliers + self._cost_weight * (costs - 1), 0)
             total = total + jnp.sum(jnp.square(force) - jnp.square(multipliers)) / (2 * self._cost_weight)
+            total = total + self._shortfall_weight / 2 * jnp.square(jnp.maximum(1 - jnp.max(costs), 0))
         return total, ArchitectureResult(loss, costs)
 
     def _architecture(

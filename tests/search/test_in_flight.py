@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,10 @@ def entries(path):
 @pytest.fixture
 def make(small, limits):
     def of(name, in_flight):
-        few = {"children": 4} if name == "regularized_evolution" else {}
-        budgets = limits(small, "macs<=100%", "macs<=40%")
-        return SEARCHERS[name](small, budgets, 0, population=12, in_flight=in_flight, **few)
+        settings: dict[str, Any] = {"population": 12, "in_flight": in_flight}
+        if name == "regularized_evolution":
+            settings["children"] = 4
+        return SEARCHERS[name](small, limits(small, "macs<=100%", "macs<=40%"), 0, **settings)
 
     return of
 

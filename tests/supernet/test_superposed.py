@@ -135,7 +135,9 @@ def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
         limit = float(family.space.cost(np.array([family.space.largest.genes]))["macs"][0]) * 0.3
         train = TrainStep(family.net, OptimizerSettings().build(10))
         cost = ExpectedCost(family.space, [("macs", limit)])
-        step = GradientStep(net, RELAXATIONS["darts"](), cost, train, 0.1, cost_weight=10.0, multiplier_rate=0.1)
+        step = GradientStep(
+            net, RELAXATIONS["darts"](), cost, train, 0.1, cost_weight=10.0, multiplier_rate=0.1, shortfall_weight=3.0
+        )
         targets = jax.nn.one_hot(jnp.arange(3), family.direction.shape[1])
         params, multipliers, x, targets = wide((family.params, np.array([0.5]), family.x[:3], targets))
         key = jax.random.key(5)
@@ -245,6 +247,26 @@ def test_multipliers_steer_to_a_budget_that_binds_and_to_no_other(share: float, 
         assert costs[0] > 1.3
         assert costs[-1] < 1.05
         assert max(multipliers) > 0.5
+
+
+def test_a_shortfall_draws_the_expected_cost_up_to_the_tightest_limit() -> None:
+    family = small("vit")
+    net: Any = family.net
+    largest = family.space.cost(np.array([family.space.largest.genes]))
+    limits = [("macs", 0.9 * float(largest["macs"][0])), ("params", 2.0 * float(largest["params"][0]))]
+    train = TrainStep(family.net, OptimizerSettings().build(10))
+    cost = ExpectedCost(family.space, limits)
+    targets = jax.nn.one_hot(jnp.arange(len(family.x)), family.direction.shape[1])
+    ends = {}
+    for weight in (0.0, 10.0):
+        step = GradientStep(net, RELAXATIONS["darts"](), cost, train, 0.05, 10.0, 1.0, weight)
+        state = step.init(family.net.init(jax.random.key(0)), jax.random.key(1))
+        for i in range(60):
+            state, result = step.architecture(state, jax.random.key(i), family.x, targets, 1.0, 0.0)
+            ends[weight] = np.asarray(result.costs)
+    assert ends[0.0][0] < 0.8
+    assert 0.9 < ends[10.0][0] < 1.05
+    assert ends[10.0][1] < 0.6
 
 
 # ---------------------------------------------------------------- helpers
