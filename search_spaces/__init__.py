@@ -5,6 +5,8 @@ from search_spaces.choice import Choice
 from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES, build_space
+from search_spaces.language import LanguageSpace
+from search_spaces.language_form import LanguageForm
 from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
 from search_spaces.registry import Registry
@@ -19,6 +21,8 @@ __all__ = [
     "Cost",
     "CostModel",
     "Genes",
+    "LanguageForm",
+    "LanguageSpace",
     "MobileNetSpace",
     "Predictor",
     "Program",

@@ -45,10 +45,12 @@ class Term:
     table: Int[np.ndarray, "*n m"]
 
     @staticmethod
-    def tabulate(columns: Iterable[SupportsInt], values: Sequence[Sequence], cost: Callable[..., Cost]) -> "Term":
-        """Fills the table by calling `cost(*values)` once for every combination."""
+    def tabulate(
+        columns: Iterable[SupportsInt], values: Sequence[Sequence], cost: Callable[..., Sequence[int]]
+    ) -> "Term":
+        """Fills the table by calling `cost(*values)`, a `Cost` or a family's own record, for every combination."""
         rows = [cost(*combination) for combination in itertools.product(*values)]
-        shape = (*(len(v) for v in values), len(Cost._fields))
+        shape = (*(len(v) for v in values), len(rows[0]))
         return Term(tuple(int(c) for c in columns), np.array(rows, np.int64).reshape(shape))
 
 

@@ -32,7 +32,7 @@ class Pieces:
     def __init__(self, space: SearchSpace) -> None:
         self._num_genes = space.num_genes
         self._terms = space.cost.terms
-        rows = np.concatenate([term.table.reshape(-1, len(Cost._fields)) for term in self._terms])
+        rows = np.concatenate([_costs(term) for term in self._terms])
         found = np.unique(rows, axis=0)
         self.costs: Int[np.ndarray, "p 3"] = found[found.any(axis=1)]
 
@@ -44,9 +44,9 @@ class Pieces:
         """For each term, the piece of each entry of its table; `ABSENT` where it costs nothing."""
         known = {tuple(row): index for index, row in enumerate(self.costs.tolist())}
         return [
-            np.array(
-                [known.get(tuple(row), ABSENT) for row in term.table.reshape(-1, len(Cost._fields)).tolist()], np.int64
-            ).reshape(term.table.shape[:-1])
+            np.array([known.get(tuple(row), ABSENT) for row in _costs(term).tolist()], np.int64).reshape(
+                term.table.shape[:-1]
+            )
             for term in self._terms
         ]
 
@@ -74,3 +74,8 @@ class Pieces:
         padded = np.concatenate([values, np.zeros((1, values.shape[1]), np.int64)])  # ABSENT reads the last row
         terms = [Term(term.columns, padded[indices]) for term, indices in zip(self._terms, self._indices, strict=True)]
         return CostModel(self._num_genes, terms, tuple(metrics), combine)
+
+
+def _costs(term: Term) -> Int[np.ndarray, "n 3"]:
+    """What distinguishes pieces, a row for each entry of a term's table; further metrics of a family do not."""
+    return term.table[..., : len(Cost._fields)].reshape(-1, len(Cost._fields))

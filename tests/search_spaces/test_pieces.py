@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from search_spaces import FAMILIES, SearchSpace, build_space
+from search_spaces import FAMILIES, Cost, SearchSpace, build_space
 from search_spaces.piece_costs import PieceCosts, fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
 
@@ -20,6 +20,7 @@ def test_pieces_add_up_to_the_costs_of_every_network(family, preset):
     space = build_space(family, preset)
     genes, pieces = space.sample(np.random.default_rng(0), 300), Pieces(space)
     counts, costs = pieces.counts(genes), space.cost(genes)
+    costs = {metric: costs[metric] for metric in Cost._fields}
     np.testing.assert_array_equal(counts @ pieces.costs, np.stack(list(costs.values()), axis=1))
     assert len(np.unique(pieces.costs, axis=0)) == len(pieces) < space.num_genes * 20
     summed = pieces.model(pieces.costs, ("x", "y", "z"))(genes)

@@ -1,0 +1,190 @@
+"""Language spaces: one stream width; key-value groups, queries a group and MLP width of each layer; which layers.
+
+References:
+    Ainslie et al. GQA: Training Generalized Multi-Query Transformer Models. EMNLP 2023, arXiv:2305.13245.
+    Taghibakhshi et al. Nemotron Elastic: Towards Efficient Many-in-One Reasoning LLMs. 2025, arXiv:2511.16664
+    (what varies; layers kept by importance). Differs: transformers only; the queries of a group vary too.
+    Zhang et al. POA: Pre-training Once for Models of All Sizes. ECCV 2024, arXiv:2408.01031 (equidistant layers).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from search_spaces.choice import Choice
+from search_spaces.cost import CostModel, Term
+from search_spaces.errors import UserError, did_you_mean
+from search_spaces.families import FAMILIES
+from search_spaces.language_form import LanguageForm
+from search_spaces.space import SearchSpace
+
+KEPT = ("first", "equidistant", "ranked")
+
+
+class LanguageCost(NamedTuple):
+    """What a piece of a language model costs.
+
+    Attributes:
+        params: Trainable numbers.
+        macs: Multiply-adds a token, in a sequence of `context` tokens.
+        activation_bytes: Bytes of the outputs of products in fp32, for one sequence of `context` tokens.
+        kv_cache_bytes: Bytes of the keys and values of `context` tokens in fp32; 0 for an encoder.
+    """
+
+    params: int = 0
+    macs: int = 0
+    activation_bytes: int = 0
+    kv_cache_bytes: int = 0
+
+
+@FAMILIES.register("language")
+@dataclass(frozen=True, kw_only=True)
+class LanguageSpace(LanguageForm, SearchSpace):
+    """Transformer language models: decoders, and masked encoders (`causal: false`).
+
+    Args:
+        width: Widths of the residual stream; one for the whole network.
+        depth: How many layers.
+        kv_heads: Key-value heads; without grouped queries these are the heads.
+        queries: Query heads that share a key-value head.
+        mlp_width: Width of the MLP.
+        uniform: One choice of heads and MLP for all layers, as stock runtimes need it; otherwise one a layer.
+        keep: Which layers a shallower network has: the `first`, `equidistant` ones (first and last included), or
+            `ranked`: those that come first in `layer_order`.
+        layer_order: All layers, the most important first; for `ranked`.
+
+    Raises:
+        UserError: Sizes that are not positive, or an order that is not one of all layers.
+    """
+
+    family = "language"
+    presets = {
+        "small": {
+            "width": (128, 192, 256), "depth": (3, 4, 5, 6), "kv_heads": (2, 3, 4), "mlp_width": (256, 512, 768),
+            "vocabulary": 259, "context": 128, "head_size": 64,
+        },
+        "language_step": {
+            "width": (128, 192, 256), "depth": (4, 6, 8), "kv_heads": (4, 6, 8), "mlp_width": (512, 768, 1024),
+            "uniform": True, "vocabulary": 512, "context": 128, "head_size": 32, "rotary": 0.25, "norm": "layer",
+            "norm_epsilon": 1e-5, "activation": "gelu", "out_bias": True, "mlp_bias": True, "parallel": True,
+            "tied": False,
+        },
+    }  # fmt: skip
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    queries: tuple[int, ...] = (1,)
+    mlp_width: tuple[int, ...]
+    uniform: bool = False
+    keep: str = "first"
+    layer_order: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for choice in self.choices:
+            if min(choice.values) <= 0:  # type: ignore[type-var]
+                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+        if self.keep not in KEPT:
+            raise UserError(f"space.keep: {self.keep!r} is not known.{did_you_mean(self.keep, KEPT)}")
+        wanted = list(range(self.max_depth)) if self.keep == "ranked" else []
+        if sorted(self.layer_order) != wanted:
+            raise UserError(
+                f"space.layer_order: {list(self.layer_order)} does not hold each of {wanted} once, as keep: "
+                f"{self.keep} needs it. Give all layers for ranked, and none otherwise."
+            )
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        gate = None if self.uniform else "depth"
+        return (
+            Choice("width", self.width, selects_program=True),
+            Choice("depth", self.depth),
+            Choice("kv_heads", self.kv_heads, gate=gate),
+            Choice("queries", self.queries, gate=gate),
+            Choice("mlp_width", self.mlp_width, gate=gate),
+        )
+
+    # ---------------------------------------------------------------- layers
+
+    @property
+    def max_depth(self) -> int:
+        """Layers of the deepest network."""
+        return self.depth[-1]
+
+    def layers(self, depth: int) -> list[int]:
+        """The layer at each position of a network: position i is that of the i-th gene of a layer's choices.
+
+        A network runs its layers in ascending order, whatever their positions. Ranked layers keep their position in
+        every depth that has them.
+        """
+        if self.keep == "ranked":
+            return list(self.layer_order[:depth])
+        if self.keep == "first" or depth == 1:
+            return list(range(depth))
+        return [i * (self.max_depth - 1) // (depth - 1) for i in range(depth)]
+
+    @cached_property
+    def positions_of(self) -> Int[np.ndarray, "n l"]:
+        """The position of each layer in a network of each depth; -1 where it has no such layer."""
+        table = np.full((len(self.depth), self.max_depth), -1, np.int32)
+        for row, depth in zip(table, self.depth, strict=True):
+            row[self.layers(depth)] = np.arange(depth)
+        return table
+
+    def columns_by_position(self, choice: str) -> Int[np.ndarray, " l"]:
+        """The gene that each position reads for a choice of the layers."""
+        return np.broadcast_to(self.columns[choice], self.max_depth)
+
+    # ---------------------------------------------------------------- cost
+
+    @cached_property
+    def cost(self) -> CostModel:
+        width, depth = (int(self.columns[name]) for name in ("width", "depth"))
+        kv_heads, queries, mlp_width = map(self.columns_by_position, ("kv_heads", "queries", "mlp_width"))
+        terms = [Term.tabulate([width], [self.width], self._ends)]
+        for layer in range(self.max_depth):
+
+            def attention(width: int, depth: int, kv: int, queries: int, layer: int = layer) -> LanguageCost:
+                return self._attention(width, kv, queries) if layer < depth else LanguageCost()
+
+            def mlp(width: int, depth: int, hidden: int, layer: int = layer) -> LanguageCost:
+                return self._mlp(width, hidden) if layer < depth else LanguageCost()
+
+            sizes = [self.width, self.depth]
+            terms += [
+                Term.tabulate(
+                    [width, depth, kv_heads[layer], queries[layer]], [*sizes, self.kv_heads, self.queries], attention
+                ),
+                Term.tabulate([width, depth, mlp_width[layer]], [*sizes, self.mlp_width], mlp),
+            ]
+        return CostModel(self.num_genes, terms, LanguageCost._fields)
+
+    def _ends(self, width: int) -> LanguageCost:
+        rows = self.vocabulary * (1 if self.tied else 2) + self.token_types
+        rows += self.length if self.positions == "learned" else 0
+        params = rows * width + self.norm_size * width
+        macs, outputs = width * self.vocabulary, self.vocabulary
+        if self.head_transform:
+            params += width * width + width + self.norm_size * width + self.vocabulary
+            macs, outputs = macs + width * width, outputs + width
+        return LanguageCost(params, macs, 4 * self.context * outputs)
+
+    def _attention(self, width: int, kv_heads: int, queries: int) -> LanguageCost:
+        t, heads = self.context, kv_heads * queries
+        inner, keys = heads * self.head_size, kv_heads * self.head_size
+        projected = inner + 2 * keys
+        params = self.norm_size * width + (width + self.qkv_bias) * projected + (inner + self.out_bias) * width
+        params += 2 * self.head_size * self.qk_norm
+        macs = width * (projected + inner) + 2 * t * inner
+        outputs = t * (projected + heads * t + inner + width)
+        return LanguageCost(params, macs, 4 * outputs, 4 * 2 * keys * t * self.causal)
+
+    def _mlp(self, width: int, hidden: int) -> LanguageCost:
+        inwards = 2 if self.activation == "swiglu" else 1
+        params = self.norm_size * width + inwards * (width + self.mlp_bias) * hidden + (hidden + self.mlp_bias) * width
+        macs = (inwards + 1) * width * hidden
+        return LanguageCost(params, macs, 4 * self.context * (inwards * hidden + width))
