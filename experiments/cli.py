@@ -237,7 +237,7 @@ def profile(
         space = experiment.space.build(data.image_shape, data.classes)
     net = build_supernet(space, experiment.supernet.sharing)
     with stop_on_signals() as stop:
-        found = profiling.profile(net, data.image_shape[-1], out, protocol, stop, quiet or not sys.stderr.isatty())
+        found = profiling.profile(net, out, protocol, stop, quiet or not sys.stderr.isatty())
     click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))
 
 

@@ -109,7 +109,7 @@ def _export(
 ) -> dict[str, Any]:
     data, net, space = experiment.data, experiment.net, experiment.space
     architecture = space.architecture(archive.genes[index])
-    size = net.input_size(architecture)
+    height, width, _ = net.example(architecture).shape
 
     def measure(subnet: Subnet) -> dict[str, Any]:
         return {
@@ -124,7 +124,7 @@ def _export(
     return export_subnet(
         net, params, architecture, directory,
         statistics=statistics(experiment, params, archive.genes[index]),
-        preprocessing=Preprocessing(size, data.mean, data.std),
+        preprocessing=Preprocessing((height, width), data.mean, data.std),
         input_shape=data.image_shape,
         labels=data.class_names,
         probe=data.validation.images(np.arange(min(_PROBE, len(data.validation)))),
@@ -136,8 +136,9 @@ def _export(
 def _on_device(subnet: Subnet, genes: np.ndarray, cost: DeviceCost | None) -> dict[str, Any]:
     """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
     batch_size = 1 if cost is None else cost.batch_size
-    shape = (batch_size, *subnet.preprocessing.image_size, subnet.config["input"]["shape"][-1])
-    memory = memory_of(lowered(subnet.module, shape)[0].compile()).total
+    shape = (*subnet.preprocessing.image_size, subnet.config["input"]["shape"][-1])
+    example = jax.ShapeDtypeStruct(shape, np.float32)
+    memory = memory_of(lowered(subnet.module, example, batch_size)[0].compile()).total
     found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
     if cost is not None:
         predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}

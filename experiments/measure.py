@@ -63,49 +63,51 @@ def memory_of(compiled: Any) -> Memory:
     return Memory(int(fixed), int(found.temp_size_in_bytes))
 
 
-def lowered(module: nnx.Module, input_shape: Sequence[int]) -> tuple[Any, list[jax.ShapeDtypeStruct]]:
-    """The forward pass `(weights, x) -> logits`, not compiled yet, and the shapes of its weights.
+def lowered(
+    module: nnx.Module, example: jax.ShapeDtypeStruct, batch: int
+) -> tuple[Any, tuple[list[jax.ShapeDtypeStruct], jax.ShapeDtypeStruct]]:
+    """The forward pass `(weights, x) -> logits`, not compiled yet, and the shapes of its arguments.
 
     The weights go in as one flat list: what is measured is the network, not the flattening of a tree.
 
     Args:
         module: A standalone network, abstract or not.
-        input_shape: Of a batch: examples, height, width, channels.
+        example: Shape and type of an input.
+        batch: How many.
     """
     graph, state = nnx.split(module)
     leaves, structure = jax.tree.flatten(state)
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
+    weights = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
 
     def forward(weights: list[jax.Array], x: jax.Array) -> jax.Array:
         return nnx.merge(graph, jax.tree.unflatten(structure, weights))(x)
 
-    return jax.jit(forward).lower(shapes, jax.ShapeDtypeStruct(tuple(input_shape), np.float32)), shapes
+    arguments = weights, jax.ShapeDtypeStruct((batch, *example.shape), example.dtype)
+    return jax.jit(forward).lower(*arguments), arguments
 
 
-def build(net: Supernet, wanted: Sequence[tuple[Architecture, int]], channels: int) -> list[Program]:
+def build(net: Supernet, wanted: Sequence[tuple[Architecture, int]]) -> list[Program]:
     """Compiles standalone networks, several at a time.
 
     Args:
         net: The supernet that they are subnets of.
         wanted: Architectures and batch sizes.
-        channels: Of the input.
     """
     found = []
     for architecture, batch in wanted:
         module = nnx.eval_shape(lambda architecture=architecture: net.module(architecture))
-        input_shape = (batch, *net.input_size(architecture), channels)
-        found.append((*lowered(module, input_shape), input_shape))
+        found.append(lowered(module, net.example(architecture), batch))
     with ThreadPoolExecutor(cores()) as pool:
         programs = list(pool.map(lambda one: one[0].compile(), found))
     rng = np.random.default_rng(0)
 
-    def filled(shape: Sequence[int], dtype: Any) -> jax.Array:
+    def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         # The time does not depend on the values as long as none becomes denormal, which positive ones don't.
-        return jax.device_put(rng.uniform(0.01, 0.1, shape).astype(dtype))
+        return jax.device_put(rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype))
 
     return [
-        Program(compiled, ([filled(leaf.shape, leaf.dtype) for leaf in leaves], filled(shape, np.float32)))
-        for compiled, (_, leaves, shape) in zip(programs, found, strict=True)
+        Program(compiled, jax.tree.map(filled, arguments))
+        for compiled, (_, arguments) in zip(programs, found, strict=True)
     ]
 
 

@@ -66,14 +66,11 @@ class Protocol:
             raise UserError(f"--batch-sizes: {sizes!r} are not different positive numbers. Give such as 1,64.")
 
 
-def profile(
-    net: Supernet, channels: int, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool
-) -> dict[str, Any]:
+def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool) -> dict[str, Any]:
     """Measures what is not measured yet, fits the tables, and writes the device file.
 
     Args:
         net: The supernet whose subnets are measured; its weights are not needed.
-        channels: Of the input.
         out: The device file; measurements are kept beside it, so that a later call goes on.
         protocol: How to measure.
         stop: Read between groups of networks.
@@ -98,7 +95,7 @@ def profile(
     with Measurements(measurements_path(out), identity) as measurements:
         rows = [tuple(row) for row in np.concatenate([training, held_out]).tolist()]
         wanted = [(row, size) for row in rows for size in protocol.batch_sizes]
-        _measure(net, channels, wanted, measurements, protocol, stop, quiet)
+        _measure(net, wanted, measurements, protocol, stop, quiet)
         found = measurements.found
     pieces = Pieces(space)
     tables = []
@@ -193,7 +190,6 @@ def _distinct(net: Supernet, seed: Sequence[int], count: int, taken: set[bytes])
 
 def _measure(
     net: Supernet,
-    channels: int,
     wanted: Sequence[Wanted],
     measurements: Measurements,
     protocol: Protocol,
@@ -210,14 +206,14 @@ def _measure(
     space = net.space
     with bar:
         sizes = sorted({size for _, size in missing})
-        references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes], channels), strict=True))
+        references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes]), strict=True))
         for number, group in enumerate(_groups(net, [missing[index] for index in order])):
             if stop:
                 done = sum(key in measurements.found for key in wanted)
                 raise Interrupted(
                     f"stopped after measuring {done} of {len(wanted)} networks. The same command resumes it."
                 )
-            programs = build(net, [(space.architecture(genes), size) for genes, size in group], channels)
+            programs = build(net, [(space.architecture(genes), size) for genes, size in group])
             used = sorted({size for _, size in group})
             # The references twice, as all others are compared with them.
             twice = [references[size] for size in used for _ in range(2)]

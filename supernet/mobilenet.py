@@ -211,10 +211,10 @@ class MobileNetSupernet(Supernet):
             **{name: getattr(s, name) for name in same},
         }
 
-    def input_size(self, architecture: Architecture) -> tuple[int, int]:
-        """See `Supernet.input_size`."""
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Supernet.example`."""
         resolution = architecture.description["resolution"]
-        return resolution, resolution
+        return jax.ShapeDtypeStruct((resolution, resolution, self.space.channels), np.float32)
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`.

@@ -51,10 +51,11 @@ class Supernet(ABC):
         """The tree that `apply` collects, with shapes and types in place of arrays; empty for families without one."""
         largest = self.space.largest
         program = self.space.program(largest.genes)
-        image = jax.ShapeDtypeStruct((1, *self.input_size(largest), getattr(self.space, "channels")), jnp.float32)  # noqa: B009
+        example = self.example(largest)
+        batch = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
         genes = jnp.asarray(largest.genes, jnp.int32)
         return jax.eval_shape(
-            lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1], self.shapes, image
+            lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1], self.shapes, batch
         )
 
     @abstractmethod
@@ -73,13 +74,14 @@ class Supernet(ABC):
         Args:
             params: Tree of `init`.
             genes: int32[g], traced.
-            x: float32[b, h, w, c].
+            x: Batch of inputs: images float32[b, h, w, c], or tokens int32[b, t].
             program: `space.program(genes)`, static: what changes the shape of the residual stream.
             statistics: Batch statistics to normalise with; None takes the batch's own.
             collect: Return the batch's statistics (not differentiable).
 
         Returns:
-            Logits float32[b, c], and the collected statistics (empty unless `collect`, and for families without them).
+            Logits float32[b, c] (of tokens, float32[b, t, c]), and the collected statistics (empty unless `collect`,
+            and for families without them).
         """
 
     @abstractmethod
@@ -99,8 +101,8 @@ class Supernet(ABC):
         """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
 
     @abstractmethod
-    def input_size(self, architecture: Architecture) -> tuple[int, int]:
-        """Height and width of the images that the plain module of one architecture takes."""
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """Shape and type of one input of the plain module: an image has height, width and channels."""
 
     def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
         """The plain Flax module of one architecture, with fresh weights."""

@@ -185,9 +185,10 @@ class ViTSupernet(Supernet):
         shared = {name: getattr(self.space, name) for name in sizes}
         return {"width": width, "heads": list(heads), "hidden": list(hidden), **shared}
 
-    def input_size(self, architecture: Architecture) -> tuple[int, int]:
-        """See `Supernet.input_size`."""
-        return self.space.image_size, self.space.image_size
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Supernet.example`."""
+        size = self.space.image_size
+        return jax.ShapeDtypeStruct((size, size, self.space.channels), np.float32)
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`."""

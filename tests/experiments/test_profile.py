@@ -42,7 +42,7 @@ class Machine:
         monkeypatch.setattr(profile, "median_seconds", self.seconds)
         monkeypatch.setattr(profile, "_GROUP", 9)
 
-    def build(self, net: Any, wanted: Any, channels: int) -> list[Fake]:
+    def build(self, net: Any, wanted: Any) -> list[Fake]:
         genes = [np.array([architecture.genes], np.int32) for architecture, _ in wanted]
         return [Fake(int(SPACE.cost(row)["macs"][0]), size) for row, (_, size) in zip(genes, wanted, strict=True)]
 
@@ -52,7 +52,7 @@ class Machine:
         return [self.slow * 1e-9 * program.macs * program.batch_size for program in programs]
 
     def run(self, out: Path, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
-        return profile.profile(NET, 1, out, protocol, self.stop, quiet=True)
+        return profile.profile(NET, out, protocol, self.stop, quiet=True)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_programs_are_measured_in_turn():
 
 
 def test_a_real_network_runs_and_has_the_weights_in_its_memory():
-    (program,) = measure.build(NET, [(SPACE.smallest, 4)], channels=1)
+    (program,) = measure.build(NET, [(SPACE.smallest, 4)])
     program()
     weights = 4 * int(SPACE.cost(np.array([SPACE.smallest.genes]))["params"][0])
     x, logits = 4 * 4 * 8 * 8, 4 * 4 * 10

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from search_spaces import Program, build_space
+from search_spaces import Architecture, Program, build_space
 from supernet.evaluation import calibrate
+from supernet.resolution import resize
 from supernet.supernet import Params, Supernet, build_supernet
 
 BATCH = 8
@@ -19,6 +20,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "resolution": [6, 8], "depth": [1, 2, 3], "expand": [2, 3], "widths": [8, 16], "strides": [2, 1],
         "squeeze_excite": [False, True], "activations": ["relu", "hard_swish"], "stem_width": 8, "first_width": 8,
         "final_width": 24, "feature_width": 32, "image_size": 8,
+    },
+    "language": {
+        "width": [16, 24], "depth": [1, 2, 3], "kv_heads": [1, 2], "queries": [1, 2], "mlp_width": [16, 32],
+        "head_size": 8, "vocabulary": 19, "context": 7,
     },
 }  # fmt: skip
 
@@ -31,19 +36,33 @@ class Family:
 
     Attributes:
         params: Fresh weights plus noise, so that no bias is 0, no scale is 1 and no logit is near 0.
-        x: A batch of images.
+        x: A batch of images, or of tokens.
+        positions: Outputs of an example; MACs count for one of them.
         direction: Cotangent of the logits in gradient tests.
     """
 
     def __init__(self, net: Supernet) -> None:
         self.net, self.space = net, net.space
-        side, channels, classes = (getattr(net.space, name) for name in ("image_size", "channels", "classes"))
-        leaves, structure = jax.tree.flatten(net.init(jax.random.key(0)))
+        leaves, structure = jax.tree.flatten(jax.jit(net.init)(jax.random.key(0)))
         keys = jax.random.split(jax.random.key(1), len(leaves))
         noisy = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
         self.params: Params = jax.tree.unflatten(structure, noisy)
-        self.x = jax.random.normal(jax.random.key(2), (BATCH, side, side, channels))
-        self.direction = jax.random.normal(jax.random.key(3), (BATCH, classes))
+        example = net.example(net.space.largest)
+        shape, key = (BATCH, *example.shape), jax.random.key(2)
+        if example.dtype == np.int32:
+            self.x = jax.random.randint(key, shape, 0, getattr(net.space, "vocabulary"))  # noqa: B009
+        else:
+            self.x = jax.random.normal(key, shape)
+        genes = jnp.asarray(net.space.largest.genes, jnp.int32)
+        program = net.space.program(net.space.largest.genes)
+        logits = jax.eval_shape(lambda p: net.apply(p, genes, self.x, program=program)[0], self.params)
+        self.positions = logits.size // (BATCH * logits.shape[-1])
+        self.direction = jax.random.normal(jax.random.key(3), logits.shape)
+
+    def input(self, architecture: Architecture) -> jax.Array:
+        """The batch as the plain module of an architecture takes it."""
+        example = self.net.example(architecture)
+        return self.x if example.dtype == np.int32 else resize(self.x, example.shape[0])
 
     def draw(self, count: int) -> np.ndarray:
         """Genes of `count` random networks, and of the smallest and the largest."""

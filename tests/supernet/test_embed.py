@@ -8,7 +8,6 @@ from flax import nnx
 
 from supernet.embed import embed
 from supernet.optimizer import OptimizerSettings
-from supernet.resolution import resize
 from supernet.supernet import SUPERNETS
 from supernet.training import TrainStep
 from tests.supernet.families import Family, small
@@ -66,7 +65,7 @@ def test_the_engine_computes_the_embedded_network(family: Family) -> None:
         if statistics:  # the plain module computes with stored moments
             nnx.update(module, family.net.slice(full, architecture, statistics))
         logits = forward(full, genes, family.x, statistics, program)
-        expected = module(resize(family.x, family.net.input_size(architecture)[0]))
+        expected = module(family.input(architecture))
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 

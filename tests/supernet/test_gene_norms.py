@@ -56,7 +56,8 @@ def test_genes_that_mean_nothing_in_a_path_have_no_gradient(family):
     space = build_space(family, "small")
     net = build_supernet(space)
     row = np.array(space.smallest.genes, np.int32)
-    x = jax.random.normal(jax.random.key(1), (2, *net.input_size(space.smallest), space.channels))  # type: ignore[attr-defined]
+    example = net.example(space.smallest)
+    x = jax.random.normal(jax.random.key(1), (2, *example.shape)).astype(example.dtype)
 
     def loss(params):
         return jnp.sum(jnp.square(net.apply(params, jnp.asarray(row), x, program=space.program(row))[0]))

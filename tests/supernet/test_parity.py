@@ -88,7 +88,7 @@ def test_sliced_and_extracted_equal_switched(family: Family) -> None:
         assert_close(family.net.apply_sliced(family.params, architecture, family.x, statistics), logits)
         assert_close(logits, trained)  # the statistics are those of this very batch
         module, _ = family.net.extract(family.params, architecture, statistics)
-        assert_close(module(resize(family.x, family.net.input_size(architecture)[0])), logits)
+        assert_close(module(family.input(architecture)), logits)
 
 
 @pytest.mark.slow
@@ -110,9 +110,10 @@ def test_extracted_networks_cost_what_the_model_says(family: Family, library_con
         weights = jax.tree.leaves(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
         assert sum(leaf.size for leaf in weights) == costs["params"][i]
 
-        x = jax.ShapeDtypeStruct((1, *family.net.input_size(architecture), family.x.shape[-1]), jnp.float32)
+        example = family.net.example(architecture)
+        x = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
         counted = count(lambda state, x, graph=graph: nnx.merge(graph, state)(x), state, x)
-        assert counted.macs == costs["macs"][i]
+        assert counted.macs == costs["macs"][i] * family.positions
         assert 4 * counted.outputs == costs["activation_bytes"][i]
 
 
