@@ -118,7 +118,8 @@ def train(
     curves = Curves(experiment, log(done), division)
     diagnostics = Diagnostics(experiment, curves.log, quiet)
     probe = Probe(experiment, workers)
-    bar = bar or tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
+    if bar is None:
+        bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
     metric = None
     with bar, curves.log:
         state, sampler_state = progress

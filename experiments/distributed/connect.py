@@ -26,6 +26,12 @@ _LONGEST = 300  # characters of a message of Ray
 _STORE_BYTES = 256 << 20
 _PREFIX = "supernest-ray-"
 _CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
+# Of a Ray of our own: its workers are why it is there, so they are no less urgent than others; nobody preempts them.
+_OWN = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 # A worker whose peer died cannot leave its group in order, so nobody waits long for that.
 _ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
@@ -100,7 +106,7 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
     """The environment that Ray's own processes inherit."""
-    wanted = {**_ENVIRONMENT, "RAY_USAGE_STATS_ENABLED": "0"}
+    wanted = {**_ENVIRONMENT, **_OWN}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -24,14 +24,14 @@ pytestmark = pytest.mark.ray
 EXPERIMENT = """\
 seed: 3
 data: {train_limit: 120, augmentation: {mixup: 0.2}}
-space: {family: vit, preset: small, width: [16, 24], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0], head_dim: 8}
+space: {family: vit, preset: small, width: [16], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0], head_dim: 8}
 train:
   steps: 20
   batch_size: 24
   checkpoint_every: 10
-  evaluate_every: 10
+  evaluate_every: 20
   log_every: 5
-  diagnose_every: 10
+  diagnose_every: 20
   ema: 0.9
   optimizer: {type: sgd, learning_rate: 0.1, weight_decay: 0.01}
   distillation: {type: largest, weight: 0.5}
@@ -51,7 +51,7 @@ def start(config: Path, out: Path, *settings: str) -> subprocess.Popen:
 def finish(process: subprocess.Popen, code: int = 0) -> str:
     """What a run said on its way; nothing of it is left when it has ended."""
     began = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-    out, error = process.communicate(timeout=110)
+    out, error = process.communicate(timeout=170)
     assert process.returncode == code, out + error
     left = [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
     assert not left
@@ -123,7 +123,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     raise AssertionError(f"{path} did not come")
 
 
-LONG = ("train.steps=300", "train.evaluate_every=100", "train.diagnose_every=100")
+LONG = ("train.steps=300", "train.evaluate_every=300", "train.diagnose_every=300")
 
 
 @pytest.fixture(scope="module")
