@@ -23,9 +23,10 @@ def _backward(saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
 batched_matmul.defvjp(_forward, _backward)
 
 
-def probabilities(q: jax.Array, k: jax.Array) -> jax.Array:
-    """Softmax of scaled scores: q, k [n, t, d] to [n, t, t]."""
-    return jax.nn.softmax(batched_matmul(q, k.swapaxes(1, 2)) * q.shape[-1] ** -0.5)
+def probabilities(q: jax.Array, k: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    """Softmax of scaled scores: q [n, s, d] and k [n, t, d] to [n, s, t]; 0 where `seen`, bool[s, t], is False."""
+    scores = batched_matmul(q, k.swapaxes(1, 2)) * q.shape[-1] ** -0.5
+    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf))
 
 
 def probabilities_gradient(q: jax.Array, k: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:

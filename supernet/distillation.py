@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from search_spaces import UserError
+from supernet.labels import Targets, are_classes, output_losses, over_outputs
 
 Teacher = Callable[[Float[Array, "b h w ch"]], Float[Array, "b c"]]
 """Normalised images to logits; any callable."""
@@ -84,17 +85,17 @@ class Distillation:
 class Lesson(NamedTuple):
     """What one path learns from; numbers, so that every path runs the same program."""
 
-    probabilities: Float[Array, "b c"]
+    probabilities: Float[Array, "b *t c"] | None
     share: np.float32
     alpha: np.float32
 
     @staticmethod
-    def labels(targets: Float[Array, "b c"]) -> "Lesson":
-        """Labels only; they stand in for the distribution that nobody teaches."""
-        return Lesson.taught(targets, 0.0, 0.0)
+    def labels(targets: Targets) -> "Lesson":
+        """Labels only; distributions stand in for the one that nobody teaches, so that every path runs one program."""
+        return Lesson.taught(None if are_classes(targets) else targets, 0.0, 0.0)
 
     @staticmethod
-    def taught(probabilities: Float[Array, "b c"], share: float, alpha: float) -> "Lesson":
+    def taught(probabilities: Float[Array, "b *t c"] | None, share: float, alpha: float) -> "Lesson":
         """Numbers as arrays: one compiled program for all of them."""
         return Lesson(probabilities, np.float32(share), np.float32(alpha))
 
@@ -103,9 +104,9 @@ def lesson(
     settings: Distillation,
     roles: Sequence[str],
     path: int,
-    logits: Callable[[int | None], Float[Array, "b c"]],
-    external: Float[Array, "b c"] | None,
-    targets: Float[Array, "b c"],
+    logits: Callable[[int | None], Float[Array, "b *t c"]],
+    external: Float[Array, "b *t c"] | None,
+    targets: Targets,
 ) -> Lesson:
     """Chooses the teacher of a path of a step.
 
@@ -115,7 +116,7 @@ def lesson(
         path: Which of them learns.
         logits: Those of a path before it, by its number; with None those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.
-        targets: Distribution over classes of each example; for its shape.
+        targets: What the examples should have been; for their shape.
     """
     alpha = float(settings.loss == "alpha")
     if settings.type == "largest" and (path or roles[0] != "largest"):
@@ -137,9 +138,15 @@ def soften(logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n
 
 
 def example_losses(
-    settings: Distillation, logits: Float[Array, "b c"], targets: Float[Array, "b c"], given: Lesson
+    settings: Distillation, logits: Float[Array, "b *t c"], targets: Targets, given: Lesson
 ) -> Float[Array, " b"]:
-    """Loss of each example: `(1 - share) * cross-entropy + share * divergence from the teacher`."""
+    """Loss of each example: `(1 - share) * cross-entropy + share * divergence from the teacher`.
+
+    Where an example has many outputs, the mean over those with a label.
+    """
+    labelled = output_losses(logits, targets)
+    if given.probabilities is None:
+        return over_outputs(labelled, targets)
     t = settings.temperature
     log_q = jax.nn.log_softmax(logits / t)
     kl = -jnp.sum(given.probabilities * log_q, axis=-1)
@@ -147,14 +154,13 @@ def example_losses(
         given.probabilities, logits / t, settings.alpha_min, settings.alpha_max, settings.clip
     )  # fmt: skip
     taught = jnp.where(given.alpha > 0, adaptive, kl) * t**2
-    labelled = -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
     # A path without a teacher has no distribution to diverge from; what it does not use must not reach its gradient.
-    return jnp.where(given.share > 0, labelled + given.share * (taught - labelled), labelled)
+    return over_outputs(jnp.where(given.share > 0, labelled + given.share * (taught - labelled), labelled), targets)
 
 
 def alpha_divergence(
-    p: Float[Array, "b c"], logits: Float[Array, "b c"], alpha_min: float, alpha_max: float, clip: float
-) -> Float[Array, " b"]:
+    p: Float[Array, "*n c"], logits: Float[Array, "*n c"], alpha_min: float, alpha_max: float, clip: float
+) -> Float[Array, "*n"]:
     """The larger of two alpha-divergences from teacher `p`, example by example (AlphaNet's adaptive loss).
 
     `D_a(p|q) = sum q ((p/q)^a - 1) / (a (a - 1))`, with `(p/q)^a` at most `clip` for `alpha_min`. The value is that
@@ -174,8 +180,8 @@ def alpha_divergence(
 
 
 def _order(
-    p: Float[Array, "b c"], logits: Float[Array, "b c"], alpha: float, clip: float | None
-) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+    p: Float[Array, "*n c"], logits: Float[Array, "*n c"], alpha: float, clip: float | None
+) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
     """The divergence of one order; and the same value with the surrogate's gradient."""
     log_q = jax.nn.log_softmax(logits)
     q = jnp.exp(log_q)

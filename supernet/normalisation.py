@@ -1,4 +1,8 @@
-"""Normalisations over an active width, plain and masked."""
+"""Normalisations over an active width, plain and masked.
+
+References:
+    Zhang, Sennrich. Root Mean Square Layer Normalization. NeurIPS 2019, arXiv:1910.07467.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,15 +10,30 @@ import jax.numpy as jnp
 LAYER_NORM_EPSILON = 1e-6
 
 
-def layer_norm(x: jax.Array, params: dict[str, jax.Array]) -> jax.Array:
+def layer_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float = LAYER_NORM_EPSILON) -> jax.Array:
     """LayerNorm over the last axis of x [..., d] with scale and bias [d]."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
-    return centred * (jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * params["scale"]) + params["bias"]
+    return centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]
 
 
-def masked_layer_norm(x: jax.Array, params: dict[str, jax.Array], on: jax.Array, width: jax.Array) -> jax.Array:
+def masked_layer_norm(
+    x: jax.Array, params: dict[str, jax.Array], on: jax.Array, width: jax.Array, epsilon: float = LAYER_NORM_EPSILON
+) -> jax.Array:
     """LayerNorm over the `width` entries of the last axis that `on` marks; zero elsewhere."""
     centred = (x - jnp.sum(x * on, axis=-1, keepdims=True) / width) * on
     variance = jnp.sum(centred * centred, axis=-1, keepdims=True) / width
-    return (centred * (jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * params["scale"]) + params["bias"]) * on
+    return (centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]) * on
+
+
+def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float) -> jax.Array:
+    """RMSNorm over the last axis of x [..., d] with scale [d]."""
+    return x * (jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + epsilon) * params["scale"])
+
+
+def masked_rms_norm(
+    x: jax.Array, params: dict[str, jax.Array], on: jax.Array, width: jax.Array, epsilon: float
+) -> jax.Array:
+    """RMSNorm over the `width` entries of the last axis that `on` marks; zero elsewhere."""
+    mean = jnp.sum(x * x * on, axis=-1, keepdims=True) / width
+    return x * (jax.lax.rsqrt(mean + epsilon) * params["scale"]) * on

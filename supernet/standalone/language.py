@@ -1,0 +1,252 @@
+"""A plain transformer language model, decoder or encoder, whose layers may differ in heads and MLP width.
+
+References:
+    Touvron et al. LLaMA: Open and Efficient Foundation Language Models. 2023, arXiv:2302.13971.
+    Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019, arXiv:1810.04805.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from search_spaces import LanguageForm
+from supernet.normalisation import layer_norm, rms_norm
+from supernet.rotary import rotate
+from supernet.standalone import MODULES
+
+Cache = list[tuple[jax.Array, jax.Array]]
+"""Keys and values of each layer, float[b, length, kv heads, head size]."""
+
+_INIT = nnx.initializers.normal(0.02)  # of embeddings; kernels scale with what they read, so they hold at any width
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "swiglu": jax.nn.silu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
+
+
+def normalise(form: LanguageForm, x: jax.Array, params: Mapping[str, jax.Array]) -> jax.Array:
+    """The form's norm over the last axis."""
+    return (layer_norm if form.norm == "layer" else rms_norm)(x, dict(params), form.norm_epsilon)
+
+
+class Norm(nnx.Module):
+    """The form's norm.
+
+    Args:
+        form: What the network is like.
+        width: What is normalised over.
+    """
+
+    def __init__(self, form: LanguageForm, width: int) -> None:
+        self.form = form
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width)) if form.norm == "layer" else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float[..., d] to the same."""
+        params = {"scale": self.scale[...]}
+        return normalise(self.form, x, params if self.bias is None else {**params, "bias": self.bias[...]})
+
+
+class HeadNorm(nnx.Module):
+    """RMSNorm of queries or keys over a head."""
+
+    def __init__(self, form: LanguageForm) -> None:
+        self.epsilon = form.norm_epsilon
+        self.scale = nnx.Param(jnp.ones(form.head_size))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float[..., k] to the same."""
+        return rms_norm(x, {"scale": self.scale[...]}, self.epsilon)
+
+
+class Attention(nnx.Module):
+    """Self-attention whose keys and values serve several queries each; the layer calls `norm`.
+
+    Args:
+        form: What the network is like.
+        width: Stream width.
+        kv_heads: Key-value heads.
+        queries: Query heads that share one of them.
+        layers: Of the network; scales fresh weights.
+    """
+
+    def __init__(
+        self, form: LanguageForm, width: int, kv_heads: int, queries: int, layers: int, *, rngs: nnx.Rngs
+    ) -> None:
+        self.form, self.kv_heads, self.queries = form, kv_heads, queries
+        inner, keys = kv_heads * queries * form.head_size, kv_heads * form.head_size
+        self.norm = Norm(form, width)
+        self.q = nnx.Linear(width, inner, use_bias=form.qkv_bias, rngs=rngs)
+        self.k = nnx.Linear(width, keys, use_bias=form.qkv_bias, rngs=rngs)
+        self.v = nnx.Linear(width, keys, use_bias=form.qkv_bias, rngs=rngs)
+        self.q_norm = HeadNorm(form) if form.qk_norm else None
+        self.k_norm = HeadNorm(form) if form.qk_norm else None
+        self.out = nnx.Linear(inner, width, use_bias=form.out_bias, kernel_init=_onto_stream(layers), rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """What is added to the stream float[b, t, d], and the keys and values seen so far.
+
+        Args:
+            x: Normalised stream.
+            positions: int[t], ascending by 1.
+            cache: Keys and values of all positions, filled before those given; None when nothing came before.
+        """
+        form, (b, t, _) = self.form, x.shape
+        q = self.q(x).reshape(b, t, self.kv_heads, self.queries, form.head_size).transpose(0, 2, 3, 1, 4)
+        k = self.k(x).reshape(b, t, self.kv_heads, form.head_size)
+        v = self.v(x).reshape(b, t, self.kv_heads, form.head_size)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if form.positions == "rope":
+            q = rotate(q, positions, form.frequencies)
+            k = rotate(k.swapaxes(1, 2), positions, form.frequencies).swapaxes(1, 2)
+        if cache is not None:
+            k, v = (
+                jax.lax.dynamic_update_slice_in_dim(old, new, positions[0], axis=1)
+                for old, new in zip(cache, (k, v), strict=True)
+            )
+        scores = jnp.einsum("bgnqk,btgk->bgnqt", q, k) * form.head_size**-0.5
+        if form.causal:
+            scores = jnp.where(jnp.arange(k.shape[1]) <= positions[:, None], scores, -jnp.inf)
+        mixed = jnp.einsum("bgnqt,btgk->bqgnk", jax.nn.softmax(scores), v)
+        return self.out(mixed.reshape(b, t, -1)), (k, v)
+
+
+class MLP(nnx.Module):
+    """Feed-forward sublayer; the layer calls `norm`."""
+
+    def __init__(self, form: LanguageForm, width: int, hidden: int, layers: int, *, rngs: nnx.Rngs) -> None:
+        self.activation = form.activation
+        self.norm = Norm(form, width)
+        gated = form.activation == "swiglu"
+        self.gate = nnx.Linear(width, hidden, use_bias=form.mlp_bias, rngs=rngs) if gated else None
+        self.up = nnx.Linear(width, hidden, use_bias=form.mlp_bias, rngs=rngs)
+        self.down = nnx.Linear(hidden, width, use_bias=form.mlp_bias, kernel_init=_onto_stream(layers), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """What is added to the stream, from the normalised one; float[b, t, d]."""
+        act, up = ACTIVATIONS[self.activation], self.up(x)
+        return self.down(act(up) if self.gate is None else act(self.gate(x)) * up)
+
+
+class Layer(nnx.Module):
+    """Attention and MLP, added to the stream."""
+
+    def __init__(self, form: LanguageForm, width: int, sizes: Sequence[int], layers: int, *, rngs: nnx.Rngs) -> None:
+        kv_heads, queries, hidden = sizes
+        self.form = form
+        self.attention = Attention(form, width, kv_heads, queries, layers, rngs=rngs)
+        self.mlp = MLP(form, width, hidden, layers, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """float[b, t, d] to the same; further as `Attention`."""
+        attention, mlp = self.attention, self.mlp
+        if self.form.post_norm:
+            mixed, cache = attention(x, positions, cache)
+            x = attention.norm(x + mixed)
+            return mlp.norm(x + mlp(x)), cache
+        mixed, cache = attention(attention.norm(x), positions, cache)
+        return x + mixed + mlp(mlp.norm(x if self.form.parallel else x + mixed)), cache
+
+
+class Transform(nnx.Module):
+    """What BERT's prediction head does before the output projection."""
+
+    def __init__(self, form: LanguageForm, width: int, *, rngs: nnx.Rngs) -> None:
+        self.activation = form.activation
+        self.dense = nnx.Linear(width, width, rngs=rngs)
+        self.norm = Norm(form, width)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float[b, t, d] to the same."""
+        return self.norm(ACTIVATIONS[self.activation](self.dense(x)))
+
+
+@MODULES.register("language")
+class LanguageModel(nnx.Module):
+    """Transformer language model.
+
+    Args:
+        width: Stream width.
+        kv_heads: Key-value heads of each layer; its length is the depth.
+        queries: Query heads a key-value head, of each layer.
+        mlp_width: MLP width of each layer.
+        form: Fields of `LanguageForm`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        kv_heads: Sequence[int],
+        queries: Sequence[int],
+        mlp_width: Sequence[int],
+        form: Mapping[str, Any],
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.form = LanguageForm(**form)
+        self.embedding = nnx.Param(_INIT(rngs.params(), (self.form.vocabulary, width)))
+        self.position = self._table(self.form.positions == "learned", self.form.length, width, rngs)
+        self.token_type = self._table(self.form.token_types > 0, self.form.token_types, width, rngs)
+        sizes = list(zip(kv_heads, queries, mlp_width, strict=True))
+        self.layers = nnx.List([Layer(self.form, width, size, len(sizes), rngs=rngs) for size in sizes])
+        self.norm = Norm(self.form, width)
+        self.transform = Transform(self.form, width, rngs=rngs) if self.form.head_transform else None
+        self.head = self._table(not self.form.tied, self.form.vocabulary, width, rngs)
+        self.head_bias = nnx.Param(jnp.zeros(self.form.vocabulary)) if self.form.head_transform else None
+
+    @staticmethod
+    def _table(wanted: bool, rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param | None:
+        return nnx.Param(_INIT(rngs.params(), (rows, width))) if wanted else None
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Tokens int32[b, t] to logits float32[b, t, v]."""
+        return self.decode(tokens)[0]
+
+    def decode(
+        self, tokens: jax.Array, cache: Cache | None = None, start: jax.Array | int = 0
+    ) -> tuple[jax.Array, Cache]:
+        """Logits of tokens that follow those whose keys and values are cached, and the cache with theirs.
+
+        Args:
+            tokens: int32[b, t].
+            cache: Of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
+            start: How many tokens came before.
+        """
+        form = self.form
+        positions = start + jnp.arange(tokens.shape[1])
+        x = self.embedding[...][tokens]
+        if self.position is not None:
+            x = x + self.position[...][positions]
+        if self.token_type is not None:
+            x = x + self.token_type[...][0]
+        x = self.norm(x) if form.post_norm else x
+        seen: Cache = []
+        for i, layer in enumerate(self.layers):
+            x, pair = layer(x, positions, None if cache is None else cache[i])
+            seen.append(pair)
+        x = x if form.post_norm else self.norm(x)
+        x = x if self.transform is None else self.transform(x)
+        logits = x @ (self.embedding if self.head is None else self.head)[...].T
+        return logits if self.head_bias is None else logits + self.head_bias[...], seen
+
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        """Room for the keys and values of `length` tokens of `batch` sequences."""
+        dtype, size = self.embedding.dtype, self.form.head_size
+        shapes = [(batch, length, layer.attention.kv_heads, size) for layer in self.layers]
+        return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
+
+
+def _onto_stream(layers: int) -> nnx.initializers.Initializer:
+    """Init of what is added to the stream, so that its variance does not grow with depth (as GPT-2's)."""
+    return nnx.initializers.variance_scaling(0.5 / layers, "fan_in", "truncated_normal")
