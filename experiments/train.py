@@ -79,7 +79,7 @@ def train(
     params: Params | None = None,
     step: TrainStep | None = None,
     workers: Workers | None = None,
-    bar: tqdm | None = None,
+    bar: Any = None,
     saved: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Trains up to the configured step.
@@ -93,7 +93,7 @@ def train(
         params: Weights to start from; fresh ones when None. They are consumed.
         step: What `train_step` gives for this experiment, when it is used for several; its programs stay compiled.
         workers: Who trains, each of whom calls this; this process alone when None.
-        bar: Shows progress; one on the terminal when None.
+        bar: Shows progress, as a tqdm bar does; one on the terminal when None.
         saved: Called by every worker once a checkpoint is on the disk.
 
     Returns:

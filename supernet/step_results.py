@@ -23,11 +23,11 @@ class PathResult(NamedTuple):
         logits: Of the batch, still on the device; None where the step was divided.
     """
 
-    loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
-    example_losses: Float[Array, " b"]
-    example_norms: Float[Array, " b"]
-    gene_norms: Float[Array, " g"] | None
+    loss: Float[Array | np.ndarray, ""]
+    accuracy: Float[Array | np.ndarray, ""]
+    example_losses: Float[Array | np.ndarray, " b"]
+    example_norms: Float[Array | np.ndarray, " b"]
+    gene_norms: Float[Array | np.ndarray, " g"] | None
     logits: Float[Array, "b c"] | None = None
 
 

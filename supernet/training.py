@@ -146,10 +146,11 @@ class TrainStep:
         known: dict[tuple[int | None, int, int], jax.Array] = {}
         largest = np.array(self.net.space.largest.genes, np.int32)
         for path, rows, part in work.shares:
-            x_, targets_, example_weights_, teacher_ = (
-                batch if batch is None else work.place(batch if rows == slice(0, len(x)) else batch[rows])
-                for batch in (x, targets, example_weights, teacher)
+            x_, targets_, example_weights_ = (
+                work.place(batch if rows == slice(0, len(x)) else batch[rows])
+                for batch in (x, targets, example_weights)
             )
+            teacher_ = None if teacher is None else work.place(teacher[rows])
 
             def logits(number: int | None, x: jax.Array = x_, rows: slice = rows) -> jax.Array:
                 key = number, rows.start, rows.stop

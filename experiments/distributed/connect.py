@@ -26,14 +26,17 @@ _LONGEST = 300  # characters of a message of Ray
 _STORE_BYTES = 256 << 20
 _PREFIX = "supernest-ray-"
 _CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
-# Of a Ray of our own: its workers are why it is there, so they are no less urgent than others; nobody preempts them.
+# A worker whose peer died cannot leave its group in order, so nobody waits long for that.
+_ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3"}
+# Of a Ray of our own: its workers are why it is there, so they are no less urgent than other processes; nobody preempts
+# them, and few are quickly asked how they are.
 _OWN = {
+    **_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
-# A worker whose peer died cannot leave its group in order, so nobody waits long for that.
-_ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
 
 
 def import_ray() -> ModuleType:
@@ -66,14 +69,10 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
     """
     ray = import_ray()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment())
         stack.enter_context(_no_news())
-        options: dict[str, Any] = {
-            "configure_logging": False,
-            "log_to_driver": False,
-            "runtime_env": {"env_vars": _ENVIRONMENT},
-        }
+        options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
         if section.address == "local":
+            stack.enter_context(_environment())
             directory = stack.enter_context(_scratch())
             options |= {
                 "address": "local",
@@ -85,7 +84,7 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
             }
         else:
             _reach(section.address)
-            options |= {"address": section.address}
+            options |= {"address": section.address, "runtime_env": {"env_vars": _ENVIRONMENT}}
         stack.callback(ray.shutdown)
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -106,9 +105,8 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
     """The environment that Ray's own processes inherit."""
-    wanted = {**_ENVIRONMENT, **_OWN}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    before = {name: os.environ.get(name) for name in _OWN}
+    os.environ.update(_OWN)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from experiments.distributed.connect import connect
 from experiments.distributed.division import check_division
 from experiments.distributed.section import RaySection
 from experiments.distributed.storage import unpack
-from experiments.distributed.worker import Task, work
+from experiments.distributed.worker import work
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
@@ -43,7 +43,7 @@ def train_on_ray(
         return {"steps": done}
     with connect(section, run.path) as ray:
         bridge = _beside(ray)
-        task: Task = {
+        task = {
             "config": experiment.config.as_dict(),
             "run": str(run.path.absolute()),
             "stored": section.storage is not None,
@@ -87,7 +87,7 @@ class _Fitting:
         failure: Why training ended, where it failed.
     """
 
-    def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> None:
+    def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: dict[str, Any]) -> None:
         self.kept: Any = None
         self.failure = ""
         self._trainer = _trainer(section, experiment, run, task)
@@ -107,7 +107,7 @@ class _Fitting:
         return not self._thread.is_alive()
 
 
-def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> Any:
+def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, task: dict[str, Any]) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.jax import JaxConfig, JaxTrainer
 

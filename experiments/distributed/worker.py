@@ -2,32 +2,20 @@
 
 import os
 import sys
-from typing import Any, TypedDict
+from typing import Any
 
 from experiments.interrupt import Interrupted
 from search_spaces import UserError
 
 
-class Task(TypedDict):
-    """What a worker is given.
+def work(task: dict[str, Any]) -> None:
+    """Trains with the others. What the user has to mend goes to the driver; all else is a failure that Ray retries.
 
-    Attributes:
-        config: The experiment, as plain values.
-        run: The driver's run directory.
-        stored: Whether checkpoints go through Ray Train to a storage.
-        path: Where the driver finds modules.
-        bridge: Handle of the actor that connects to the driver.
+    Args:
+        task: `config` (the experiment, as plain values), `run` (the driver's run directory), `stored` (whether
+            checkpoints go through Ray Train to a storage), `path` (where the driver finds modules) and `bridge` (the
+            actor that connects to the driver).
     """
-
-    config: dict[str, Any]
-    run: str
-    stored: bool
-    path: list[str]
-    bridge: Any
-
-
-def work(task: Task) -> None:
-    """Trains with the others. What the user has to mend goes to the driver; all else is a failure that Ray retries."""
     import ray
     import ray.train
 
@@ -47,7 +35,7 @@ def work(task: Task) -> None:
         ray.get(task["bridge"].tell.remote(**news))
 
 
-def _train(task: Task, first: bool) -> dict[str, Any]:
+def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
     from experiments.checkpoints import Checkpoints
     from experiments.compilation import use_compilation_cache
     from experiments.config import config_of

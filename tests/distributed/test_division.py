@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.distributed.schedule import Schedule
+from experiments.distributed.schedule import Parallel, PathBatch, Schedule
 from search_spaces import build_space
 from supernet.distillation import Distillation
 from supernet.supernet import build_supernet
@@ -52,7 +52,7 @@ class Sums:
         return add
 
 
-def divided(workers, roles, measure=False, parallel="paths", path_batch="whole", **settings):
+def divided(workers, roles, measure=False, parallel: Parallel = "paths", path_batch: PathBatch = "whole", **settings):
     """What the workers get of a step, and what one process gets that does all of it."""
 
     programs = TrainStep(NET, optax.sgd(1.0), **settings)
