@@ -1,0 +1,64 @@
+"""How evenly samplers load the workers of a step: expected mean work ÷ work of the slowest, for 2 to 1,024 workers.
+
+Command: `python -m experiments.benchmarks.balance --json`
+
+A worker trains one path a step, or several, on the whole of its rows; work is counted in the exact MACs of the spaces.
+Nothing is trained.
+"""
+
+from typing import Any
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.distributed.schedule import Schedule, balance
+from samplers import SAMPLERS, Sampler
+from search_spaces import SearchSpace, build_space
+
+_SPACES = {
+    "autoformer_tiny": ("vit", {"image_size": 224, "patch_size": 16, "classes": 1000}),
+    "autoformer_base": ("vit", {"image_size": 224, "patch_size": 16, "classes": 1000}),
+    "ofa_mbv3": ("mobilenet", {"classes": 1000}),
+}
+_FIXED = {"uniform": 0, "sandwich": 2, "complexity_aware": 1}
+"""Paths of a step that are not random."""
+
+
+@click.command()
+@click.option("--steps", default=100, show_default=True, help="Steps that are averaged.")
+@click.option("--most", default=1024, show_default=True, help="The most workers; each power of two up to it.")
+@click.option("--paths", default=1, show_default=True, help="Paths a worker.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(steps: int, most: int, paths: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    sizes = [2**i for i in range(1, most.bit_length())]
+    figures: dict[str, Any] = {}
+    for preset, (family, settings) in tqdm(_SPACES.items(), disable=as_json or None):
+        space = build_space(family, preset, settings)
+        for name in _FIXED:
+            for workers in sizes:
+                key = f"{preset} {name} {workers}"
+                figures[key] = expected(sampler_of(name, space, workers * paths), workers, steps)
+    show(figures, as_json)
+
+
+def sampler_of(name: str, space: SearchSpace, paths: int) -> Sampler:
+    """A sampler that draws so many paths a step, fixed ones included."""
+    setting = "paths" if name == "uniform" else "random_paths"
+    return SAMPLERS[name](space, 0, **{setting: paths - _FIXED[name]})
+
+
+def expected(sampler: Sampler, workers: int, steps: int) -> float:
+    """Mean over steps of what TensorBoard shows as `workers/balance`."""
+    schedule = Schedule(workers, rows=workers)
+    found = []
+    for step in range(steps):
+        costs = sampler.space.cost(sampler.sample(sampler.init(), step).genes)["macs"]
+        found.append(balance(costs, schedule.dealt(costs)))
+    return float(np.mean(found))
+
+
+if __name__ == "__main__":
+    main()
