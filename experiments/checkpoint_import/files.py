@@ -1,0 +1,102 @@
+"""The safetensors files of a checkpoint: which tensor lies in which, known from their headers alone."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from experiments.checkpoint_import.tensors import Shape
+from search_spaces import UserError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.dtype(jnp.bfloat16)}
+_AGAIN = "Copy or download it again."
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies.
+
+    Attributes:
+        name: In its file.
+        file: The file.
+        shape: Of the tensor.
+        dtype: As safetensors calls it.
+        offset: Bytes before it in the file.
+    """
+
+    name: str
+    file: Path
+    shape: Shape
+    dtype: str
+    offset: int
+
+    def read(self) -> np.ndarray:
+        """The tensor; its type must be one of `TYPES`. Not mapped, so that memory holds no more than is in use."""
+        count = math.prod(self.shape)
+        return np.fromfile(self.file, TYPES[self.dtype], count, offset=self.offset).reshape(self.shape)
+
+
+def tensors_of(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name.
+
+    Raises:
+        UserError: No safetensors, a shard that is missing or cannot be read, or an index that does not fit the shards.
+    """
+    if (directory / INDEX).is_file():
+        return _indexed(directory)
+    if (directory / SINGLE).is_file():
+        return _header(directory / SINGLE)
+    pickles = sorted(path.name for path in directory.glob("pytorch_model*.bin"))
+    if pickles:
+        raise UserError(
+            f"{directory / pickles[0]}: a pickle, which may run code when it is opened, so it is not. Where you trust "
+            "it, load it with transformers and call `save_pretrained(DIR)`, which writes safetensors; then import DIR."
+        )
+    raise UserError(f"{directory}: has no {SINGLE} and no {INDEX}. Give a directory with safetensors.")
+
+
+def _indexed(directory: Path) -> dict[str, Tensor]:
+    path = directory / INDEX
+    try:
+        places: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({str(file) for file in places.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error!r}). {_AGAIN}") from None
+    for file in files:
+        if not re.fullmatch(r"[\w.-]+\.safetensors", file):
+            raise UserError(f"{path}: {file!r} is not the name of a safetensors file beside it. {_AGAIN}")
+    missing = [file for file in files if not (directory / file).is_file()]
+    if missing:
+        raise UserError(
+            f"{directory / missing[0]}: missing, though {INDEX} names it ({len(missing)} of {len(files)} shards "
+            f"are). {_AGAIN}"
+        )
+    headers = {file: _header(directory / file) for file in files}
+    for name, file in places.items():
+        if name not in headers[file]:
+            raise UserError(f"{directory / file}: has no tensor {name}, though {INDEX} says so. {_AGAIN}")
+    return {name: headers[file][name] for name, file in places.items()}
+
+
+def _header(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="numpy"):  # checks that the header is sound and fits the file
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
+    return {
+        name: Tensor(name, path, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }

@@ -1,0 +1,76 @@
+"""Model type `gpt2`.
+
+References:
+    Radford et al. Language Models are Unsupervised Multitask Learners. 2019.
+"""
+
+from typing import Any
+
+from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes, head_size_of
+from experiments.checkpoint_import.settings import Settings
+from experiments.checkpoint_import.tensors import SAME, SIDE_BY_SIDE, Row, fused, linear, norm
+from search_spaces import LanguageForm
+
+_TANH = ("gelu_new", "gelu_pytorch_tanh")
+
+
+def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
+    activation = settings.only("activation_function", (*_TANH, "gelu"), "gelu_new")
+    for key, wanted in {
+        "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False,
+    }.items():  # fmt: skip
+        settings.only(key, (wanted,), wanted)
+    width, heads = settings.size("n_embd"), settings.size("n_head")
+    return {
+        "vocabulary": settings.size("vocab_size"),
+        "head_size": head_size_of(settings, width, heads),
+        "max_positions": settings.size("n_positions"),
+        "positions": "learned",
+        "norm": "layer",
+        "norm_epsilon": settings.number("layer_norm_epsilon", 1e-5),
+        "activation": "gelu_tanh" if activation in _TANH else "gelu",
+        "qkv_bias": True,
+        "out_bias": True,
+        "mlp_bias": True,
+        "tied": settings.flag("tie_word_embeddings", True),
+    }, Sizes(width, settings.size("n_layer"), heads, 1, settings.size("n_inner", 4 * width))
+
+
+def _write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
+    return {
+        "vocab_size": form.vocabulary,
+        "n_embd": sizes.width,
+        "n_layer": sizes.depth,
+        "n_head": sizes.heads,
+        "n_inner": sizes.mlp_width,
+        "n_positions": form.length,
+        "n_ctx": form.length,
+        "activation_function": "gelu_new" if form.activation == "gelu_tanh" else form.activation,
+        "layer_norm_epsilon": form.norm_epsilon,
+        "tie_word_embeddings": form.tied,
+    }
+
+
+def _rows(form: LanguageForm) -> list[Row]:
+    layer, ours = "transformer.h.{i}", "layers.{i}"
+    return [
+        Row("transformer.wte.weight", ("embedding",)),
+        Row("transformer.wpe.weight", ("position",)),
+        *norm(f"{layer}.ln_1", f"{ours}.attention.norm", bias=True),
+        *fused(f"{layer}.attn.c_attn", f"{ours}.attention", True, SIDE_BY_SIDE),
+        # Its class stores linear layers [in, out].
+        *linear(f"{layer}.attn.c_proj", f"{ours}.attention.out", True, SAME),
+        *norm(f"{layer}.ln_2", f"{ours}.mlp.norm", bias=True),
+        *linear(f"{layer}.mlp.c_fc", f"{ours}.mlp.up", True, SAME),
+        *linear(f"{layer}.mlp.c_proj", f"{ours}.mlp.down", True, SAME),
+        *norm("transformer.ln_f", "norm", bias=True),
+        *([] if form.tied else [Row("lm_head.weight", ("head",))]),
+    ]
+
+
+MODEL_TYPES.register("gpt2")(
+    ModelType(
+        "GPT2LMHeadModel", "transformer.", _read, _write, _rows,
+        ignored=(r".*\.attn\.(masked_)?bias", r"lm_head\.weight"),
+    )
+)  # fmt: skip

@@ -1,0 +1,24 @@
+"""Model type `qwen3`: Llama whose queries and keys are normalised, and whose heads need not divide the width.
+
+References:
+    Yang et al. Qwen3 Technical Report. 2025, arXiv:2505.09388.
+    Differs: sequences are at most as long as the window, where it is full attention.
+"""
+
+from experiments.checkpoint_import.llama_like import llama_like
+from experiments.checkpoint_import.model_type import MODEL_TYPES
+from experiments.checkpoint_import.qwen2 import WITHOUT_WINDOW, window
+from experiments.checkpoint_import.settings import Settings
+from search_spaces import LanguageForm
+
+
+def _biases(settings: Settings) -> dict[str, bool]:
+    attention = settings.flag("attention_bias", False)
+    return {"qkv_bias": attention, "out_bias": attention}
+
+
+def _written(form: LanguageForm) -> dict:
+    return {"attention_bias": form.qkv_bias, **WITHOUT_WINDOW}
+
+
+MODEL_TYPES.register("qwen3")(llama_like("Qwen3ForCausalLM", _biases, _written, window=window, qk_norm=True))

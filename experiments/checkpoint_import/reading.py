@@ -1,0 +1,144 @@
+"""In: a checkpoint's directory to a language space and the parameters of its supernet, one tensor at a time."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments.checkpoint_import.files import TYPES, Tensor, tensors_of
+from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType
+from experiments.checkpoint_import.proposal import propose
+from experiments.checkpoint_import.settings import Settings
+from experiments.checkpoint_import.tensors import Row, expanded
+from search_spaces import LanguageForm, LanguageSpace, UserError, did_you_mean
+from supernet.subnet import flatten
+from supernet.supernet import Params, Supernet, build_supernet
+
+_CONTEXT = 1024
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a checkpoint holds.
+
+    Attributes:
+        space: A proposal: fractions of each size, the same in all layers. Its largest network is the checkpoint's.
+        params: Weights of the supernet of that space, or of any other with the same largest network.
+        model_type: Its name.
+        settings: The `config.json`.
+    """
+
+    space: LanguageSpace
+    params: Params
+    model_type: str
+    settings: Mapping[str, Any]
+
+
+def import_checkpoint(directory: Path, context: int | None = None, dtype: str | None = None) -> Imported:
+    """Reads a directory that transformers wrote. No code of it is run.
+
+    Memory holds the result, one tensor, and for a moment one array of the result twice.
+
+    Args:
+        directory: With `config.json` and safetensors, sharded or not.
+        context: Tokens that costs are counted for; the longest sequence when None, but at most 1024.
+        dtype: Of the result: `float32`, `bfloat16` or `float16`; as it is stored when None.
+
+    Raises:
+        UserError: A model type that is not supported, files that are missing or damaged, tensors that are missing, of
+            unexpected shape, or unknown. Names the file, and the key or the tensor.
+    """
+    settings = Settings.read(directory / "config.json")
+    name = settings.values.get("model_type")
+    if name not in MODEL_TYPES:
+        raise UserError(
+            f"{settings.where}: model_type: {name!r} is not supported.{did_you_mean(str(name), MODEL_TYPES)}"
+        )
+    if settings.values.get("quantization_config"):
+        raise settings.error("quantization_config", "is not supported. Import the weights that are not quantised")
+    model_type = MODEL_TYPES[name]
+    fields, sizes = model_type.read(settings)
+    form = LanguageForm(**fields, context=context or min(fields["max_positions"], _CONTEXT))
+    space = propose(form, sizes, model_type)
+    net = build_supernet(space)
+    rows = _matched(directory, model_type, form, sizes.depth, net)
+    return Imported(space, _filled(net, rows, dtype), name, settings.values)
+
+
+def _matched(
+    directory: Path, model_type: ModelType, form: LanguageForm, depth: int, net: Supernet
+) -> list[tuple[Row, Tensor]]:
+    """Each row of the table and its tensor; everything is checked, nothing is read."""
+    found = {_current(name, model_type): tensor for name, tensor in tensors_of(directory).items()}
+    if not any(name.startswith(model_type.prefix) for name in found):
+        found = {_headless(name, model_type, form): tensor for name, tensor in found.items()}
+    shapes = plain_shapes(net)
+    matched = []
+    for row in expanded(model_type.rows(form), depth):
+        tensor = found.pop(row.theirs, None)
+        if tensor is None:
+            raise UserError(
+                f"{directory}: no tensor {row.theirs}, which a {model_type.architecture} of this config.json has. "
+                "Give a complete checkpoint with its head."
+            )
+        expected = row.transform.shape([shapes[name] for name in row.ours])
+        if tensor.shape != expected:
+            raise UserError(
+                f"{tensor.file}: {tensor.name}: shape {list(tensor.shape)}, but config.json means {list(expected)}. "
+                "Give the config.json that belongs to it."
+            )
+        if tensor.dtype not in TYPES:
+            raise UserError(
+                f"{tensor.file}: {tensor.name}: type {tensor.dtype} is not supported. Expected {', '.join(TYPES)}."
+            )
+        matched.append((row, tensor))
+    for name, tensor in found.items():
+        if not any(re.fullmatch(pattern, name) for pattern in model_type.ignored):
+            raise UserError(
+                f"{tensor.file}: {tensor.name}: unknown in a {model_type.architecture}; without it the network would "
+                "compute something else. Give a checkpoint of that class."
+            )
+    return matched
+
+
+def _current(name: str, model_type: ModelType) -> str:
+    for old, new in model_type.renamed.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
+def _headless(name: str, model_type: ModelType, form: LanguageForm) -> str:
+    """The name in the table of a tensor whose checkpoint has no prefix."""
+    heads = {row.theirs for row in model_type.rows(form) if not row.theirs.startswith(model_type.prefix)}
+    return name if name in heads else model_type.prefix + name
+
+
+def plain_shapes(net: Supernet) -> dict[str, tuple[int, ...]]:
+    """Shapes of the largest network's plain module, by dotted name."""
+    module = nnx.eval_shape(lambda: net.module(net.space.largest))
+    return {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
+
+
+def _filled(net: Supernet, matched: list[tuple[Row, Tensor]], dtype: str | None) -> Params:
+    """The supernet's parameters, filled in place. Its arrays are those of the plain module with layers stacked, and
+    with axes split: the same numbers in the same order."""
+    kind = TYPES[matched[0][1].dtype] if dtype is None else jnp.dtype(dtype)
+    arrays = {name: np.empty(leaf.shape, kind) for name, leaf in flatten(net.shapes).items()}
+    for row, tensor in matched:
+        for name, part in zip(row.ours, row.transform.to_ours(tensor.read(), len(row.ours)), strict=True):
+            layer = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
+            place = arrays[f"layers.{layer[2]}"][int(layer[1])] if layer else arrays[name]
+            place[...] = part.reshape(place.shape)
+    leaves, structure = jax.tree.flatten(net.shapes)
+    names = list(flatten(jax.tree.unflatten(structure, range(len(leaves)))).items())
+    ordered: list[jax.Array] = [jnp.zeros(0)] * len(leaves)
+    for name, index in names:
+        ordered[index] = jnp.asarray(arrays.pop(name))
+    return jax.tree.unflatten(structure, ordered)
