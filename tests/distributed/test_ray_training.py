@@ -161,7 +161,7 @@ def test_stopped_or_killed_the_same_command_goes_on(config, tmp_path, undisturbe
     children = psutil.Process(run.pid).children(recursive=True)
     run.kill()
     run.communicate()
-    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert not psutil.wait_procs(children, timeout=60)[1]
     finish(start(config, out, *LONG))
     jax.tree.map(np.testing.assert_array_equal, state_of(config, out, *LONG), undisturbed)
 
