@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import Row
-from search_spaces import LanguageForm, Registry
+from search_spaces import LanguageForm, Registry, UserError
 
 MODEL_TYPES: Registry["ModelType"] = Registry("model type", "experiments.checkpoint_import")
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")

@@ -55,11 +55,9 @@ def import_checkpoint(directory: Path, context: int | None = None, dtype: str | 
             unexpected shape, or unknown. Names the file, and the key or the tensor.
     """
     settings = Settings.read(directory / "config.json")
-    name = settings.values.get("model_type")
+    name = str(settings.values.get("model_type"))
     if name not in MODEL_TYPES:
-        raise UserError(
-            f"{settings.where}: model_type: {name!r} is not supported.{did_you_mean(str(name), MODEL_TYPES)}"
-        )
+        raise UserError(f"{settings.where}: model_type: {name!r} is not supported.{did_you_mean(name, MODEL_TYPES)}")
     if settings.values.get("quantization_config"):
         raise settings.error("quantization_config", "is not supported. Import the weights that are not quantised")
     model_type = MODEL_TYPES[name]

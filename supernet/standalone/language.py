@@ -247,6 +247,6 @@ class LanguageModel(nnx.Module):
         return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]
 
 
-def _onto_stream(layers: int) -> nnx.initializers.Initializer:
+def _onto_stream(layers: int) -> Callable[..., jax.Array]:
     """Init of what is added to the stream, so that its variance does not grow with depth (as GPT-2's)."""
     return nnx.initializers.variance_scaling(0.5 / layers, "fan_in", "truncated_normal")

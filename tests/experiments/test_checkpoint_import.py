@@ -269,6 +269,7 @@ def elsewhere(directory: Path) -> None:
         (lambda d: change(d, hidden_size=None), ["config.json: hidden_size: missing"]),
         (lambda d: change(d, num_key_value_heads=4), ["num_key_value_heads: 4 does not divide the 6 heads"]),
         (lambda d: change(d, rope_scaling={"rope_type": "yarn"}), ['rope_type: "yarn" is not supported']),
+        (lambda d: change(d, num_attention_heads=9), ["9 heads do not divide the width 48"]),
         (lambda d: change(d, quantization_config={"bits": 4}), ["quantization_config", "not quantised"]),
         (lambda d: change(d, intermediate_size=80), ["model.safetensors: model.layers.0.mlp.", "[72, 48]", "[80, 48]"]),
         (lambda d: change(d, num_hidden_layers=2), ["model.safetensors: model.layers.2.", "unknown"]),

@@ -1,0 +1,80 @@
+"""Order by importance: the function stays, prefixes descend in importance, and batches add up."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from search_spaces import UserError
+from supernet.language import LanguageSupernet
+from supernet.reorder import Importance, importance, reordered
+from supernet.rotary import rotate
+from tests.supernet.test_language import FORMS, family_of
+from tests.supernet.test_parity import assert_close
+
+
+def net_of(form: str) -> LanguageSupernet:
+    net = family_of(form).net
+    assert isinstance(net, LanguageSupernet)
+    return net
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_function_stays_and_what_matters_comes_first(form: str) -> None:
+    family, net = family_of(form), net_of(form)
+    scores = importance(net, family.params, [family.x])
+    params = reordered(family.params, scores)
+    genes = np.array(family.space.largest.genes, np.int32)
+    program = family.space.program(genes)
+    run = jax.jit(lambda params: net.apply(params, jnp.asarray(genes), family.x, program=program)[0])
+    assert_close(run(params), run(family.params))
+    again = importance(net, params, [family.x])
+    for descending in (again.channels, again.units, again.heads, np.linalg.norm(again.heads, axis=-1)):
+        assert (np.diff(descending, axis=-1) <= 1e-5 * descending.max()).all()
+    for before, after in zip(scores, again, strict=True):
+        flat = [np.sort(part.reshape(len(part), -1)) if part.ndim > 1 else np.sort(part) for part in (before, after)]
+        np.testing.assert_allclose(*flat, rtol=1e-3)
+
+
+def test_weightsof_one_layer_by_hand() -> None:
+    family = family_of("llama")
+    module, _ = family.net.extract(family.params, family.space.largest)
+    scores = importance(net_of("llama"), family.params, [family.x])
+    x = module.embedding[...][family.x]  # type: ignore[attr-defined]
+    layer = module.layers[0]  # type: ignore[attr-defined]
+    mixed, _ = layer.attention(layer.attention.norm(x), jnp.arange(7), None)
+    read = layer.mlp.norm(x + mixed)
+    units = jax.nn.silu(layer.mlp.gate(read)) * layer.mlp.up(read)
+    expected = np.linalg.norm(np.abs(units).mean(axis=1), axis=0)
+    np.testing.assert_allclose(scores.units[0], expected, rtol=1e-4)
+    attention, normed = layer.attention, layer.attention.norm(x)
+    q, k, v = (getattr(attention, name)(normed).reshape(8, 7, -1, 8).swapaxes(1, 2) for name in "qkv")
+    q, k = (rotate(part, jnp.arange(7), 500.0 ** (-np.arange(4, dtype=np.float32) / 4)) for part in (q, k))
+    for head in range(4):
+        weights = jnp.where(jnp.tri(7, dtype=bool), q[:, head] @ k[:, head // 2].swapaxes(1, 2) * 8**-0.5, -jnp.inf)
+        read = jax.nn.softmax(weights) @ v[:, head // 2]
+        expected = np.linalg.norm(np.abs(read).mean(axis=1))
+        np.testing.assert_allclose(scores.heads[0].reshape(-1)[head], expected, rtol=1e-4)
+
+
+def test_a_layer_that_adds_nothing_comes_last() -> None:
+    family = family_of("llama")
+    layers = jax.tree.map(jnp.copy, family.params["layers"])
+    for sublayer, part in (("attention", "out"), ("mlp", "down")):
+        kernel = layers[sublayer][part]["kernel"]
+        layers[sublayer][part]["kernel"] = kernel.at[1].set(0)
+    scores = importance(net_of("llama"), {**family.params, "layers": layers}, [family.x])
+    assert scores.layers[1] == 0
+    assert (np.delete(scores.layers, 1) > 1e-4).all()
+    assert scores.layer_order[-1] == 1
+    assert sorted(scores.layer_order) == [0, 1, 2, 3]
+
+
+def test_batches_add_up() -> None:
+    family, net = family_of("gpt2"), net_of("gpt2")
+    whole = importance(net, family.params, [family.x])
+    parts = importance(net, family.params, [family.x[:4], family.x[4:]])
+    for name, one, other in zip(Importance._fields, whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, err_msg=name)
+    with pytest.raises(UserError, match="calibration: no tokens"):
+        importance(net, family.params, [])
