@@ -46,6 +46,8 @@ def import_ray() -> ModuleType:
     Raises:
         UserError: It is not.
     """
+    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+        os.environ["RAY_AUTH_MODE"] = "token"  # Ray shows it to clusters only if told so before it is imported
     try:
         import ray
         import ray.train
@@ -55,6 +57,11 @@ def import_ray() -> ModuleType:
             "'supernest[ray]', or leave the section out to run in this process."
         ) from None
     return ray
+
+
+def _has_token() -> bool:
+    named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(named) or Path("~/.ray/auth_token").expanduser().is_file()
 
 
 @contextlib.contextmanager
@@ -165,7 +172,10 @@ def _remedy(address: str) -> str:
         return "Mend that, or leave the section ray out to run in this process."
     if address == "auto":
         return "Start a cluster on this machine (ray start --head), name another's address, or set address: local."
-    return "Start the cluster, or mend the address (ray status on its head names it)."
+    return (
+        "Start the cluster, or mend the address (ray status on its head names it); where it asks for a token, name "
+        "yours with RAY_AUTH_TOKEN_PATH."
+    )
 
 
 def _line(error: BaseException) -> str:
