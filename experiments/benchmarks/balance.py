@@ -46,8 +46,8 @@ def main(steps: int, most: int, paths: int, as_json: bool) -> None:
 
 def sampler_of(name: str, space: SearchSpace, paths: int) -> Sampler:
     """A sampler that draws so many paths a step, fixed ones included."""
-    setting = "paths" if name == "uniform" else "random_paths"
-    return SAMPLERS[name](space, 0, **{setting: paths - _FIXED[name]})
+    settings: dict[str, Any] = {"paths" if name == "uniform" else "random_paths": paths - _FIXED[name]}
+    return SAMPLERS[name](space, 0, **settings)
 
 
 def expected(sampler: Sampler, workers: int, steps: int) -> float:
