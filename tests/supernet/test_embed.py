@@ -70,6 +70,8 @@ def test_the_engine_computes_the_embedded_network(family: Family) -> None:
 
 
 def test_training_leaves_everything_outside_at_zero(family: Family) -> None:
+    if family.positions > 1:
+        pytest.skip("the training step takes images with one label each")
     genes = family.draw(3)[2]
     architecture = family.space.architecture(genes)
     module = family.net.module(architecture)

@@ -36,7 +36,7 @@ def test_the_function_stays_and_what_matters_comes_first(form: str) -> None:
         np.testing.assert_allclose(*flat, rtol=1e-3)
 
 
-def test_weightsof_one_layer_by_hand() -> None:
+def test_scores_of_one_layer_by_hand() -> None:
     family = family_of("llama")
     module, _ = family.net.extract(family.params, family.space.largest)
     scores = importance(net_of("llama"), family.params, [family.x])
