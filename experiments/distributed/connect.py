@@ -29,14 +29,13 @@ _CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
 # A worker whose peer died cannot leave its group in order, so nobody waits long for that.
 _ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3"}
 # Of a Ray of our own: its workers are why it is there, so they are no less urgent than other processes; nobody preempts
-# them, and few are quickly asked how they are. When the driver was killed, Ray's agents look for its server in vain.
+# them, and few are quickly asked how they are.
 _OWN = {
     **_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
 }
 
 
