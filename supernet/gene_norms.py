@@ -15,7 +15,8 @@ class GeneNorms:
 
     A gene governs the weights of which another part is used when the gene takes its other values: heads govern a
     layer's attention, a depth the layers that it can leave out, a width everything. Where layers are stacked, each
-    layer counts on its own. A gene that changes no weight, such as a resolution, governs the whole network.
+    layer counts on its own. A gene that changes no weight, such as a resolution, governs the whole network; one with
+    a single value governs nothing.
 
     Args:
         net: The supernet.
@@ -45,7 +46,7 @@ class GeneNorms:
         largest = np.array(net.space.largest.genes)
         others = np.where(np.eye(len(largest), dtype=bool), 0, largest)
         governed = np.array([used(genes) for genes in others]) != used(largest)
-        governed[~governed.any(axis=1)] = True
+        governed[~governed.any(axis=1) & (net.space.cardinalities > 1)] = True
         self._governed = jnp.asarray(governed, jnp.float32)
 
     @staticmethod
