@@ -214,7 +214,7 @@ class _Search:
         params = state.train.params if state.train.average is None else state.train.average
         return 1 - float(self._experiment.evaluator(params, self.found(state).genes[None]).accuracy[0])
 
-    def _finite(self, loss: jax.Array, step: int, part: str, checkpoints: Checkpoints) -> float:
+    def _finite(self, loss: jax.Array | np.ndarray, step: int, part: str, checkpoints: Checkpoints) -> float:
         if math.isfinite(value := float(loss)):
             return value
         checkpoints.wait()

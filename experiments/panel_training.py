@@ -90,6 +90,41 @@ def share(experiment: Experiment, other: Experiment) -> Experiment:
     return other
 
 
+class PanelTrainer:
+    """Trains networks of a panel, all with the programs that the first of them compiled.
+
+    Args:
+        experiment: The experiment whose supernet is judged.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._base = alone(experiment)
+        self._seed, self._seeds = experiment.config.seed, experiment.config.rank.seeds
+        self._step = train_step(self._base)
+
+    def __call__(
+        self, genes: Int[np.ndarray, "p g"], directory: Path, stop: StopRequest, quiet: bool, repetition: int = 0
+    ) -> Truth:
+        """As `train_panel`."""
+        base, seeds = self._base, [self._seed + repetition * self._seeds + i for i in range(self._seeds)]
+        results = np.zeros((len(genes), len(seeds), 2))
+        bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+        with bar:
+            for i, row in enumerate(genes):
+                for j, seed in enumerate(seeds):
+                    member, key = _member(base, row, seed), _key(base, row, seed)
+                    make = partial(_trained_alone, member, self._step, stop=stop)
+                    try:
+                        result = kept(directory / digest(key), key, make, stop)
+                    except Interrupted as stopped:
+                        text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
+                        raise Interrupted(text) from None
+                    results[i, j] = result["accuracy"], result["loss"]
+                    bar.update()
+        accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
+        return Truth(accuracy, loss)
+
+
 def train_panel(
     experiment: Experiment,
     genes: Int[np.ndarray, "p g"],
@@ -112,25 +147,7 @@ def train_panel(
         Interrupted: `stop` was requested; the network in training has a checkpoint.
         TrainingDiverged: A loss is not finite.
     """
-    base, rank = alone(experiment), experiment.config.rank
-    seeds = [experiment.config.seed + repetition * rank.seeds + i for i in range(rank.seeds)]
-    step = train_step(base)
-    results = np.zeros((len(genes), len(seeds), 2))
-    bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
-    with bar:
-        for i, row in enumerate(genes):
-            for j, seed in enumerate(seeds):
-                member, key = _member(base, row, seed), _key(base, row, seed)
-                make = partial(_trained_alone, member, step, stop=stop)
-                try:
-                    result = kept(directory / digest(key), key, make, stop)
-                except Interrupted as stopped:
-                    text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
-                    raise Interrupted(text) from None
-                results[i, j] = result["accuracy"], result["loss"]
-                bar.update()
-    accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
-    return Truth(accuracy, loss)
+    return PanelTrainer(experiment)(genes, directory, stop, quiet, repetition)
 
 
 def panel_directory(cache: str | None, otherwise: Path) -> Path:

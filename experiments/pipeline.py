@@ -8,6 +8,7 @@ from typing import Any
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig
+from experiments.distributed.candidates import scoring
 from experiments.distributed.trainer import train_on_ray
 from experiments.experiment import build_experiment
 from experiments.export import accuracy, export
@@ -68,7 +69,8 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)
             if "search" in stages:
-                _, summary["search"] = search(experiment, params, directory, stop, quiet)
+                with scoring(experiment, directory, params) as scores:
+                    _, summary["search"] = search(experiment, params, directory, stop, quiet, scores=scores)
                 _write_summary(directory.summary, summary)
             if "export" in stages:
                 archive = Archive.read(directory.archive, experiment.space)

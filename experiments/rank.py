@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.distributed.panels import train_panel_on_ray
 from experiments.experiment import Experiment
 from experiments.fidelity import Estimate, fidelity
 from experiments.interrupt import StopRequest
@@ -38,8 +39,10 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
     """
     genes = panel_of(experiment)
     inherited = experiment.evaluator(params, genes)
-    cache = experiment.config.rank.cache
-    truth = train_panel(experiment, genes, panel_directory(cache, run.rank), stop, quiet)
+    directory = panel_directory(experiment.config.rank.cache, run.rank)
+    if experiment.config.ray is not None:
+        train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
+    truth = train_panel(experiment, genes, directory, stop, quiet)
     estimates = compare(experiment, inherited, truth)
     return write_report(experiment, genes, inherited, truth, estimates, run)
 

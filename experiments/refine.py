@@ -100,10 +100,7 @@ def refine(
     path = answers.refined_archive(run.path, budget.name)
     archive = Archive.open(path, searcher, run=weights_fingerprint(params))
 
-    def evaluate(genes: Genes) -> np.ndarray:
-        return 1 - experiment.evaluator(params, genes).accuracy
-
-    def evaluate_part(genes: Genes, fraction: float) -> np.ndarray:
+    def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
         return 1 - experiment.evaluator(params, genes, fraction).accuracy
 
     with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
@@ -117,7 +114,7 @@ def refine(
                 )
 
         known = _known(finished.archive, evaluate)
-        return run_search(searcher, known, archive, evaluations, on_batch, settings.batch, evaluate_part)
+        return run_search(searcher, known, archive, evaluations, on_batch, settings.batch, evaluate)
 
 
 def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.answer import write_space
+from experiments.distributed.candidates import ScoreGenes
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
@@ -27,6 +29,7 @@ def search(
     stop: StopRequest,
     quiet: bool,
     evaluations: int | None = None,
+    scores: ScoreGenes | None = None,
 ) -> tuple[Archive, dict[str, Any]]:
     """Evaluates candidates up to the configured number; continues an archive that is there.
 
@@ -39,6 +42,7 @@ def search(
         stop: Read between batches.
         quiet: No progress bar.
         evaluations: How many candidates; the configured number when None.
+        scores: Scores candidates; the experiment's evaluator, in this process, when None.
 
     Returns:
         The archive, and figures for the summary.
@@ -51,11 +55,10 @@ def search(
     write_space(run.path, experiment.space)
     archive = Archive.open(run.archive, searcher, run=weights_fingerprint(params))
 
-    def evaluate(genes: Genes) -> np.ndarray:
-        return 1 - experiment.evaluator(params, genes).accuracy
+    scores = scores or partial(experiment.evaluator, params)
 
-    def evaluate_part(genes: Genes, fraction: float) -> np.ndarray:
-        return 1 - experiment.evaluator(params, genes, fraction).accuracy
+    def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
+        return 1 - scores(genes, fraction).accuracy
 
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -71,7 +74,7 @@ def search(
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
 
         batch = experiment.config.search.batch
-        run_search(searcher, evaluate, archive, wanted, on_batch, batch, evaluate_part)
+        run_search(searcher, evaluate, archive, wanted, on_batch, batch, evaluate)
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", "validation error"), rows)

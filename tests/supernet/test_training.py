@@ -10,6 +10,7 @@ from search_spaces import UserError, build_space
 from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings, decayed
+from supernet.step_results import StepResult
 from supernet.supernet import build_supernet
 from supernet.training import TrainStep
 
@@ -67,6 +68,12 @@ def test_programs_are_no_more_than_stream_widths_over_200_architectures():
     assert int(state.step) == 200
 
 
+def _logits(result: StepResult, path: int) -> jax.Array:
+    logits = result.paths[path].logits
+    assert logits is not None
+    return logits
+
+
 def test_others_learn_from_the_largest_path():
     def losses(weight, temperature=1.0):
         step, state = _step(distillation=Distillation("largest", weight, temperature))
@@ -74,13 +81,13 @@ def test_others_learn_from_the_largest_path():
         return result
 
     labels, taught, soft = losses(0.0), losses(1.0), losses(1.0, 3.0)
-    teacher = jax.nn.softmax(labels.paths[0].logits)
+    teacher = jax.nn.softmax(_logits(labels, 0))
     np.testing.assert_allclose(taught.paths[0].loss, labels.paths[0].loss, rtol=1e-6)
     for i in (1, 2, 3):
-        student = labels.paths[i].logits
+        student = _logits(labels, i)
         expected = -jnp.mean(jnp.sum(teacher * jax.nn.log_softmax(student), -1))
         np.testing.assert_allclose(taught.paths[i].loss, expected, rtol=1e-5)
-        softened = jax.nn.softmax(labels.paths[0].logits / 3)
+        softened = jax.nn.softmax(_logits(labels, 0) / 3)
         expected = -9 * jnp.mean(jnp.sum(softened * jax.nn.log_softmax(student / 3), -1))
         np.testing.assert_allclose(soft.paths[i].loss, expected, rtol=1e-5)
 
@@ -107,7 +114,7 @@ def test_example_weights_weigh_examples():
     _, result = step(state, GENES[:1], ("random",), _weights(1), X, TARGETS, weights)
     losses = result.paths[0].example_losses
     np.testing.assert_allclose(result.paths[0].loss, np.mean(weights * np.asarray(losses)), rtol=1e-5)
-    norms = np.linalg.norm(jax.nn.softmax(result.paths[0].logits) - TARGETS, axis=-1)
+    norms = np.linalg.norm(jax.nn.softmax(_logits(result, 0)) - TARGETS, axis=-1)
     np.testing.assert_allclose(result.paths[0].example_norms, norms, rtol=1e-5)
 
 
@@ -201,7 +208,7 @@ def test_evaluator_scores_a_whole_split_in_the_order_asked():
         expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(12), labels])
         np.testing.assert_allclose(scores.loss[i], expected, rtol=1e-5)
     np.testing.assert_array_equal(scores.accuracy[::-1], evaluator(params, genes[::-1]).accuracy)
-    assert evaluator.program._cache_size() == SPACE.programs  # type: ignore[attr-defined]
+    assert evaluator.programs_compiled == SPACE.programs
 
 
 def test_evaluator_scores_nested_parts_of_a_split_with_the_same_programs():
@@ -223,4 +230,4 @@ def test_evaluator_scores_nested_parts_of_a_split_with_the_same_programs():
             assert part.accuracy[i] == np.mean(np.argmax(logits, -1) == labels[rows])
             expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(count), labels[rows]])
             np.testing.assert_allclose(part.loss[i], expected, rtol=1e-5)
-    assert evaluator.program._cache_size() == SPACE.programs  # type: ignore[attr-defined]
+    assert evaluator.programs_compiled == SPACE.programs

@@ -1,0 +1,202 @@
+"""SIGKILL of workers, actors, nodes and the driver, at random moments of a run on Ray; the outcome must be the same.
+
+Command: `python -m experiments.benchmarks.faults --kills 20 --json`
+
+A cluster of a head and two nodes is started on this machine's loopback, and an experiment is run on it twice: left
+alone, and with something killed every few seconds, whatever there is at that moment: a process that trains, one that
+evaluates, a node with all that runs on it (another takes its place), or the command itself. The command is given again
+whenever it has ended; the kills are spread over training and search, and when all are done the run may finish. Then the
+archives are compared byte by byte (their header holds the hash of the trained weights), and the exported weights.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+from safetensors.numpy import load_file
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+
+_CONFIG = """\
+seed: 0
+data: {source: digits}
+space: {family: vit, preset: small, width: [16, 24], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0, 2.0], head_dim: 8}
+sampler: {type: uniform, paths: 2}
+train: {steps: %d, batch_size: 32, checkpoint_every: 20, keep_last: 2, evaluate_every: 500, ema: 0.99,
+        optimizer: {type: adamw, learning_rate: 1.0e-3, warmup_steps: 20}}
+search: {type: evolution, evaluations: 200, population: 20, batch: 4}
+budgets: {full: macs<=100%%, half: macs<=50%%}
+"""
+_PROCESSES = {"worker": "TrainWorker", "actor": "Resident"}
+_PATIENCE = 600.0
+
+
+@click.command()
+@click.option("--kills", default=20, show_default=True)
+@click.option("--steps", default=2000, show_default=True, help="Training steps.")
+@click.option(
+    "--between", default=(6.0, 14.0), type=(float, float), show_default=True, help="Seconds between two kills."
+)
+@click.option("--seed", default=0, show_default=True, help="Of victims and moments.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    with tempfile.TemporaryDirectory() as scratch, cluster() as nodes:
+        config = Path(scratch) / "faults.yaml"
+        config.write_text(_CONFIG % steps, encoding="utf-8")
+        undisturbed, disturbed = Path(scratch) / "undisturbed", Path(scratch) / "disturbed"
+        began = time.monotonic()
+        _finish(_command(config, undisturbed, nodes.address))
+        quiet_seconds = time.monotonic() - began
+        killed, commands = _disturb(config, disturbed, nodes, kills, between, random.Random(seed))
+        summary = json.loads((disturbed / "summary.json").read_text(encoding="utf-8"))
+        archives = [(out / "search" / "archive.jsonl").read_bytes() for out in (undisturbed, disturbed)]
+        figures: dict[str, Any] = {
+            "kills": sum(killed.values()),
+            "killed": dict(killed),
+            "commands": commands,
+            "evaluated": summary["search"]["evaluated"],
+            "archive_bytes_equal": archives[0] == archives[1],
+            "largest_weight_difference": _difference(undisturbed, disturbed),
+            "seconds_undisturbed": quiet_seconds,
+            "seconds_disturbed": time.monotonic() - began - quiet_seconds,
+        }
+    figures["left_in_shared_memory"] = len(list(Path("/dev/shm").glob("plasma*")))
+    show(figures, as_json)
+    if not figures["archive_bytes_equal"] or figures["largest_weight_difference"] > 0:
+        sys.exit(1)
+
+
+class Nodes:
+    """A cluster of a head without cores and nodes of one core each, on loopback."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+        self.address: str = made.address
+        self._nodes = [self._add(), self._add()]
+
+    def _add(self) -> Any:
+        return self._made.add_node(num_cpus=1, object_store_memory=128 << 20)
+
+    def kill_one(self, which: random.Random) -> None:
+        """Kills a node with all of its processes, and adds another."""
+        node = self._nodes.pop(which.randrange(len(self._nodes)))
+        raylet = node.all_processes["raylet"][0].process.pid
+        below = psutil.Process(raylet).children(recursive=True)
+        for process in [psutil.Process(raylet), *below]:
+            _kill(process)
+        self._made.remove_node(node, allow_graceful=False)
+        self._nodes.append(self._add())
+
+
+@contextmanager
+def cluster() -> Iterator[Nodes]:
+    """A cluster that is gone with the context."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 128 << 20})
+    try:
+        yield Nodes(made)
+    finally:
+        made.shutdown()
+
+
+def _disturb(
+    config: Path, out: Path, nodes: Nodes, kills: int, between: tuple[float, float], which: random.Random
+) -> tuple[Counter[str], int]:
+    """Runs until all kills are done and the run has ended; what was killed how often, and how many commands it took."""
+    killed: Counter[str] = Counter()
+    run, commands = _command(config, out, nodes.address), 1
+    with tqdm(total=kills, desc="kills", disable=None) as bar:
+        while sum(killed.values()) < kills:
+            until = time.monotonic() + which.uniform(*between)
+            while time.monotonic() < until and run.poll() is None:
+                time.sleep(0.05)
+            if run.poll() == 0:
+                raise SystemExit(f"the run ended after {sum(killed.values())} kills; give more --steps")
+            if run.poll() is None:
+                victim = _strike(run, nodes, which)
+                killed[victim] += victim != ""
+                bar.update(victim != "")
+                bar.set_postfix(dict(killed))
+            if run.poll() is not None:
+                run.communicate()
+                run, commands = _command(config, out, nodes.address), commands + 1
+        while True:
+            _, error = run.communicate(timeout=_PATIENCE)
+            if run.returncode == 0:
+                return killed, commands
+            if run.returncode not in (2, -signal.SIGKILL) or commands > 3 * kills:
+                raise SystemExit(f"the run ended with {run.returncode}: {error[-2000:]}")
+            run, commands = _command(config, out, nodes.address), commands + 1
+
+
+def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:
+    """Kills something; returns what, and nothing where there was nothing of the kind."""
+    kind = which.choice(["worker", "worker", "actor", "actor", "node", "driver"])
+    if kind == "driver":
+        run.kill()
+        run.wait()
+        return kind
+    if kind == "node":
+        nodes.kill_one(which)
+        return kind
+    found = [process for process in psutil.process_iter() if _PROCESSES[kind] in _title(process)]
+    if not found:
+        return ""
+    _kill(which.choice(found))
+    return kind
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()[:1])
+    except psutil.Error:
+        return ""
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _command(config: Path, out: Path, address: str) -> subprocess.Popen:
+    command = [
+        sys.executable, "-m", "experiments", "run", str(config), "--out", str(out), "--quiet",
+        "--set", f"ray={{address: '{address}', workers: 2, max_failures: 3}}",
+    ]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(run: subprocess.Popen) -> None:
+    _, error = run.communicate(timeout=_PATIENCE)
+    if run.returncode:
+        raise SystemExit(f"the undisturbed run ended with {run.returncode}: {error[-2000:]}")
+
+
+def _difference(first: Path, second: Path) -> float:
+    """Largest difference between the weights of the exported subnets of two runs."""
+    largest = 0.0
+    for path in (first / "subnets").glob("*/weights.safetensors"):
+        weights = [load_file(out / path.relative_to(first)) for out in (first, second)]
+        largest = max(largest, *(float(np.abs(weights[0][name] - weights[1][name]).max()) for name in weights[0]))
+    return largest
+
+
+if __name__ == "__main__":
+    main()

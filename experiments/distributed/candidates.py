@@ -1,0 +1,66 @@
+"""Evaluation of candidates by a pool: batched by compiled program, dealt out in parts, put together in their order."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from experiments.distributed.pool import Pool, Resident, pool
+from experiments.experiment import Experiment
+from experiments.run_directory import RunDirectory
+from search_spaces import Genes, SearchSpace
+from supernet.evaluation import Scores
+from supernet.supernet import Params
+
+ScoreGenes = Callable[..., Scores]
+"""Scores of genes, on the whole validation split or, as a second argument, on a share of it."""
+
+_PARTS = 4  # for each worker, so that one that has finished early takes from the others
+
+
+@contextmanager
+def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterator[ScoreGenes]:
+    """What scores candidates: in this process, or on the workers of the section `ray`, from the first call on.
+
+    A candidate's scores do not depend on which others it is evaluated with, so they are the same either way.
+
+    Raises:
+        UserError: Ray, or its cluster, cannot do it; also from the calls.
+    """
+    if experiment.config.ray is None:
+        yield partial(experiment.evaluator, params)
+        return
+    with ExitStack() as stack:
+        workers: list[Pool] = []
+
+        def scores(genes: Genes, fraction: float = 1.0) -> Scores:
+            if not workers:
+                workers.append(stack.enter_context(pool(experiment, run, params)))
+            return _scores(workers[0], experiment.space, genes, fraction)
+
+        yield scores
+
+
+def _scores(workers: Pool, space: SearchSpace, genes: Genes, fraction: float) -> Scores:
+    parts = list(_parts(space, genes, _PARTS * workers.workers))
+    found = workers.run(_evaluate, [(genes[rows], fraction) for rows in parts])
+    accuracy, loss = np.zeros(len(genes)), np.zeros(len(genes))
+    for rows, (of_accuracy, of_loss) in zip(parts, found, strict=True):
+        accuracy[rows], loss[rows] = of_accuracy, of_loss
+    return Scores(accuracy, loss)
+
+
+def _parts(space: SearchSpace, genes: Genes, count: int) -> Iterator[np.ndarray]:
+    """Rows of genes, each part of one program, about `count` parts in all."""
+    programs: dict[Any, list[int]] = {}
+    for row, one in enumerate(genes):
+        programs.setdefault(space.program(one), []).append(row)
+    most = max(1, -(-len(genes) // count))
+    for rows in programs.values():
+        yield from np.array_split(rows, -(-len(rows) // most))
+
+
+def _evaluate(resident: Resident, genes: Genes, fraction: float) -> Scores:
+    return resident.experiment.evaluator(resident.params, genes, fraction)

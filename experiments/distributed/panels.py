@@ -1,0 +1,41 @@
+"""Panels on Ray: the networks of a ranking's panel trained at the same time, each on a worker of its own."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from experiments.distributed.pool import Resident, pool
+from experiments.experiment import Experiment
+from experiments.interrupt import StopRequest
+from experiments.panel_training import PanelTrainer
+from experiments.run_directory import RunDirectory
+from search_spaces import Genes
+
+
+def train_panel_on_ray(
+    experiment: Experiment, genes: Genes, directory: Path, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> None:
+    """Fills `directory` with the results of a panel, for `train_panel` to read.
+
+    A network whose worker dies goes on from its checkpoint on another.
+
+    Args:
+        experiment: The experiment whose supernet is judged.
+        genes: The panel.
+        directory: Where results are kept; all workers must see it.
+        run: The run directory.
+        stop: Read while the workers train.
+        quiet: No progress bar.
+
+    Raises:
+        UserError: Ray, or its cluster, cannot do it; or a network diverged.
+        Interrupted: `stop` was requested; the networks in training have the checkpoints that they had.
+    """
+    bar = tqdm(total=len(genes), desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+    with pool(experiment, run) as workers, bar:
+        jobs = [(genes[i : i + 1], str(directory.absolute())) for i in range(len(genes))]
+        workers.run(_train, jobs, stop, bar.update)
+
+
+def _train(resident: Resident, genes: Genes, directory: str) -> None:
+    resident.once(PanelTrainer)(genes, Path(directory), StopRequest(), quiet=True)

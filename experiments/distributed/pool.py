@@ -1,0 +1,238 @@
+"""Pool: actors that each hold an experiment, and do jobs as they become free; Ray starts dead ones again."""
+
+import contextlib
+import math
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+from experiments.distributed.connect import connect
+from experiments.distributed.section import RaySection
+from experiments.experiment import Experiment
+from experiments.interrupt import Interrupted, StopRequest
+from experiments.run_directory import RunDirectory
+from search_spaces import UserError
+
+_SECONDS, _POLL = 60.0, 0.5
+
+Made = TypeVar("Made")
+
+
+class Resident:
+    """The actor: an experiment, and the weights of its supernet, which a node holds once for all of its actors.
+
+    Attributes:
+        experiment: The experiment.
+        params: The weights.
+
+    Args:
+        config: The experiment, as plain values.
+        run: The driver's run directory.
+        path: Where the driver finds modules.
+        params: Weights; None where no job needs any.
+    """
+
+    experiment: Any
+    params: Any
+
+    def __init__(self, config: dict[str, Any], run: str, path: Sequence[str], params: Any) -> None:
+        import ray
+
+        accelerators = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+        if accelerators:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
+        sys.path += [entry for entry in path if entry not in sys.path]
+
+        import jax
+
+        from experiments.compilation import use_compilation_cache
+        from experiments.config import config_of
+        from experiments.experiment import build_experiment
+
+        use_compilation_cache(Path(run) / "cache")
+        self.experiment = build_experiment(config_of(config, Path(run)))
+        self.params = None if params is None else jax.device_put(params)
+        self._made: dict[Any, Any] = {}
+
+    def ready(self) -> None:
+        """Comes back when the actor is there."""
+
+    def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs an importable function of this resident and the arguments."""
+        return function(self, *arguments)
+
+    def once(self, make: Callable[[Any], Made]) -> Made:
+        """What an importable function or class makes of the experiment, made at the first call."""
+        if make not in self._made:
+            self._made[make] = make(self.experiment)
+        return self._made[make]
+
+
+class _Job(NamedTuple):
+    function: Any
+    arguments: tuple[Any, ...]
+    result: Future
+
+
+class Pool:
+    """Actors of one experiment; make it with `pool`.
+
+    A job whose actor dies is done again: by that actor, which Ray starts anew up to `ray.max_failures` times, then by
+    another. Actors that find room later join when they are there.
+
+    Attributes:
+        workers: How many actors are there now.
+        asked: How many there are to be.
+    """
+
+    def __init__(self, ray: ModuleType, actors: Sequence[Any], least: int) -> None:
+        self.asked, self.workers = len(actors), 0
+        self._ray, self._least = ray, least
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._lost: list[str] = []
+        self._threads = [threading.Thread(target=self._serve, args=(actor,), daemon=True) for actor in actors]
+        for thread in self._threads:
+            thread.start()
+        with self._changed:
+            self._changed.wait_for(lambda: self.workers + len(self._lost) == self.asked, timeout=_SECONDS)
+            self._check()
+            if self.workers < self.asked:
+                self._say(f"begins with {self.workers} of {self.asked} workers")
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[tuple[Any, ...]],
+        stop: StopRequest | None = None,
+        on_done: Callable[[], object] | None = None,
+    ) -> list[Any]:
+        """Results of `function(resident, *arguments)` for each of the arguments, in their order.
+
+        Args:
+            function: Importable where the actors run.
+            arguments: Of each job.
+            stop: Read while waiting.
+            on_done: Called for each job, in their order.
+
+        Raises:
+            UserError: What a job raised as one, or too few workers are left.
+            Interrupted: `stop` was requested.
+        """
+        jobs = [_Job(function, given, Future()) for given in arguments]
+        for job in jobs:
+            self._jobs.put(job)
+        results = []
+        for job in jobs:
+            while not wait([job.result], _POLL).done:
+                with self._changed:
+                    self._check()
+                if stop:
+                    raise Interrupted("stopped while the workers of a pool were busy")
+            results.append(job.result.result())
+            if on_done is not None:
+                on_done()
+        return results
+
+    def close(self) -> None:
+        """Lets the threads end; the actors end with the connection."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _check(self) -> None:
+        left = self.asked - len(self._lost)
+        if left < self._least:
+            raise UserError(
+                f"ray: {left} of {self.asked} workers are left: {self._lost[-1]} What is done is kept; the same "
+                "command goes on. ray.max_failures allows for more, ray.elastic for fewer workers."
+            )
+        if not self.workers:
+            raise UserError(f"ray.workers: none has started within {_SECONDS:.0f} s. `ray status` says what is free.")
+
+    def _serve(self, actor: Any) -> None:
+        errors, job = self._ray.exceptions, None
+        try:
+            self._ray.get(actor.ready.remote())
+            self._changes(1)
+            while (job := self._jobs.get()) is not None:
+                try:
+                    job.result.set_result(self._ray.get(actor.do.remote(job.function, *job.arguments)))
+                except errors.RayTaskError as error:
+                    job.result.set_exception(error.cause if isinstance(error.cause, UserError) else error)
+        except Exception as error:  # whatever ends an actor, its job is for another one
+            if job is not None:
+                self._jobs.put(job)
+                self._changes(-1, _line(error))
+            else:
+                self._changes(0, _line(error))
+
+    def _changes(self, workers: int, lost: str | None = None) -> None:
+        with self._changed:
+            self.workers += workers
+            if lost is not None:
+                self._lost.append(lost)
+                self._say(f"goes on with {self.workers} of {self.asked} workers: {lost}")
+            self._changed.notify_all()
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"warning: the pool {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def pool(experiment: Experiment, run: RunDirectory, params: Any = None) -> Iterator[Pool]:
+    """The pool that the section `ray` asks for, connected and checked; it ends with the context.
+
+    Args:
+        experiment: What every actor holds.
+        run: Its run directory.
+        params: Weights for the actors.
+
+    Raises:
+        UserError: Ray, or its cluster, cannot do it.
+    """
+    import jax
+
+    section = experiment.config.ray
+    assert section is not None
+    with connect(section, run.path) as ray:
+        stored = None if params is None else ray.put(jax.device_get(params))
+        given = (
+            experiment.config.as_dict(),
+            str(run.path.absolute()),
+            [str(Path(p).absolute()) for p in sys.path],
+            stored,
+        )
+        actor = ray.remote(**_options(section))(Resident)
+        made = Pool(ray, [actor.remote(*given) for _ in range(section.sizes[-1])], section.sizes[0])
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def _options(section: RaySection) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "num_cpus": section.cpus_per_worker,
+        "num_gpus": section.gpus_per_worker,
+        "max_restarts": section.max_failures,
+        "max_task_retries": -1,
+        "runtime_env": {
+            "env_vars": {
+                "JAX_PLATFORMS": "cuda" if section.gpus_per_worker else "cpu",
+                "NPROC": str(math.ceil(section.cpus_per_worker)),
+            }
+        },
+    }
+    return options if section.accelerator_type is None else {**options, "accelerator_type": section.accelerator_type}
+
+
+def _line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{lines[0].strip().rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -1,0 +1,134 @@
+"""The command `submit`: an experiment as a job of a Ray cluster, followed from here, left alone, or followed again."""
+
+import asyncio
+import contextlib
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config import ExperimentConfig
+from experiments.distributed.connect import import_ray
+from experiments.distributed.section import RaySection
+from experiments.interrupt import Interrupted
+from search_spaces import UserError
+
+_EXPERIMENT = "experiment.yaml"
+
+
+class Job(NamedTuple):
+    """A job of a cluster.
+
+    Attributes:
+        address: Of the cluster's dashboard.
+        name: The job's name there.
+    """
+
+    address: str
+    name: str
+
+
+def submit(config: ExperimentConfig, modules: Path, stage: str, out: str, address: str) -> Job:
+    """Packs an experiment and the modules beside it, and submits them to a cluster whose nodes have Supernest.
+
+    Args:
+        config: The experiment. There, its section `ray` joins that cluster, with one worker if it has none.
+        modules: Directory whose Python files are packed, for plug-ins.
+        stage: Command to run, such as `run` or `search`.
+        out: Run directory on the cluster, absolute, where all nodes see it.
+        address: Of the dashboard, such as http://127.0.0.1:8265.
+
+    Raises:
+        UserError: The cluster cannot be reached, or refuses.
+    """
+    if not Path(out).is_absolute():
+        raise UserError(f"--out: {out} is not absolute. Give a directory that all nodes of the cluster share.")
+    client = _client(address)
+    with _packed(config, modules) as directory:
+        name = client.submit_job(
+            entrypoint=f"supernest {stage} {_EXPERIMENT} --out {shlex.quote(out)}",
+            runtime_env={"working_dir": str(directory), "env_vars": {"PYTHONUNBUFFERED": "1"}},
+            metadata={"experiment": config.name, "out": out},
+        )
+    return Job(address, name)
+
+
+def follow(job: Job) -> str:
+    """Prints the log of a job until it ends.
+
+    Returns:
+        How it ended: SUCCEEDED, FAILED or STOPPED.
+
+    Raises:
+        UserError: There is no such job.
+        Interrupted: Ctrl-C; the job goes on.
+    """
+    client = _client(job.address)
+    _known(client, job)
+    try:
+        asyncio.run(_print_log(client, job.name))
+    except KeyboardInterrupt:
+        raise Interrupted(f"left; the job goes on. To see it again: {attaching(job)}") from None
+    return str(client.get_job_status(job.name).value)
+
+
+def stop(job: Job) -> None:
+    """Asks a job to stop, as Ctrl-C would here: a checkpoint is saved.
+
+    Raises:
+        UserError: There is no such job.
+    """
+    client = _client(job.address)
+    _known(client, job)
+    client.stop_job(job.name)
+
+
+def attaching(job: Job) -> str:
+    """The command that follows a job again."""
+    return f"supernest submit --attach {job.name} --address {job.address}"
+
+
+def _client(address: str) -> Any:
+    import_ray()
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"--address: {address}: {text}. Give that of the dashboard, such as http://127.0.0.1:8265 (a cluster's is "
+            "reached through ssh -L or kubectl port-forward)."
+        ) from None
+
+
+def _known(client: Any, job: Job) -> None:
+    try:
+        client.get_job_status(job.name)
+    except RuntimeError:
+        raise UserError(
+            f"--attach: {job.name} is no job of {job.address}. `ray job list --address {job.address}` names them."
+        ) from None
+
+
+@contextlib.contextmanager
+def _packed(config: ExperimentConfig, modules: Path) -> Iterator[Path]:
+    """A directory with the resolved experiment, the Python files beside it, and the packages of its plug-ins."""
+    ray = (config.ray or RaySection()).model_copy(update={"address": "auto"})
+    with tempfile.TemporaryDirectory(prefix="supernest-job-") as scratch:
+        directory = Path(scratch)
+        for file in modules.glob("*.py"):
+            shutil.copy(file, directory)
+        for name in {plugin.partition(".")[0] for plugin in config.plugins}:
+            if (modules / name).is_dir():
+                shutil.copytree(modules / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        text = config.model_copy(update={"ray": ray}).dump()
+        (directory / _EXPERIMENT).write_text(text, encoding="utf-8")
+        yield directory
+
+
+async def _print_log(client: Any, name: str) -> None:
+    async for lines in client.tail_job_logs(name):
+        print(lines, end="", flush=True)
