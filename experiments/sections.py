@@ -192,6 +192,12 @@ class SpaceSection(PluginSection):
             UserError: The settings contradict each other or the data.
         """
         height, width, channels = image_shape
+        if FAMILIES[self.family].inputs != "images":
+            names = ", ".join(name for name in FAMILIES if FAMILIES[name].inputs == "images")
+            raise UserError(
+                f"space.family: {self.family} takes {FAMILIES[self.family].inputs}, and all data of experiments are "
+                f"images so far. Choose one of {names}, or use it from Python (supernet.supernet.build_supernet)."
+            )
         fields = {field.name for field in dataclasses.fields(FAMILIES[self.family])}  # type: ignore[arg-type]
         if "image_size" in fields and height != width:
             raise UserError(

@@ -61,6 +61,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
     """
 
     family = "language"
+    inputs = "tokens"
     presets = {
         "small": {
             "width": (128, 192, 256), "depth": (3, 4, 5, 6), "kv_heads": (2, 3, 4), "mlp_width": (256, 512, 768),

@@ -30,6 +30,8 @@ class SearchSpace(ABC):
 
     family: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    inputs: ClassVar[str] = "images"
+    """What its networks take: images, or tokens."""
 
     @property
     @abstractmethod

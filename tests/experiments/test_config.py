@@ -142,6 +142,11 @@ class Mine(UniformSampler):
 '''
 
 
+def test_a_family_that_takes_no_images_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^space.family: language takes tokens, .*Choose one of mobilenet, vit, or use"):
+        SpaceSection.model_validate({"family": "language", "preset": "small"}).build((8, 8, 1), 10)
+
+
 def test_plugins_beside_the_file_are_imported_first(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.path", [*os.sys.path])  # type: ignore[attr-defined]
     from samplers import SAMPLERS
