@@ -43,7 +43,11 @@ def test_defaults_fill_what_is_not_given(load: Any) -> None:
     assert [str(budget) for budget in config.budgets] == ["macs<=100%"]
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "experiments").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted((REPOSITORY / "experiments").glob("*.yaml")), REPOSITORY / "experiments" / "cluster" / "experiment.yaml"],
+    ids=lambda path: path.name,
+)
 def test_a_resolved_experiment_reads_back_equal(path: Path, load: Any) -> None:
     config = load_config(path)
     again = load(config.dump())
@@ -143,7 +147,9 @@ class Mine(UniformSampler):
 
 
 def test_a_family_that_takes_no_images_is_refused() -> None:
-    with pytest.raises(UserError, match=r"^space.family: language takes tokens, .*Choose one of mobilenet, vit, or use"):
+    with pytest.raises(
+        UserError, match=r"^space.family: language takes tokens, .*Choose one of mobilenet, vit, or use"
+    ):
         SpaceSection.model_validate({"family": "language", "preset": "small"}).build((8, 8, 1), 10)
 
 
