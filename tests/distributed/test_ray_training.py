@@ -100,7 +100,12 @@ def config(tmp_path_factory) -> Path:
         ("ray.parallel=data", "sampler.random_paths=0"),
         ("train.path_batch=share", "sampler.random_paths=2"),
         ("sampler={type: pada, paths: 1}", "train.distillation.type=none"),
-        ("sampler={type: performance_aware, levels: 3, slack: 0.2, bank: 4}", "train.distillation.type=none"),
+        (
+            "sampler={type: performance_aware, levels: 3, slack: 0.3, bank: 4}",
+            "train.distillation.type=none",
+            "space.heads=[1,2,3]",
+            "space.mlp_ratio=[1.0,2.0]",
+        ),
     ],
     ids=["paths", "data", "share", "pada", "performance_aware"],
 )
