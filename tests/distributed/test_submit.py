@@ -138,7 +138,7 @@ def test_a_detached_job_is_stopped(dashboard, tmp_path):
     [
         (("e.yaml",), "--out: missing"),
         (("e.yaml", "--out", "runs/x"), "--out: runs/x is not absolute"),
-        (("e.yaml", "--attach", "x"), "submit: CONFIG and --attach. Give CONFIG, --attach or --stop."),
+        (("e.yaml", "--attach", "x"), "submit: CONFIG and --attach. Give one of CONFIG, --attach JOB, --stop JOB."),
         ((), "submit: nothing to do"),
         (("--attach", "nobody"), "--attach: nobody is no job of"),
     ],
