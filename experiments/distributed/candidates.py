@@ -1,5 +1,6 @@
 """Evaluation of candidates by a pool: batched by compiled program, dealt out in parts, put together in their order."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -34,17 +35,19 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
         return
     with ExitStack() as stack:
         workers: list[Pool] = []
+        first = threading.Lock()  # several batches may be in flight, each in a thread of its own
 
         def scores(genes: Genes, fraction: float = 1.0) -> Scores:
-            if not workers:
-                workers.append(stack.enter_context(pool(experiment, run, params)))
+            with first:
+                if not workers:
+                    workers.append(stack.enter_context(pool(experiment, run, params)))
             return _scores(workers[0], experiment.space, genes, fraction)
 
         yield scores
 
 
 def _scores(workers: Pool, space: SearchSpace, genes: Genes, fraction: float) -> Scores:
-    parts = list(_parts(space, genes, _PARTS * workers.workers))
+    parts = list(_parts(space, genes, _PARTS * max(workers.workers, 1)))
     found = workers.run(_evaluate, [(genes[rows], fraction) for rows in parts])
     accuracy, loss = np.zeros(len(genes)), np.zeros(len(genes))
     for rows, (of_accuracy, of_loss) in zip(parts, found, strict=True):
