@@ -1,9 +1,12 @@
-"""Examples a second of two Ray workers of one core each, against one worker of one core; and what an all-reduce takes.
+"""Two Ray workers of one core each against one: examples a second, candidates a second; and what an all-reduce takes.
 
 Command: `python -m experiments.benchmarks.scaling --set data.path=PATH --json`
 
-Real Ray processes on loopback. One and two workers train in turn; a run has as many cores as it has workers, and all of
-its processes share them. The figures are medians over the later half of each run, so compilation does not count.
+Real Ray processes on loopback. Three settings take turns: a worker and all other processes of the run on one core, a
+worker that has the other processes on a second core, and two workers that share two cores with them. Each trains, and
+then searches the weights that it has trained. Figures are medians over the later half of a training, and the rate of
+the later half of a search, so compilation does not count. `speedup` compares the last setting with the first, as many
+cores as workers in both; `speedup_over_helped` with the second, where the one worker has a core to itself.
 """
 
 import json
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,10 +25,12 @@ import click
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from experiments.benchmarks.output import show
+from search.archive import times_path
 
 _FIGURES = ("train/examples_per_second", "workers/allreduce_share", "workers/balance")
 _SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 _TIMES = 10
+_SETTINGS = {"one": (1, 1), "helped": (1, 2), "two": (2, 2)}  # workers and cores
 
 
 @click.command()
@@ -32,43 +38,71 @@ _TIMES = 10
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
 @click.option("--steps", default=100, show_default=True, help="Of each run.")
 @click.option("--rounds", default=2, show_default=True, help="Runs of each number of workers, in turn.")
+@click.option("--candidates", default=400, show_default=True, help="Of each search.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(config: str, overrides: Sequence[str], steps: int, rounds: int, as_json: bool) -> None:
+def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candidates: int, as_json: bool) -> None:
     """Runs the benchmark."""
-    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
+    trained: dict[str, list[dict[str, float]]] = {name: [] for name in _SETTINGS}
+    searched: dict[str, list[float]] = {name: [] for name in _SETTINGS}
     with tempfile.TemporaryDirectory() as scratch:
         for number in range(rounds):
-            for workers, runs in found.items():
-                out = Path(scratch, f"{workers}-{number}")
-                _train(config, overrides, workers, steps, out, Path(scratch, "cache"))
-                runs.append(_medians(out / "tensorboard" / "train"))
-    rates = {workers: [run["train/examples_per_second"] for run in runs] for workers, runs in found.items()}
+            for name, (workers, cores) in _SETTINGS.items():
+                out = Path(scratch, f"{name}-{number}")
+                settings = [*overrides, f"ray.workers={workers}", *_training(steps), *_searching(candidates)]
+                for stage in ("train", "search"):
+                    _run(stage, config, settings, cores, out, Path(scratch, "cache"))
+                trained[name].append(_medians(out / "tensorboard" / "train"))
+                searched[name].append(_rate(times_path(out / "search" / "archive.jsonl")))
+    rates = {name: [run["train/examples_per_second"] for run in runs] for name, runs in trained.items()}
     figures: dict[str, Any] = {
-        "speedup": median(two / one for one, two in zip(rates[1], rates[2], strict=True)),
-        "allreduce_share": median(run["workers/allreduce_share"] for run in found[2]),
-        "balance": median(run["workers/balance"] for run in found[2]),
-        "examples_per_second": {str(workers): list(map(round, values)) for workers, values in rates.items()},
+        "speedup": _ratio(rates["two"], rates["one"]),
+        "speedup_over_helped": _ratio(rates["two"], rates["helped"]),
+        "search_speedup": _ratio(searched["two"], searched["one"]),
+        "search_speedup_over_helped": _ratio(searched["two"], searched["helped"]),
+        "allreduce_share": median(run["workers/allreduce_share"] for run in trained["two"]),
+        "balance": median(run["workers/balance"] for run in trained["two"]),
+        "examples_per_second": rates,
+        "candidates_per_second": searched,
         "allreduce_seconds": _all_reduce_seconds(),
     }
     show(figures, as_json)
 
 
-def _train(config: str, overrides: Sequence[str], workers: int, steps: int, out: Path, cache: Path) -> None:
-    settings = [
-        f"ray.workers={workers}", f"train.steps={steps}", "train.log_every=5", "train.optimizer.warmup_steps=0",
-        f"train.checkpoint_every={steps}", f"train.evaluate_every={steps}", "train.diagnose_every=null",
+def _training(steps: int) -> list[str]:
+    return [
+        f"train.steps={steps}", "train.log_every=5", "train.optimizer.warmup_steps=0", "train.diagnose_every=null",
+        f"train.checkpoint_every={steps}", f"train.evaluate_every={steps}",
     ]  # fmt: skip
-    command = [sys.executable, "-m", "experiments", "train", config, "--out", str(out), "--quiet"]
-    for setting in (*overrides, *settings):
+
+
+def _searching(candidates: int) -> list[str]:
+    return [f"search={{type: random, evaluations: {candidates}, batch: 20}}"]
+
+
+def _run(stage: str, config: str, settings: Sequence[str], cores: int, out: Path, cache: Path) -> None:
+    command = [sys.executable, "-m", "experiments", stage, config, "--out", str(out), "--quiet"]
+    for setting in settings:
         command += ["--set", setting]
-    cores = sorted(os.sched_getaffinity(0))[:workers]
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
     subprocess.run(
         command,
         check=True,
         env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
         stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
     )
+
+
+def _ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(first, second, strict=True))
+
+
+def _rate(times: Path) -> float:
+    """Entries a second over the later half of an archive's batches."""
+    batches = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
+    first, last = batches[len(batches) // 2 - 1], batches[-1]
+    seconds = datetime.fromisoformat(last["time"]) - datetime.fromisoformat(first["time"])
+    return (last["last"] - first["last"]) / seconds.total_seconds()
 
 
 def _medians(directory: Path) -> dict[str, float]:

@@ -5,7 +5,8 @@ import contextlib
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from experiments.interrupt import Interrupted
 from search_spaces import UserError
 
 _EXPERIMENT = "experiment.yaml"
+_PATIENCE = 60.0  # seconds
 
 
 class Job(NamedTuple):
@@ -47,7 +49,9 @@ def submit(config: ExperimentConfig, modules: Path, stage: str, out: str, addres
         raise UserError(f"--out: {out} is not absolute. Give a directory that all nodes of the cluster share.")
     client = _client(address)
     with _packed(config, modules) as directory:
-        name = client.submit_job(
+        name = _when_ready(
+            address,
+            client.submit_job,
             entrypoint=f"supernest {stage} {_EXPERIMENT} --out {shlex.quote(out)}",
             runtime_env={"working_dir": str(directory), "env_vars": {"PYTHONUNBUFFERED": "1"}},
             metadata={"experiment": config.name, "out": out},
@@ -102,6 +106,23 @@ def _client(address: str) -> Any:
             f"--address: {address}: {text}. Give that of the dashboard, such as http://127.0.0.1:8265 (a cluster's is "
             "reached through ssh -L or kubectl port-forward)."
         ) from None
+
+
+def _when_ready(address: str, submit_job: Callable[..., str], **job: Any) -> str:
+    """Submits; a dashboard answers some seconds before the agent that starts jobs has told it of itself."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return submit_job(**job)
+        except RuntimeError as error:
+            starting = "No available agent" in str(error)
+            if not starting or time.monotonic() > end:
+                text = " ".join(str(error).split())[:200].rstrip(".")
+                remedy = (
+                    f"None came in {_PATIENCE:.0f} s; see `ray status` there" if starting else "Nothing was started"
+                )
+                raise UserError(f"--address: {address}: {text}. {remedy}.") from None
+        time.sleep(1.0)
 
 
 def _known(client: Any, job: Job) -> None:
