@@ -1,0 +1,41 @@
+"""`supernest evaluate`."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from experiments.commands.experiment_file import about, load
+from experiments.commands.options import json_option, set_option
+
+
+@click.command()
+@click.argument("subnet", type=click.Path(path_type=Path))
+@click.option("--data", required=True, metavar="YAML|SOURCE", help="An experiment file, or a source of data.")
+@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
+@set_option
+@json_option
+def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Measure an exported subnet on data, without the supernet.
+
+    With a source, its settings are given by --set: --data idx --set path=DIRECTORY.
+    """
+    from experiments.config import load_data_section
+
+    if Path(data).suffix in (".yaml", ".yml"):
+        config = load(Path(data), overrides)
+        section, seed = config.data, config.seed
+    else:
+        section, seed = load_data_section(overrides, data), 0
+    from experiments import pipeline
+
+    with about(Path(data)) if Path(data).suffix else contextlib.nullcontext():
+        examples = getattr(section.load(seed), split)
+    result = {**pipeline.evaluate_subnet(subnet, examples), "split": split}
+    click.echo(
+        json.dumps(result)
+        if as_json
+        else f"{subnet}: accuracy {result['accuracy']:.2%} on {result['examples']:,} {split} images"
+    )

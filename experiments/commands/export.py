@@ -1,0 +1,101 @@
+"""`supernest export`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.commands.options import stage_options
+from experiments.commands.stages import run_stages
+
+
+@click.command()
+@stage_options
+@click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
+@click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
+@click.option("--device", type=click.Path(path_type=Path), help="Device file that latency and memory are of.")
+@click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
+@click.option(
+    "--format", "form", type=click.Choice(["standalone", "transformers"]), default="standalone", show_default=True,
+    help="transformers: exported language models once more, in its format.",
+)  # fmt: skip
+@click.option("--subnet", "subnets", multiple=True, metavar="NAME", help="Which of them.  [default: all]")
+@click.option("--model-type", metavar="TYPE", help="What they become there.  [default: what was imported]")
+def export(
+    config: Path, budget: str | None, refine: int | None, device: Path | None, show: bool, form: str,
+    subnets: Sequence[str], model_type: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Export the best subnets of a finished search only.
+
+    CONFIG may be the run directory. With --budget, the best subnet for another budget, from what was evaluated: the
+    answer comes at once, the export after it. With --format transformers, language models that were exported are
+    written to RUN/transformers, with their tokenizer.
+    """
+    from search_spaces.errors import UserError
+
+    run = options.pop("out")
+    if config.is_dir():
+        if run is not None and run.resolve() != config.resolve():
+            raise UserError(f"--out: {run} is not the run directory {config}. Leave it out.")
+        run, config = config, config / "config.yaml"
+    if form == "transformers":
+        if run is None or budget is not None:
+            raise UserError("--format transformers: give the run directory, and no --budget: supernest export RUN ...")
+        _export_for_transformers(run, subnets, model_type, options["as_json"])
+        return
+    if subnets or model_type:
+        raise UserError("--subnet, --model-type: go with --format transformers only. Add it.")
+    if budget is not None:
+        if run is None:
+            raise UserError("--budget: of which run? Give the run directory: supernest export RUN --budget ...")
+        _export_for(run, budget, refine, device, show, **options)
+        return
+    for name, given in (("--refine", refine), ("--device", device), ("--show", show)):
+        if given:
+            raise UserError(f"{name}: goes with --budget only. Give one, such as --budget 'macs<=40%'.")
+    run_stages(config, ("export",), out=run, **options)
+
+
+def _export_for_transformers(run: Path, subnets: Sequence[str], model_type: str | None, as_json: bool) -> None:
+    from experiments.transformers_export import export_for_transformers
+
+    found = export_for_transformers(run, subnets, model_type)
+    lines = [f"{row['subnet']}: {row['model_type']}, {row['directory']}" for row in found]
+    click.echo(json.dumps(found) if as_json else "\n".join(lines))
+
+
+def _export_for(
+    run: Path, text: str, refine: int | None, device: Path | None, show: bool, overrides: Sequence[str],
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Answers for a new budget; then, unless only that is wanted, exports the subnet."""
+    from experiments import answer as answers
+
+    finished = answers.open_finished(run, device)
+    budget, resolved = answers.parse_budget(text, finished)
+    found = answers.answer(finished, budget, resolved)
+    if not refine:
+        if found["best"] is None:
+            if as_json:
+                click.echo(json.dumps(found))
+            raise answers.none_meets(found, run)
+        if show and as_json:
+            click.echo(json.dumps(found))
+        elif not as_json:
+            click.echo("\n".join(answers.lines(found)))
+        sys.stdout.flush()
+        if show:
+            return
+    from experiments.refine import deliver
+
+    found = deliver(run, overrides, device, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    if refine:
+        click.echo("\n".join(answers.lines(found)))
+    if not show:
+        click.echo(f"test accuracy {found['subnet']['test_accuracy']:.2%}\n{found['subnet']['directory']}")

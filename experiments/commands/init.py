@@ -1,0 +1,29 @@
+"""`supernest init`."""
+
+import re
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path), default="experiment.yaml")
+@click.option("--family", default="vit", show_default=True, help="Family of the search space: vit or mobilenet.")
+def init(file: Path, family: str) -> None:
+    """Write a commented experiment file to start from."""
+    from experiments.starter import FAMILIES, starter
+    from search_spaces.errors import UserError, did_you_mean
+    from supernet.manifest import disk_errors_for
+
+    if family not in FAMILIES:
+        raise UserError(f"--family: {family!r} has no starter.{did_you_mean(family, FAMILIES)}")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-") or "experiment"
+    with disk_errors_for(file):
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(starter(family, name, str(file)))
+        except FileExistsError:
+            raise UserError(f"{file}: exists, and is left as it is. Name another file.") from None
+        except FileNotFoundError:
+            raise UserError(f"{file}: its directory does not exist. Make it first: mkdir -p {file.parent}") from None
+    click.echo(f"{file}: written. Next: supernest check {file}")

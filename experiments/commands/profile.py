@@ -1,0 +1,44 @@
+"""`supernest profile`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from experiments.commands.experiment_file import about, load
+from experiments.commands.options import config_argument, json_option, quiet_option, set_option
+
+
+@click.command()
+@config_argument
+@click.option("--out", type=click.Path(path_type=Path), default="device.json", show_default=True, help="Device file.")
+@click.option("--batch-sizes", default="1,64", show_default=True, help="Images a call; the first is what counts.")
+@click.option("--networks", default=100, show_default=True, help="Networks that the tables are fitted to.")
+@click.option("--held-out", default=50, show_default=True, help="Networks that predictions are compared with.")
+@click.option("--repeats", default=20, show_default=True, help="Samples of each network; the median counts.")
+@set_option
+@json_option
+@quiet_option
+def profile(
+    config: Path, out: Path, batch_sizes: str, overrides: Sequence[str], as_json: bool, quiet: bool, **numbers: int
+) -> None:
+    """Measure latency and memory of a space's subnets on this device; the same command resumes.
+
+    Standalone networks are compiled and measured. The result is a file that says what any subnet costs; name it in an
+    experiment, on any machine, with device: FILE. With a section ray, the device is that of its workers.
+    """
+    from experiments import profile as profiling
+    from experiments.distributed.profiles import meter
+    from experiments.experiment import build_experiment
+    from experiments.interrupt import stop_on_signals
+
+    protocol = profiling.Protocol(batch_sizes=profiling.batch_sizes(batch_sizes), **numbers)
+    # What decides no network of the space is left out; the device may be what the file names before it is measured.
+    others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")
+    with about(config):
+        experiment = build_experiment(load(config, overrides, without=others))
+        with stop_on_signals() as stop, meter(experiment, out, stop) as measuring:
+            found = profiling.profile(experiment.net, out, protocol, stop, quiet or not sys.stderr.isatty(), measuring)
+    click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))

@@ -1,0 +1,100 @@
+"""The commands that run stages of an experiment: `supernest run`, `train`, `gradient`, `search`, `rank`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from experiments.commands.experiment_file import about, load
+from experiments.commands.options import stage_options
+
+
+@click.command()
+@stage_options
+def run(config: Path, **options: Any) -> None:
+    """Train, search and export; the same command resumes."""
+    run_stages(config, ("train", "search", "export"), **options)
+
+
+@click.command()
+@stage_options
+def train(config: Path, **options: Any) -> None:
+    """Train the supernet only."""
+    run_stages(config, ("train",), **options)
+
+
+@click.command()
+@stage_options
+def gradient(config: Path, **options: Any) -> None:
+    """Train weights and architecture together for one budget, by gradients, instead of a supernet for all.
+
+    The result is the first candidate of the run's search: export it, or search on from it. Settings are in the section
+    gradient.
+    """
+    run_stages(config, ("gradient",), **options)
+
+
+@click.command()
+@stage_options
+def search(config: Path, **options: Any) -> None:
+    """Search a trained supernet only."""
+    run_stages(config, ("search",), **options)
+
+
+@click.command()
+@stage_options
+def rank(config: Path, **options: Any) -> None:
+    """Compare a trained supernet's ranking with that of networks trained on their own.
+
+    A panel of architectures is trained, each on its own; the same command resumes. Settings are in the section rank.
+    """
+    run_stages(config, ("rank",), **options)
+
+
+def run_stages(
+    path: Path, stages: Sequence[str], out: Path | None, overrides: Sequence[str], as_json: bool, quiet: bool
+) -> None:
+    """Runs stages of an experiment in its run directory, and prints what came out.
+
+    Raises:
+        UserError: It cannot be run as it is; nothing was written then.
+    """
+    from experiments.run_directory import RunDirectory, check_run_directory
+    from search_spaces.errors import UserError
+
+    config = load(path, overrides)
+    out = out or Path("runs") / config.name
+    if not check_run_directory(out, config):
+        if not {"train", "gradient"} & set(stages):
+            raise UserError(f"{out}: holds no run. Train first: supernest train {path} --out {out}")
+        from experiments.check import validate
+
+        with about(path):
+            validate(config)  # before anything is written
+    from experiments import pipeline
+
+    with RunDirectory.create_or_resume(out, config) as directory, about(path):
+        for name, (before, now) in directory.changes.items():
+            click.echo(
+                f"note: {name} was {before} when this run began, and is {now}; results may differ in the last bits.",
+                err=True,
+            )
+        summary = pipeline.run(config, directory, stages, quiet=quiet or not sys.stderr.isatty())
+        if as_json:
+            click.echo(json.dumps(summary))
+        else:
+            click.echo(_report(summary, stages, directory.summary))
+
+
+def _report(summary: dict[str, Any], stages: Sequence[str], path: Path) -> str:
+    from experiments import pipeline, rank_report
+
+    if "export" in stages:
+        return f"{pipeline.table(summary)}\n{path}"
+    if "rank" in stages:
+        return f"{rank_report.table(summary['rank'])}\n{path}"
+    figures = {name: value for name, value in summary[stages[-1]].items() if isinstance(value, int | float | str)}
+    return "\n".join([*(f"{name}: {value}" for name, value in figures.items()), str(path)])
