@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from supernet.passes import wide
+
 
 @jax.custom_vjp
 def batched_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -25,11 +27,12 @@ batched_matmul.defvjp(_forward, _backward)
 
 def probabilities(q: jax.Array, k: jax.Array, seen: jax.Array | None = None) -> jax.Array:
     """Softmax of scaled scores: q [n, s, d] and k [n, t, d] to [n, s, t]; 0 where `seen`, bool[s, t], is False."""
-    scores = batched_matmul(q, k.swapaxes(1, 2)) * q.shape[-1] ** -0.5
-    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf))
+    scores = wide(batched_matmul(q, k.swapaxes(1, 2))) * q.shape[-1] ** -0.5
+    return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf)).astype(q.dtype)
 
 
 def probabilities_gradient(q: jax.Array, k: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Cotangents of q and k from the probabilities `p` and their cotangent `g`, without computing scores again."""
-    scores = p * (g - jnp.sum(p * g, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
+    like, p, g = q.dtype, wide(p), wide(g)
+    scores = (p * (g - jnp.sum(p * g, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5).astype(like)
     return jnp.matmul(scores, k), jnp.matmul(scores.swapaxes(1, 2), q)

@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import UserError
 from supernet.labels import Targets, are_classes, output_losses, over_outputs
 
-Teacher = Callable[[Float[Array, "b h w ch"]], Float[Array, "b c"]]
-"""Normalised images to logits; any callable."""
+Teacher = Callable[[Shaped[Array, "b ..."]], Float[Array, "b *t c"]]
+"""What the network takes (normalised images, or tokens) to logits; any callable."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Distillation:
         alpha_max: Order of the one that punishes missing mass; above 0.
         clip: Bound of the importance ratio (teacher ÷ student)^alpha at `alpha_min`; AlphaNet uses 5.
         teachers: External teachers, whose distributions are averaged: directories of exported subnets, or
-            `module:function` with a function of normalised images float32[b, h, w, c] to logits [b, classes].
+            `module:function` with a function of what the network takes to logits: of normalised images
+            float32[b, h, w, c] to [b, classes], or of tokens int32[b, t] to [b, t, vocabulary].
     """
 
     type: Literal["none", "largest", "ensemble", "external"] = "none"
@@ -116,7 +117,8 @@ def lesson(
         path: Which of them learns.
         logits: Those of a path before it, by its number; with None those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.
-        targets: What the examples should have been; for their shape.
+        targets: What the examples should have been, or any distributions of their shape, for a path that nobody
+            teaches.
     """
     alpha = float(settings.loss == "alpha")
     if settings.type == "largest" and (path or roles[0] != "largest"):

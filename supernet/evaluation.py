@@ -6,19 +6,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from search_spaces import Program
+from supernet.labels import output_losses
 from supernet.supernet import Params, Statistics, Supernet
 
 _CAPACITY = 64
 
 
 class Scores(NamedTuple):
-    """Per candidate: share of right answers, and mean cross-entropy."""
+    """Per candidate, over all outputs with a label (images, or tokens): share of right ones, and mean cross-entropy."""
 
     accuracy: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
+
+    @property
+    def perplexity(self) -> Float[np.ndarray, " p"]:
+        """Among how many equally likely tokens the choice would be as hard."""
+        return np.exp(self.loss)
 
 
 class Evaluator:
@@ -32,19 +38,19 @@ class Evaluator:
 
     Args:
         net: The supernet.
-        x: Normalised images, float32[n, h, w, c].
-        labels: int[n].
+        x: What the network takes: normalised images, float32[n, h, w, c], or tokens, int32[n, t].
+        labels: Class of each output, int[n] or int[n, t]; those with a negative one count for nothing.
         batch_size: Examples a forward pass.
-        calibration: Normalised training images, float32[t, b, h, w, c]; t batches.
+        calibration: Training inputs like `x`, in batches.
     """
 
     def __init__(
         self,
         net: Supernet,
-        x: Float[np.ndarray, "n h w c"],
-        labels: Int[np.ndarray, " n"],
+        x: Shaped[np.ndarray, "n ..."],
+        labels: Int[np.ndarray, "n *t"],
         batch_size: int,
-        calibration: Float[np.ndarray, "t b h w c"],
+        calibration: Shaped[np.ndarray, "k b ..."],
     ) -> None:
         self.net = net
         self.examples = len(x)
@@ -53,14 +59,17 @@ class Evaluator:
         rows = np.arange(batches * batch_size)
         shuffled = np.random.default_rng(0).permutation(len(x))[rows % len(x)]
         self._x = jnp.asarray(x[shuffled].reshape(batches, batch_size, *x.shape[1:]))
-        kept = np.where(rows < len(x), labels[shuffled], -1).reshape(batches, batch_size)
+        kept = labels[shuffled]
+        kept[len(x) :] = -1
+        kept = kept.reshape(batches, batch_size, *labels.shape[1:])
+        self._outputs = np.cumsum((kept >= 0).reshape(batches, -1).sum(axis=1))
         self._labels = jnp.asarray(kept, jnp.int32)
         self.calibration = jnp.asarray(calibration)
         self.program = jax.jit(self._scores, static_argnames="program")
 
     @property
     def batches(self) -> tuple[jax.Array, jax.Array]:
-        """The split as it is evaluated: images [t, b, h, w, c], and labels [t, b], -1 for what only fills a batch."""
+        """The split as it is evaluated, in batches: inputs, and labels, -1 for what only fills a batch."""
         return self._x, self._labels
 
     @property
@@ -78,7 +87,6 @@ class Evaluator:
         """
         # Rounding errors of a share such as 3 * 0.1 must not add a batch.
         batches = max(1, math.ceil(fraction * len(self._x) - 1e-9))
-        examples = min(batches * self._x.shape[1], self.examples)
         correct, loss = np.zeros(len(genes), np.int64), np.zeros(len(genes), np.float64)
         groups: dict[Program, list[int]] = {}
         for i, row in enumerate(genes):
@@ -92,7 +100,8 @@ class Evaluator:
                     params, padded, len(part), batches, self._x, self._labels, self.calibration, program=program
                 )
                 correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
-        return Scores(correct / examples, loss / examples)
+        outputs = max(self._outputs[batches - 1], 1)
+        return Scores(correct / outputs, loss / outputs)
 
     def _scores(
         self,
@@ -109,12 +118,11 @@ class Evaluator:
             statistics = calibrate(self.net, params, genes[i], calibration, program)
 
             def batch(j: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-                images, expected = x[j], labels[j]
-                logits, _ = self.net.apply(params, genes[i], images, program=program, statistics=statistics)
+                expected = labels[j]
+                logits, _ = self.net.apply(params, genes[i], x[j], program=program, statistics=statistics)
                 there = expected >= 0
-                picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(expected, 0)[:, None], axis=1)
                 right = jnp.sum((jnp.argmax(logits, -1) == expected) & there)
-                return sums[0] + right, sums[1] - jnp.sum(picked[:, 0] * there)
+                return sums[0] + right, sums[1] + jnp.sum(output_losses(logits, expected) * there)
 
             # How many batches is data, so that a part of the split needs no program of its own.
             right, loss = jax.lax.fori_loop(0, batches, batch, (jnp.zeros((), jnp.int32), jnp.zeros(())))
@@ -126,7 +134,7 @@ class Evaluator:
 def calibrate(
     net: Supernet, params: Params, genes: jax.Array, batches: jax.Array, program: Program
 ) -> Statistics | None:
-    """Batch statistics of one subnet: the mean over `batches` [t, b, h, w, c]; None for families without any."""
+    """Batch statistics of one subnet: the mean over `batches` of inputs; None for families without any."""
 
     def collect(x: jax.Array) -> Statistics:
         return net.apply(params, genes, x, program=program, collect=True)[1]

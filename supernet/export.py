@@ -1,6 +1,7 @@
 """Export: cut a subnet out, prove that it computes what the supernet computes, write it down, load it back."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 from safetensors.numpy import save
 
 from search_spaces import Architecture, UserError
+from supernet.inputs import Input
 from supernet.manifest import atomic_directory, write_manifest
 from supernet.subnet import (
     ARCHITECTURE,
@@ -23,8 +25,8 @@ from supernet.subnet import (
     ORBAX,
     REPORT,
     STABLEHLO,
+    TOKENIZER,
     WEIGHTS,
-    Preprocessing,
     Subnet,
     flatten,
     read_subnet,
@@ -47,12 +49,13 @@ def export_subnet(
     directory: Path,
     *,
     statistics: Statistics | None,
-    preprocessing: Preprocessing,
+    preprocessing: Input,
     input_shape: Sequence[int],
     labels: Sequence[str],
-    probe: UInt8[np.ndarray, "n h w c"],
+    probe: Shaped[np.ndarray, "n ..."],
     measure: Callable[[Subnet], Mapping[str, Any]],
     stablehlo: bool = True,
+    tokenizer: Sequence[Path] | None = None,
 ) -> dict[str, Any]:
     """Writes one subnet as a directory that stands alone; nothing is left behind when it fails.
 
@@ -62,12 +65,13 @@ def export_subnet(
         architecture: What to cut out.
         directory: Where to; replaced as a whole.
         statistics: Calibrated batch statistics, for families that have them.
-        preprocessing: From bytes to the network's input.
-        input_shape: Height, width and channels of the images.
+        preprocessing: From what a user has to the network's input.
+        input_shape: Height, width and channels of the images; or how many tokens a sequence has.
         labels: Names of the classes.
-        probe: Images on which supernet and standalone network are compared.
+        probe: Examples on which supernet and standalone network are compared.
         measure: Called with the network as loaded back from disk; what it returns goes into the report.
         stablehlo: Also write the forward pass as StableHLO.
+        tokenizer: Files that make text tokens, which are copied; none for a token a byte, None for images.
 
     Returns:
         The report, as in `report.json`.
@@ -82,14 +86,8 @@ def export_subnet(
         "format": 1,
         "family": space.family,
         "module": net.config(architecture),
-        "input": {"shape": list(input_shape), "dtype": "uint8"},
-        "preprocessing": {
-            "scale": "1/255",
-            "resize": "bilinear, antialiased",
-            "image_size": list(preprocessing.image_size),
-            "mean": list(preprocessing.mean),
-            "std": list(preprocessing.std),
-        },
+        "input": {"shape": list(input_shape), "dtype": preprocessing.dtype},
+        "preprocessing": preprocessing.as_dict(),
         "labels": list(labels),
     }
     described = {
@@ -98,7 +96,12 @@ def export_subnet(
         "genes": list(architecture.genes),
         "architecture": architecture.description,
     }
+    if tokenizer is not None:
+        config["tokenizer"] = TOKENIZER if tokenizer else "bytes"
     with atomic_directory(directory) as temporary:
+        for file in tokenizer or ():
+            (temporary / TOKENIZER).mkdir(exist_ok=True)
+            shutil.copyfile(file, temporary / TOKENIZER / file.name)
         _write_json(temporary / CONFIG, config)
         _write_json(temporary / ARCHITECTURE, described)
         arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(weights).items()}
@@ -132,7 +135,7 @@ def parity_error(
     genes: np.ndarray,
     statistics: Statistics | None,
     subnet: Subnet,
-    probe: UInt8[np.ndarray, "n h w c"],
+    probe: Shaped[np.ndarray, "n ..."],
 ) -> float:
     """Largest difference between supernet and subnet logits, over the largest magnitude (at least 1)."""
     program = net.space.program(genes)
@@ -144,7 +147,8 @@ def parity_error(
 
 
 def serialised_forward(subnet: Subnet) -> bytes:
-    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size, on CPU, CUDA and TPU.
+    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size (and any number of tokens), on CPU,
+    CUDA and TPU.
 
     `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name.
     """
@@ -157,9 +161,7 @@ def serialised_forward(subnet: Subnet) -> bytes:
 
     flat = flatten(subnet.weights)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
-    (batch,) = jax.export.symbolic_shape("b")
-    height, width = subnet.preprocessing.image_size
-    x = jax.ShapeDtypeStruct((batch, height, width, subnet.config["input"]["shape"][-1]), jnp.float32)
+    x = subnet.preprocessing.traced(subnet.config["input"]["shape"])
     return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
 
 

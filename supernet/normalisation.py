@@ -7,6 +7,8 @@ References:
 import jax
 import jax.numpy as jnp
 
+from supernet.passes import wide
+
 LAYER_NORM_EPSILON = 1e-6
 
 
@@ -28,7 +30,8 @@ def masked_layer_norm(
 
 def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float) -> jax.Array:
     """RMSNorm over the last axis of x [..., d] with scale [d]."""
-    return x * (jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + epsilon) * params["scale"])
+    y = wide(x)
+    return (y * (jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + epsilon) * params["scale"])).astype(x.dtype)
 
 
 def masked_rms_norm(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from supernet.passes import wide
+
 
 def rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
     """Turns the first entries of heads.
@@ -20,6 +22,6 @@ def rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.A
     """
     half = len(frequencies)
     angles = positions.astype(jnp.float32)[:, None] * frequencies
-    cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1)
+    cos, sin, y = jnp.cos(angles), jnp.sin(angles), wide(x)
+    first, second, rest = y[..., :half], y[..., half : 2 * half], y[..., 2 * half :]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin, rest], axis=-1).astype(x.dtype)

@@ -15,10 +15,10 @@ class PathResult(NamedTuple):
 
     Attributes:
         loss: Weighted mean over the batch.
-        accuracy: Share of examples whose likeliest target was predicted.
+        accuracy: Share of examples (of their outputs, where they have several) whose likeliest target was predicted.
         example_losses: Each example's loss, not weighted; 0 for examples that the path has not seen.
-        example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|`; 0
-            for examples that the path has not seen.
+        example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|` of
+            one output; 0 for examples that the path has not seen.
         gene_norms: Norm of the gradient of the weights that each gene governs; None unless asked for.
         logits: Of the batch, still on the device; None where the step was divided.
     """
@@ -28,7 +28,7 @@ class PathResult(NamedTuple):
     example_losses: Float[Array | np.ndarray, " b"]
     example_norms: Float[Array | np.ndarray, " b"]
     gene_norms: Float[Array | np.ndarray, " g"] | None
-    logits: Float[Array, "b c"] | None = None
+    logits: Float[Array, "b *t c"] | None = None
 
 
 class StepResult(NamedTuple):
@@ -51,7 +51,7 @@ def spread(work: Work, found: Sequence[PathResult], paths: int, rows: int, genes
 
     Args:
         work: The shares.
-        found: Their results.
+        found: Their results, without logits.
         paths: Of the step.
         rows: Of the batch.
         genes: Of a path, where their norms are asked for.
@@ -63,9 +63,7 @@ def spread(work: Work, found: Sequence[PathResult], paths: int, rows: int, genes
         )
         for _ in range(paths)
     ]  # fmt: skip
-    for share, result in zip(
-        work.shares, jax.device_get([result._replace(logits=None) for result in found]), strict=True
-    ):
+    for share, result in zip(work.shares, jax.device_get(found), strict=True):
         into = parts[share.path]
         into.loss[...] += share.weight * result.loss
         into.accuracy[...] += share.weight * result.accuracy

@@ -17,33 +17,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from search_spaces import UserError
+from supernet.inputs import Input, read_input
 from supernet.manifest import verify_manifest
-from supernet.resolution import resize
 from supernet.standalone import MODULES
 
 CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
 WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
+TOKENIZER = "tokenizer"
 _REMEDY = "Export it again from its run."
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What turns an image of bytes into the network's input: scale to 0..1, resize, subtract mean, divide by std.
-
-    Attributes:
-        image_size: Height and width that the network takes.
-        mean: Per channel, of pixels in 0..1.
-        std: Per channel.
-    """
-
-    image_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """uint8[b, h, w, c] to float32[b, *image_size, c]."""
-        x = (images.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        return resize(x, self.image_size[0])
 
 
 @dataclass(frozen=True)
@@ -55,39 +36,34 @@ class Subnet:
         architecture: The readable architecture.
         module: A plain Flax module with its weights.
         weights: The weights as a nested dict of arrays.
-        preprocessing: From bytes to the module's input.
+        preprocessing: From what a user has to the module's input.
     """
 
     config: Mapping[str, Any]
     architecture: Mapping[str, Any]
     module: nnx.Module
     weights: Mapping[str, Any]
-    preprocessing: Preprocessing
+    preprocessing: Input
 
     @cached_property
     def forward(self) -> Any:
-        """The compiled forward pass: normalised float32[b, h, w, c] to logits float32[b, classes]."""
+        """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
         graph, state = nnx.split(self.module)
         run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
         return lambda x: run(state, x)
 
-    def predict(self, images: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n classes"]:
-        """Logits of images, uint8[n, h, w, c].
+    def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
+        """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t].
 
         Raises:
-            UserError: Images of another type or shape than the network takes.
+            UserError: Examples of another type or shape than the network takes.
         """
-        expected = tuple(self.config["input"]["shape"])
-        if images.dtype != np.uint8 or images.shape[1:] != expected:
-            raise UserError(
-                f"images: {images.dtype} of shape {images.shape[1:]}, expected uint8 of shape {expected}. "
-                "Give images like those that the network was trained on."
-            )
+        self.preprocessing.check(examples, self.config["input"]["shape"])
         logits = []
-        for start in range(0, len(images), batch_size):
-            part = images[start : start + batch_size]
-            # One shape, one compilation: the last batch is filled up with copies of its first image.
-            filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(images)) - len(part), axis=0)])
+        for start in range(0, len(examples), batch_size):
+            part = examples[start : start + batch_size]
+            # One shape, one compilation: the last batch is filled up with copies of its first example.
+            filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(examples)) - len(part), axis=0)])
             logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
         return np.concatenate(logits)
 
@@ -111,11 +87,7 @@ def read_subnet(directory: Path) -> Subnet:
     architecture = _read_json(directory / ARCHITECTURE)
     try:
         family, arguments = config["family"], config["module"]
-        preprocessing = Preprocessing(
-            tuple(config["preprocessing"]["image_size"]),
-            tuple(config["preprocessing"]["mean"]),
-            tuple(config["preprocessing"]["std"]),
-        )
+        preprocessing = read_input(config)
         description = architecture["architecture"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -9,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from search_spaces import Architecture, Program, SearchSpace
+from search_spaces import Architecture, Program, SearchSpace, UserError
 from search_spaces.registry import Registry
+from supernet.passes import PLAIN, Passes
 from supernet.sharing import SHARING, WeightSharing
 from supernet.standalone import MODULES
 
@@ -28,14 +30,27 @@ class Supernet(ABC):
     Args:
         space: A space of this family.
         sharing: How full-size weights follow from the architecture.
+        passes: How passes are computed.
+
+    Raises:
+        UserError: The family computes passes in one way only.
     """
 
     stacked: ClassVar[str]
     """Name of the parts of the weights whose leaves have a leading axis of layers."""
+    has_passes: ClassVar[bool] = False
+    """Whether passes can be computed in other ways than the first."""
 
-    def __init__(self, space: SearchSpace, sharing: WeightSharing) -> None:
+    def __init__(self, space: SearchSpace, sharing: WeightSharing, passes: Passes = PLAIN) -> None:
+        for field in fields(passes):
+            given = getattr(passes, field.name)
+            if given != field.default and not self.has_passes:
+                raise UserError(
+                    f"train.{field.name}: {given} is not for family {space.family}. Leave it at {field.default}."
+                )
         self.space = space
         self.sharing = sharing
+        self.passes = passes
 
     @abstractmethod
     def init(self, key: jax.Array) -> Params:
@@ -46,17 +61,22 @@ class Supernet(ABC):
         """The tree of `init` with shapes and types in place of arrays."""
         return jax.eval_shape(self.init, jax.random.key(0))
 
+    def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
+        """What a pass gives for one example that the largest subnet takes, with shapes in place of arrays."""
+        example = self.example(self.space.largest)
+        return jax.eval_shape(forward, self.shapes, jax.ShapeDtypeStruct((1, *example.shape), example.dtype))
+
+    @cached_property
+    def classes(self) -> int:
+        """Of how many classes (for language models: tokens) each output is a distribution."""
+        return self._shapes_of(lambda params, x: self.apply_sliced(params, self.space.largest, x)).shape[-1]
+
     @cached_property
     def statistics_shapes(self) -> Statistics:
         """The tree that `apply` collects, with shapes and types in place of arrays; empty for families without one."""
-        largest = self.space.largest
-        program = self.space.program(largest.genes)
-        example = self.example(largest)
-        batch = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-        genes = jnp.asarray(largest.genes, jnp.int32)
-        return jax.eval_shape(
-            lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1], self.shapes, batch
-        )
+        program = self.space.program(self.space.largest.genes)
+        genes = jnp.asarray(self.space.largest.genes, jnp.int32)
+        return self._shapes_of(lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1])
 
     @abstractmethod
     def apply(
@@ -129,6 +149,6 @@ class Supernet(ABC):
         return module, weights
 
 
-def build_supernet(space: SearchSpace, sharing: str = "entangled") -> Supernet:
+def build_supernet(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> Supernet:
     """The supernet of a space's family with a registered sharing scheme."""
-    return SUPERNETS[space.family](space, SHARING[sharing])
+    return SUPERNETS[space.family](space, SHARING[sharing], passes)

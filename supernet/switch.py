@@ -55,6 +55,11 @@ def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Con
     return values[-1]
 
 
+def merged(stages: Sequence[Stage]) -> tuple[Stage]:
+    """The chain as one stage: nothing but its input is kept for the backward pass, and all of it is computed again."""
+    return (Stage(lambda params, inputs, size, context: run(stages, params, inputs[0], size, context)),)
+
+
 def switched(
     stages: Sequence[Stage],
     sizes: Sequence[Size],

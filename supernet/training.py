@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from search_spaces import Program
 from supernet.distillation import Distillation, Lesson, example_losses, lesson
 from supernet.gene_norms import GeneNorms
+from supernet.labels import Targets, are_classes, gradient_norms, output_losses, over_outputs, right
 from supernet.step_results import PathResult, StepResult, spread
 from supernet.supernet import Params, Supernet
 from supernet.work import Work
@@ -69,10 +70,10 @@ class TrainStep:
         genes: Int[np.ndarray, "k g"],
         roles: Sequence[str],
         weights: Float[np.ndarray, " k"],
-        x: Float[Array, "b h w ch"],
-        targets: Float[Array, "b c"],
+        x: Shaped[Array, "b ..."],
+        targets: Targets,
         example_weights: Float[np.ndarray, " b"] | None = None,
-        teacher: Float[Array, "b c"] | None = None,
+        teacher: Float[Array, "b *t c"] | None = None,
         measure: bool = False,
         work: Work | None = None,
     ) -> tuple[TrainState, StepResult]:
@@ -83,8 +84,8 @@ class TrainStep:
             genes: Canonical genes of the paths.
             roles: Role of each path; a path that teaches comes before those that it teaches.
             weights: Factor of each path's gradient in the sum.
-            x: Normalised images, already augmented.
-            targets: Distribution over classes of each example.
+            x: What the network takes: normalised images, already augmented, or tokens.
+            targets: What the outputs should have been, as distributions or as classes (`supernet.labels`).
             example_weights: Factor of each example's loss in the mean; 1 when None.
             teacher: Mean distribution of the external teachers on this batch.
             measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,
@@ -114,7 +115,7 @@ class TrainStep:
                 state.params, genes, roles, weights, *batch, into=accumulated, work=work
             ):
                 accumulated = gradient
-                results.append(result)
+                results.append(result if work is None else result._replace(logits=None))
             if work is not None:
                 accumulated, results = work.sum((accumulated, self._spread(work, results, len(genes), len(x))))
         state, self._accumulated, norm = self.update_program(state, accumulated)
@@ -126,10 +127,10 @@ class TrainStep:
         genes: Int[np.ndarray, "k g"],
         roles: Sequence[str],
         weights: Float[np.ndarray, " k"],
-        x: Float[Array, "b h w ch"],
-        targets: Float[Array, "b c"],
+        x: Shaped[Array, "b ..."],
+        targets: Targets,
         example_weights: Float[np.ndarray, " b"] | None = None,
-        teacher: Float[Array, "b c"] | None = None,
+        teacher: Float[Array, "b *t c"] | None = None,
         into: Params | None = None,
         work: Work | None = None,
     ) -> Iterator[tuple[Params, PathResult]]:
@@ -143,29 +144,34 @@ class TrainStep:
         if example_weights is None:
             example_weights = np.ones(len(x), np.float32)
         work = work or Work.whole(len(genes), len(x))
-        known: dict[tuple[int | None, int, int], jax.Array] = {}
+        known: dict[tuple[int, int], dict[int | None, jax.Array]] = {}
         largest = np.array(self.net.space.largest.genes, np.int32)
-        for path, rows, part in work.shares:
+        last = {(rows.start, rows.stop): number for number, (_, rows, _) in enumerate(work.shares)}
+        for number, (path, rows, part) in enumerate(work.shares):
             x_, targets_, example_weights_ = (
                 work.place(batch if rows == slice(0, len(x)) else batch[rows])
                 for batch in (x, targets, example_weights)
             )
             teacher_ = None if teacher is None else work.place(teacher[rows])
 
-            def logits(number: int | None, x: jax.Array = x_, rows: slice = rows) -> jax.Array:
-                key = number, rows.start, rows.stop
-                if key not in known:  # the teacher's pass over these rows is another process's, or nobody's
-                    row = largest if number is None else genes[number]
-                    known[key] = self.forward_program(params, row, x, program=self.net.space.program(row))
-                return known[key]
+            there = rows.start, rows.stop
+            seen = known.setdefault(there, {})
 
-            given = lesson(self.distillation, roles, path, logits, teacher_, targets_)
+            def logits(other: int | None, x: jax.Array = x_, seen: dict[int | None, jax.Array] = seen) -> jax.Array:
+                if other not in seen:  # the teacher's pass over these rows is another process's, or nobody's
+                    row = largest if other is None else genes[other]
+                    seen[other] = self.forward_program(params, row, x, program=self.net.space.program(row))
+                return seen[other]
+
+            given = lesson(self.distillation, roles, path, logits, teacher_, self._untaught(targets_))
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
             gradient, result = self.gradient_program(
                 params, gradient, genes[path], x_, targets_, example_weights_, given,
                 np.float32(weights[path] * part), program=self.net.space.program(genes[path]),
             )  # fmt: skip
-            known[path, rows.start, rows.stop] = result.logits
+            seen[path] = result.logits
+            if last[there] == number:  # nobody learns from these rows any more
+                del known[there]
             if into is not None:
                 into = gradient
             yield gradient, result
@@ -180,11 +186,18 @@ class TrainStep:
         for share, (gradient, result) in zip(shares, passes, strict=True):
             before = own.get(share.path)
             own[share.path] = gradient if before is None else jax.tree.map(jnp.add, before, gradient)
-            found.append(result)
+            found.append(result if work is None else result._replace(logits=None))
         if work is None:
             return list(own.values()), found
         nothing = jax.tree.map(jnp.zeros_like, params)
         return [work.sum(own.pop(path, nothing)) for path in range(len(genes))], found
+
+    def _untaught(self, targets: Targets) -> Targets:
+        """What stands in for a teacher where a path has none: distributions wherever others are taught, so that all
+        paths run one program."""
+        if self.distillation.type == "none" or not are_classes(targets):
+            return targets
+        return jnp.zeros((*targets.shape, self.net.classes))
 
     def _spread(self, work: Work, found: Sequence[PathResult], paths: int, rows: int) -> list[PathResult]:
         genes = None if self._gene_norms is None else self.net.space.num_genes
@@ -194,12 +207,12 @@ class TrainStep:
         self,
         params: Params,
         genes: Int[np.ndarray, "k g"],
-        x: Float[Array, "b h w ch"],
-        labels: Int[np.ndarray, " b"],
+        x: Shaped[Array, "b ..."],
+        labels: Int[np.ndarray, "b *t"],
     ) -> Float[np.ndarray, " k"]:
         """Mean cross-entropy of architectures on one batch; forward passes only."""
         logits = [self.forward_program(params, row, x, program=self.net.space.program(row)) for row in genes]
-        return np.array([float(_cross_entropy(one, labels)) for one in logits], np.float64)
+        return np.array([float(_mean_loss(one, labels)) for one in logits], np.float64)
 
     def _gradient(
         self,
@@ -220,8 +233,8 @@ class TrainStep:
 
         (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         accumulated = jax.tree.map(lambda a, g: a + weight * g, accumulated, grads)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
-        norms = jnp.linalg.norm(jax.nn.softmax(logits) - targets, axis=-1)
+        accuracy = jnp.mean(right(logits, targets))
+        norms = gradient_norms(logits, targets)
         by_gene = None if self._gene_norms is None else self._gene_norms(grads)
         return accumulated, PathResult(value, accuracy, losses, norms, by_gene, logits)
 
@@ -245,8 +258,8 @@ class TrainStep:
 
 
 @jax.jit
-def _cross_entropy(logits: Float[Array, "b c"], labels: Int[Array, " b"]) -> Float[Array, ""]:
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
+def _mean_loss(logits: Float[Array, "b *t c"], labels: Int[Array, "b *t"]) -> Float[Array, ""]:
+    return jnp.mean(over_outputs(output_losses(logits, labels), labels))
 
 
 @jax.jit

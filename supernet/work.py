@@ -1,7 +1,7 @@
 """Work: what one process does of a training step, and how it is put together with what the others do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 
@@ -17,6 +17,12 @@ class Share(NamedTuple):
     path: int
     rows: slice
     weight: float
+
+    def piece(self, i: int, count: int) -> "Share":
+        """The i-th of `count` parts of the rows."""
+        first, size = self.rows.start, self.rows.stop - self.rows.start
+        rows = slice(first + size * i // count, first + size * (i + 1) // count)
+        return Share(self.path, rows, self.weight * (rows.stop - rows.start) / size)
 
 
 def _same(tree: Any) -> Any:
@@ -43,6 +49,16 @@ class Work:
     def whole(paths: int, rows: int) -> "Work":
         """Every path on every row, in this process alone."""
         return Work(tuple(Share(path, slice(0, rows), 1.0) for path in range(paths)))
+
+    def in_pieces(self, count: int) -> "Work":
+        """The same work, each share in so many passes over equal parts of its rows (where they divide).
+
+        All passes over the same rows follow each other, so that what is kept of them can go before the next.
+        """
+        if count == 1:
+            return self
+        shares = tuple(piece for i in range(count) for share in self.shares if (piece := share.piece(i, count)).weight)
+        return replace(self, shares=shares, cut=True)
 
     @property
     def alone(self) -> bool:

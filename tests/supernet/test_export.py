@@ -13,8 +13,9 @@ from jax import export as jax_export
 
 from search_spaces import UserError, build_space
 from supernet.export import ParityError, export_subnet
+from supernet.inputs import Preprocessing
 from supernet.manifest import write_manifest
-from supernet.subnet import Preprocessing, flatten, load_subnet
+from supernet.subnet import flatten, load_subnet
 from supernet.supernet import build_supernet
 from supernet.vit import ViTSupernet
 
