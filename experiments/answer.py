@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from experiments.device import DEVICE_METRICS, Device, read_device
+from experiments.objective import OBJECTIVES, objective_of
 from experiments.yaml_files import read_yaml
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
-from search_spaces import FAMILIES, CostModel, SearchSpace, UserError, build_space
+from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 from supernet.manifest import write_text_atomically
 
 _NAME = "new"
@@ -88,7 +89,7 @@ def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]
         UserError: It cannot be read, or nothing in the space meets it.
     """
     try:
-        budget = Budget.parse(_NAME, text, (*CostModel.metrics, *DEVICE_METRICS))
+        budget = Budget.parse(_NAME, text, (*finished.space.metrics, *DEVICE_METRICS))
         for limit in budget.limits:
             if limit.metric in DEVICE_METRICS and finished.device is None:
                 raise UserError(
@@ -118,6 +119,7 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
         "name": budget.name,
         "limits": dict(resolved.limits),
         "evaluated": len(archive),
+        "objective": objective_of(archive.space).name,
         "within": int(resolved.feasible(archive.costs)[usable].sum()),
         "best": None,
         "nearest": None,
@@ -129,7 +131,7 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
         record = {
             "architecture": archive.space.architecture(archive.genes[shown]).description,
             "genes": archive.genes[shown].tolist(),
-            "validation_error": float(archive.errors[shown]),
+            f"validation_{found['objective']}": float(archive.errors[shown]),
             "costs": {metric: values[shown].item() for metric, values in archive.costs.items()},
             "uses": {metric: float(archive.costs[metric][shown]) / most for metric, most in resolved.limits},
         }
@@ -139,10 +141,11 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """An answer to read."""
-    record = found["best"]
+    record, objective = found["best"], OBJECTIVES[found["objective"]]
+    figure = objective.text(record[f"validation_{objective.name}"])
     return [
         f"{found['budget']}: {found['within']:,} of {found['evaluated']:,} evaluated subnets meet it",
-        f"best: validation accuracy {1 - record['validation_error']:.2%}; {costs_text(record, found['limits'])}",
+        f"best: validation {objective.shown} {figure}; {costs_text(record, found['limits'])}",
         f"architecture: {json.dumps(record['architecture'])}",
     ]
 
@@ -194,7 +197,7 @@ def _space(run: Path) -> SearchSpace:
 
     config = load_config(run / "config.yaml")
     data = config.data.load(config.seed)
-    return config.space.build(data.image_shape, data.classes)
+    return config.space.build(data)
 
 
 def _space_file(run: Path) -> Path:

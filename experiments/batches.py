@@ -3,18 +3,14 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int64
+from jaxtyping import Array, Float, Float32, Int64, Shaped
 
-from experiments.data.augment import augment, normalise
 from experiments.data.batches import batch_indices
 from experiments.experiment import Experiment
 from experiments.teachers import load_teachers
 from samplers import SamplerState
-
-_AUGMENT = 1
+from supernet.labels import Targets
 
 
 class Batch(NamedTuple):
@@ -24,19 +20,19 @@ class Batch(NamedTuple):
         step: Its number.
         rows: Indices into the training split.
         example_weights: Factor of each example's loss.
-        x: Normalised and augmented images.
-        targets: Distribution over classes of each.
+        x: What the network takes: normalised and augmented images, or tokens.
+        targets: What its outputs should be.
         teacher: The external teachers' distribution on `x`, if there are any.
-        plain: Normalised images without augmentation, and labels, for samplers that need "scores".
+        plain: What the network takes, without augmentation, and labels, for samplers that need "scores".
     """
 
     step: int
     rows: Int64[np.ndarray, " b"]
     example_weights: Float32[np.ndarray, " b"]
-    x: Float[Array, "b h w ch"]
-    targets: Float[Array, "b c"]
-    teacher: Float[Array, "b c"] | None
-    plain: tuple[Float[Array, "b h w ch"], np.ndarray] | None
+    x: Shaped[Array, "b ..."]
+    targets: Targets
+    teacher: Float[Array, "b *t c"] | None
+    plain: tuple[Shaped[Array, "b ..."], np.ndarray] | None
 
 
 class BatchMaker:
@@ -45,16 +41,9 @@ class BatchMaker:
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         config, data = experiment.config, experiment.data
-        key = jax.random.fold_in(jax.random.key(config.seed), _AUGMENT)
-        self._augment = jax.jit(
-            lambda number, images, labels: augment(
-                jax.random.fold_in(key, number), images, labels, config.data.augmentation, data.classes,
-                config.train.label_smoothing, data.mean, data.std,
-            )
-        )  # fmt: skip
-        self._normalise = jax.jit(lambda images: normalise(images, data.mean, data.std))
+        self._make = data.batches(config.seed, config.data.augmentation, config.train.label_smoothing)
         distillation = config.train.distillation
-        self._teacher = load_teachers(distillation.teachers, data, distillation.temperature)
+        self._teacher = load_teachers(distillation.teachers, data, experiment.net, distillation.temperature)
 
     def bind(self, state: SamplerState) -> Callable[[int], Batch]:
         """The function of steps whose examples follow from this state of the sampler."""
@@ -70,10 +59,10 @@ class BatchMaker:
             weights = np.ones(size, np.float32)
         else:
             rows, weights = wanted
-        images, labels = train.images(rows), train.labels[rows]
-        x, targets = self._augment(step, images, labels)
+        x, targets = self._make(step, train, rows)
         teacher = None if self._teacher is None else self._teacher(x)
         plain = None
         if "scores" in experiment.sampler.needs:
-            plain = self._normalise(jnp.asarray(images)), labels
+            examples, labels = train.read(rows)
+            plain = experiment.data.prepared(examples), labels
         return Batch(step, rows, weights, x, targets, teacher, plain)

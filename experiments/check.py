@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.batches import BatchMaker
 from experiments.config import ExperimentConfig
 from experiments.distributed.division import check_division
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
-from experiments.teachers import load_teachers
+from search_spaces import UserError
 
 
 def validate(config: ExperimentConfig) -> Experiment:
@@ -22,10 +23,25 @@ def validate(config: ExperimentConfig) -> Experiment:
     sampler = experiment.sampler
     score = (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=score).roles)
-    load_teachers(config.train.distillation.teachers, experiment.data, config.train.distillation.temperature)
+    BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
     check_division(experiment)
+    _check_accumulation(experiment)
     panel_of(experiment)
     return experiment
+
+
+def _check_accumulation(experiment: Experiment) -> None:
+    """Refuses to cut batches that are normalised as a whole, or into more parts than there are rows."""
+    train = experiment.config.train
+    if train.accumulate > 1 and experiment.training_net.statistics_shapes:
+        raise UserError(
+            f"train.accumulate: {train.accumulate}, but family {experiment.space.family} normalises with its batch, so "
+            "that parts of it give something else. Set 1."
+        )
+    if train.accumulate > train.batch_size:
+        raise UserError(
+            f"train.accumulate: {train.accumulate} parts of {train.batch_size} rows. Set {train.batch_size} or less."
+        )
 
 
 def describe(config: ExperimentConfig) -> dict[str, Any]:
@@ -39,8 +55,7 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(data.test),
-            "image_shape": list(data.image_shape),
-            "classes": data.classes,
+            **data.describe(),
         },
         "device": _device(config),
         "space": {
@@ -60,12 +75,11 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
 def lines(description: dict[str, Any]) -> list[str]:
     """Returns a description as lines to read."""
     data, space, train = description["data"], description["space"], description["train"]
-    height, width, channels = data["image_shape"]
     search, device = description["search"], description["device"]
     found = [
         f"name      {description['name']}",
         f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
-        f"{data['test']:,} test images of {height}x{width}x{channels}, {data['classes']} classes",
+        f"{data['test']:,} test {_examples(data)}",
         *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
         f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
         f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
@@ -76,6 +90,12 @@ def lines(description: dict[str, Any]) -> list[str]:
     width = max(map(len, description["budgets"]))
     found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
     return found
+
+
+def _examples(data: dict[str, Any]) -> str:
+    if "image_shape" in data:
+        return f"images of {'x'.join(map(str, data['image_shape']))}, {data['classes']} classes"
+    return f"sequences of {data['context']} tokens, {data['vocabulary']:,} different ones ({data['tokenizer']})"
 
 
 def _device(config: ExperimentConfig) -> dict[str, Any] | None:

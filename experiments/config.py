@@ -8,8 +8,18 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, InstanceOf, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
+from experiments.data import SOURCES, AnySource
 from experiments.device import DEVICE_METRICS
 from experiments.distributed.section import RaySection
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
@@ -29,10 +39,10 @@ from experiments.sections import (
 from experiments.settings import STRICT
 from experiments.yaml_files import dump_yaml, override, parse_override, read_yaml
 from search import Budget
-from search_spaces import CostModel, UserError
+from search_spaces import FAMILIES, CostModel, UserError
 
 
-def _budgets(given: Any) -> tuple[Budget, ...]:
+def _budgets(given: Any, info: ValidationInfo) -> tuple[Budget, ...]:
     if isinstance(given, tuple) and given and all(isinstance(budget, Budget) for budget in given):
         return given
     if not isinstance(given, Mapping):
@@ -41,10 +51,12 @@ def _budgets(given: Any) -> tuple[Budget, ...]:
         )
     if not given:
         raise ProblemsError([Problem((), "none. Give at least one, such as full: macs<=100%.")])
+    space = info.data.get("space")  # not there where it is wrong, which is said then
+    metrics = CostModel.metrics if space is None else FAMILIES[space.family].metrics
     budgets, problems = [], []
     for name, spec in given.items():
         try:
-            budgets.append(Budget.parse(name, spec, (*CostModel.metrics, *DEVICE_METRICS)))
+            budgets.append(Budget.parse(name, spec, (*metrics, *DEVICE_METRICS)))
         except UserError as error:
             key, _, text = str(error).partition(": ")
             below = key.partition(f"budgets.{name}")[2].strip(".")
@@ -157,13 +169,21 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
     overridden = []
     for text in overrides:
         keys, value = parse_override(text)
-        path_of_data = keys == ("data", "path")  # where there is no such path, it may be a name
-        is_path = keys in (("rank", "cache"), ("device",), ("device", "path")) or path_of_data
-        if is_path and isinstance(value, str) and not (path_of_data and not Path(value).exists()):
+        if isinstance(value, str) and _is_path(tree, keys, value):
             value = str(Path(value).absolute())
         tree = override(tree, keys, value)
         overridden.append(keys)
     return _validated(tree, path, overridden, in_file)
+
+
+def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool:
+    """Whether a setting of the command line is a path; some of data may be names where there is no such path."""
+    if keys[0] != "data" or len(keys) != 2:
+        return keys in (("rank", "cache"), ("device",), ("device", "path"))
+    data = tree.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else None
+    plugin = SOURCES[source] if isinstance(source, str) and source in SOURCES else AnySource
+    return keys[1] in plugin.paths and (keys[1] not in plugin.names or Path(value).exists())
 
 
 def config_of(tree: Mapping[str, Any], directory: Path) -> ExperimentConfig:

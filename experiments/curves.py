@@ -7,6 +7,7 @@ import numpy as np
 from experiments.distributed.division import Division
 from experiments.distributed.workers import Workers
 from experiments.experiment import Experiment
+from experiments.objective import objective_of
 from experiments.tensorboard import EventLog
 from samplers import Paths
 from supernet.training import StepResult, TrainState
@@ -56,7 +57,7 @@ class Curves:
 
 
 class Probe:
-    """Validation error of a few fixed subnets: smallest, largest, and random ones between."""
+    """Validation error (or loss) of a few fixed subnets: smallest, largest, and random ones between."""
 
     def __init__(self, experiment: Experiment, workers: Workers) -> None:
         space = experiment.space
@@ -64,12 +65,13 @@ class Probe:
         ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
         self._genes = np.concatenate([ends, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
+        self._objective = objective_of(space)
         self._workers = workers
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
         params = state.params if state.average is None else state.average
-        errors = 1 - self._workers.shared(lambda genes: self._evaluator(params, genes).accuracy, self._genes)
+        errors = self._workers.shared(lambda genes: self._objective.of(self._evaluator(params, genes)), self._genes)
         parts = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean(), "mean": errors.mean()}
         values = {name: float(value) for name, value in parts.items()}
-        log.scalars(done, {f"validation_error/{name}": value for name, value in values.items()})
+        log.scalars(done, {f"validation_{self._objective.name}/{name}": value for name, value in values.items()})
         return values

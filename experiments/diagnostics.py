@@ -5,6 +5,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from experiments.experiment import Experiment
+from experiments.objective import objective_of
 from experiments.tensorboard import EventLog
 from samplers import Paths, SamplerState
 from supernet.training import StepResult
@@ -35,7 +36,7 @@ class Diagnostics:
         self._edges = np.linspace(ends[0], ends[1], _BINS + 1)[1:-1]
         self._visits = np.zeros((space.num_genes, int(space.cardinalities.max())), np.int64)
         self._losses: list[tuple[np.ndarray, np.ndarray]] = []
-        self._best = {"smallest": 1.0, "largest": 1.0}
+        self._best: dict[str, float] = dict.fromkeys(("smallest", "largest"), space.reference_error)
 
     def measures(self, step: int) -> bool:
         """Whether the gradients of a step, counted from 0, are to be kept apart."""
@@ -89,13 +90,12 @@ class Diagnostics:
 
     def ends(self, done: int, smallest: float, largest: float) -> None:
         """Warns when the error of the smallest or the largest subnet has gone back towards guessing."""
-        classes = self._experiment.data.classes
-        chance = 1 - 1 / classes
+        chance, name = self._experiment.data.chance, objective_of(self._experiment.space).name
         for end, error in {"smallest": smallest, "largest": largest}.items():
             self._best[end] = min(self._best[end], error)
             if collapsed(error, self._best[end], chance, done / self._experiment.steps):
                 text = (
-                    f"the {end} subnet collapses: its validation error is {error:.3f} at step {done}, after a best of "
+                    f"the {end} subnet collapses: its validation {name} is {error:.3f} at step {done}, after a best of "
                     f"{self._best[end]:.3f}; guessing gives {chance:.3f}. Train it more often (the sampler 'sandwich' "
                     "does at every step), or lower train.optimizer.learning_rate."
                 )
@@ -108,7 +108,7 @@ def collapsed(error: float, best: float, chance: float, progress: float) -> bool
     """Whether an end has lost half of what it had learned, or has learned next to nothing by half of the training.
 
     Args:
-        error: Now, in 0..1.
+        error: Now.
         best: The lowest so far.
         chance: Error of guessing.
         progress: Share of the training that is done.

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.config import ExperimentConfig
-from experiments.data.augment import normalise
-from experiments.data.source import Dataset
+from experiments.data import Dataset, Split
 from experiments.device import DeviceCost
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
@@ -26,7 +24,7 @@ class Experiment:
     Attributes:
         config: The validated YAML.
         data: Its data set.
-        space: Its search space, with input and classes as in the data.
+        space: Its search space, with sizes as in the data.
         sampler: Draws the paths of a step.
         searcher: Proposes candidates.
         budgets: In absolute numbers.
@@ -54,6 +52,14 @@ class Experiment:
         """The supernet."""
         return build_supernet(self.space, self.config.supernet.sharing)
 
+    @cached_property
+    def training_net(self) -> Supernet:
+        """The same supernet, with passes computed as training is set to."""
+        passes = self.config.train.passes
+        if passes == self.net.passes:
+            return self.net
+        return build_supernet(self.space, self.config.supernet.sharing, passes)
+
     @property
     def steps(self) -> int:
         """Training steps, also where the configuration counts epochs."""
@@ -61,27 +67,24 @@ class Experiment:
 
     @cached_property
     def calibration(self) -> np.ndarray:
-        """Normalised training images for batch statistics, float32[t, b, h, w, c]; a fixed draw from the seed."""
+        """Batches of training inputs for batch statistics; a fixed draw from the seed."""
         settings = self.config.evaluation
         size = min(settings.batch_size, len(self.data.train))
         rng = np.random.default_rng([self.config.seed, _CALIBRATION])
         rows = np.resize(rng.permutation(len(self.data.train)), settings.calibration_batches * size)
-        return self._normalised(self.data.train.images(rows)).reshape(settings.calibration_batches, size, *self.shape)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.data.image_shape
+        x, _ = self._read(self.data.train, rows)
+        return x.reshape(settings.calibration_batches, size, *x.shape[1:])
 
     @cached_property
     def evaluator(self) -> Evaluator:
         """Scores subnets on the validation split; one for all stages, so that its programs compile once."""
         validation = self.data.validation
-        images = self._normalised(validation.images(np.arange(len(validation))))
-        return Evaluator(self.net, images, validation.labels, self.config.evaluation.batch_size, self.calibration)
+        x, labels = self._read(validation, np.arange(len(validation)))
+        return Evaluator(self.net, x, labels, self.config.evaluation.batch_size, self.calibration)
 
-    def _normalised(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(normalise(jnp.asarray(images), self.data.mean, self.data.std))
+    def _read(self, split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        examples, labels = split.read(rows)
+        return np.asarray(self.data.prepared(examples)), labels
 
 
 def _device_cost(config: ExperimentConfig, space: SearchSpace) -> DeviceCost | None:
@@ -95,7 +98,7 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
         UserError: Parts that cannot work, alone or together.
     """
     data = config.data.load(config.seed)
-    space = config.space.build(data.image_shape, data.classes)
+    space = config.space.build(data)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)

@@ -1,6 +1,7 @@
 """The export stage: the best candidate of each budget, cut out, proved, measured on the test split, written down."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments.data.examples import Examples
+from experiments.data import Split
+from experiments.data.tokenizer import files_of
 from experiments.device import DEVICE_METRICS, DeviceCost
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.measure import lowered, memory_of
+from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
 from supernet.evaluation import calibrate
 from supernet.export import export_subnet
+from supernet.labels import output_losses
 from supernet.manifest import verify_manifest
-from supernet.subnet import ARCHITECTURE, REPORT, Preprocessing, Subnet
+from supernet.subnet import ARCHITECTURE, REPORT, Subnet
 from supernet.supernet import Params, Statistics
 
-_CHUNK = 4096
+_CHUNK, _BATCH = 4096, 256  # outputs, examples
 _PROBE = 64
 
 
@@ -83,13 +87,13 @@ def export_budget(
     report = _existing(directory, archive.genes[index])
     if report is None:
         report = _export(experiment, params, archive, index, directory, cost or experiment.cost_on_device)
+    reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
     return {
         "budget": budget.name,
         "limits": dict(budget.limits),
         **report["costs"],
         **{key: report[key] for key in ("memory", "predicted") if key in report},
-        "validation_accuracy": report["validation_accuracy"],
-        "test_accuracy": report["test_accuracy"],
+        **reached,
         "parity_error": report["parity_error"],
         "directory": str(directory),
     }
@@ -109,14 +113,15 @@ def _export(
 ) -> dict[str, Any]:
     data, net, space = experiment.data, experiment.net, experiment.space
     architecture = space.architecture(archive.genes[index])
-    height, width, _ = net.example(architecture).shape
+    example = net.example(architecture)
+    probe, _ = data.validation.read(np.arange(min(_PROBE, len(data.validation))))
 
     def measure(subnet: Subnet) -> dict[str, Any]:
+        splits = {"validation": data.validation, "test": data.test}
         return {
-            "validation_accuracy": accuracy(subnet, data.validation),
-            "test_accuracy": accuracy(subnet, data.test),
-            "search_error": float(archive.errors[index]),
-            **_on_device(subnet, archive.genes[index], cost),
+            **{f"{name}_{key}": value for name in splits for key, value in reached(subnet, splits[name]).items()},
+            f"search_{objective_of(space).name}": float(archive.errors[index]),
+            **_on_device(subnet, example, archive.genes[index], cost),
             "data_fingerprint": data.fingerprint,
             "seed": experiment.config.seed,
         }
@@ -124,20 +129,21 @@ def _export(
     return export_subnet(
         net, params, architecture, directory,
         statistics=statistics(experiment, params, archive.genes[index]),
-        preprocessing=Preprocessing((height, width), data.mean, data.std),
-        input_shape=data.image_shape,
+        preprocessing=data.preprocessing(space, example),
+        input_shape=probe.shape[1:],
         labels=data.class_names,
-        probe=data.validation.images(np.arange(min(_PROBE, len(data.validation)))),
+        probe=probe,
         measure=measure,
         stablehlo=experiment.config.export.stablehlo,
+        tokenizer=None if data.tokenizer is None else files_of(data.tokenizer),
     )  # fmt: skip
 
 
-def _on_device(subnet: Subnet, genes: np.ndarray, cost: DeviceCost | None) -> dict[str, Any]:
+def _on_device(
+    subnet: Subnet, example: jax.ShapeDtypeStruct, genes: np.ndarray, cost: DeviceCost | None
+) -> dict[str, Any]:
     """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
     batch_size = 1 if cost is None else cost.batch_size
-    shape = (*subnet.preprocessing.image_size, subnet.config["input"]["shape"][-1])
-    example = jax.ShapeDtypeStruct(shape, np.float32)
     memory = memory_of(lowered(subnet.module, example, batch_size)[0].compile()).total
     found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
     if cost is not None:
@@ -153,10 +159,18 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
     return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
 
 
-def accuracy(subnet: Subnet, examples: Examples) -> float:
-    """Share of right answers of a standalone network."""
-    right = 0
-    for start in range(0, len(examples), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(examples)))
-        right += int((subnet.predict(examples.images(rows)).argmax(axis=1) == examples.labels[rows]).sum())
-    return right / len(examples)
+def reached(subnet: Subnet, split: Split) -> dict[str, float]:
+    """Share of right outputs of a standalone network; where outputs are tokens, also mean loss and perplexity."""
+    _, labels = split.read(np.arange(1))
+    chunk = max(_CHUNK // labels.size, 1)
+    count, right, loss = 0, 0, 0.0
+    for start in range(0, len(split), chunk):
+        examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
+        logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
+        count += int(there.sum())
+        right += int((logits.argmax(axis=-1) == labels)[there].sum())
+        losses = np.asarray(output_losses(jnp.asarray(logits), jnp.asarray(labels)), np.float64)
+        loss += float(losses[there].sum())
+    found = {"accuracy": right / max(count, 1)}
+    loss /= max(count, 1)
+    return found | ({"loss": loss, "perplexity": math.exp(loss)} if labels.ndim > 1 else {})

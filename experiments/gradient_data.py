@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.data import ImageDataset
 from experiments.data.augment import augment
 from experiments.data.batches import batch_indices
 from experiments.data.examples import Examples
@@ -66,6 +67,7 @@ class GradientBatches:
 
     def __init__(self, experiment: Experiment, search_steps: int, warmup_steps: int, every: int) -> None:
         self._config, data = experiment.config, experiment.data
+        assert isinstance(data, ImageDataset)  # what families take that can be superposed
         self._search_steps, self._warmup_steps, self._every = search_steps, warmup_steps, every
         self._all = data.train
         self._parts = parts(data.train, self._config.gradient.architecture_data, self._config.seed)

@@ -8,12 +8,14 @@ from typing import Any
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig
+from experiments.data import Split
 from experiments.distributed.candidates import scoring
 from experiments.distributed.trainer import train_on_ray
 from experiments.experiment import build_experiment
-from experiments.export import accuracy, export
+from experiments.export import export, reached
 from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
+from experiments.objective import OBJECTIVES, objective_of
 from experiments.rank import rank
 from experiments.report import write_page
 from experiments.run_directory import RunDirectory
@@ -47,6 +49,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     experiment = build_experiment(config)
     summary = _read_summary(directory.summary)
     summary["name"] = config.name
+    summary["objective"] = objective_of(experiment.space).name
     summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
     try:
         with (
@@ -86,15 +89,16 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The exported subnets as text: budget, params, MACs, validation and test accuracy, directory."""
-    subnets = summary.get("subnets", [])
+    """The exported subnets as text: budget, params, MACs, what it reaches on validation and test split, directory."""
+    subnets, objective = summary.get("subnets", []), OBJECTIVES[summary.get("objective", "error")]
     on_device = any("predicted" in row for row in subnets)
-    heads = ("budget", "params", "MACs", *(["latency"] * on_device), "val. acc.", "test acc.", "directory")
+    shown = (f"{split} {objective.shown}" for split in ("val.", "test"))
+    heads = ("budget", "params", "MACs", *(["latency"] * on_device), *shown, "directory")
     rows = [heads] + [
         (
             row["budget"], f"{row['params']:,}", f"{row['macs']:,}",
             *([f"{row['predicted']['latency_ms']:.3f} ms" if "predicted" in row else ""] * on_device),
-            f"{row['validation_accuracy']:.2%}", f"{row['test_accuracy']:.2%}", row["directory"],
+            objective.of_split(row, "validation"), objective.of_split(row, "test"), row["directory"],
         )
         for row in subnets
     ]  # fmt: skip
@@ -102,10 +106,10 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def evaluate_subnet(directory: Path, examples: Any) -> dict[str, Any]:
-    """Accuracy of an exported subnet on labelled images, without any supernet."""
+def evaluate_subnet(directory: Path, split: Split) -> dict[str, Any]:
+    """What an exported subnet reaches on examples, without any supernet."""
     subnet = load_subnet(directory)
-    return {"directory": str(directory), "examples": len(examples), "accuracy": accuracy(subnet, examples)}
+    return {"directory": str(directory), "examples": len(split), **reached(subnet, split)}
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from experiments.fidelity import Estimate, fidelity
 from experiments.interrupt import StopRequest
 from experiments.panel import choose
 from experiments.panel_training import Truth, panel_directory, train_panel
-from experiments.rank_report import write_report
+from experiments.rank_report import ranked_by, write_report
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes
 from supernet.evaluation import Scores
@@ -56,7 +56,7 @@ def panel_of(experiment: Experiment) -> Genes:
 def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
     """The figures of a ranking: by accuracy or by loss, as the configuration says; regret is always of accuracy."""
     settings = experiment.config.rank
-    if settings.objective == "accuracy":
+    if ranked_by(experiment) == "accuracy":
         of_truth, score = truth.accuracy, inherited.accuracy
     else:
         # A loss that is not finite ranks last.

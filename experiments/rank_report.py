@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.experiment import Experiment
 from experiments.fidelity import Estimate
+from experiments.objective import objective_of
 from experiments.panel_training import Truth
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
@@ -50,8 +51,9 @@ def write_report(
     ]
     figures = {
         "panel": len(genes),
-        "objective": settings.objective,
+        "objective": ranked_by(experiment),
         "examples": len(experiment.data.validation),
+        "unit": experiment.data.unit,
         **{name: estimate.as_dict() for name, estimate in estimates.items()},
     }
     with disk_errors_for(run.rank):
@@ -72,9 +74,15 @@ def write_report(
     return figures
 
 
+def ranked_by(experiment: Experiment) -> str:
+    """What architectures are ranked by: validation `accuracy` or `loss`."""
+    return experiment.config.rank.objective or objective_of(experiment.space).figure
+
+
 def table(figures: Mapping[str, Any]) -> str:
     """The figures of a ranking as lines to read."""
-    lines = [f"{figures['panel']} architectures, by {figures['objective']} on {figures['examples']:,} images"]
+    examples = f"{figures['examples']:,} {figures.get('unit', 'images')}"
+    lines = [f"{figures['panel']} architectures, by {figures['objective']} on {examples}"]
     width = max(map(len, NAMES.values()))
     for name, title in NAMES.items():
         estimate = figures[name]

@@ -16,6 +16,7 @@ from experiments.device import DeviceCost
 from experiments.experiment import Experiment, build_experiment
 from experiments.export import export_budget
 from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
+from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
 from experiments.search import weights_fingerprint
 from experiments.train import trained_params
@@ -101,7 +102,7 @@ def refine(
     archive = Archive.open(path, searcher, run=weights_fingerprint(params))
 
     def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
-        return 1 - experiment.evaluator(params, genes, fraction).accuracy
+        return objective_of(experiment.space).of(experiment.evaluator(params, genes, fraction))
 
     with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
 

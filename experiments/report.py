@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.objective import OBJECTIVES, Objective
 from experiments.rank_report import NO_PLOT
 from experiments.rank_report import table as rank_table
 from supernet.manifest import write_text_atomically
@@ -28,13 +29,14 @@ def write_page(directory: Path, summary: Mapping[str, Any]) -> None:
         summary: What `summary.json` holds.
     """
     name = html.escape(str(summary.get("name", directory.name)))
-    parts = [f"<h1>{name}</h1>", _space(summary)]
+    parts, objective = [f"<h1>{name}</h1>", _space(summary)], OBJECTIVES[summary.get("objective", "error")]
     if summary.get("subnets"):
-        parts += ["<h2>What to deploy</h2>", _subnets(summary["subnets"])]
+        parts += ["<h2>What to deploy</h2>", _subnets(summary["subnets"], objective)]
     pareto = directory / "search" / "pareto.json"
     if pareto.exists():
         for metric, points in json.loads(pareto.read_text(encoding="utf-8"))["fronts"].items():
-            parts += [f"<h2>Pareto front: error and {html.escape(metric)}</h2>", _front(metric, points)]
+            title = f"Pareto front: {objective.name} and {html.escape(metric)}"
+            parts += [f"<h2>{title}</h2>", _front(metric, points, objective)]
     if "rank" in summary:
         text = html.escape(rank_table(summary["rank"]))
         parts += ["<h2>Ranking fidelity</h2>", f"<pre>{text}</pre>"]
@@ -59,43 +61,46 @@ def _space(summary: Mapping[str, Any]) -> str:
     return f"<p>{html.escape(str(space.get('family', '')))}: {space.get('size', 0):,} subnets</p>"
 
 
-def _subnets(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ("budget", "params", "MACs", "validation accuracy", "test accuracy", "directory")
+def _subnets(rows: Sequence[Mapping[str, Any]], objective: Objective) -> str:
+    heads = ("budget", "params", "MACs", f"validation {objective.shown}", f"test {objective.shown}", "directory")
     return _table(
         heads,
         (
             (
-                row["budget"], f"{row['params']:,}", f"{row['macs']:,}", f"{row['validation_accuracy']:.2%}",
-                f"{row['test_accuracy']:.2%}", f"subnets/{Path(row['directory']).name}",
+                row["budget"], f"{row['params']:,}", f"{row['macs']:,}", objective.of_split(row, "validation"),
+                objective.of_split(row, "test"), f"subnets/{Path(row['directory']).name}",
             )
             for row in rows
         ),
     )  # fmt: skip
 
 
-def _front(metric: str, points: Sequence[Mapping[str, Any]]) -> str:
+def _front(metric: str, points: Sequence[Mapping[str, Any]], objective: Objective) -> str:
     others = sorted({name for point in points for name in point["costs"]} - {metric})
     rows = [
-        (f"{1 - point['objectives']['error']:.2%}", *(f"{point['costs'][name]:,.6g}" for name in (metric, *others)))
+        (objective.text(point["objectives"]["error"]), *(f"{point['costs'][name]:,.6g}" for name in (metric, *others)))
         for point in points
     ]
-    return _plot(metric, points) + _table(("validation accuracy", metric, *others), rows)
+    return _plot(metric, points, objective) + _table((f"validation {objective.shown}", metric, *others), rows)
 
 
-def _plot(metric: str, points: Sequence[Mapping[str, Any]]) -> str:
+def _plot(metric: str, points: Sequence[Mapping[str, Any]], objective: Objective) -> str:
     if importlib.util.find_spec("matplotlib") is None:
         return f"<p>Plot {html.escape(NO_PLOT)}</p>"
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     with mpl.rc_context({"svg.hashsalt": "supernest", "font.size": 9}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")
         axes = figure.subplots()
-        pairs = sorted((point["costs"][metric], 100 * (1 - point["objectives"]["error"])) for point in points)
-        axes.plot([cost for cost, _ in pairs], [accuracy for _, accuracy in pairs], "o-", ms=4, lw=1)
+        pairs = sorted((point["costs"][metric], objective.value(point["objectives"]["error"])) for point in points)
+        axes.plot([cost for cost, _ in pairs], [shown for _, shown in pairs], "o-", ms=4, lw=1)
         axes.set_xlabel(metric)
-        axes.set_ylabel("validation accuracy, %")
+        axes.set_ylabel(f"validation {objective.shown}")
+        if objective.form.endswith("%"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(alpha=0.3, lw=0.5)
         drawn = io.StringIO()
         FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})

@@ -14,6 +14,7 @@ from experiments.answer import write_space
 from experiments.distributed.candidates import ScoreGenes
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
+from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
 from search import Archive, Progress, Searcher, archive_hypervolume, pareto_front, run_search, write_pareto
@@ -55,10 +56,10 @@ def search(
     write_space(run.path, experiment.space)
     archive = Archive.open(run.archive, searcher, run=weights_fingerprint(params))
 
-    scores = scores or partial(experiment.evaluator, params)
+    scores, objective = scores or partial(experiment.evaluator, params), objective_of(experiment.space)
 
     def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
-        return 1 - scores(genes, fraction).accuracy
+        return objective.of(scores(genes, fraction))
 
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -68,7 +69,7 @@ def search(
             found = {name: float(archive.errors[i]) for name, i in progress.best.items() if i is not None}
             bar.set_postfix({name: f"{error:.3f}" for name, error in found.items()})
             if not progress.replayed:
-                values = {f"search/best_error/{name}": error for name, error in found.items()}
+                values = {f"search/best_{objective.name}/{name}": error for name, error in found.items()}
                 log.scalars(progress.evaluated, {**values, "search/hypervolume": archive_hypervolume(archive, "macs")})
             if stop and progress.evaluated < wanted:
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
@@ -77,7 +78,7 @@ def search(
         run_search(searcher, evaluate, archive, wanted, on_batch, batch, evaluate)
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
-        log.table(len(archive), "search/front", ("MACs", "params", "validation error"), rows)
+        log.table(len(archive), "search/front", ("MACs", "params", f"validation {objective.name}"), rows)
     write_pareto(run.pareto, archive, experiment.budgets)
     return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from experiments.data import SOURCES, Dataset, Source, load
+from experiments.data import SOURCES, AnySource, Dataset
 from experiments.data.augment import Augmentation
 from experiments.device import Device, DeviceCost, read_device
 from experiments.problems import Problem, ProblemsError, refused, unknown
@@ -27,6 +27,7 @@ from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
 from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
+from supernet.passes import Passes
 from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
 
@@ -42,6 +43,15 @@ Optimized = Annotated[
     BeforeValidator(lambda v: build_settings(OptimizerSettings, v)),
     PlainSerializer(as_mapping),
 ]
+
+
+def _located(directory: Path, settings: Mapping[str, Any], name: str, names: Collection[str]) -> Any:
+    """A path as an absolute one; one of `names` that is no path here stays what it is."""
+    given = settings[name]
+    if not isinstance(given, str):
+        return given
+    path = Path(directory, Path(given).expanduser())
+    return given if name in names and not path.exists() else os.path.normpath(path)
 
 
 def _distillation(given: Any, info: ValidationInfo) -> Distillation:
@@ -64,7 +74,8 @@ class DataSection(PluginSection):
 
     Attributes:
         source: A registered source; its settings stand beside these.
-        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1).
+        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1). Not used where the
+            source has a validation split of its own.
         train_limit: At most so many training examples.
         augmentation: Of training images.
     """
@@ -82,14 +93,12 @@ class DataSection(PluginSection):
 
     @classmethod
     def _located(cls, plugin: Any, settings: dict[str, Any], directory: Path | None) -> dict[str, Any]:
-        if directory is None or not isinstance(settings.get("path"), str):
+        if directory is None:
             return settings
-        path = Path(directory, Path(settings["path"]).expanduser())
-        if plugin.path_may_be_name and not path.exists():
-            return settings
-        return {**settings, "path": os.path.normpath(path)}
+        located = {name: _located(directory, settings, name, plugin.names) for name in plugin.paths if name in settings}
+        return {**settings, **located}
 
-    def build(self) -> Source:
+    def build(self) -> AnySource:
         """The source.
 
         Raises:
@@ -103,7 +112,7 @@ class DataSection(PluginSection):
         Raises:
             UserError: Something is missing, corrupt or cannot be split as wanted.
         """
-        return load(self.build(), seed, self.validation_fraction, self.train_limit)
+        return self.build().load(seed, self.validation_fraction, self.train_limit)
 
 
 class DeviceSection(BaseModel):
@@ -181,39 +190,23 @@ class SpaceSection(PluginSection):
                 raise ProblemsError([unknown(preset, presets)])
         return preset
 
-    def build(self, image_shape: tuple[int, int, int], classes: int) -> SearchSpace:
-        """The space for images and classes; sizes that the settings leave open are taken from the data.
-
-        Args:
-            image_shape: Height, width and channels.
-            classes: How many.
+    def build(self, data: Dataset) -> SearchSpace:
+        """The space for a data set; settings that are left open are taken from it.
 
         Raises:
             UserError: The settings contradict each other or the data.
         """
-        height, width, channels = image_shape
-        if FAMILIES[self.family].inputs != "images":
-            names = ", ".join(name for name in FAMILIES if FAMILIES[name].inputs == "images")
+        family = FAMILIES[self.family]
+        if family.inputs != data.inputs:
+            names = ", ".join(name for name in FAMILIES if FAMILIES[name].inputs == data.inputs)
             raise UserError(
-                f"space.family: {self.family} takes {FAMILIES[self.family].inputs}, and all data of experiments are "
-                f"images so far. Choose one of {names}, or use it from Python (supernet.supernet.build_supernet)."
+                f"space.family: {self.family} takes {family.inputs}, and the data are {data.inputs}. Choose one of "
+                f"{names}, or another data.source."
             )
-        fields = {field.name for field in dataclasses.fields(FAMILIES[self.family])}  # type: ignore[arg-type]
-        if "image_size" in fields and height != width:
-            raise UserError(
-                f"data: images of {height} by {width} pixels; {self.family} takes squares. Crop or pad them."
-            )
-        from_data = {
-            name: value
-            for name, value in {"image_size": height, "channels": channels, "classes": classes}.items()
-            if name in fields
-        }
+        from_data = data.settings({field.name for field in dataclasses.fields(family)})  # type: ignore[arg-type]
         for name, value in from_data.items():
-            given = self.settings.get(name, value)
-            if given != value:
-                raise UserError(
-                    f"space.{name}: {given} is not what the data have, {value}. Set {value}, or leave it out."
-                )
+            if name in self.settings:
+                data.check_setting(name, self.settings[name], value)
         return build_space(self.family, self.preset, {**from_data, **self.settings})
 
 
@@ -270,8 +263,12 @@ class TrainSection(BaseModel):
         batch_size: Examples a step.
         path_batch: `whole`: each path of a step sees the whole batch. `share`: path i of k sees the i-th of k equal
             parts, which makes a step k times cheaper; its gradient is noisier.
+        accumulate: Parts of the batch that are passed one after the other, so that less memory holds a step; the
+            update is that of the whole batch.
+        precision: `bfloat16` computes products in that type and adds up in float32, which weights and gradients keep.
+        rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again.
         optimizer: Rate, decay, clipping.
-        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1.
+        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
         distillation: What the paths of a step learn from besides labels.
         ema: Decay of the weights' moving average, which search and export then use; null for none.
         checkpoint_every: Steps between checkpoints.
@@ -289,6 +286,9 @@ class TrainSection(BaseModel):
     epochs: Positive | None = None
     batch_size: Positive = 64
     path_batch: Literal["whole", "share"] = "whole"
+    accumulate: Positive = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rematerialize: bool = False
     optimizer: Optimized = OptimizerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Distilled = Distillation()
@@ -310,6 +310,11 @@ class TrainSection(BaseModel):
             given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
             raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
         return self
+
+    @property
+    def passes(self) -> Passes:
+        """How forward and backward passes are computed."""
+        return Passes(self.precision, self.rematerialize)
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainSection":
@@ -443,7 +448,7 @@ class RankSection(BaseModel):
         bins: Ranges of that cost, equally wide on a logarithmic scale, that hold equal numbers of the panel.
         steps: Training steps of each; those of the supernet when null.
         seeds: Trainings of each, whose results are averaged.
-        objective: What architectures are ranked by: validation `accuracy` or `loss`.
+        objective: What architectures are ranked by: validation `accuracy` or `loss`; null for what search minimises.
         bootstrap: Resamples for the intervals.
         cache: Directory of the panel's results, to share them between runs; in the run directory when null.
     """
@@ -455,7 +460,7 @@ class RankSection(BaseModel):
     bins: Positive = 6
     steps: Positive | None = None
     seeds: Positive = 1
-    objective: Literal["accuracy", "loss"] = "accuracy"
+    objective: Literal["accuracy", "loss"] | None = None
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     cache: str | None = None
 

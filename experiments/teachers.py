@@ -7,40 +7,45 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from experiments.data.source import Dataset
+from experiments.data import Dataset, ImageDataset
 from search_spaces import UserError
 from supernet.distillation import Teacher, soften
+from supernet.inputs import Preprocessing
 from supernet.resolution import resize
 from supernet.subnet import load_subnet
+from supernet.supernet import Supernet
 
 _KEY = "train.distillation.teachers"
 
 
-def load_teachers(names: Sequence[str], data: Dataset, temperature: float) -> Teacher | None:
-    """The mean distribution of all teachers, as a function of normalised images; None where there are none.
+def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperature: float) -> Teacher | None:
+    """The mean distribution of all teachers, as a function of what the network takes; None where there are none.
 
     Args:
         names: Directories of exported subnets, or `module:function`.
         data: What they are to teach on.
+        net: Whose subnets they are to teach.
         temperature: Softens each teacher's distribution.
 
     Raises:
-        UserError: One of them cannot be loaded, or gives other classes than the data have.
+        UserError: One of them cannot be loaded, or gives other outputs than the subnets do.
     """
     if not names:
         return None
     teachers: list[Teacher] = [_load(name, data) for name in names]
-    shape = jax.ShapeDtypeStruct((2, *data.image_shape), jnp.float32)
+    examples, labels = data.train.read(np.zeros(2, np.int64))
+    x, expected = data.prepared(examples), (*labels.shape, net.classes)
     for name, teacher in zip(names, teachers, strict=True):
         try:
-            found = jax.eval_shape(teacher, shape).shape
+            found = jax.eval_shape(teacher, x).shape
         except Exception as error:  # whatever a user's function raises is about that function
-            raise UserError(f"{_KEY}: {name!r} fails on images of shape {shape.shape}: {error}") from error
-        if found != (2, data.classes):
+            raise UserError(f"{_KEY}: {name!r} fails on {data.inputs} of shape {x.shape}: {error}") from error
+        if found != expected:
             raise UserError(
-                f"{_KEY}: {name!r} gives shape {found} for 2 images, expected (2, {data.classes}). Name a teacher of "
-                "these classes."
+                f"{_KEY}: {name!r} gives shape {found} for 2 {data.unit}, expected {expected}. Name a teacher of these "
+                f"{'classes' if data.class_names else 'tokens'}."
             )
 
     def mean(x: jax.Array) -> jax.Array:
@@ -65,9 +70,11 @@ def _load(name: str, data: Dataset) -> Teacher:
 
 
 def _subnet(directory: str, data: Dataset) -> Teacher:
-    """An exported subnet on images that were normalised, and perhaps mixed, for the data at hand."""
+    """An exported subnet on tokens, or on images that were normalised, and perhaps mixed, for the data at hand."""
     subnet = load_subnet(directory)
     own = subnet.preprocessing
+    if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):
+        return subnet.forward
     mean, std, own_mean, own_std = (
         jnp.asarray(value, jnp.float32) for value in (data.mean, data.std, own.mean, own.std)
     )

@@ -17,6 +17,7 @@ from experiments.distributed.division import Division
 from experiments.distributed.workers import Workers
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
+from experiments.objective import objective_of
 from experiments.tensorboard import EventLog
 from samplers import Paths, Score, StepFeedback
 from search_spaces import UserError
@@ -49,7 +50,7 @@ def train_step(experiment: Experiment) -> TrainStep:
     settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
-    return TrainStep(experiment.net, optimizer, settings.distillation, settings.ema, gene_norms)
+    return TrainStep(experiment.training_net, optimizer, settings.distillation, settings.ema, gene_norms)
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
@@ -120,7 +121,7 @@ def train(
     probe = Probe(experiment, workers)
     if bar is None:
         bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
-    metric = None
+    metric, probed = None, f"probe_{objective_of(experiment.space).name}"
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -131,7 +132,8 @@ def train(
                     paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch, division))
                     state, result = step(
                         state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
-                        batch.teacher, diagnostics.measures(number), division.work(paths),
+                        batch.teacher, diagnostics.measures(number),
+                        division.work(paths).in_pieces(settings.accumulate),
                     )  # fmt: skip
                     losses = np.array([path.loss for path in result.paths], np.float64)
                     _check_finite(experiment, losses, paths, number, checkpoints)
@@ -149,7 +151,7 @@ def train(
                         errors = probe(state, curves.log, done)
                         diagnostics.ends(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
-                        bar.set_postfix(loss=f"{losses[0]:.3f}", probe_error=f"{metric:.3f}")
+                        bar.set_postfix(**{"loss": f"{losses[0]:.3f}", probed: f"{metric:.3f}"})
                     stopping = division.stopping
                     if last or stopping or done % settings.checkpoint_every == 0:
                         curves.log.flush()
@@ -162,16 +164,16 @@ def train(
                         checkpoints.wait()
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
-        curves.log.hparams(experiment.config.as_dict(), {"probe_error": metric}, done)
-        return {"steps": done, "programs_compiled": step.programs_compiled, "probe_error": metric}
+        curves.log.hparams(experiment.config.as_dict(), {probed: metric}, done)
+        return {"steps": done, "programs_compiled": step.programs_compiled, probed: metric}
 
 
 def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:
     """Losses on the batch as it was before augmentation, for a sampler that asked for it."""
     if batch.plain is None:
         return None
-    images, labels = batch.plain
-    return division.scores(lambda genes: step.score(params, genes, images, labels))
+    x, labels = batch.plain
+    return division.scores(lambda genes: step.score(params, genes, x, labels))
 
 
 def feedback_of(

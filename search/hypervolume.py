@@ -25,11 +25,12 @@ def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarra
 
 
 def archive_hypervolume(archive: Archive, metric: str) -> float:
-    """Hypervolume of error against a metric's share of the largest network of the space; within 0 to 1.
+    """Hypervolume of error against a metric's share of the largest network of the space.
 
-    The reference point is an error of 1 at the cost of the largest network, so archives of one space compare.
+    The reference point is the space's reference error at the cost of the largest network, so archives of one space
+    compare; within 0 to 1 where errors are shares.
     """
     largest = np.array([archive.space.largest.genes], np.int32)
     most = float(archive.space.cost(largest)[metric][0])
     shares = archive.costs[metric].astype(float) / most
-    return hypervolume(np.stack([archive.errors, shares], axis=1), np.ones(2))
+    return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([archive.space.reference_error, 1.0]))

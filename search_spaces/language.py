@@ -7,6 +7,7 @@ References:
     Zhang et al. POA: Pre-training Once for Models of All Sizes. ECCV 2024, arXiv:2408.01031 (equidistant layers).
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -32,12 +33,19 @@ class LanguageCost(NamedTuple):
         macs: Multiply-adds a token, in a sequence of `context` tokens.
         activation_bytes: Bytes of the outputs of products in fp32, for one sequence of `context` tokens.
         kv_cache_bytes: Bytes of the keys and values of `context` tokens in fp32; 0 for an encoder.
+        inference_bytes: Bytes of the parameters and of that cache, in fp32: what generation holds.
     """
 
     params: int = 0
     macs: int = 0
     activation_bytes: int = 0
     kv_cache_bytes: int = 0
+    inference_bytes: int = 0
+
+    @staticmethod
+    def of(params: int, macs: int, activation_bytes: int, kv_cache_bytes: int = 0) -> "LanguageCost":
+        """The record, with what follows from the others."""
+        return LanguageCost(params, macs, activation_bytes, kv_cache_bytes, 4 * params + kv_cache_bytes)
 
 
 @FAMILIES.register("language")
@@ -62,6 +70,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
 
     family = "language"
     inputs = "tokens"
+    metrics = LanguageCost._fields
     presets = {
         "small": {
             "width": (128, 192, 256), "depth": (3, 4, 5, 6), "kv_heads": (2, 3, 4), "mlp_width": (256, 512, 768),
@@ -108,6 +117,11 @@ class LanguageSpace(LanguageForm, SearchSpace):
             Choice("queries", self.queries, gate=gate),
             Choice("mlp_width", self.mlp_width, gate=gate),
         )
+
+    @property
+    def reference_error(self) -> float:
+        """See `SearchSpace.reference_error`: here errors are losses, and this is that of guessing."""
+        return math.log(self.vocabulary)
 
     # ---------------------------------------------------------------- layers
 
@@ -172,7 +186,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         if self.head_transform:
             params += width * width + width + self.norm_size * width + self.vocabulary
             macs, outputs = macs + width * width, outputs + width
-        return LanguageCost(params, macs, 4 * self.context * outputs)
+        return LanguageCost.of(params, macs, 4 * self.context * outputs)
 
     def _attention(self, width: int, kv_heads: int, queries: int) -> LanguageCost:
         t, heads = self.context, kv_heads * queries
@@ -182,10 +196,10 @@ class LanguageSpace(LanguageForm, SearchSpace):
         params += 2 * self.head_size * self.qk_norm
         macs = width * (projected + inner) + 2 * t * inner
         outputs = t * (projected + heads * t + inner + width)
-        return LanguageCost(params, macs, 4 * outputs, 4 * 2 * keys * t * self.causal)
+        return LanguageCost.of(params, macs, 4 * outputs, 4 * 2 * keys * t * self.causal)
 
     def _mlp(self, width: int, hidden: int) -> LanguageCost:
         inwards = 2 if self.activation == "swiglu" else 1
         params = self.norm_size * width + inwards * (width + self.mlp_bias) * hidden + (hidden + self.mlp_bias) * width
         macs = (inwards + 1) * width * hidden
-        return LanguageCost(params, macs, 4 * self.context * (inwards * hidden + width))
+        return LanguageCost.of(params, macs, 4 * self.context * (inwards * hidden + width))

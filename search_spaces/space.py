@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice, Value
-from search_spaces.cost import CostModel
+from search_spaces.cost import Cost, CostModel
 from search_spaces.errors import UserError, did_you_mean
 
 Genes = Int[np.ndarray, "a g"]
@@ -32,6 +32,13 @@ class SearchSpace(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     inputs: ClassVar[str] = "images"
     """What its networks take: images, or tokens."""
+    metrics: ClassVar[tuple[str, ...]] = Cost._fields
+    """What `cost` tells of."""
+
+    @property
+    def reference_error(self) -> float:
+        """An error that no network should have, from which hypervolumes are measured: 1, as errors are shares."""
+        return 1.0
 
     @property
     @abstractmethod

@@ -89,6 +89,7 @@ def _export_for(
         sys.stdout.flush()
         if show:
             return
+    from experiments.objective import OBJECTIVES
     from experiments.refine import deliver
 
     found = deliver(run, overrides, device, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
@@ -98,4 +99,6 @@ def _export_for(
     if refine:
         click.echo("\n".join(answers.lines(found)))
     if not show:
-        click.echo(f"test accuracy {found['subnet']['test_accuracy']:.2%}\n{found['subnet']['directory']}")
+        objective = OBJECTIVES[found["objective"]]
+        reached = f"test {objective.shown} {objective.of_split(found['subnet'], 'test')}"
+        click.echo(f"{reached}\n{found['subnet']['directory']}")

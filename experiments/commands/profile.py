@@ -14,7 +14,7 @@ from experiments.commands.options import config_argument, json_option, quiet_opt
 @click.command()
 @config_argument
 @click.option("--out", type=click.Path(path_type=Path), default="device.json", show_default=True, help="Device file.")
-@click.option("--batch-sizes", default="1,64", show_default=True, help="Images a call; the first is what counts.")
+@click.option("--batch-sizes", default="1,64", show_default=True, help="Examples a call; the first is what counts.")
 @click.option("--networks", default=100, show_default=True, help="Networks that the tables are fitted to.")
 @click.option("--held-out", default=50, show_default=True, help="Networks that predictions are compared with.")
 @click.option("--repeats", default=20, show_default=True, help="Samples of each network; the median counts.")

@@ -1,11 +1,13 @@
-"""Image data: sources (one file each), splits from the seed, batch order, augmentation.
+"""Data: sources of images and of text (one file each), splits, batch order, augmentation, tokenizers.
 
-`load(source, seed, validation_fraction)` gives a `Dataset`; a source is a frozen dataclass of its settings, registered
-in `SOURCES` under the name that an experiment file uses. Search reads the validation split. The test split is read
-once, at export.
+`SOURCES[name](**settings).load(seed, validation_fraction)` gives a `Dataset`; a source is a frozen dataclass of its
+settings, registered under the name that an experiment file uses. Search reads the validation split. The test split is
+read once, at export.
 """
 
+from experiments.data.dataset import Dataset, Split
 from experiments.data.examples import Examples
-from experiments.data.source import SOURCES, Dataset, Source, load
+from experiments.data.images import ImageDataset
+from experiments.data.source import SOURCES, AnySource, Source, load
 
-__all__ = ["SOURCES", "Dataset", "Examples", "Source", "load"]
+__all__ = ["SOURCES", "AnySource", "Dataset", "Examples", "ImageDataset", "Source", "Split", "load"]

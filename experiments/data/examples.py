@@ -11,6 +11,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from experiments.data.dataset import Split
+
 Images = UInt8[np.ndarray, "n height width channels"]
 
 CHUNK = 4096
@@ -65,7 +67,7 @@ class ArrayStore(ImageStore):
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class Examples(Split):
     """Labelled images of one split.
 
     Args:
@@ -93,6 +95,10 @@ class Examples:
             UserError: A lazily read image cannot be decoded.
         """
         return self.store.read(self.rows[indices])
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> tuple[Images, Int32[np.ndarray, " n"]]:
+        """Returns the images and the labels of examples, in that order."""
+        return self.images(rows), self.labels[rows]
 
     def take(self, indices: Int[np.ndarray, " n"]) -> "Examples":
         """Returns these examples alone; no pixel is copied."""

@@ -3,7 +3,8 @@
 import gzip
 import lzma
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +60,35 @@ def read_bytes(path: Path) -> UInt8[np.ndarray, " bytes"]:
         UserError: The file cannot be read, is empty, or its compressed stream is truncated or corrupt.
     """
     opener = COMPRESSED.get(path.suffix)
-    try:
+    with _explained(path):
         if opener is None:
             if path.stat().st_size == 0:
                 raise UserError(f"{path}: the file is empty. Fetch it again.")
             return np.memmap(path, np.uint8, mode="r")
         with opener(path, "rb") as stream:
             content = np.frombuffer(stream.read(), np.uint8)
+    if content.size == 0:
+        raise UserError(f"{path}: holds no data once decompressed. Fetch it again.")
+    return content
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Yields the lines of a (decompressed) file.
+
+    Raises:
+        UserError: The file cannot be read, or its compressed stream is truncated or corrupt.
+    """
+    with _explained(path), COMPRESSED.get(path.suffix, open)(path, "rb") as stream:
+        yield from stream
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise UserError(
             f"{path}: truncated or corrupt ({error}); expected a whole {path.suffix} file. Fetch it again."
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}). Make the file readable.") from error
-    if content.size == 0:
-        raise UserError(f"{path}: holds no data once decompressed. Fetch it again.")
-    return content

@@ -37,7 +37,7 @@ class HuggingFace(Source):
         validation: Split that search reads; carved out of `train` where empty.
     """
 
-    path_may_be_name = True
+    names = ("path",)
 
     path: str
     image_size: int

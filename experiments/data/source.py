@@ -1,4 +1,4 @@
-"""Sources of data: the interface, the registry, and the loading of a checked `Dataset` from any of them."""
+"""Sources of data: the interface, the registry, and the loading of a checked `ImageDataset` from those of images."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from experiments.data.dataset import Dataset
 from experiments.data.examples import Examples
+from experiments.data.images import ImageDataset
 from experiments.data.splits import hold_out, limited
 from search_spaces.errors import UserError
 from search_spaces.registry import Registry
@@ -32,43 +34,34 @@ class Splits:
     validation: Examples | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in three splits that share no example.
-
-    Args:
-        train: What the supernet learns from.
-        validation: What search ranks subnets by.
-        test: Read once, at export. Training and search must not touch it: a figure on it is honest only as long as
-            nothing was chosen by it.
-        image_shape: (height, width, channels).
-        classes: Number of classes.
-        class_names: Name of each class, in label order.
-        mean: Per channel, of the training pixels scaled to 0..1.
-        std: Per channel, likewise.
-        fingerprint: SHA-256 of the source (every split, before splitting), in hexadecimal: over shapes, labels and
-            pixels, or over names and sizes where images are files.
-    """
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    image_shape: tuple[int, int, int]
-    classes: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    fingerprint: str
-
-
-class Source(ABC):
-    """A place that images come from. A source is a frozen dataclass of its settings that implements `read`.
+class AnySource(ABC):
+    """A place that examples come from. A source is a frozen dataclass of its settings.
 
     Attributes:
-        path_may_be_name: Whether a setting `path` that is no path here is a name that the source looks up elsewhere.
+        paths: Settings that are paths.
+        names: Those of them that may be names instead, which the source knows; what is no path here is one.
     """
 
-    path_may_be_name: ClassVar[bool] = False
+    paths: ClassVar[tuple[str, ...]] = ("path",)
+    names: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+        """Reads the source, checks it, and splits it.
+
+        Args:
+            seed: Decides what is drawn. Not negative.
+            validation_fraction: Share of the training examples, in (0, 1), that becomes the validation split, unless
+                the source has one of its own.
+            train_limit: At most so many training examples; validation and test are not affected.
+
+        Raises:
+            UserError: Something in the source, or in these arguments, cannot work.
+        """
+
+
+class Source(AnySource):
+    """A place that images come from: it implements `read`."""
 
     @abstractmethod
     def read(self) -> Splits:
@@ -78,15 +71,15 @@ class Source(ABC):
             UserError: Something is missing, corrupt or not what it should be.
         """
 
-    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> ImageDataset:
         """Returns the data set; see the function `load`."""
         return load(self, seed, validation_fraction, train_limit)
 
 
-SOURCES: Registry[type[Source]] = Registry("data source", "experiments.data")
+SOURCES: Registry[type[AnySource]] = Registry("data source", "experiments.data")
 
 
-def load(source: Source, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+def load(source: Source, seed: int, validation_fraction: float, train_limit: int | None = None) -> ImageDataset:
     """Reads a source, checks it, and splits it.
 
     Args:
@@ -99,8 +92,7 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
     Raises:
         UserError: Something in the source, or in these arguments, cannot work.
     """
-    if not 0 < validation_fraction < 1:
-        raise UserError(f"data.validation_fraction: {validation_fraction} is not between 0 and 1. Set for example 0.1.")
+    check_fraction("validation_fraction", validation_fraction)
     splits = source.read()
     where, names = splits.where, splits.class_names
     check(splits)
@@ -111,7 +103,7 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
     if train_limit is not None:
         train = train.take(np.flatnonzero(limited(where, train.labels, names, train_limit, seed)))
     mean, std = train.statistics
-    return Dataset(
+    return ImageDataset(
         train=train,
         validation=validation,
         test=splits.test,
@@ -122,6 +114,12 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
         std=std,
         fingerprint=fingerprint(splits),
     )
+
+
+def check_fraction(name: str, given: float) -> None:
+    """Raises a `UserError` for a share of the data that leaves a part without any."""
+    if not 0 < given < 1:
+        raise UserError(f"data.{name}: {given} is not between 0 and 1. Set for example 0.1.")
 
 
 def check(splits: Splits) -> None:

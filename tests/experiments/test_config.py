@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.config import ExperimentConfig, load_config, load_data_section
+from experiments.data import ImageDataset
+from experiments.data.arrays import array_examples
 from experiments.problems import ProblemsError
 from experiments.sections import SpaceSection, TrainSection
 from experiments.settings import settings_of
@@ -123,15 +126,22 @@ def test_a_name_on_a_hub_is_no_path(load: Any, tmp_path: Path) -> None:
     assert load(text).data.settings["path"] == str(tmp_path / "someone" / "pictures")
 
 
+def images(shape: tuple[int, int, int], classes: int) -> ImageDataset:
+    """A data set with so many black images in each split."""
+    split = array_examples("made", np.zeros((classes, *shape), np.uint8), np.arange(classes), classes)
+    names = tuple(str(label) for label in range(classes))
+    return ImageDataset(split, split, split, shape, classes, names, (0.0,), (1.0,), "")
+
+
 def test_the_space_takes_sizes_from_the_data(load: Any) -> None:
     section = load("space: {family: vit, preset: small, patch_size: 7}\ntrain: {steps: 1}").space
-    space: Any = section.build((28, 28, 3), 5)
+    space: Any = section.build(images((28, 28, 3), 5))
     assert (space.image_size, space.channels, space.classes, space.patch_size) == (28, 3, 5, 7)
     with pytest.raises(UserError, match=r"28 by 14 pixels"):
-        section.build((28, 14, 1), 5)
+        section.build(images((28, 14, 1), 5))
     section = load("space: {family: vit, preset: small, classes: 7}\ntrain: {steps: 1}").space
     with pytest.raises(UserError, match=r"space\.classes: 7 is not what the data have, 5"):
-        section.build((8, 8, 1), 5)
+        section.build(images((8, 8, 1), 5))
 
 
 PLUGIN = '''
@@ -148,7 +158,7 @@ class Mine(UniformSampler):
 
 def test_a_family_that_takes_no_images_is_refused() -> None:
     with pytest.raises(UserError, match=r"^space.family: language takes tokens, .*Choose one of mobilenet, vit"):
-        SpaceSection.model_validate({"family": "language", "preset": "small"}).build((8, 8, 1), 10)
+        SpaceSection.model_validate({"family": "language", "preset": "small"}).build(images((8, 8, 1), 10))
 
 
 def test_plugins_beside_the_file_are_imported_first(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

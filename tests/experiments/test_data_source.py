@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from experiments.data import SOURCES, load
 from experiments.data.arrays import array_examples, checked_labels, class_names_of
-from experiments.data.source import Source, Splits
+from experiments.data.source import AnySource, Source, Splits
 from experiments.data.splits import proportional_counts
 from search_spaces.errors import UserError
 
@@ -55,9 +55,9 @@ def refused(action, *parts: str) -> None:
 
 
 def test_every_source_is_a_frozen_dataclass():
-    assert {"cifar", "digits", "folder", "huggingface", "idx", "npz"} <= set(SOURCES)
+    assert {"cifar", "digits", "folder", "huggingface", "idx", "npz", "text"} <= set(SOURCES)
     for source in SOURCES.values():
-        assert issubclass(source, Source)
+        assert issubclass(source, AnySource)
         assert dataclasses.is_dataclass(source)
     with pytest.raises(dataclasses.FrozenInstanceError):
         SOURCES["npz"]("a").path = "b"  # type: ignore[call-arg, attr-defined, misc]

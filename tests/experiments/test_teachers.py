@@ -13,8 +13,11 @@ from experiments.data.augment import normalise
 from experiments.teachers import load_teachers
 from search_spaces import UserError, build_space
 from supernet.export import export_subnet
-from supernet.subnet import Preprocessing, load_subnet
+from supernet.inputs import Preprocessing
+from supernet.subnet import load_subnet
 from supernet.supernet import build_supernet
+
+NET = build_supernet(build_space("vit", "small", {"width": [16, 24], "depth": [1, 2], "head_dim": 8}))
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +27,11 @@ def data():
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, data):
-    space = build_space("vit", "small", {"width": [16, 24], "depth": [1, 2], "head_dim": 8})
-    net = build_supernet(space)
     directory = tmp_path_factory.mktemp("run") / "teacher"
     # Another normalisation than the data's: the teacher must still see what it was trained on.
     preprocessing = Preprocessing((8, 8), (0.5,), (0.25,))
     export_subnet(
-        net, net.init(jax.random.key(0)), space.smallest, directory, statistics=None, preprocessing=preprocessing,
+        NET, NET.init(jax.random.key(0)), NET.space.smallest, directory, statistics=None, preprocessing=preprocessing,
         input_shape=(8, 8, 1), labels=data.class_names, probe=data.train.images(np.arange(4)),
         measure=lambda subnet: {"test_accuracy": 0.5},
     )  # fmt: skip
@@ -47,7 +48,7 @@ def module(monkeypatch):
 def test_a_subnet_teaches_what_it_computes_on_raw_images(exported, data):
     images = data.train.images(np.arange(6))
     x = normalise(jnp.asarray(images), data.mean, data.std)
-    teacher = load_teachers([str(exported)], data, 2.0)
+    teacher = load_teachers([str(exported)], data, NET, 2.0)
     assert teacher is not None
     expected = jax.nn.softmax(load_subnet(exported).predict(images) / 2.0)
     np.testing.assert_allclose(teacher(x), expected, atol=1e-5)
@@ -56,14 +57,14 @@ def test_a_subnet_teaches_what_it_computes_on_raw_images(exported, data):
 def test_several_teachers_are_averaged_after_softening(module, data):
     module.ones = lambda x: jnp.zeros((len(x), 10))
     module.first = lambda x: 8.0 * jax.nn.one_hot(jnp.zeros(len(x), jnp.int32), 10)
-    teacher = load_teachers(["their_teachers:ones", "their_teachers:first"], data, 4.0)
+    teacher = load_teachers(["their_teachers:ones", "their_teachers:first"], data, NET, 4.0)
     assert teacher is not None
     expected = (0.1 + jax.nn.softmax(2.0 * jax.nn.one_hot(jnp.zeros(3, jnp.int32), 10))) / 2
     np.testing.assert_allclose(teacher(jnp.zeros((3, 8, 8, 1))), expected, rtol=1e-6)
 
 
 def test_no_teacher_is_none(data):
-    assert load_teachers([], data, 1.0) is None
+    assert load_teachers([], data, NET, 1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_teacher_that_cannot_teach_is_refused(name, message, module, data):
     module.wrong = lambda x: jnp.zeros((len(x), 7))
     module.broken = lambda x: x @ jnp.zeros((3, 3))
     with pytest.raises(UserError, match=message):
-        load_teachers([name], data, 1.0)
+        load_teachers([name], data, NET, 1.0)
 
 
 def test_teachers_of_a_file_are_relative_to_it(exported, tmp_path):

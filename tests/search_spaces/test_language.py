@@ -21,7 +21,7 @@ def test_costs_of_a_decoder_counted_by_hand():
     outputs = 24 + 2 * 8 + 6 * 5 + 24 + 6 + 2 * 9 + 6
     assert costs(kv_heads=(2,), queries=(3,)) == {
         "params": params, "macs": 2 * products + 6 * 11, "activation_bytes": 4 * 5 * (2 * outputs + 11),
-        "kv_cache_bytes": 4 * 2 * 2 * 8 * 5,
+        "kv_cache_bytes": 4 * 2 * 2 * 8 * 5, "inference_bytes": 4 * (params + 2 * 2 * 8 * 5),
     }  # fmt: skip
 
 

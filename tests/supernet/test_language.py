@@ -84,6 +84,7 @@ def test_costs_are_those_of_the_network(family: Family) -> None:
         cache = jax.eval_shape(lambda m=module: m.empty_cache(1, space.context))
         numbers = sum(leaf.size for leaf in jax.tree.leaves(cache))
         assert costs["kv_cache_bytes"][i] == 4 * numbers * space.causal
+        assert costs["inference_bytes"][i] == 4 * (costs["params"][i] + numbers * space.causal)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""ImageDataset: labelled images in three splits, normalised by the training split, augmented on the device."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.augment import Augmentation, augment, normalise
+from experiments.data.dataset import Dataset, MakeBatch, Split
+from experiments.data.examples import Examples
+from search_spaces import SearchSpace, UserError
+from supernet.inputs import Preprocessing
+
+_AUGMENT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset(Dataset):
+    """Images of one shape, each of one class.
+
+    Args:
+        train: As in `Dataset`.
+        validation: Likewise.
+        test: Likewise.
+        image_shape: (height, width, channels).
+        classes: Number of classes.
+        class_names: Name of each class, in label order.
+        mean: Per channel, of the training pixels scaled to 0..1.
+        std: Per channel, likewise.
+        fingerprint: As in `Dataset`; over shapes, labels and pixels, or over names and sizes where images are files.
+    """
+
+    inputs = "images"
+    unit = "images"
+    tokenizer = None
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    def settings(self, names: Collection[str]) -> dict[str, Any]:
+        """See `Dataset.settings`: image size, channels and classes."""
+        height, width, channels = self.image_shape
+        if "image_size" in names and height != width:
+            raise UserError(
+                f"data: images of {height} by {width} pixels; space.family takes squares. Crop or pad them."
+            )
+        sizes = {"image_size": height, "channels": channels, "classes": self.classes}
+        return {name: value for name, value in sizes.items() if name in names}
+
+    @property
+    def chance(self) -> float:
+        """See `Dataset.chance`."""
+        return 1 - 1 / self.classes
+
+    @cached_property
+    def _normalise(self) -> Any:
+        return jax.jit(lambda images: normalise(images, self.mean, self.std))
+
+    def prepared(self, examples: np.ndarray) -> jax.Array:
+        """See `Dataset.prepared`: normalised."""
+        return self._normalise(jnp.asarray(examples))
+
+    def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
+        """See `Dataset.batches`: augmented images, and distributions over the classes."""
+        key = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
+        augmented = jax.jit(
+            lambda step, images, labels: augment(
+                jax.random.fold_in(key, step), images, labels, augmentation, self.classes, label_smoothing, self.mean,
+                self.std,
+            )
+        )  # fmt: skip
+
+        def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+            return augmented(step, *split.read(rows))
+
+        return make
+
+    def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Preprocessing:
+        """See `Dataset.preprocessing`."""
+        height, width, _ = example.shape
+        return Preprocessing((height, width), self.mean, self.std)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Dataset.describe`."""
+        return {"image_shape": list(self.image_shape), "classes": self.classes}

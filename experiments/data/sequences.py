@@ -1,0 +1,170 @@
+"""TextDataset: packed sequences of tokens; each token is predicted from those before it, or hidden ones from the rest.
+
+References:
+    Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019, arXiv:1810.04805 (hidden tokens:
+    80 % become the mask, 10 % a random token, 10 % stay). Differs: they are drawn anew at every step.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int, Int32
+
+from experiments.data.augment import Augmentation
+from experiments.data.dataset import Dataset, MakeBatch, Split
+from search_spaces import SearchSpace, UserError
+from supernet.inputs import Tokens
+
+_HIDDEN = 10
+"""Stream of the seed that hidden tokens are drawn from."""
+
+Sequenced = Int32[np.ndarray, "n t"]
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which tokens are hidden, and by what.
+
+    Args:
+        share: Of the tokens; above 0.
+        mask: What hides most of them.
+        vocabulary: Tokens that the others are drawn from.
+    """
+
+    share: float
+    mask: int
+    vocabulary: int
+
+    def __call__(self, tokens: Sequenced, rng: np.random.Generator) -> tuple[Sequenced, Sequenced]:
+        """The tokens with some hidden, and those that were, -1 elsewhere."""
+        hidden, how = rng.random(tokens.shape) < self.share, rng.random(tokens.shape)
+        drawn = rng.integers(0, self.vocabulary, tokens.shape, dtype=np.int32)
+        shown = np.where(how < 0.8, np.int32(self.mask), np.where(how < 0.9, drawn, tokens))
+        return np.where(hidden, shown, tokens), np.where(hidden, tokens, np.int32(-1))
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences(Split):
+    """Stretches of a stream of tokens.
+
+    Args:
+        tokens: The stream, integers[n]; it may be a memory map.
+        context: Tokens a sequence.
+        masking: What is hidden from the network; None where each token is predicted from those before it.
+        rows: Number in the stream of each sequence, int64[n].
+    """
+
+    tokens: Int[np.ndarray, " n"]
+    context: int
+    masking: Masking | None
+    rows: Int[np.ndarray, " n"]
+
+    @staticmethod
+    def of(tokens: Int[np.ndarray, " n"], context: int, masking: Masking | None) -> "Sequences":
+        """All whole sequences of a stream; the one token more is the last one's last target."""
+        return Sequences(tokens, context, masking, np.arange(max(len(tokens) - 1, 0) // context))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def stretches(self, rows: Int[np.ndarray, " n"]) -> Int32[np.ndarray, "n u"]:
+        """The tokens of sequences, and the one behind each."""
+        places = self.rows[rows][:, None] * self.context + np.arange(self.context + 1)
+        return self.tokens[places].astype(np.int32)
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> tuple[Sequenced, Sequenced]:
+        """See `Split.read`; what is hidden of a sequence is always the same."""
+        found = self.stretches(rows)
+        if self.masking is None:
+            return found[:, :-1], found[:, 1:]
+        pairs = [
+            self.masking(tokens, np.random.default_rng([_HIDDEN, row]))
+            for tokens, row in zip(found[:, None, :-1], self.rows[rows], strict=True)
+        ]
+        x, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        return x, labels
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> "Sequences":
+        """See `Split.take`."""
+        return Sequences(self.tokens, self.context, self.masking, self.rows[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class TextDataset(Dataset):
+    """Sequences of a tokenizer's tokens.
+
+    Args:
+        train: As in `Dataset`.
+        validation: Likewise.
+        test: Likewise.
+        vocabulary: Tokens of the tokenizer.
+        tokenizer: Its name, for `load_tokenizer`.
+        fingerprint: As in `Dataset`; over the files' bytes.
+    """
+
+    inputs = "tokens"
+    unit = "sequences"
+    class_names = ()
+
+    train: Sequences
+    validation: Sequences
+    test: Sequences
+    vocabulary: int
+    tokenizer: str
+    fingerprint: str
+
+    def settings(self, names: Collection[str]) -> dict[str, Any]:
+        """See `Dataset.settings`: context, vocabulary, and whether tokens see only what is before them."""
+        causal = self.train.masking is None
+        sizes = {"context": self.train.context, "vocabulary": self.vocabulary, "causal": causal}
+        return {name: value for name, value in sizes.items() if name in names}
+
+    def check_setting(self, name: str, given: Any, value: Any) -> None:
+        """See `Dataset.check_setting`; an embedding may have more rows than the tokenizer has tokens."""
+        if name != "vocabulary":
+            super().check_setting(name, given, value)
+        elif given < value:
+            raise UserError(
+                f"space.vocabulary: {given} is less than the {value} tokens of data.tokenizer {self.tokenizer!r}. Set "
+                f"{value} or more, or choose another tokenizer."
+            )
+
+    @property
+    def chance(self) -> float:
+        """See `Dataset.chance`."""
+        return math.log(self.vocabulary)
+
+    def prepared(self, examples: np.ndarray) -> jax.Array:
+        """See `Dataset.prepared`: as they are."""
+        return jnp.asarray(examples)
+
+    def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
+        """See `Dataset.batches`: tokens, and the token that each output should have been."""
+        if augmentation != Augmentation():
+            raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
+        if label_smoothing:
+            raise UserError(f"train.label_smoothing: {label_smoothing}, but the data are text. Set 0.")
+
+        def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+            assert isinstance(split, Sequences)
+            if split.masking is None:
+                x, labels = split.read(rows)
+            else:
+                rng = np.random.default_rng([seed, _HIDDEN, step])
+                x, labels = split.masking(split.stretches(rows)[:, :-1], rng)
+            return jnp.asarray(x), jnp.asarray(labels)
+
+        return make
+
+    def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Tokens:
+        """See `Dataset.preprocessing`."""
+        return Tokens(self.vocabulary, getattr(space, "length", example.shape[0]))
+
+    def describe(self) -> dict[str, Any]:
+        """See `Dataset.describe`."""
+        return {"context": self.train.context, "vocabulary": self.vocabulary, "tokenizer": self.tokenizer}

@@ -1,0 +1,193 @@
+"""Source `text`: plain text and JSON-lines files, as packed sequences of tokens."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.data.files import COMPRESSED, lines, read_bytes
+from experiments.data.sequences import Masking, Sequences, TextDataset
+from experiments.data.source import SOURCES, AnySource, check_fraction
+from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenizer
+from search_spaces.errors import UserError, did_you_mean
+from supernet.manifest import disk_errors_for
+
+_JSON_LINES = (".jsonl", ".ndjson", ".json")
+_ENDINGS = (".txt", *_JSON_LINES)
+
+
+@SOURCES.register("text")
+@dataclass(frozen=True)
+class Text(AnySource):
+    """Text files, each a document, and JSON-lines files, each line one; for families that take tokens.
+
+    The tokens of all documents follow each other, the tokenizer's token for the end of a text after each, and are cut
+    every `context` tokens; attention sees across documents. Validation and test text are the end of the training text
+    unless they have files of their own.
+
+    Args:
+        path: A file (.txt or .jsonl, also .gz or .xz), or a directory of them, in the order of their names.
+        context: Tokens a sequence.
+        tokenizer: `bytes` (a token a byte), a tokenizer.json, or a directory with a tokenizer.
+        field: Field of a JSON line that holds the text.
+        masked: Share of the tokens that are hidden and predicted, for encoders (BERT: 0.15); 0 for decoders, which
+            predict each token from those before it.
+        validation_path: File or directory of the validation text.
+        test_path: File or directory of the test text.
+        test_fraction: Share of the text, at its end, that is tested on, where there is no `test_path`.
+        cache: Directory that keeps tokens, so that they are made once, and mapped instead of held in memory.
+    """
+
+    paths = ("path", "tokenizer", "validation_path", "test_path", "cache")
+    names = ("tokenizer",)
+
+    path: str
+    context: int = 128
+    tokenizer: str = BYTES
+    field: str = "text"
+    masked: float = 0.0
+    validation_path: str | None = None
+    test_path: str | None = None
+    test_fraction: float = 0.05
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.context < 1:
+            raise UserError(f"data.context: {self.context} is less than 1. Set for example 128.")
+        if not 0 <= self.masked < 1:
+            raise UserError(f"data.masked: {self.masked} is not at least 0 and less than 1. BERT takes 0.15.")
+        check_fraction("test_fraction", self.test_fraction)
+
+    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> TextDataset:
+        """See `AnySource.load`; nothing is drawn, so the seed decides nothing.
+
+        Raises:
+            UserError: A file is missing or damaged, or a split has no whole sequence.
+        """
+        del seed
+        check_fraction("validation_fraction", validation_fraction)
+        tokenizer = load_tokenizer(self.tokenizer)
+        masking = None
+        if self.masked:
+            if tokenizer.mask is None:
+                raise UserError(f"data.masked: the tokenizer {self.tokenizer} has no mask token. Set 0, or another.")
+            masking = Masking(self.masked, tokenizer.mask, tokenizer.size)
+        train, digest = self._tokens(tokenizer, self.path)
+        digests = [digest]
+
+        def held_out(path: str | None, fraction: float) -> Int[np.ndarray, " n"]:
+            nonlocal train
+            if path is not None:
+                tokens, digest = self._tokens(tokenizer, path)
+                digests.append(digest)
+                return tokens
+            cut = len(train) - round(fraction * len(train))
+            train, tail = train[:cut], train[cut:]
+            return tail
+
+        test = held_out(self.test_path, self.test_fraction)
+        validation = held_out(self.validation_path, validation_fraction)
+
+        def sequences(name: str, tokens: Int[np.ndarray, " n"]) -> Sequences:
+            found = Sequences.of(tokens, self.context, masking)
+            if not len(found):
+                raise UserError(
+                    f"{self.path}: {len(tokens)} tokens for the {name} split, less than one sequence of {self.context} "
+                    "and one more. Give more text, a larger share, or a smaller data.context."
+                )
+            return found
+
+        learned = sequences("training", train)
+        return TextDataset(
+            train=learned.take(np.arange(len(learned))[:train_limit]),
+            validation=sequences("validation", validation),
+            test=sequences("test", test),
+            vocabulary=tokenizer.size,
+            tokenizer=self.tokenizer,
+            fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
+        )
+
+    def _tokens(self, tokenizer: Tokenizer, path: str) -> tuple[Int[np.ndarray, " n"], str]:
+        """The stream of the documents of a path, and the hash of all that decides it."""
+        files = _files(Path(path))
+        digest = hashlib.sha256(json.dumps([tokenizer.size, self.field]).encode())
+        for file in (*files_of(self.tokenizer), *files):
+            digest.update(f"\n{file.name}\n".encode())
+            digest.update(read_bytes(file).data)
+        name = digest.hexdigest()
+        kept = None if self.cache is None else Path(self.cache) / f"{name}.npy"
+        if kept is not None and kept.is_file():
+            return np.load(kept, mmap_mode="r"), name
+        stream = list(self._stream(tokenizer, files))
+        if not stream:
+            raise UserError(f"{path}: holds no text. Give files with some.")
+        tokens = np.concatenate(stream)
+        if kept is not None:
+            _save(kept, tokens)
+        return tokens, name
+
+    def _stream(self, tokenizer: Tokenizer, files: list[Path]) -> Iterator[Int[np.ndarray, " n"]]:
+        kind = np.min_scalar_type(tokenizer.size - 1)
+        for file in files:
+            for where, document in self._documents(file):
+                try:
+                    yield tokenizer.encode(document).astype(kind)
+                except UserError as error:
+                    raise UserError(f"{where}: {error}") from None
+                yield np.array([tokenizer.end], kind)
+
+    def _documents(self, file: Path) -> Iterator[tuple[str, bytes]]:
+        if _ending(file) not in _JSON_LINES:
+            yield str(file), read_bytes(file).tobytes()
+            return
+        for number, line in enumerate(lines(file), start=1):
+            where = f"{file}:{number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError:
+                raise UserError(f"{where}: no JSON. Give an object a line, with the text in {self.field!r}.") from None
+            text = record.get(self.field) if isinstance(record, dict) else None
+            if not isinstance(text, str):
+                known = record if isinstance(record, dict) else ()
+                raise UserError(f"{where}: no text in {self.field!r}.{did_you_mean(self.field, known)} Set data.field.")
+            # JSON may hold halves of surrogate pairs, which are no text.
+            yield where, text.encode("utf-8", "replace")
+
+
+def _ending(file: Path) -> str:
+    plain = file.with_suffix("") if file.suffix in COMPRESSED else file
+    return plain.suffix.lower()
+
+
+def _files(path: Path) -> list[Path]:
+    """The file, or the text files of a directory.
+
+    Raises:
+        UserError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or directory. Set the data path to text files.")
+    with disk_errors_for(path):
+        found = sorted(file for file in path.iterdir() if file.is_file() and _ending(file) in _ENDINGS)
+    if not found:
+        raise UserError(f"{path}: no text file; expected {' or '.join(_ENDINGS)}, also .gz or .xz. Put one there.")
+    return found
+
+
+def _save(path: Path, tokens: Int[np.ndarray, " n"]) -> None:
+    """Writes tokens, whole or not at all."""
+    with disk_errors_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as beside:
+            np.save(Path(beside, path.name), tokens)
+            os.replace(Path(beside, path.name), path)
