@@ -38,11 +38,11 @@ def kept(
         UserError: The result is damaged, or the disk refuses.
         Interrupted: `stop` was requested.
     """
-    known = _read(home / _RESULT, key)
+    known = find(home, key)
     if known is not None:
         return known
     with _only_here(home, stop):
-        known = _read(home / _RESULT, key)  # another process may have made it meanwhile
+        known = find(home, key)  # another process may have made it meanwhile
         if known is not None:
             return known
         result = {"key": dict(key), **make(home / _WORK)}
@@ -52,7 +52,13 @@ def kept(
     return result
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+def find(home: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result that `home` holds for `key`, if any.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = home / _RESULT
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         return result if result["key"] == key else None

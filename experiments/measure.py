@@ -142,8 +142,9 @@ def median_seconds(programs: Sequence[Program], warmup: int, repeats: int, seed:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use; XLA uses no more than NPROC, where that is set."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(there, int(os.environ.get("NPROC", there)))
 
 
 def this_device() -> dict[str, Any]:

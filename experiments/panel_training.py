@@ -19,7 +19,7 @@ from tqdm import tqdm
 from experiments.checkpoints import Checkpoints
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
-from experiments.kept import digest, kept
+from experiments.kept import digest, find, kept
 from experiments.tensorboard import EventLog
 from experiments.train import train, train_step, trained_params
 from samplers import Paths, Sampler, SamplerState, Score
@@ -106,7 +106,7 @@ class PanelTrainer:
         self, genes: Int[np.ndarray, "p g"], directory: Path, stop: StopRequest, quiet: bool, repetition: int = 0
     ) -> Truth:
         """As `train_panel`."""
-        base, seeds = self._base, [self._seed + repetition * self._seeds + i for i in range(self._seeds)]
+        base, seeds = self._base, self._seeds_of(repetition)
         results = np.zeros((len(genes), len(seeds), 2))
         bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
         with bar:
@@ -123,6 +123,18 @@ class PanelTrainer:
                     bar.update()
         accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
         return Truth(accuracy, loss)
+
+    def missing(self, genes: Int[np.ndarray, "p g"], directory: Path) -> Int[np.ndarray, "m g"]:
+        """The architectures of which `directory` does not hold all results."""
+
+        def done(row: np.ndarray) -> bool:
+            keys = [_key(self._base, row, seed) for seed in self._seeds_of(0)]
+            return all(find(directory / digest(key), key) is not None for key in keys)
+
+        return genes[[not done(row) for row in genes]]
+
+    def _seeds_of(self, repetition: int) -> list[int]:
+        return [self._seed + repetition * self._seeds + i for i in range(self._seeds)]
 
 
 def train_panel(

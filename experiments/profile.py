@@ -4,19 +4,20 @@ Random networks are extracted, compiled and measured; what each piece costs (`se
 training ones. The held-out ones, which no fit has seen, say how well any network of the space is predicted.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from experiments.device import FORMAT, VERSION, device_name, read_device
 from experiments.interrupt import Interrupted, StopRequest
-from experiments.measure import build, median_seconds, this_device, this_software
+from experiments.measure import Program, build, median_seconds, this_device, this_software
 from experiments.measurements import Measurement, Measurements
 from search_spaces import Genes, UserError
 from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
@@ -30,6 +31,13 @@ _TRAINING, _HELD_OUT, _ORDER = range(3)
 
 Wanted = tuple[tuple[int, ...], int]
 """Genes and a batch size."""
+
+
+class Group(NamedTuple):
+    """Networks that are measured together, in turn; the number is the seed of the turns."""
+
+    number: int
+    wanted: list[Wanted]
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,47 @@ class Protocol:
             raise UserError(f"--batch-sizes: {sizes!r} are not different positive numbers. Give such as 1,64.")
 
 
-def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+class Meter:
+    """Measures groups of networks in this process.
+
+    Args:
+        net: The supernet whose subnets they are.
+    """
+
+    def __init__(self, net: Supernet) -> None:
+        self._net = net
+        self._references: dict[int, Program] = {}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is measured on, and with what."""
+        return {"device": this_device(), "software": this_software()}
+
+    def measure(self, groups: Sequence[Group], protocol: Protocol) -> Iterator[list[Measurement]]:
+        """Measures one group after the other."""
+        for group in groups:
+            yield self.measure_one(group, protocol)
+
+    def measure_one(self, group: Group, protocol: Protocol) -> list[Measurement]:
+        """Measures the networks of a group in turn, and the largest network of the space among them."""
+        space, used = self._net.space, sorted({size for _, size in group.wanted})
+        if new := [size for size in used if size not in self._references]:
+            references = build(self._net, [(space.largest, size) for size in new])
+            self._references.update(zip(new, references, strict=True))
+        programs = build(self._net, [(space.architecture(genes), size) for genes, size in group.wanted])
+        # The references twice, as all others are compared with them.
+        twice = [self._references[size] for size in used for _ in range(2)]
+        seconds = median_seconds([*programs, *twice], protocol.warmup, protocol.repeats, group.number)
+        reference = dict(zip(used, np.reshape(seconds[len(programs) :], (-1, 2)).mean(axis=1).tolist(), strict=True))
+        return [
+            Measurement(genes, size, taken, reference[size], program.memory.fixed, program.memory.temporary)
+            for (genes, size), program, taken in zip(group.wanted, programs, seconds, strict=False)
+        ]
+
+
+def profile(
+    net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool, meter: Meter | None = None
+) -> dict[str, Any]:
     """Measures what is not measured yet, fits the tables, and writes the device file.
 
     Args:
@@ -75,6 +123,7 @@ def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, qui
         protocol: How to measure.
         stop: Read between groups of networks.
         quiet: No progress bar.
+        meter: Measures; in this process when None.
 
     Returns:
         The content of the device file.
@@ -83,19 +132,18 @@ def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, qui
         UserError: The files are of another space or device, or the space has too few networks.
         Interrupted: `stop` was requested; what was measured is kept.
     """
-    space = net.space
+    space, meter = net.space, meter or Meter(net)
     training, held_out = draw(net, protocol)
     identity = {
         "space": space.fingerprint,
-        "device": this_device(),
-        "software": this_software(),
+        **meter.identity,
         "protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats},
     }
     _refuse_other(out, identity)
     with Measurements(measurements_path(out), identity) as measurements:
         rows = [tuple(row) for row in np.concatenate([training, held_out]).tolist()]
         wanted = [(row, size) for row in rows for size in protocol.batch_sizes]
-        _measure(net, wanted, measurements, protocol, stop, quiet)
+        _measure(net, wanted, measurements, protocol, meter, stop, quiet)
         found = measurements.found
     pieces = Pieces(space)
     tables = []
@@ -193,6 +241,7 @@ def _measure(
     wanted: Sequence[Wanted],
     measurements: Measurements,
     protocol: Protocol,
+    meter: Meter,
     stop: StopRequest,
     quiet: bool,
 ) -> None:
@@ -203,29 +252,16 @@ def _measure(
         total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", disable=quiet or None,
         dynamic_ncols=True,
     )  # fmt: skip
-    space = net.space
-    with bar:
-        sizes = sorted({size for _, size in missing})
-        references = dict(zip(sizes, build(net, [(space.largest, size) for size in sizes]), strict=True))
-        for number, group in enumerate(_groups(net, [missing[index] for index in order])):
+    groups = [Group(number, one) for number, one in enumerate(_groups(net, [missing[index] for index in order]))]
+    with bar, contextlib.suppress(Interrupted):
+        for measured in meter.measure(groups, protocol):
+            measurements.append(measured)
+            bar.update(len(measured))
             if stop:
-                done = sum(key in measurements.found for key in wanted)
-                raise Interrupted(
-                    f"stopped after measuring {done} of {len(wanted)} networks. The same command resumes it."
-                )
-            programs = build(net, [(space.architecture(genes), size) for genes, size in group])
-            used = sorted({size for _, size in group})
-            # The references twice, as all others are compared with them.
-            twice = [references[size] for size in used for _ in range(2)]
-            seconds = median_seconds([*programs, *twice], protocol.warmup, protocol.repeats, number)
-            reference = dict(
-                zip(used, np.reshape(seconds[len(programs) :], (-1, 2)).mean(axis=1).tolist(), strict=True)
-            )
-            measurements.append(
-                Measurement(genes, size, taken, reference[size], program.memory.fixed, program.memory.temporary)
-                for (genes, size), program, taken in zip(group, programs, seconds, strict=False)
-            )
-            bar.update(len(group))
+                break
+    done = sum(key in measurements.found for key in wanted)
+    if done < len(wanted):
+        raise Interrupted(f"stopped after measuring {done} of {len(wanted)} networks. The same command resumes it.")
 
 
 def _groups(net: Supernet, missing: Sequence[Wanted]) -> Iterator[list[Wanted]]:

@@ -10,7 +10,9 @@ archives are compared byte by byte (their header holds the hash of the trained w
 """
 
 import json
+import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.distributed.connect import import_ray
 
 _CONFIG = """\
 seed: 0
@@ -42,6 +45,7 @@ budgets: {full: macs<=100%%, half: macs<=50%%}
 """
 _PROCESSES = {"worker": "TrainWorker", "actor": "Resident"}
 _PATIENCE = 600.0
+_TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
 
 
 @click.command()
@@ -81,37 +85,61 @@ def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_jso
 
 
 class Nodes:
-    """A cluster of a head without cores and nodes of one core each, on loopback."""
+    """A cluster of a head without cores and nodes of one core each, on loopback.
+
+    Attributes:
+        address: Of the head.
+    """
 
     def __init__(self, made: Any) -> None:
         self._made = made
         self.address: str = made.address
-        self._nodes = [self._add(), self._add()]
+        self._nodes: list[Any] = []
+        for _ in range(2):
+            self.add()
 
-    def _add(self) -> Any:
-        return self._made.add_node(num_cpus=1, object_store_memory=128 << 20)
+    def add(self, **options: Any) -> None:
+        """Adds a node; options as those of `ray.cluster_utils.Cluster.add_node`."""
+        own = {"num_cpus": 1, "object_store_memory": 128 << 20, "node_ip_address": "127.0.0.1"}
+        self._nodes.append(self._made.add_node(**own, **options))
 
-    def kill_one(self, which: random.Random) -> None:
-        """Kills a node with all of its processes, and adds another."""
-        node = self._nodes.pop(which.randrange(len(self._nodes)))
-        raylet = node.all_processes["raylet"][0].process.pid
-        below = psutil.Process(raylet).children(recursive=True)
-        for process in [psutil.Process(raylet), *below]:
+    def remove_one(self, which: int = 0) -> None:
+        """Kills a node with all of its processes."""
+        node = self._nodes.pop(which)
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in [raylet, *raylet.children(recursive=True)]:
             _kill(process)
         self._made.remove_node(node, allow_graceful=False)
-        self._nodes.append(self._add())
+
+    @contextmanager
+    def another(self, **options: Any) -> Iterator[None]:
+        """A node that is there within the context."""
+        self.add(**options)
+        try:
+            yield
+        finally:
+            self.remove_one(-1)
 
 
 @contextmanager
 def cluster() -> Iterator[Nodes]:
-    """A cluster that is gone with the context."""
+    """A cluster that is gone with the context; processes started meanwhile know its token."""
+    before = {name: os.environ.get(name) for name in _TOKEN}
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
+    import_ray(loopback=True)
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 128 << 20})
+    here = {"node_ip_address": "127.0.0.1", "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 128 << 20, **here})
     try:
         yield Nodes(made)
     finally:
         made.shutdown()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _disturb(
@@ -152,7 +180,8 @@ def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:
         run.wait()
         return kind
     if kind == "node":
-        nodes.kill_one(which)
+        nodes.remove_one(which.randrange(2))
+        nodes.add()
         return kind
     found = [process for process in psutil.process_iter() if _PROCESSES[kind] in _title(process)]
     if not found:

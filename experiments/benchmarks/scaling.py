@@ -76,7 +76,7 @@ def _training(steps: int) -> list[str]:
 
 
 def _searching(candidates: int) -> list[str]:
-    return [f"search={{type: random, evaluations: {candidates}, batch: 20}}"]
+    return [f"search={{type: random, evaluations: {candidates}, batch: 50}}"]  # as many as a generation of evolution
 
 
 def _run(stage: str, config: str, settings: Sequence[str], cores: int, out: Path, cache: Path) -> None:

@@ -40,7 +40,7 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
         def scores(genes: Genes, fraction: float = 1.0) -> Scores:
             with first:
                 if not workers:
-                    workers.append(stack.enter_context(pool(experiment, run, params)))
+                    workers.append(stack.enter_context(pool(experiment, run.path, params)))
             return _scores(workers[0], experiment.space, genes, fraction)
 
         yield scores
@@ -48,6 +48,9 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
 
 def _scores(workers: Pool, space: SearchSpace, genes: Genes, fraction: float) -> Scores:
     parts = list(_parts(space, genes, _PARTS * max(workers.workers, 1)))
+    # The most expensive first, so that nobody begins with one when the others are about to finish.
+    macs = space.cost(genes)["macs"]
+    parts.sort(key=lambda rows: -macs[rows].sum())
     found = workers.run(_evaluate, [(genes[rows], fraction) for rows in parts])
     accuracy, loss = np.zeros(len(genes)), np.zeros(len(genes))
     for rows, (of_accuracy, of_loss) in zip(parts, found, strict=True):

@@ -26,12 +26,9 @@ _LONGEST = 300  # characters of a message of Ray
 _STORE_BYTES = 256 << 20
 _PREFIX = "supernest-ray-"
 _CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
-# A worker whose peer died cannot leave its group in order, so nobody waits long for that.
-_ENVIRONMENT = {"JAX_DISTRIBUTED_SHUTDOWN_TIMEOUT_S": "3"}
 # Of a Ray of our own: its workers are why it is there, so they are no less urgent than other processes; nobody preempts
 # them, and few are quickly asked how they are.
 _OWN = {
-    **_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -39,12 +36,18 @@ _OWN = {
 }
 
 
-def import_ray() -> ModuleType:
+def import_ray(loopback: bool = False) -> ModuleType:
     """Ray, where it is installed.
+
+    Args:
+        loopback: It is to stay on the loopback interface, or to find there what does. Ray takes 127.0.0.1 for the
+            machine's address in the network otherwise, and listens there; it reads the variable when it is imported.
 
     Raises:
         UserError: It is not.
     """
+    if loopback:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     if "RAY_AUTH_MODE" not in os.environ and _has_token():
         os.environ["RAY_AUTH_MODE"] = "token"  # Ray shows it to clusters only if told so before it is imported
     try:
@@ -74,7 +77,8 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
     Raises:
         UserError: It cannot be reached, is too small, has other versions, or does not see the files.
     """
-    ray = import_ray()
+    address = section.host if section.address == "local" else section.address.removeprefix("ray://").rpartition(":")[0]
+    ray = import_ray(address.strip("[]") in ("127.0.0.1", "::1", "localhost"))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_no_news())
         options: dict[str, Any] = {"configure_logging": False, "log_to_driver": False}
@@ -91,7 +95,7 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
             }
         else:
             _reach(section.address)
-            options |= {"address": section.address, "runtime_env": {"env_vars": _ENVIRONMENT}}
+            options["address"] = section.address
         stack.callback(ray.shutdown)
         handler = signal.getsignal(signal.SIGTERM)
         try:

@@ -31,10 +31,14 @@ def train_panel_on_ray(
         UserError: Ray, or its cluster, cannot do it; or a network diverged.
         Interrupted: `stop` was requested; the networks in training have the checkpoints that they had.
     """
-    bar = tqdm(total=len(genes), desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
-    with pool(experiment, run) as workers, bar:
-        jobs = [(genes[i : i + 1], str(directory.absolute())) for i in range(len(genes))]
-        workers.run(_train, jobs, stop, bar.update)
+    missing = PanelTrainer(experiment).missing(genes, directory)
+    if not len(missing):
+        return
+    bar = tqdm(total=len(missing), desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+    with pool(experiment, run.path) as workers, bar:
+        jobs = [(row[None], str(directory.absolute())) for row in missing]
+        for _ in workers.stream(_train, jobs, stop):
+            bar.update()
 
 
 def _train(resident: Resident, genes: Genes, directory: str) -> None:

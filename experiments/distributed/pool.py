@@ -1,8 +1,6 @@
 """Pool: actors that each hold an experiment, and do jobs as they become free; Ray starts dead ones again."""
 
 import contextlib
-import math
-import os
 import queue
 import sys
 import threading
@@ -13,10 +11,10 @@ from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from experiments.distributed.connect import connect
+from experiments.distributed.process import begin, environment, module_path
 from experiments.distributed.section import RaySection
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
-from experiments.run_directory import RunDirectory
 from search_spaces import UserError
 
 _SECONDS, _POLL = 60.0, 0.5
@@ -33,31 +31,32 @@ class Resident:
 
     Args:
         config: The experiment, as plain values.
-        run: The driver's run directory.
+        directory: The driver's run directory.
+        cache: Whether it keeps compiled programs.
         path: Where the driver finds modules.
-        params: Weights; None where no job needs any.
+        params: Reference to the weights, in a list, so that an actor that starts again finds them as the first did;
+            an empty one where no job needs any.
     """
 
     experiment: Any
     params: Any
 
-    def __init__(self, config: dict[str, Any], run: str, path: Sequence[str], params: Any) -> None:
-        import ray
-
-        accelerators = ray.get_runtime_context().get_accelerator_ids().get("GPU")
-        if accelerators:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
-        sys.path += [entry for entry in path if entry not in sys.path]
+    def __init__(
+        self, config: dict[str, Any], directory: str, cache: bool, path: Sequence[str], params: Sequence[Any]
+    ) -> None:
+        begin(path)
 
         import jax
+        import ray
 
         from experiments.compilation import use_compilation_cache
         from experiments.config import config_of
         from experiments.experiment import build_experiment
 
-        use_compilation_cache(Path(run) / "cache")
-        self.experiment = build_experiment(config_of(config, Path(run)))
-        self.params = None if params is None else jax.device_put(params)
+        if cache:
+            use_compilation_cache(Path(directory) / "cache")
+        self.experiment = build_experiment(config_of(config, Path(directory)))
+        self.params = jax.device_put(ray.get(params[0])) if params else None
         self._made: dict[Any, Any] = {}
 
     def ready(self) -> None:
@@ -106,20 +105,19 @@ class Pool:
             if self.workers < self.asked:
                 self._say(f"begins with {self.workers} of {self.asked} workers")
 
-    def run(
-        self,
-        function: Callable[..., Any],
-        arguments: Sequence[tuple[Any, ...]],
-        stop: StopRequest | None = None,
-        on_done: Callable[[], object] | None = None,
-    ) -> list[Any]:
-        """Results of `function(resident, *arguments)` for each of the arguments, in their order.
+    def run(self, function: Callable[..., Made], arguments: Sequence[tuple[Any, ...]]) -> list[Made]:
+        """All results of `stream`."""
+        return list(self.stream(function, arguments))
+
+    def stream(
+        self, function: Callable[..., Made], arguments: Sequence[tuple[Any, ...]], stop: StopRequest | None = None
+    ) -> Iterator[Made]:
+        """Results of `function(resident, *arguments)` for each of the arguments, in their order, as they come.
 
         Args:
             function: Importable where the actors run.
             arguments: Of each job.
             stop: Read while waiting.
-            on_done: Called for each job, in their order.
 
         Raises:
             UserError: What a job raised as one, or too few workers are left.
@@ -128,17 +126,13 @@ class Pool:
         jobs = [_Job(function, given, Future()) for given in arguments]
         for job in jobs:
             self._jobs.put(job)
-        results = []
         for job in jobs:
             while not wait([job.result], _POLL).done:
                 with self._changed:
                     self._check()
                 if stop:
                     raise Interrupted("stopped while the workers of a pool were busy")
-            results.append(job.result.result())
-            if on_done is not None:
-                on_done()
-        return results
+            yield job.result.result()
 
     def close(self) -> None:
         """Lets the threads end; the actors end with the connection."""
@@ -186,13 +180,14 @@ class Pool:
 
 
 @contextlib.contextmanager
-def pool(experiment: Experiment, run: RunDirectory, params: Any = None) -> Iterator[Pool]:
+def pool(experiment: Experiment, directory: Path, params: Any = None, cache: bool = True) -> Iterator[Pool]:
     """The pool that the section `ray` asks for, connected and checked; it ends with the context.
 
     Args:
         experiment: What every actor holds.
-        run: Its run directory.
+        directory: Such as a run directory; all nodes must see it.
         params: Weights for the actors.
+        cache: Whether compiled programs are kept in `cache` below the directory.
 
     Raises:
         UserError: Ray, or its cluster, cannot do it.
@@ -201,14 +196,9 @@ def pool(experiment: Experiment, run: RunDirectory, params: Any = None) -> Itera
 
     section = experiment.config.ray
     assert section is not None
-    with connect(section, run.path) as ray:
-        stored = None if params is None else ray.put(jax.device_get(params))
-        given = (
-            experiment.config.as_dict(),
-            str(run.path.absolute()),
-            [str(Path(p).absolute()) for p in sys.path],
-            stored,
-        )
+    with connect(section, directory) as ray:
+        stored = [] if params is None else [ray.put(jax.device_get(params))]
+        given = experiment.config.as_dict(), str(directory.absolute()), cache, module_path(), stored
         actor = ray.remote(**_options(section))(Resident)
         made = Pool(ray, [actor.remote(*given) for _ in range(section.sizes[-1])], section.sizes[0])
         try:
@@ -223,12 +213,7 @@ def _options(section: RaySection) -> dict[str, Any]:
         "num_gpus": section.gpus_per_worker,
         "max_restarts": section.max_failures,
         "max_task_retries": -1,
-        "runtime_env": {
-            "env_vars": {
-                "JAX_PLATFORMS": "cuda" if section.gpus_per_worker else "cpu",
-                "NPROC": str(math.ceil(section.cpus_per_worker)),
-            }
-        },
+        "runtime_env": {"env_vars": environment(section)},
     }
     return options if section.accelerator_type is None else {**options, "accelerator_type": section.accelerator_type}
 

@@ -118,9 +118,7 @@ def _when_ready(address: str, submit_job: Callable[..., str], **job: Any) -> str
             starting = "No available agent" in str(error)
             if not starting or time.monotonic() > end:
                 text = " ".join(str(error).split())[:200].rstrip(".")
-                remedy = (
-                    f"None came in {_PATIENCE:.0f} s; see `ray status` there" if starting else "Nothing was started"
-                )
+                remedy = f"None in {_PATIENCE:.0f} s; see `ray status` there" if starting else "Nothing was started"
                 raise UserError(f"--address: {address}: {text}. {remedy}.") from None
         time.sleep(1.0)
 

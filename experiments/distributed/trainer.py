@@ -4,7 +4,6 @@ import math
 import shutil
 import sys
 import threading
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +13,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.distributed.bridge import Bridge, Report
 from experiments.distributed.connect import connect
 from experiments.distributed.division import check_division
+from experiments.distributed.process import environment, module_path
 from experiments.distributed.section import RaySection
 from experiments.distributed.storage import unpack
 from experiments.distributed.worker import work
@@ -24,6 +24,7 @@ from search_spaces import UserError
 
 _SECONDS = 0.2
 _GRACE = 10.0
+_LOOK = 10.0  # seconds between two looks for room for more workers
 
 
 def train_on_ray(
@@ -47,7 +48,7 @@ def train_on_ray(
             "config": experiment.config.as_dict(),
             "run": str(run.path.absolute()),
             "stored": section.storage is not None,
-            "path": [str(Path(entry).absolute()) for entry in sys.path],
+            "path": module_path(),
             "bridge": bridge,
         }
         fitting = _Fitting(section, experiment, run, task)
@@ -112,18 +113,17 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
     from ray.train.v2.jax import JaxConfig, JaxTrainer
 
     resources: dict[str, float] = {"CPU": section.cpus_per_worker}
-    platform = "cpu"
     if section.gpus_per_worker:
         resources["GPU"] = math.ceil(section.gpus_per_worker)
-        platform = "cuda"
     config = experiment.config
     stored = section.storage is not None
     return JaxTrainer(
         work,
         train_loop_config=task,
-        jax_config=JaxConfig(use_gpu=True),  # with the CPU as platform, this starts jax.distributed too
+        jax_config=JaxConfig(use_gpu=False),  # the workers start jax.distributed themselves
         scaling_config=ScalingConfig(
             num_workers=section.elastic or section.workers,
+            elastic_resize_monitor_interval_s=_LOOK,
             use_gpu=bool(section.gpus_per_worker),
             resources_per_worker=resources,
             accelerator_type=section.accelerator_type,
@@ -133,10 +133,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
             storage_path=section.storage or str(run.path.absolute() / "ray"),
             failure_config=FailureConfig(max_failures=section.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),
-            # XLA sizes its thread pool by NPROC.
-            worker_runtime_env={
-                "env_vars": {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker))}
-            },
+            worker_runtime_env={"env_vars": environment(section)},
         ),
     )
 

@@ -1,11 +1,15 @@
 """What a Ray worker of a training does, from its first line to its last."""
 
-import os
-import sys
+import contextlib
+import socket
+from collections.abc import Iterator
 from typing import Any
 
+from experiments.distributed.process import begin
 from experiments.interrupt import Interrupted
 from search_spaces import UserError
+
+_LEAVING = 3  # seconds
 
 
 def work(task: dict[str, Any]) -> None:
@@ -19,11 +23,7 @@ def work(task: dict[str, Any]) -> None:
     import ray
     import ray.train
 
-    accelerators = ray.get_runtime_context().get_accelerator_ids().get("GPU")
-    if accelerators:
-        # Every worker has its own, and JAX has not looked at them yet.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
-    sys.path += [entry for entry in task["path"] if entry not in sys.path]
+    begin(task["path"])
     first = ray.train.get_context().get_world_rank() == 0
     try:
         news = {"figures": _train(task, first)}
@@ -46,7 +46,7 @@ def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
     from experiments.tensorboard import EventLog
     from experiments.train import train
 
-    with place(task["run"], task["stored"], first) as (run, keep):
+    with _together(), place(task["run"], task["stored"], first) as (run, keep):
         use_compilation_cache(run.path / "cache")
         config = config_of(task["config"], run.path)
         experiment, workers = build_experiment(config), Workers()
@@ -57,3 +57,34 @@ def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
                 experiment, checkpoints, lambda step: EventLog(run.tensorboard / "train", step, main_process=first),
                 line, quiet=True, workers=workers, bar=line, saved=keep,
             )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Joins the workers' `jax.distributed`.
+
+    Ray Train would do so too, but its coordinator, which asks nobody for a token, would listen on all interfaces; this
+    one listens where Ray does.
+    """
+    import jax
+    import ray.train
+    import ray.util
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = ray.train.get_context()
+    address = broadcast_from_rank_zero(_free_address(ray.util.get_node_ip_address()))
+    jax.distributed.initialize(
+        address, context.get_world_size(), context.get_world_rank(), coordinator_bind_address=address,
+        shutdown_timeout_seconds=_LEAVING,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # where one has died, the others cannot leave in order
+            jax.distributed.shutdown()
+
+
+def _free_address(host: str) -> str:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ def test_threads_share_one_pool_and_scores_keep_their_order(left: int, monkeypat
 
     batches = [SPACE.sample(np.random.default_rng(seed), 17) for seed in range(4)]
     experiment: Any = Experiment()
-    anything: Any = None
-    with candidates.scoring(experiment, anything, anything) as scores, ThreadPoolExecutor(4) as threads:
+    run: Any = SimpleNamespace(path=None)
+    params: Any = None
+    with candidates.scoring(experiment, run, params) as scores, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda genes: scores(genes, 0.5), batches))
     assert begun == [1]
     for genes, of in zip(batches, found, strict=True):

@@ -5,15 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.distributed.runs import PATIENCE, archived, finish, kill_driver, listening, start, titled, wait_until
 
 pytestmark = pytest.mark.ray
 
-_PATIENCE = 300  # seconds; far more than anything here takes on an idle machine
 _ON_RAY = "ray={workers: 2, max_failures: 4}"
 EXPERIMENT = """\
 seed: 3
@@ -24,34 +23,6 @@ search: {type: evolution, evaluations: %d, population: 8}
 budgets: {full: macs<=100%%, half: macs<=60%%}
 rank: {panel: 4, steps: 4}
 """
-
-
-def start(stage: str, config: Path, out: Path, *settings: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
-    for setting in settings:
-        command += ["--set", setting]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    began = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    out, error = process.communicate(timeout=_PATIENCE)
-    assert process.returncode == code, out + error
-    assert not [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
-    assert not list(Path("/tmp").glob(f"supernest-ray-{process.pid}-*"))
-    return error
-
-
-def residents(process: subprocess.Popen) -> list[psutil.Process]:
-    """The evaluating actors below a run."""
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if "Resident" in " ".join(child.cmdline()):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +54,9 @@ def archive(out: Path) -> bytes:
 def test_the_archive_is_that_of_one_process_also_when_an_actor_is_killed(config, trained, in_one_process, tmp_path):
     out = Path(shutil.copytree(trained, tmp_path / "run"))
     run = start("search", config, out, _ON_RAY)
-    end = time.monotonic() + _PATIENCE
-    while not (out / "search" / "archive.jsonl").exists() or archive(out).count(b"\n") < 2:
-        assert run.poll() is None, run.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    killed = residents(run)
+    wait_until(lambda: archived(out) > 0, run)
+    assert listening(run) == {"127.0.0.1"}
+    killed = titled("Resident", run)
     assert len(killed) == 2
     killed[0].send_signal(signal.SIGKILL)
     finish(run)
@@ -98,14 +66,8 @@ def test_the_archive_is_that_of_one_process_also_when_an_actor_is_killed(config,
 def test_a_killed_driver_leaves_nothing_and_the_same_command_goes_on(config, trained, in_one_process, tmp_path):
     out = Path(shutil.copytree(trained, tmp_path / "run"))
     run = start("search", config, out, _ON_RAY)
-    while not (out / "search" / "archive.jsonl").exists():
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.02)
-    below = psutil.Process(run.pid).children(recursive=True)
-    run.kill()
-    run.communicate()
-    _, alive = psutil.wait_procs(below, timeout=60)
-    assert not alive
+    wait_until(lambda: archived(out) >= 0, run)
+    kill_driver(run)
     finish(start("search", config, out, _ON_RAY))
     assert archive(out) == archive(in_one_process)
 
@@ -113,10 +75,8 @@ def test_a_killed_driver_leaves_nothing_and_the_same_command_goes_on(config, tra
 def test_more_deaths_than_allowed_are_said_and_nothing_is_lost(config, trained, in_one_process, tmp_path):
     out = Path(shutil.copytree(trained, tmp_path / "run"))
     run = start("search", config, out, "ray={workers: 2, max_failures: 0}")
-    while not (out / "search" / "archive.jsonl").exists() or archive(out).count(b"\n") < 2:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.02)
-    for actor in residents(run):
+    wait_until(lambda: archived(out) > 0, run)
+    for actor in titled("Resident", run):
         actor.send_signal(signal.SIGKILL)
     error = finish(run, 2)
     assert "workers are left" in error.splitlines()[-1]
@@ -134,3 +94,34 @@ def test_a_panel_is_that_of_one_process(config, trained, tmp_path):
         panel = sorted(path.parent.name for path in (out / "rank" / "panel").glob("*/result.json"))
         assert len(panel) == 4
     assert figures["ray"] == figures["alone"]
+
+
+def test_batches_in_flight_give_the_archive_of_one_process(config, tmp_path):
+    asynchronous = "search={type: random, evaluations: 40, batch: 5, in_flight: 3}"
+    finish(start("train", config, tmp_path / "trained", asynchronous))
+    for name, settings in (("alone", ()), ("ray", (_ON_RAY,))):
+        out = Path(shutil.copytree(tmp_path / "trained", tmp_path / name))
+        finish(start("search", config, out, asynchronous, *settings))
+    assert archive(tmp_path / "ray") == archive(tmp_path / "alone")
+
+
+def test_a_finished_panel_starts_no_ray(config, trained, tmp_path):
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    finish(start("rank", config, out))
+    finish(start("rank", config, out, "ray={address: '127.0.0.1:9'}"))
+
+
+def test_a_profile_is_of_the_workers_device(config, tmp_path):
+    command = [sys.executable, "-m", "experiments", "profile", str(config), "--out", "node.json", "--quiet", "--json"]
+    command += ["--networks", "10", "--held-out", "3", "--repeats", "2", "--batch-sizes", "2"]
+    for settings in (["--set", "ray={workers: 1}"], ["--set", "ray={workers: 2}"]):  # the second finds all measured
+        run = subprocess.run([*command, *settings], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+        assert run.returncode == 0, run.stderr
+    device = json.loads((tmp_path / "node.json").read_text())
+    assert device["device"]["cores"] == 1
+    assert device["tables"][0]["held_out"]["networks"] == 3
+    assert len((tmp_path / "node.measurements.jsonl").read_text().splitlines()) == 1 + 13
+    alone = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert alone.returncode == 2
+    assert "measurements of two devices are never mixed" in alone.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"node.json", "node.measurements.jsonl"}

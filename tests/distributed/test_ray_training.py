@@ -2,14 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
-import psutil
 import pytest
 
 from experiments.checkpoints import Checkpoints
@@ -17,11 +14,11 @@ from experiments.config import load_config
 from experiments.experiment import build_experiment
 from experiments.interrupt import StopRequest
 from experiments.tensorboard import EventLog
-from experiments.train import initial, train, train_step
+from experiments.train import train
+from tests.distributed.runs import finish, kill_driver, last_step, listening, start, state_of, titled, wait_until
 
 pytestmark = pytest.mark.ray
 
-_PATIENCE = 300  # seconds; far more than anything here takes on an idle machine
 EXPERIMENT = """\
 seed: 3
 data: {train_limit: 120, augmentation: {mixup: 0.2}}
@@ -39,44 +36,6 @@ train:
 sampler: {type: sandwich, random_paths: 1}
 ray: {workers: 2}
 """
-
-
-def start(config: Path, out: Path, *settings: str) -> subprocess.Popen:
-    """The train stage, as a user starts it."""
-    command = [sys.executable, "-m", "experiments", "train", str(config), "--out", str(out), "--quiet"]
-    for setting in settings:
-        command += ["--set", setting]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    """What a run said on its way; nothing of it is left when it has ended."""
-    began = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
-    out, error = process.communicate(timeout=_PATIENCE)
-    assert process.returncode == code, out + error
-    left = [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-    assert not left
-    assert not list(Path("/tmp").glob(f"supernest-ray-{process.pid}-*"))
-    return error
-
-
-def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """The training workers below a run, in any order."""
-    found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
-        try:
-            if "TrainWorker" in " ".join(child.cmdline()):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
-
-
-def state_of(config: Path, out: Path, *settings: str):
-    """The last checkpoint of a run."""
-    experiment = build_experiment(load_config(config, settings))
-    with Checkpoints(out / "checkpoints") as checkpoints:
-        return checkpoints.restore(initial(experiment, train_step(experiment)))
 
 
 def alone(config: Path, out: Path, *settings: str) -> None:
@@ -110,24 +69,13 @@ def config(tmp_path_factory) -> Path:
     ids=["paths", "data", "share", "pada", "performance_aware"],
 )
 def test_two_workers_compute_what_one_process_does(config, tmp_path, settings):
-    run = start(config, tmp_path / "two", *settings)
+    run = start("train", config, tmp_path / "two", *settings)
     alone(config, tmp_path / "one", *settings)
     assert "warning" not in finish(run)
     (steps, one), (_, two) = (state_of(config, tmp_path / name, *settings) for name in ("one", "two"))
     assert steps == 20
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), one.train.params, two.train.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.sampler, two.sampler)
-
-
-def wait_for(run: subprocess.Popen, out: Path, step: int) -> None:
-    """Waits until a run has a checkpoint of a step, or of a later one."""
-    until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until:
-        if any(int(path.name.removeprefix("step_")) >= step for path in out.glob("checkpoints/step_*")):
-            return
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.02)
-    raise AssertionError(f"no checkpoint of step {step} in {out}")
 
 
 LONG = ("train.steps=300", "train.evaluate_every=300", "train.diagnose_every=300")
@@ -137,15 +85,15 @@ LONG = ("train.steps=300", "train.evaluate_every=300", "train.diagnose_every=300
 def undisturbed(config, tmp_path_factory):
     """The last state of a longer training that nobody disturbs."""
     out = tmp_path_factory.mktemp("undisturbed")
-    finish(start(config, out / "run", *LONG))
+    finish(start("train", config, out / "run", *LONG))
     return state_of(config, out / "run", *LONG)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_changes_no_bit(config, tmp_path, undisturbed, rank):
-    run = start(config, tmp_path / "run", *LONG)
-    wait_for(run, tmp_path / "run", 20)
-    sorted(workers_of(run), key=lambda process: process.pid)[rank].kill()
+    run = start("train", config, tmp_path / "run", *LONG)
+    wait_until(lambda: last_step(tmp_path / "run") >= 20, run)
+    titled("TrainWorker", run)[rank].kill()
     assert "warning: training has started again at step" in finish(run)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())["train"]
     assert (summary["steps"], summary["workers"], summary["fewest_workers"], summary["restarts"]) == (300, 2, 2, 1)
@@ -154,31 +102,26 @@ def test_a_killed_worker_changes_no_bit(config, tmp_path, undisturbed, rank):
 
 def test_stopped_or_killed_the_same_command_goes_on(config, tmp_path, undisturbed):
     out = tmp_path / "run"
-    run = start(config, out, *LONG)
-    wait_for(run, out, 10)
+    run = start("train", config, out, *LONG)
+    wait_until(lambda: last_step(out) >= 10, run)
+    assert listening(run) == {"127.0.0.1"}
     run.send_signal(signal.SIGINT)
     assert "a checkpoint of it is saved. The same command resumes it." in finish(run, code=130)
     first = state_of(config, out, *LONG)[0]
     assert 10 <= first < 300
 
-    run = start(config, out, *LONG)
-    wait_for(run, out, first + 10)
-    children = psutil.Process(run.pid).children(recursive=True)
-    run.kill()
-    run.communicate()
-    # Two agents of Ray look for its server for a minute before they go.
-    assert not psutil.wait_procs(children, timeout=120)[1]
-    finish(start(config, out, *LONG))
+    run = start("train", config, out, *LONG)
+    wait_until(lambda: last_step(out) >= first + 10, run)
+    kill_driver(run)
+    finish(start("train", config, out, *LONG))
     jax.tree.map(np.testing.assert_array_equal, state_of(config, out, *LONG), undisturbed)
 
 
 def test_checkpoints_go_through_a_storage_and_come_back(config, tmp_path, undisturbed):
     settings = (*LONG, f"ray.storage={tmp_path / 'kept'}", "train.checkpoint_every=100")
-    run = start(config, tmp_path / "run", *settings)
-    until = time.monotonic() + _PATIENCE
-    while not list((tmp_path / "kept").glob("*/checkpoint_*")) and time.monotonic() < until:
-        time.sleep(0.02)
-    workers_of(run)[0].kill()
+    run = start("train", config, tmp_path / "run", *settings)
+    wait_until(lambda: list((tmp_path / "kept").glob("*/checkpoint_*")), run)
+    titled("TrainWorker", run)[0].kill()
     assert "started again" in finish(run)
     jax.tree.map(np.testing.assert_array_equal, state_of(config, tmp_path / "run", *settings), undisturbed)
     assert list((tmp_path / "run" / "tensorboard" / "train").glob("events.*"))
@@ -194,7 +137,7 @@ def test_checkpoints_go_through_a_storage_and_come_back(config, tmp_path, undist
 )
 def test_what_cannot_work_is_said_before_training(config, tmp_path, settings, message):
     began = time.monotonic()
-    error = finish(start(config, tmp_path / "run", *settings), code=2)
+    error = finish(start("train", config, tmp_path / "run", *settings), code=2)
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1

@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from experiments.distributed import submit
+from search_spaces import UserError
+
 pytestmark = pytest.mark.ray
 
 _PATIENCE = 300
@@ -158,3 +161,18 @@ def test_a_dashboard_that_is_not_there_is_one_line(tmp_path):
     _, error = job.communicate(timeout=_PATIENCE)
     assert job.returncode == 2, error
     assert error.splitlines()[-1].startswith(f"error: --address: {address}")
+
+
+def test_a_starting_cluster_is_waited_for_and_a_refusal_is_one_line(monkeypatch):
+    answers = [RuntimeError("500: No available agent to submit job"), "raysubmit_1", RuntimeError("500: no\nroom")]
+
+    def answer(**_):
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(submit.time, "sleep", lambda _: None)
+    assert submit._when_ready("http://head", answer) == "raysubmit_1"
+    with pytest.raises(UserError, match=r"^--address: http://head: 500: no room\. Nothing was started\.$"):
+        submit._when_ready("http://head", answer)

@@ -1,0 +1,31 @@
+"""Steps a second of an elastic language model, one random network a step; alone, or in turn with a PyTorch peer.
+
+Command: `python -m experiments.benchmarks.language_step --json`
+
+8 layers, width 256, 8 heads, MLP 1024, vocabulary 512, 128 tokens, batch 16, AdamW, fp32; width in 128, 192, 256, heads
+in 4, 6, 8, MLP in 512, 768, 1024, layers in 4, 6, 8, the same in all layers. `--peer language` compares with plain
+eager slicing, `--peer whittle --python PATH` with whittle (`peers/whittle.py` says how to install it).
+"""
+
+import sys
+
+import click
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.peers.comparison import compare
+from experiments.benchmarks.timing import without_cache
+
+
+@click.command()
+@click.option("--steps", default=60, show_default=True)
+@click.option("--peer", type=click.Choice(["language", "whittle"]), help="In turn with it.  [default: alone]")
+@click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(steps: int, peer: str | None, python: str, as_json: bool) -> None:
+    """Runs the benchmark."""
+    without_cache()
+    show(compare("language", steps, 10, 0, peer, python), as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Our sampled training step against a PyTorch supernet that slices its weights eagerly, on the same CPU in turn.
+
+Command: `python -m experiments.benchmarks.peers --family vit --json` (or mobilenet, language); needs the extra `bench`.
+
+Both compute the same function of the same weights, which is checked first: logits within 1e-4 of the largest. A step is
+the gradient of one random network and an AdamW update, fp32; an evaluation is a network on 8 batches, with batch norms
+calibrated on one. The peer runs in a process of its own that sleeps while ours works. `gemm_share` is the step's
+multiply-adds at the rate of a product of matrices of 2,048 x 2,048, over the step's time.
+"""
+
+import sys
+
+import click
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.peers.comparison import SETTINGS, compare
+from experiments.benchmarks.timing import without_cache
+
+
+@click.command()
+@click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
+@click.option("--architectures", default=40, show_default=True, help="Random networks that are stepped, each once.")
+@click.option("--evaluated", default=10, show_default=True, help="Of them, how many are evaluated.")
+@click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")
+@click.option("--peer", help="Another peer of the family, such as whittle.  [default: the family's own]")
+@click.option("--seed", default=0, show_default=True, help="Of the networks.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(
+    family: str, architectures: int, evaluated: int, python: str, peer: str | None, seed: int, as_json: bool
+) -> None:
+    """Runs the benchmark."""
+    without_cache()
+    show(compare(family, architectures, evaluated, seed, peer or family, python), as_json)
+
+
+if __name__ == "__main__":
+    main()

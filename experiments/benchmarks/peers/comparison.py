@@ -1,0 +1,207 @@
+"""Our sampled training step and evaluation against a peer's, on the same weights, networks and data, in turn."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks.peers.process import peer_process
+from experiments.benchmarks.timing import seconds
+from experiments.measure import cores
+from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
+from supernet.evaluation import Evaluator
+from supernet.optimizer import OptimizerSettings
+from supernet.supernet import Supernet, build_supernet
+from supernet.training import TrainStep
+
+SETTINGS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),
+    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
+    "language": ("language_step", {}, 16),
+}
+"""Preset, settings and batch size of each family."""
+
+Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""Has a peer do something with the network of a configuration."""
+
+_TOLERANCE, _CHECKED = 1e-4, 3
+_VALIDATION = 8  # batches
+_GEMM, _GEMM_CALLS = 2048, 3
+
+
+def compare(
+    family: str, architectures: int, evaluated: int, seed: int, peer: str | None, python: str
+) -> dict[str, Any]:
+    """All figures of one family.
+
+    Args:
+        family: Key of `SETTINGS`.
+        architectures: Networks that are stepped.
+        evaluated: Of them, networks that are evaluated.
+        seed: Of the networks.
+        peer: Name of the peer's file; None for our figures alone.
+        python: Interpreter that runs the peer.
+
+    Raises:
+        SystemExit: The peer computes another function.
+    """
+    preset, settings, batch = SETTINGS[family]
+    space = build_space(family, preset, settings)
+    net = build_supernet(space)
+    params = net.init(jax.random.key(0))
+    data = noise(space, batch)
+    genes = space.sample(np.random.default_rng(seed), architectures)
+    with _started(space, params, data, peer, python) as ask:
+        figures = {"family": family, "batch": batch, "architectures": architectures, "peer": peer}
+        if ask is not None:
+            difference = max(_difference(net, params, row, data["x"], ask) for row in genes[:_CHECKED])
+            if not difference < _TOLERANCE:
+                raise SystemExit(f"{family}: the peer's logits differ from ours by {difference:.2g}; nothing was timed")
+            figures["largest_difference"] = difference
+        figures |= _stepping(net, params, data, genes, ask)
+        figures |= _evaluation(net, params, data, genes[:evaluated], ask)
+    macs = float(median(3 * batch * _macs(space, genes)))  # forward, and two products backward
+    return {**figures, "gemm_share": macs / figures["gemm_macs_per_second"] / (1e-3 * figures["ours_ms"])}
+
+
+@contextmanager
+def _started(
+    space: SearchSpace, params: Any, data: Mapping[str, np.ndarray], peer: str | None, python: str
+) -> Iterator[Ask | None]:
+    if peer is None:
+        yield None
+        return
+    extra = {"weights/frequencies": space.frequencies} if isinstance(space, LanguageSpace) else {}
+    with peer_process(python, peer, params, {**data, **extra}, cores()) as process:
+        yield process.ask
+
+
+def _stepping(
+    net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None
+) -> dict[str, Any]:
+    step = TrainStep(net, OptimizerSettings(clip_norm=None).build(1_000_000))
+    state = step.init(jax.tree.map(jnp.copy, params))
+    x, targets = jnp.asarray(data["x"]), jnp.asarray(data["targets"])
+
+    def ours(row: np.ndarray) -> Any:
+        nonlocal state
+        state, result = step(state, row[None], ("random",), np.ones(1, np.float32), x, targets)
+        return state, result
+
+    _, firsts = np.unique([str(net.space.program(row)) for row in genes], return_index=True)
+    first_seconds = [seconds(partial(ours, genes[i])) for i in firsts]
+    taken = _in_turn("steps", net, genes, ours, ask and partial(ask, "step"))
+    return {
+        **_figures(taken),
+        "steps_per_s": 1 / median(taken.ours),
+        "programs_compiled": step.programs_compiled,
+        "compile_seconds": sum(first_seconds) - len(firsts) * median(taken.ours),
+        "gemm_macs_per_second": _GEMM**3 / median(taken.gemm),
+    }
+
+
+def _evaluation(
+    net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None
+) -> dict[str, Any]:
+    x = data["x"]
+    evaluator = Evaluator(net, data["validation"], data["validation_labels"].astype(np.int32), len(x), x[None])
+    for row in {net.space.program(row): row for row in genes}.values():
+        evaluator(params, row[None])
+    taken = _in_turn(
+        "evaluations", net, genes, lambda row: evaluator(params, row[None]), ask and partial(ask, "evaluate")
+    )
+    return {f"evaluation_{name}": value for name, value in _figures(taken).items()}
+
+
+class _Taken(NamedTuple):
+    ours: list[float]
+    peer: list[float]
+    gemm: list[float]
+
+
+def _in_turn(
+    what: str,
+    net: Supernet,
+    genes: np.ndarray,
+    ours: Callable[[np.ndarray], Any],
+    theirs: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+) -> _Taken:
+    """Seconds of each network, ours and then the peer's, and of the yardstick between."""
+    taken, multiply = _Taken([], [], []), _Gemm()
+    if theirs is not None:
+        theirs(config_of(net, net.space.architecture(genes[0])))  # the first call of a process does not count
+    for row in tqdm(genes, desc=what, disable=None):
+        taken.ours.append(seconds(partial(ours, row)))
+        if theirs is not None:
+            taken.peer.append(theirs(config_of(net, net.space.architecture(row)))["seconds"])
+        taken.gemm.append(multiply())
+    return taken
+
+
+def _figures(taken: _Taken) -> dict[str, Any]:
+    """Medians, and quartiles of the networks' own ratios."""
+    if not taken.peer:
+        return {"ours_ms": 1e3 * median(taken.ours)}
+    low, _, high = quantiles([peer / own for own, peer in zip(taken.ours, taken.peer, strict=True)], n=4)
+    return {
+        "ours_ms": 1e3 * median(taken.ours),
+        "peer_ms": 1e3 * median(taken.peer),
+        "ratio": median(taken.peer) / median(taken.ours),
+        "spread": [low, high],
+    }
+
+
+class _Gemm:
+    """Seconds of a product of large matrices, as a yardstick of the machine."""
+
+    def __init__(self) -> None:
+        self._a, self._b = (jax.random.normal(jax.random.key(i), (_GEMM, _GEMM)) for i in range(2))
+        self._multiply = jax.jit(jnp.matmul)
+        self()
+
+    def __call__(self) -> float:
+        return min(seconds(lambda: self._multiply(self._a, self._b)) for _ in range(_GEMM_CALLS))
+
+
+def _difference(net: Supernet, params: Any, row: np.ndarray, x: np.ndarray, ask: Ask) -> float:
+    """The largest difference of logits, relative to the largest logit."""
+    program = net.space.program(row)
+    own = np.asarray(jax.jit(partial(net.apply, program=program))(params, row, jnp.asarray(x))[0])
+    found = np.array(ask("logits", config_of(net, net.space.architecture(row)))["result"])
+    return float(np.abs(own - found).max() / np.abs(own).max())
+
+
+def config_of(net: Supernet, architecture: Architecture) -> dict[str, Any]:
+    """The configuration of a network, as peers want it."""
+    config = net.config(architecture)
+    if "blocks" in config:  # by stage, as peers keep the weights
+        blocks = iter(config.pop("blocks"))
+        lengths = [len(kernels) for kernels in architecture.description["kernel"]]
+        config["stages"] = [[next(blocks) for _ in range(length)] for length in lengths]
+    return config
+
+
+def noise(space: SearchSpace, batch: int) -> dict[str, np.ndarray]:
+    """Noise: a batch, and a validation split of several."""
+    rng, sizes = np.random.default_rng(0), (batch, batch * _VALIDATION)
+    if isinstance(space, LanguageSpace):
+        x, validation = (rng.integers(space.vocabulary, size=(n, space.context)).astype(np.int32) for n in sizes)
+        targets, labels = (rng.integers(space.vocabulary, size=(n, space.context)) for n in sizes)
+    else:
+        size, channels, classes = (getattr(space, name) for name in ("image_size", "channels", "classes"))
+        x, validation = (rng.normal(size=(n, size, size, channels)).astype(np.float32) for n in sizes)
+        targets = np.eye(classes, dtype=np.float32)[rng.integers(classes, size=batch)]
+        labels = rng.integers(classes, size=sizes[1])
+    return {"x": x, "targets": targets, "validation": validation, "validation_labels": labels}
+
+
+def _macs(space: SearchSpace, genes: np.ndarray) -> np.ndarray:
+    """Multiply-adds of an example's forward pass."""
+    macs = space.cost(genes)["macs"]
+    return macs * space.context if isinstance(space, LanguageSpace) else macs

@@ -1,0 +1,69 @@
+"""The driver's side of a peer: starts it, hands it our weights and data, and asks."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+_ROOT = Path(__file__).resolve().parents[3]
+
+
+def flat(weights: Any) -> dict[str, np.ndarray]:
+    """Our weights by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+class PeerProcess:
+    """Asks a running peer; make it with `peer_process`."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process = process
+
+    def ask(self, action: str, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Has it do one thing.
+
+        Returns:
+            `seconds` that it took, and `result`.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"do": action, "config": config}) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"the peer has ended with {self._process.wait()}; see above")
+        return json.loads(answer)
+
+
+@contextmanager
+def peer_process(
+    python: str, peer: str, weights: Any, arrays: Mapping[str, np.ndarray], threads: int
+) -> Iterator[PeerProcess]:
+    """A peer that is gone with the context.
+
+    Args:
+        python: Interpreter; it needs PyTorch.
+        peer: Name of its file here.
+        weights: Ours.
+        arrays: Data, as `server.Served` wants it, and what the peer needs beside our weights.
+        threads: How many it uses.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "arrays.npz"
+        np.savez(file, **arrays, **{f"weights/{name}": leaf for name, leaf in flat(weights).items()})
+        process = subprocess.Popen(
+            [python, "-m", "experiments.benchmarks.peers.server", peer, str(file), str(threads)],
+            cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            yield PeerProcess(process)
+        finally:
+            process.kill()
+            process.wait()

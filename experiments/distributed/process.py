@@ -1,0 +1,33 @@
+"""What every process of ours on a Ray cluster needs: its environment, and its first lines."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+
+from experiments.distributed.section import RaySection
+
+
+def environment(section: RaySection) -> dict[str, str]:
+    """Variables that must be set before JAX is imported; XLA sizes its thread pool by NPROC."""
+    platform = "cuda" if section.gpus_per_worker else "cpu"
+    return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker))}
+
+
+def begin(path: Sequence[str]) -> None:
+    """Shows JAX, which is not imported yet, the accelerators that are this process's; finds the driver's modules.
+
+    Args:
+        path: The driver's `module_path()`.
+    """
+    import ray
+
+    accelerators = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+    if accelerators:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
+    sys.path += [entry for entry in path if entry not in sys.path]
+
+
+def module_path() -> list[str]:
+    """Where this process finds modules, in absolute paths."""
+    return [os.path.abspath(entry) for entry in sys.path]

@@ -1,0 +1,96 @@
+"""Runs that use a real Ray: started as a user starts them, watched while they run, and what is left when they end."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from experiments.checkpoints import Checkpoints
+from experiments.config import load_config
+from experiments.experiment import build_experiment
+from experiments.train import initial, train_step
+
+PATIENCE = 300  # seconds; far more than anything here takes on an idle machine
+
+
+def start(stage: str, config: Path, out: Path, *settings: str, inherited: Sequence[int] = ()) -> subprocess.Popen:
+    """A stage, as a user starts it, which inherits open files."""
+    command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
+    for setting in settings:
+        command += ["--set", setting]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=inherited)
+
+
+def finish(run: subprocess.Popen, code: int = 0) -> str:
+    """What a run said on its way; nothing of it is left when it has ended."""
+    began = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
+    out, error = run.communicate(timeout=PATIENCE)
+    assert run.returncode == code, out + error
+    left = [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+    assert not left
+    assert not list(Path("/tmp").glob(f"supernest-ray-{run.pid}-*"))
+    return error
+
+
+def kill_driver(run: subprocess.Popen) -> None:
+    """Kills a run's own process; all that it has started ends by itself."""
+    below = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate()
+    # Two agents of Ray look for its server for a minute before they go.
+    assert not psutil.wait_procs(below, timeout=120)[1]
+
+
+def wait_until(happened: Callable[[], object], run: subprocess.Popen) -> None:
+    """Waits while a run goes on."""
+    until = time.monotonic() + PATIENCE
+    while not happened():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def titled(title: str, top: subprocess.Popen | None = None) -> list[psutil.Process]:
+    """The processes with a word in their title, such as TrainWorker or Resident; below a run, or anywhere."""
+    found = []
+    for process in psutil.process_iter() if top is None else psutil.Process(top.pid).children(recursive=True):
+        try:
+            if title in " ".join(process.cmdline()[:1]):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return sorted(found, key=lambda process: process.pid)
+
+
+def listening(run: subprocess.Popen) -> set[str]:
+    """The addresses on which a run and all below it listen."""
+    found = set()
+    for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
+        try:
+            sockets = process.net_connections("inet")
+        except psutil.Error:
+            continue
+        found |= {one.laddr.ip.removeprefix("::ffff:") for one in sockets if one.status == psutil.CONN_LISTEN}
+    return found
+
+
+def last_step(out: Path) -> int:
+    """The step of the last checkpoint of a run; -1 where there is none."""
+    return max((int(path.name.removeprefix("step_")) for path in out.glob("checkpoints/step_*")), default=-1)
+
+
+def archived(out: Path) -> int:
+    """How many candidates are in the archive of a run."""
+    path = out / "search" / "archive.jsonl"
+    return path.read_bytes().count(b"\n") - 1 if path.exists() else -1
+
+
+def state_of(config: Path, out: Path, *settings: str) -> tuple[int, Any]:
+    """The last checkpoint of a run."""
+    experiment = build_experiment(load_config(config, settings))
+    with Checkpoints(out / "checkpoints") as checkpoints:
+        return checkpoints.restore(initial(experiment, train_step(experiment)))

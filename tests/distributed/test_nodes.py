@@ -1,0 +1,93 @@
+"""Several nodes, each with processes of its own on this machine: what happens when one is lost, joins, or differs."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks.faults import cluster
+from tests.distributed.runs import finish, last_step, start, state_of, wait_until
+
+# Adding a node forks this process, of which JAX warns; the child becomes another program at once.
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+
+EXPERIMENT = """\
+seed: 3
+data: {train_limit: 120}
+space: {family: vit, preset: small, width: [16], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0], head_dim: 8}
+train:
+  steps: %d
+  batch_size: 24
+  checkpoint_every: 20
+  evaluate_every: 2000
+  diagnose_every: null
+  optimizer: {type: sgd, learning_rate: 0.1}
+sampler: {type: uniform, paths: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    with cluster() as made:
+        yield made
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "e.yaml"
+    path.write_text(EXPERIMENT % 1500)
+    return path
+
+
+def test_an_elastic_training_goes_on_with_fewer_and_takes_new_ones_in(nodes, config, tmp_path):
+    alone = start("train", config, tmp_path / "alone")
+    finish(alone)
+    out = tmp_path / "run"
+    run = start("train", config, out, f"ray={{address: '{nodes.address}', elastic: [1, 2], max_failures: 9}}")
+    wait_until(lambda: last_step(out) >= 40, run)
+    nodes.remove_one()
+    seen = last_step(out)
+    wait_until(lambda: last_step(out) > seen + 20, run)
+    nodes.add()
+    error = finish(run)
+    assert "started again at step" in error
+    assert "with 1 of 2 workers" in error
+    figures = json.loads((out / "summary.json").read_text())["train"]
+    assert (figures["steps"], figures["fewest_workers"]) == (1500, 1)
+    assert (figures["workers"], "with 2 of 2 workers" in error) == (2, True)
+    (_, one), (_, other) = state_of(config, tmp_path / "alone"), state_of(config, out)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), one.train.params, other.train.params)
+
+
+def test_a_node_with_another_version_is_refused_before_training(nodes, config, tmp_path):
+    other = tmp_path / "site" / "optax-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: optax\nVersion: 0.0.1\n")
+    path = os.pathsep.join([str(other.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    began = time.monotonic()
+    with nodes.another(env_vars={"PYTHONPATH": path}):
+        error = finish(start("train", config, tmp_path / "run", f"ray={{address: '{nodes.address}', workers: 2}}"), 2)
+    assert "has other versions: optax 0.0.1 (here " in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "run").glob("checkpoints/step_*"))
+    assert time.monotonic() - began < 60
+
+
+def test_a_storage_that_nodes_do_not_see_is_refused_before_training(nodes, config, tmp_path):
+    (tmp_path / "kept").mkdir()
+    hidden = os.open(tmp_path / "kept", os.O_RDONLY | os.O_DIRECTORY)
+    os.set_inheritable(hidden, True)
+    # A directory of the driver's own: other processes have nothing, or something else, of this name.
+    place = f"/proc/self/fd/{hidden}"
+    run = start(
+        "train", config, tmp_path / "run", f"ray={{address: '{nodes.address}', workers: 2, storage: '{place}'}}",
+        inherited=(hidden,),
+    )  # fmt: skip
+    os.close(hidden)
+    error = finish(run, 2)
+    assert f"ray.storage: {place} is not visible on node 127.0.0.1." in error
+    assert error.count("\n") == 1

@@ -1,0 +1,79 @@
+"""The PyTorch peers compute what our supernets compute, outputs and gradients; and one that does not is not timed."""
+
+import json
+import sys
+from importlib import import_module
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks.peers import comparison
+from experiments.benchmarks.peers.comparison import config_of, noise
+from experiments.benchmarks.peers.process import flat
+from search_spaces import build_space
+from supernet.supernet import build_supernet
+
+torch = pytest.importorskip("torch", reason="the peers need PyTorch: pip install 'supernest[bench]'")
+
+SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
+    "vit": ("autoformer_tiny", {"image_size": 16, "patch_size": 4, "classes": 5, "depth": [2, 3], "width": [24, 48],
+                                "heads": [1, 2], "head_dim": 8}, 4),
+    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.25, "image_size": 32, "resolution": [32], "classes": 5}, 4),
+    "language": ("language_step", {"context": 12, "depth": [2, 3]}, 2),
+}  # fmt: skip
+
+
+@pytest.fixture(params=sorted(SMALL))
+def family(request, monkeypatch) -> str:
+    monkeypatch.setattr(comparison, "SETTINGS", SMALL)
+    return request.param
+
+
+def test_logits_and_gradients_are_ours(family):
+    preset, settings, batch = SMALL[family]
+    net = build_supernet(build_space(family, preset, settings))
+    params, data = net.init(jax.random.key(1)), noise(net.space, batch)
+    extra = {"frequencies": net.space.frequencies} if family == "language" else {}
+    peer = import_module(f"experiments.benchmarks.peers.{family}").Peer({**flat(params), **extra})
+    inputs = peer.prepare(data["x"])
+    for row in net.space.sample(np.random.default_rng(0), 4):
+
+        def loss(params: Any, row: np.ndarray = row) -> tuple[jax.Array, jax.Array]:
+            logits, _ = net.apply(params, row, jnp.asarray(data["x"]), program=net.space.program(row))
+            return jnp.sum(logits**2), logits
+
+        (_, expected), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        logits = peer(inputs, config_of(net, net.space.architecture(row)))
+        np.testing.assert_allclose(logits.detach().numpy(), expected, atol=1e-4 * np.abs(expected).max())
+        logits.square().sum().backward()
+        ours = float(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads))) ** 0.5
+        theirs = sum(float(leaf.grad.square().sum()) for leaf in peer.parameters if leaf.grad is not None) ** 0.5
+        assert theirs == pytest.approx(ours, rel=1e-3)
+        for leaf in peer.parameters:
+            leaf.grad = None
+
+
+def test_both_are_stepped_and_evaluated_in_turn(family):
+    figures = comparison.compare(family, 3, 2, 0, family, sys.executable)
+    assert figures["largest_difference"] < 1e-4
+    assert figures["ratio"] == pytest.approx(figures["peer_ms"] / figures["ours_ms"])
+    assert figures["evaluation_ratio"] > 0
+    assert 0 < figures["gemm_share"] < 1
+    json.dumps(figures)
+
+
+def test_a_peer_of_another_function_is_not_timed(monkeypatch):
+    monkeypatch.setattr(comparison, "SETTINGS", SMALL)
+    monkeypatch.setattr(comparison, "_TOLERANCE", 0.0)
+    with pytest.raises(SystemExit, match="nothing was timed"):
+        comparison.compare("vit", 3, 1, 0, "vit", sys.executable)
+
+
+def test_language_step_alone_needs_no_peer(monkeypatch):
+    monkeypatch.setattr(comparison, "SETTINGS", SMALL)
+    figures = comparison.compare("language", 3, 1, 0, None, "no such interpreter")
+    assert {"steps_per_s", "programs_compiled", "compile_seconds"} <= figures.keys()
+    assert "ratio" not in figures
