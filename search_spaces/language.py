@@ -57,6 +57,8 @@ class LanguageSpace(LanguageForm, SearchSpace):
         width: Widths of the residual stream; one for the whole network.
         depth: How many layers.
         kv_heads: Key-value heads; without grouped queries these are the heads.
+        heads_follow_width: No choice of key-value heads: each width has its own number of them, in the order given.
+            Model types whose heads are as large as the width over their number need it.
         queries: Query heads that share a key-value head.
         mlp_width: Width of the MLP.
         uniform: One choice of heads and MLP for all layers, as stock runtimes need it; otherwise one a layer.
@@ -79,14 +81,15 @@ class LanguageSpace(LanguageForm, SearchSpace):
         "language_step": {
             "width": (128, 192, 256), "depth": (4, 6, 8), "kv_heads": (4, 6, 8), "mlp_width": (512, 768, 1024),
             "uniform": True, "vocabulary": 512, "context": 128, "head_size": 32, "rotary": 0.25, "norm": "layer",
-            "norm_epsilon": 1e-5, "activation": "gelu", "out_bias": True, "mlp_bias": True, "parallel": True,
-            "tied": False,
+            "norm_epsilon": 1e-5, "activation": "gelu", "qkv_bias": True, "out_bias": True, "mlp_bias": True,
+            "parallel": True, "tied": False,
         },
     }  # fmt: skip
 
     width: tuple[int, ...]
     depth: tuple[int, ...]
     kv_heads: tuple[int, ...]
+    heads_follow_width: bool = False
     queries: tuple[int, ...] = (1,)
     mlp_width: tuple[int, ...]
     uniform: bool = False
@@ -95,9 +98,14 @@ class LanguageSpace(LanguageForm, SearchSpace):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for choice in self.choices:
+        for choice in (*self.choices, self._kv_heads):
             if min(choice.values) <= 0:  # type: ignore[type-var]
                 raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+        if self.heads_follow_width and len(self.kv_heads) != len(self.width):
+            raise UserError(
+                f"space.kv_heads: {list(self.kv_heads)} are not as many as the widths {list(self.width)}, which they "
+                "follow. Give one for each width, or set heads_follow_width to false."
+            )
         if self.keep not in KEPT:
             raise UserError(f"space.keep: {self.keep!r} is not known.{did_you_mean(self.keep, KEPT)}")
         wanted = list(range(self.max_depth)) if self.keep == "ranked" else []
@@ -109,14 +117,21 @@ class LanguageSpace(LanguageForm, SearchSpace):
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        gate = None if self.uniform else "depth"
         return (
             Choice("width", self.width, selects_program=True),
             Choice("depth", self.depth),
-            Choice("kv_heads", self.kv_heads, gate=gate),
-            Choice("queries", self.queries, gate=gate),
-            Choice("mlp_width", self.mlp_width, gate=gate),
+            *([] if self.heads_follow_width else [self._kv_heads]),
+            Choice("queries", self.queries, gate=self._gate),
+            Choice("mlp_width", self.mlp_width, gate=self._gate),
         )
+
+    @property
+    def _gate(self) -> str | None:
+        return None if self.uniform else "depth"
+
+    @property
+    def _kv_heads(self) -> Choice:
+        return Choice("kv_heads", self.kv_heads, gate=self._gate)
 
     @property
     def reference_error(self) -> float:
@@ -150,8 +165,13 @@ class LanguageSpace(LanguageForm, SearchSpace):
             row[self.layers(depth)] = np.arange(depth)
         return table
 
+    def heads_of(self, width: int) -> int:
+        """The key-value heads of a width that they follow."""
+        return self.kv_heads[self.width.index(width)]
+
     def columns_by_position(self, choice: str) -> Int[np.ndarray, " l"]:
         """The gene that each position reads for a choice of the layers."""
+        choice = "width" if choice == "kv_heads" and self.heads_follow_width else choice
         return np.broadcast_to(self.columns[choice], self.max_depth)
 
     # ---------------------------------------------------------------- cost
@@ -159,11 +179,13 @@ class LanguageSpace(LanguageForm, SearchSpace):
     @cached_property
     def cost(self) -> CostModel:
         width, depth = (int(self.columns[name]) for name in ("width", "depth"))
-        kv_heads, queries, mlp_width = map(self.columns_by_position, ("kv_heads", "queries", "mlp_width"))
+        queries, mlp_width = map(self.columns_by_position, ("queries", "mlp_width"))
+        free = [] if self.heads_follow_width else [self.columns_by_position("kv_heads")]
         terms = [Term.tabulate([width], [self.width], self._ends)]
         for layer in range(self.max_depth):
 
-            def attention(width: int, depth: int, kv: int, queries: int, layer: int = layer) -> LanguageCost:
+            def attention(width: int, depth: int, queries: int, kv: int = 0, *, layer: int = layer) -> LanguageCost:
+                kv = kv or self.heads_of(width)
                 return self._attention(width, kv, queries) if layer < depth else LanguageCost()
 
             def mlp(width: int, depth: int, hidden: int, layer: int = layer) -> LanguageCost:
@@ -172,7 +194,9 @@ class LanguageSpace(LanguageForm, SearchSpace):
             sizes = [self.width, self.depth]
             terms += [
                 Term.tabulate(
-                    [width, depth, kv_heads[layer], queries[layer]], [*sizes, self.kv_heads, self.queries], attention
+                    [width, depth, queries[layer], *(heads[layer] for heads in free)],
+                    [*sizes, self.queries, *(self.kv_heads for _ in free)],
+                    attention,
                 ),
                 Term.tabulate([width, depth, mlp_width[layer]], [*sizes, self.mlp_width], mlp),
             ]

@@ -18,10 +18,11 @@ from search_spaces import Architecture, LanguageSpace, Program
 from supernet import attention
 from supernet.language_masked import masked_logits
 from supernet.normalisation import rms_norm
+from supernet.passes import wide
 from supernet.rotary import rotate
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
-from supernet.switch import Context, Stage, run, switched
+from supernet.switch import Context, Stage, merged, run, switched
 
 
 @SUPERNETS.register("language")
@@ -34,6 +35,7 @@ class LanguageSupernet(Supernet):
     """
 
     stacked = "layers"
+    has_passes = True
     space: LanguageSpace
 
     def init(self, key: jax.Array) -> Params:
@@ -138,26 +140,29 @@ class LanguageSupernet(Supernet):
         space = self.space
         x = x if space.post_norm else normalise(space, x, params["norm"])
         if space.head_transform:
-            dense = _linear(x, params["transform"]["dense"])
+            dense = wide(_linear(x.astype(self.passes.dtype), params["transform"]["dense"]))
             x = normalise(space, ACTIVATIONS[space.activation](dense), params["transform"]["norm"])
-        logits = x @ params["embedding" if space.tied else "head"].T
+        table, x = params["embedding" if space.tied else "head"], x.astype(self.passes.dtype)
+        logits = jnp.matmul(x, table.astype(x.dtype).T, preferred_element_type=table.dtype)
         return (logits + params["head_bias"] if space.head_transform else logits).reshape(*shape, -1)
 
     def read(self, params: Params, x: Any) -> jax.Array:
         """What a sublayer computes with, of its input."""
         source = x[1] if self.space.parallel else x
-        return source if self.space.post_norm else normalise(self.space, source, params["norm"])
+        source = source if self.space.post_norm else normalise(self.space, source, params["norm"])
+        return source.astype(self.passes.dtype)
 
     def _added(self, x: Any, update: jax.Array) -> Any:
         return (x[0] + update, x[1]) if self.space.parallel else x + update
 
-    def _with_norm(self, *stages: Stage) -> tuple[Stage, ...]:
-        """The chain, and behind it the norm of a network that normalises after each sublayer."""
+    def _chain(self, *stages: Stage) -> tuple[Stage, ...]:
+        """The stages, and behind them the norm of a network that normalises after each sublayer."""
 
         def settle(params: Params, inputs: tuple, size: Any, context: Context) -> jax.Array:
             return normalise(self.space, inputs[-1], params["norm"])
 
-        return (*stages, Stage(settle)) if self.space.post_norm else stages
+        chain = (*stages, Stage(settle)) if self.space.post_norm else stages
+        return merged(chain) if self.passes.rematerialize else chain
 
     def attention(self, b: int, t: int) -> tuple[Stage, ...]:
         """Attention over b sequences of t tokens: queries, keys and values; probabilities; what is added."""
@@ -203,7 +208,7 @@ class LanguageSupernet(Supernet):
             mixed = mixed.reshape(b, -1, t, size).swapaxes(1, 2).reshape(b * t, -1)
             return self._added(x, _linear(mixed, cut_attention(params, *heads)["out"]))
 
-        return self._with_norm(Stage(project), Stage(attend, attend_gradient), Stage(mix))
+        return self._chain(Stage(project), Stage(attend, attend_gradient), Stage(mix))
 
     def mlp(self) -> tuple[Stage, ...]:
         """The MLP: units before the activation, gate first; what is added."""
@@ -219,15 +224,17 @@ class LanguageSupernet(Supernet):
             y = act(first) * gated[0] if gated else act(first)
             return self._added(x, _linear(y, cut_mlp(params, hidden)["down"]))
 
-        return self._with_norm(Stage(expand), Stage(contract))
+        return self._chain(Stage(expand), Stage(contract))
 
     # ---------------------------------------------------------------- extraction
 
     def _sizes(self, architecture: Architecture) -> tuple[int, list[tuple[int, int, int, int]]]:
         """Stream width; and layer, kv heads, queries and MLP width of each layer, in the order of the network."""
-        d, names = architecture.description, ("kv_heads", "queries", "mlp_width")
-        sizes = [[d[name]] * d["depth"] if self.space.uniform else d[name] for name in names]
-        return d["width"], sorted(zip(self.space.layers(d["depth"]), *sizes, strict=True))
+        d, space = architecture.description, self.space
+        follow = {"kv_heads": space.heads_of(d["width"])} if space.heads_follow_width else {}
+        sizes = [{**d, **follow}[name] for name in ("kv_heads", "queries", "mlp_width")]
+        sizes = [size if isinstance(size, list) else [size] * d["depth"] for size in sizes]
+        return d["width"], sorted(zip(space.layers(d["depth"]), *sizes, strict=True))
 
     def config(self, architecture: Architecture) -> dict[str, Any]:
         """See `Supernet.config`."""
@@ -283,8 +290,9 @@ def cut_mlp(params: Params, hidden: int) -> Params:
 
 
 def _linear(x: jax.Array, params: Params) -> jax.Array:
-    y = x @ params["kernel"]
-    return y + params["bias"] if "bias" in params else y
+    """Computed in the type of x; weights keep theirs, and so do their gradients."""
+    y = x @ params["kernel"].astype(x.dtype)
+    return y + params["bias"].astype(x.dtype) if "bias" in params else y
 
 
 def _narrow(params: Params, width: int) -> Params:

@@ -40,8 +40,16 @@ class Tensor:
 
     def read(self) -> np.ndarray:
         """The tensor; its type must be one of `TYPES`. Not mapped, so that memory holds no more than is in use."""
-        count = math.prod(self.shape)
-        return np.fromfile(self.file, TYPES[self.dtype], count, offset=self.offset).reshape(self.shape)
+        return self._read(self.shape, 0)
+
+    def part(self, index: int) -> np.ndarray:
+        """What is at one place of the first axis; otherwise as `read`."""
+        return self._read(self.shape[1:], index)
+
+    def _read(self, shape: Shape, index: int) -> np.ndarray:
+        kind, count = np.dtype(TYPES[self.dtype]), math.prod(shape)
+        offset = self.offset + index * count * kind.itemsize
+        return np.fromfile(self.file, kind, count, offset=offset).reshape(shape)
 
 
 def tensors_of(directory: Path) -> dict[str, Tensor]:
@@ -53,14 +61,19 @@ def tensors_of(directory: Path) -> dict[str, Tensor]:
     if (directory / INDEX).is_file():
         return _indexed(directory)
     if (directory / SINGLE).is_file():
-        return _header(directory / SINGLE)
+        return tensors_in(directory / SINGLE)
     pickles = sorted(path.name for path in directory.glob("pytorch_model*.bin"))
     if pickles:
-        raise UserError(
-            f"{directory / pickles[0]}: a pickle, which may run code when it is opened, so it is not. Where you trust "
-            "it, load it with transformers and call `save_pretrained(DIR)`, which writes safetensors; then import DIR."
-        )
+        raise pickled(str(directory / pickles[0]))
     raise UserError(f"{directory}: has no {SINGLE} and no {INDEX}. Give a directory with safetensors.")
+
+
+def pickled(where: str) -> UserError:
+    """What to say of a checkpoint that is a pickle."""
+    return UserError(
+        f"{where}: a pickle, which may run code when it is opened, so it is not. Where you trust it, load it with "
+        "transformers and call `save_pretrained(DIR)`, which writes safetensors; then import DIR."
+    )
 
 
 def _indexed(directory: Path) -> dict[str, Tensor]:
@@ -79,14 +92,19 @@ def _indexed(directory: Path) -> dict[str, Tensor]:
             f"{directory / missing[0]}: missing, though {INDEX} names it ({len(missing)} of {len(files)} shards "
             f"are). {_AGAIN}"
         )
-    headers = {file: _header(directory / file) for file in files}
+    headers = {file: tensors_in(directory / file) for file in files}
     for name, file in places.items():
         if name not in headers[file]:
             raise UserError(f"{directory / file}: has no tensor {name}, though {INDEX} says so. {_AGAIN}")
     return {name: headers[file][name] for name, file in places.items()}
 
 
-def _header(path: Path) -> dict[str, Tensor]:
+def tensors_in(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file by name.
+
+    Raises:
+        UserError: It cannot be read.
+    """
     try:
         with safe_open(path, framework="numpy"):  # checks that the header is sound and fits the file
             pass

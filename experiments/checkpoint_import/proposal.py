@@ -12,17 +12,17 @@ _MULTIPLE = 64  # of widths, where it divides the full one: what matrix units li
 def propose(form: LanguageForm, sizes: Sizes, model_type: ModelType) -> LanguageSpace:
     """The space of the networks half to fully as large, the same in all layers, so that stock runtimes load them.
 
-    Where the size of a head is the width over the heads, these two stay as they are: with fewer heads or a narrower
-    stream, the heads would be of another size than the checkpoint's.
+    Where the size of a head is the width over the heads, a narrower stream has as many fewer heads: theirs must stay as
+    large as the checkpoint's are.
 
     Args:
         form: What the networks have in common.
         sizes: Of the largest.
         model_type: What they must be loaded as.
     """
-    width, kv_heads, queries = (sizes.width,), (sizes.kv_heads,), (sizes.queries,)
+    kv_heads, queries = _fractions(sizes.kv_heads), _fractions(sizes.queries)
+    width = tuple(groups * sizes.queries * form.head_size for groups in kv_heads)
     if model_type.free_head_size:
-        kv_heads, queries = _fractions(sizes.kv_heads), _fractions(sizes.queries)
         step = _step(sizes.width)
         if model_type.heads_divide_width:
             kv_heads = tuple(groups for groups in kv_heads if sizes.width % (groups * sizes.queries) == 0)
@@ -34,6 +34,7 @@ def propose(form: LanguageForm, sizes: Sizes, model_type: ModelType) -> Language
         width=width,
         depth=_fractions(sizes.depth),
         kv_heads=kv_heads,
+        heads_follow_width=not model_type.free_head_size,
         queries=queries,
         mlp_width=_fractions(sizes.mlp_width, _step(sizes.mlp_width)),
         uniform=True,

@@ -1,12 +1,11 @@
 """In: a checkpoint's directory to a language space and the parameters of its supernet, one tensor at a time."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,7 +14,9 @@ from experiments.checkpoint_import.files import TYPES, Tensor, tensors_of
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType
 from experiments.checkpoint_import.proposal import propose
 from experiments.checkpoint_import.settings import Settings
+from experiments.checkpoint_import.streamed import assembled
 from experiments.checkpoint_import.tensors import Row, expanded
+from experiments.checkpoint_import.tokenizer_files import check_vocabulary
 from search_spaces import LanguageForm, LanguageSpace, UserError, did_you_mean
 from supernet.subnet import flatten
 from supernet.supernet import Params, Supernet, build_supernet
@@ -24,14 +25,49 @@ _CONTEXT = 1024
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was checked, and whose tensors are still to be read.
+
+    Attributes:
+        space: A proposal: fractions of each size, the same in all layers. Its largest network is the checkpoint's.
+        net: The supernet of that space; of any other with the same largest network the parameters are the same.
+        model_type: Its name.
+        settings: The `config.json`.
+        rows: The table of the model type, and where the tensor of each row lies.
+    """
+
+    space: LanguageSpace
+    net: Supernet
+    model_type: str
+    settings: Mapping[str, Any]
+    rows: tuple[tuple[Row, Tensor], ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type that it is stored in."""
+        return np.dtype(TYPES[self.rows[0][1].dtype])
+
+    def parts(self) -> Iterator[tuple[str, int | None, np.ndarray]]:
+        """Reads it: names of the supernet's arrays, which layer's place in it (None for all of it), and the numbers.
+
+        The supernet's arrays are those of the plain module with layers stacked, and with axes split: the same numbers
+        in the same order. Memory holds one tensor.
+        """
+        for row, tensor in self.rows:
+            for name, part in zip(row.ours, row.transform.to_ours(tensor.read(), len(row.ours)), strict=True):
+                layer = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
+                yield (f"layers.{layer[2]}", int(layer[1]), part) if layer else (name, None, part)
+
+
+@dataclass(frozen=True)
 class Imported:
     """What a checkpoint holds.
 
     Attributes:
-        space: A proposal: fractions of each size, the same in all layers. Its largest network is the checkpoint's.
+        space: As of `Checkpoint`.
         params: Weights of the supernet of that space, or of any other with the same largest network.
-        model_type: Its name.
-        settings: The `config.json`.
+        model_type: As of `Checkpoint`.
+        settings: As of `Checkpoint`.
     """
 
     space: LanguageSpace
@@ -41,18 +77,39 @@ class Imported:
 
 
 def import_checkpoint(directory: Path, context: int | None = None, dtype: str | None = None) -> Imported:
-    """Reads a directory that transformers wrote. No code of it is run.
+    """Reads a directory that transformers wrote into memory.
 
     Memory holds the result, one tensor, and for a moment one array of the result twice.
 
     Args:
-        directory: With `config.json` and safetensors, sharded or not.
-        context: Tokens that costs are counted for; the longest sequence when None, but at most 1024.
+        directory: As of `open_checkpoint`.
+        context: As of `open_checkpoint`.
         dtype: Of the result: `float32`, `bfloat16` or `float16`; as it is stored when None.
 
     Raises:
+        UserError: As `open_checkpoint`.
+    """
+    found = open_checkpoint(directory, context)
+    kind = found.dtype if dtype is None else jnp.dtype(dtype)
+    arrays = {name: np.empty(leaf.shape, kind) for name, leaf in flatten(found.net.shapes).items()}
+    for name, layer, part in found.parts():
+        place = arrays[name] if layer is None else arrays[name][layer]
+        place[...] = part.reshape(place.shape)
+    params = assembled(found.net, lambda name: jnp.asarray(arrays.pop(name)))
+    return Imported(found.space, params, found.model_type, found.settings)
+
+
+def open_checkpoint(directory: Path, context: int | None = None) -> Checkpoint:
+    """Checks a directory that transformers wrote. No code of it is run, and no tensor read.
+
+    Args:
+        directory: With `config.json` and safetensors, sharded or not.
+        context: Tokens that costs are counted for; the longest sequence when None, but at most 1024.
+
+    Raises:
         UserError: A model type that is not supported, files that are missing or damaged, tensors that are missing, of
-            unexpected shape, or unknown. Names the file, and the key or the tensor.
+            unexpected shape, or unknown, a tokenizer with more tokens than the embedding. Names the file, and the key
+            or the tensor.
     """
     settings = Settings.read(directory / "config.json")
     name = str(settings.values.get("model_type"))
@@ -66,7 +123,9 @@ def import_checkpoint(directory: Path, context: int | None = None, dtype: str | 
     space = propose(form, sizes, model_type)
     net = build_supernet(space)
     rows = _matched(directory, model_type, form, sizes.depth, net)
-    return Imported(space, _filled(net, rows, dtype), name, settings.values)
+    embedding = next(tensor for row, tensor in rows if row.ours == ("embedding",))
+    check_vocabulary(directory, embedding)
+    return Checkpoint(space, net, name, settings.values, tuple(rows))
 
 
 def _matched(
@@ -122,21 +181,3 @@ def plain_shapes(net: Supernet) -> dict[str, tuple[int, ...]]:
     """Shapes of the largest network's plain module, by dotted name."""
     module = nnx.eval_shape(lambda: net.module(net.space.largest))
     return {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
-
-
-def _filled(net: Supernet, matched: list[tuple[Row, Tensor]], dtype: str | None) -> Params:
-    """The supernet's parameters, filled in place. Its arrays are those of the plain module with layers stacked, and
-    with axes split: the same numbers in the same order."""
-    kind = TYPES[matched[0][1].dtype] if dtype is None else jnp.dtype(dtype)
-    arrays = {name: np.empty(leaf.shape, kind) for name, leaf in flatten(net.shapes).items()}
-    for row, tensor in matched:
-        for name, part in zip(row.ours, row.transform.to_ours(tensor.read(), len(row.ours)), strict=True):
-            layer = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
-            place = arrays[f"layers.{layer[2]}"][int(layer[1])] if layer else arrays[name]
-            place[...] = part.reshape(place.shape)
-    leaves, structure = jax.tree.flatten(net.shapes)
-    names = list(flatten(jax.tree.unflatten(structure, range(len(leaves)))).items())
-    ordered: list[jax.Array] = [jnp.zeros(0)] * len(leaves)
-    for name, index in names:
-        ordered[index] = jnp.asarray(arrays.pop(name))
-    return jax.tree.unflatten(structure, ordered)

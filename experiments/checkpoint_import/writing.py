@@ -1,10 +1,9 @@
 """Out: a subnet as a directory that transformers loads."""
 
+import contextlib
 import dataclasses
 import json
-import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,16 @@ from experiments.checkpoint_import.files import INDEX, SINGLE
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import expanded
-from search_spaces import Architecture, LanguageForm, LanguageSpace, UserError
+from experiments.checkpoint_import.tokenizer_files import copy_tokenizer
+from search_spaces import Architecture, LanguageForm, UserError
 from supernet.manifest import atomic_directory
 from supernet.subnet import flatten
 from supernet.supernet import Params, Supernet
 
 _SHARD_BYTES = 5 * 10**9
-_COPIED = re.compile(
-    r"tokenizer.*\.(json|model)|vocab\.(json|txt)|merges\.txt|special_tokens_map\.json|added_tokens\.json|"
-    r"spiece\.model|chat_template\.(jinja|json)|generation_config\.json"
-)
+_USUAL = "llama"
+# What a checkpoint says of its own weights and code, and keys that `written_rope` writes in another form.
+_REPLACED = ("rope_parameters", "rope_scaling", "dtype", "torch_dtype", "auto_map", "_name_or_path")
 
 
 def export_checkpoint(
@@ -38,69 +37,108 @@ def export_checkpoint(
     tokenizer: Path | None = None,
     shard_bytes: int = _SHARD_BYTES,
 ) -> None:
-    """Writes one subnet; nothing is left behind when it fails.
+    """Cuts a subnet out and writes it, as `write_checkpoint`.
 
     Args:
         net: A supernet of a language space.
         params: Its weights.
         architecture: What to cut out.
-        directory: Where to; must not exist.
+        directory: As of `write_checkpoint`, and so on.
         model_type: One of `MODEL_TYPES`.
+        settings: Of the checkpoint that was imported.
+        tokenizer: Directory of the tokenizer.
+        shard_bytes: The most that a file holds.
+
+    Raises:
+        UserError: As `write_checkpoint`.
+    """
+
+    def weights() -> Mapping[str, Any]:
+        genes = jnp.asarray(architecture.genes, jnp.int32)
+        return flatten(net.slice(net.sharing(params, genes), architecture, {}))
+
+    write_checkpoint(net.config(architecture), weights, directory, model_type, settings, tokenizer, shard_bytes)
+
+
+def write_checkpoint(
+    module: Mapping[str, Any],
+    weights: Callable[[], Mapping[str, Any]],
+    directory: Path,
+    model_type: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    tokenizer: Path | None = None,
+    shard_bytes: int = _SHARD_BYTES,
+) -> str:
+    """Writes a plain network as a directory that transformers loads; nothing is left behind when it fails.
+
+    Args:
+        module: Arguments of `LanguageModel`.
+        weights: Gives its arrays by dotted name, once nothing else can be refused.
+        directory: Where to; must not exist.
+        model_type: One of `MODEL_TYPES`; the first that can express the network when None.
         settings: The `config.json` of the checkpoint that was imported: what does not follow from the network (the
             numbers of special tokens) is taken from it.
         tokenizer: Directory whose tokenizer files are copied.
         shard_bytes: The most that a file holds, unless a tensor alone is larger.
 
+    Returns:
+        The model type.
+
     Raises:
-        UserError: The model type cannot express the architecture, which names the choice; or the directory exists.
+        UserError: The model type cannot express the network, which names the choice; or the directory exists.
     """
     if directory.exists():
         raise UserError(f"{directory}: exists. Name a new directory.")
-    space = net.space
-    assert isinstance(space, LanguageSpace)
-    kind = MODEL_TYPES[model_type]
-    sizes = _uniform(net.config(architecture), model_type)
-    config = _config(kind, model_type, space, sizes, settings or {})
-    genes = jnp.asarray(architecture.genes, jnp.int32)
-    weights = flatten(net.slice(net.sharing(params, genes), architecture, {}))
-    config["torch_dtype"] = str(next(iter(weights.values())).dtype)
+    model_type, config = _described(module, model_type, settings or {})
+    arrays = weights()
+    config["torch_dtype"] = str(next(iter(arrays.values())).dtype)
     with atomic_directory(directory) as temporary:
         _write_json(temporary / "config.json", config)
-        _write_shards(temporary, kind, space, sizes.depth, weights, shard_bytes)
-        for path in sorted(tokenizer.iterdir()) if tokenizer is not None else ():
-            if path.is_file() and _COPIED.fullmatch(path.name):
-                shutil.copyfile(path, temporary / path.name)
+        _write_shards(temporary, _tensors(MODEL_TYPES[model_type], module, arrays), shard_bytes)
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, temporary)
+    return model_type
 
 
-def _uniform(config: Mapping[str, Any], model_type: str) -> Sizes:
+def _described(
+    module: Mapping[str, Any], model_type: str | None, settings: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """A model type that expresses a network, and its `config.json`."""
+    for name in MODEL_TYPES if model_type is None else ():
+        with contextlib.suppress(UserError):
+            return name, _config(MODEL_TYPES[name], name, module, settings)
+    name = model_type or _USUAL  # the one that says why it cannot
+    return name, _config(MODEL_TYPES[name], name, module, settings)
+
+
+def _uniform(module: Mapping[str, Any], model_type: str) -> Sizes:
     """The sizes of a network, if its layers are all alike."""
     values = {}
     for choice in ("kv_heads", "queries", "mlp_width"):
-        if len(set(config[choice])) > 1:
+        sizes = list(module[choice])
+        if len(set(sizes)) > 1:
             raise UserError(
-                f"architecture.{choice}: {config[choice]} differs between layers, which {model_type} cannot express. "
-                "Search with space.uniform: true, or export the standalone network."
+                f"architecture.{choice}: {sizes} differs between layers, which {model_type} cannot express. "
+                "Search with space.uniform: true, or use the standalone network."
             )
-        values[choice] = config[choice][0]
-    return Sizes(config["width"], len(config["kv_heads"]), **values)
+        values[choice] = sizes[0]
+    return Sizes(module["width"], len(module["kv_heads"]), **values)
 
 
-def _config(
-    kind: ModelType, model_type: str, space: LanguageSpace, sizes: Sizes, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The `config.json`; refused where reading it back gives another network."""
-    kept = {key: value for key, value in settings.items() if key not in ("rope_parameters", "rope_scaling", "dtype")}
-    written = kind.write(space, sizes)
-    config = {**kept, **written, "model_type": model_type, "architectures": [kind.architecture]}
+    sizes, form = _uniform(module, model_type), LanguageForm(**module["form"])
+    kept = {key: value for key, value in settings.items() if key not in _REPLACED}
+    config = {**kept, **kind.write(form, sizes), "model_type": model_type, "architectures": [kind.architecture]}
     fields, found = kind.read(Settings(config, f"architecture as {model_type}"))
-    wanted = {**space.form, "max_positions": space.length}
+    wanted = {**form.form, "max_positions": form.length}
     pairs = [*zip(found._asdict().items(), sizes, strict=True)]
     pairs += [((name, value), wanted[name]) for name, value in {**_defaults(), **fields}.items()]
     for (name, value), own in pairs:
         if value != own:
             raise UserError(
                 f"architecture.{name}: {own!r} cannot be expressed by {model_type} at width {sizes.width} with "
-                f"{sizes.heads} heads, where it is {value!r}. Choose an architecture that has it, or export the "
+                f"{sizes.heads} heads, where it is {value!r}. Choose an architecture that has it, or use the "
                 "standalone network."
             )
     return config
@@ -111,15 +149,13 @@ def _defaults() -> dict[str, Any]:
 
 
 def _tensors(
-    kind: ModelType, form: LanguageForm, depth: int, weights: Mapping[str, Any]
+    kind: ModelType, module: Mapping[str, Any], weights: Mapping[str, Any]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    for row in expanded(kind.rows(form), depth):
+    for row in expanded(kind.rows(LanguageForm(**module["form"])), len(module["kv_heads"])):
         yield row.theirs, row.transform.to_theirs([np.asarray(weights[name]) for name in row.ours])
 
 
-def _write_shards(
-    directory: Path, kind: ModelType, form: LanguageForm, depth: int, weights: Mapping[str, Any], shard_bytes: int
-) -> None:
+def _write_shards(directory: Path, tensors: Iterator[tuple[str, np.ndarray]], shard_bytes: int) -> None:
     """Writes shard by shard; how many there are is known at the end only, so files are named then."""
     shards: list[list[str]] = []
     held: dict[str, np.ndarray] = {}
@@ -131,7 +167,7 @@ def _write_shards(
         shards.append(list(held))
         held.clear()
 
-    for name, array in _tensors(kind, form, depth, weights):
+    for name, array in tensors:
         if held and sum(one.nbytes for one in held.values()) + array.nbytes > shard_bytes:
             flush()
         held[name] = array

@@ -203,6 +203,15 @@ def test_the_proposed_space_holds_fractions_that_divide(tmp_path: Path) -> None:
     assert (space.width, space.depth, space.kv_heads) == ((24, 48), (2, 3), (2, 3))
     assert (space.queries, space.mlp_width, space.context) == ((1, 2), (32, 56, 72), 16)
     assert space.uniform
+    assert not space.heads_follow_width
+
+
+@pytest.mark.parametrize("case", ["gpt2", "gpt_neox", "bert"])
+def test_a_narrower_stream_has_fewer_heads_where_their_size_follows_from_it(case: str, saved: Path) -> None:
+    space = import_checkpoint(saved).space
+    assert space.heads_follow_width
+    assert len(space.width) > 1
+    assert [heads * space.head_size for heads in space.kv_heads] == list(space.width)
 
 
 @pytest.mark.parametrize("case", ["llama"])

@@ -49,6 +49,19 @@ def test_uniform_layers_have_one_gene_a_choice():
     assert space.largest.description == {"width": 256, "depth": 8, "kv_heads": 8, "queries": 1, "mlp_width": 1024}
 
 
+def test_heads_that_follow_the_width_are_no_choice_of_their_own():
+    sizes = {"width": [8, 16], "kv_heads": [1, 2], "head_size": 8, "depth": [1, 3]}
+    free, following = (build_space("language", "small", {**sizes, "heads_follow_width": f}) for f in (False, True))
+    assert "kv_heads" not in following.largest.description
+    assert following.size == 2 * (3 + 3**3)  # widths, and three MLP widths a layer
+    for genes in following.sample(np.random.default_rng(0), 20):
+        description = following.architecture(genes).description
+        heads = [{8: 1, 16: 2}[description["width"]]] * description["depth"]
+        same = free.encode({**description, "kv_heads": heads})
+        for metric, value in free.cost(np.array([same.genes])).items():
+            assert following.cost(genes[None])[metric] == value
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -65,6 +78,7 @@ def test_uniform_layers_have_one_gene_a_choice():
         ({"token_types": -1}, "space.token_types: -1 is negative"),
         ({"parallel": True, "post_norm": True}, "space.parallel: not together with post_norm"),
         ({"kv_heads": [0, 1]}, "space.kv_heads: [0, 1] has values that are not positive"),
+        ({"heads_follow_width": True, "kv_heads": [2, 4]}, "space.kv_heads: [2, 4] are not as many as the widths"),
     ],
 )
 def test_settings_that_cannot_work_say_why(overrides, expected):

@@ -24,7 +24,7 @@ FORMS = {
     "llama_biases": {**BIASES, "uniform": True, "kv_heads": [1, 3], "head_size": 6},
     "qwen2": {"qkv_bias": True, "keep": "ranked", "layer_order": [2, 0, 1]},
     "qwen3": {"qk_norm": True, "tied": False},
-    "gpt2": {**LEARNED, "activation": "gelu_tanh", "queries": [1]},
+    "gpt2": {**LEARNED, "activation": "gelu_tanh", "queries": [1], "heads_follow_width": True},
     "gpt_neox": {"parallel": True, "rotary": 0.25, "norm": "layer", "activation": "gelu", "tied": False, **BIASES},
     "gpt_neox_sequential": {"rotary": 0.5, "norm": "layer", "activation": "gelu", "tied": False, **BIASES},
     "bert": {

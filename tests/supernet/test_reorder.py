@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from search_spaces import UserError
+from supernet.importance import Importance, importance
 from supernet.language import LanguageSupernet
-from supernet.reorder import Importance, importance, reordered
+from supernet.reorder import reordered
 from supernet.rotary import rotate
 from tests.supernet.test_language import FORMS, family_of
 from tests.supernet.test_parity import assert_close

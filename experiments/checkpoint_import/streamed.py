@@ -1,0 +1,121 @@
+"""Weights of a supernet as a safetensors file that is written and read array by array, or in smaller parts still."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.checkpoint_import.files import TYPES, tensors_in
+from experiments.checkpoint_import.tensors import Shape
+from search_spaces import UserError
+from supernet.subnet import flatten, unflatten
+from supernet.supernet import Params, Supernet
+
+
+class StreamedFile:
+    """A safetensors file whose arrays come in any order and in parts; a context manager.
+
+    Args:
+        path: Of the file; replaced.
+        shapes: All arrays that it is to hold.
+        dtype: Of all of them; one of those in `files.TYPES`.
+    """
+
+    def __init__(self, path: Path, shapes: Mapping[str, Shape], dtype: Any) -> None:
+        self._dtype = np.dtype(dtype)
+        code = next(code for code, known in TYPES.items() if np.dtype(known) == self._dtype)
+        entries, end = {}, 0
+        for name, shape in shapes.items():
+            start, end = end, end + math.prod(shape) * self._dtype.itemsize
+            entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+        head = json.dumps(entries, separators=(",", ":")).encode()
+        head += b" " * (-len(head) % 8)
+        self._offsets = {name: 8 + len(head) + entry["data_offsets"][0] for name, entry in entries.items()}
+        self._missing = end
+        self._file = path.open("wb")
+        self._file.write(len(head).to_bytes(8, "little") + head)
+
+    def write(self, name: str, array: np.ndarray, index: int | None = None) -> None:
+        """Writes an array, or with `index` the part of it at that place of its first axis."""
+        data = np.ascontiguousarray(array, self._dtype)
+        self._file.seek(self._offsets[name] + (index or 0) * data.nbytes)
+        self._file.write(data.reshape(-1).view(np.uint8).data)
+        self._missing -= data.nbytes
+
+    def __enter__(self) -> "StreamedFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        assert error is not None or self._missing == 0, "a part was never written"
+
+
+class StoredParams:
+    """The parameters of a supernet in a file that `StreamedFile` wrote, to be read in whole or in part.
+
+    Args:
+        path: The file.
+        net: The supernet.
+
+    Raises:
+        UserError: The file cannot be read, or is not of this supernet.
+    """
+
+    def __init__(self, path: Path, net: Supernet) -> None:
+        self._net, self._tensors = net, tensors_in(path)
+        wanted = {name: leaf.shape for name, leaf in flatten(net.shapes).items()}
+        for name in sorted(self._tensors.keys() | wanted.keys()):
+            shape = self._tensors[name].shape if name in self._tensors else None
+            if shape != wanted.get(name):
+                raise UserError(
+                    f"{path}: {name}: shape {shape}, but the space means {wanted.get(name)}. Its largest network must "
+                    "be the one that was imported."
+                )
+
+    def whole(self, dtype: Any = None) -> Params:
+        """All of them; memory holds one array twice for a moment.
+
+        Args:
+            dtype: Of the result; as stored when None.
+        """
+        return assembled(self._net, lambda name: jnp.asarray(self._tensors[name].read(), dtype))
+
+    @property
+    def ends(self) -> Params:
+        """Those that are not of one layer."""
+        prefix = f"{self._net.stacked}."
+        return unflatten({name: tensor.read() for name, tensor in self._tensors.items() if not name.startswith(prefix)})
+
+    def layer(self, number: int) -> Params:
+        """Those of one layer."""
+        prefix = f"{self._net.stacked}."
+        found = {name: tensor.part(number) for name, tensor in self._tensors.items() if name.startswith(prefix)}
+        return unflatten({name.removeprefix(prefix): array for name, array in found.items()})
+
+
+def assembled(net: Supernet, array_of: Callable[[str], jax.Array]) -> Params:
+    """The parameters of a supernet, whose arrays are asked for by dotted name, one after the other."""
+    leaves, structure = jax.tree.flatten(net.shapes)
+    names = flatten(jax.tree.unflatten(structure, range(len(leaves))))
+    arrays = {index: array_of(name) for name, index in names.items()}
+    return jax.tree.unflatten(structure, [arrays[index] for index in range(len(leaves))])
+
+
+def rewrite(path: Path, moves: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    """Changes each array of a file, one at a time; types and shapes stay."""
+    tensors = tensors_in(path)
+    changed = path.with_name(f"{path.name}.changed")
+    dtype = TYPES[next(iter(tensors.values())).dtype]
+    with StreamedFile(changed, {name: tensor.shape for name, tensor in tensors.items()}, dtype) as file:
+        for name, tensor in tensors.items():
+            file.write(name, moves[name](tensor.read()))
+    os.replace(changed, path)

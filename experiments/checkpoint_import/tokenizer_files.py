@@ -1,0 +1,67 @@
+"""The tokenizer's files of a checkpoint: which they are, how many tokens they know, and copies of them."""
+
+import json
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from experiments.checkpoint_import.files import Tensor
+from search_spaces import UserError
+
+TOKENIZER_FILES = (
+    "tokenizer*.json", "tokenizer*.model", "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json", "spiece.model", "chat_template.jinja", "chat_template.json", "generation_config.json",
+)  # fmt: skip
+"""Patterns of their names, and of what else a checkpoint has for generating text. No code among them."""
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the files from one directory to another, which is made if there are any."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in TOKENIZER_FILES):
+            target.mkdir(exist_ok=True)
+            shutil.copyfile(path, target / path.name)
+
+
+def check_vocabulary(directory: Path, embedding: Tensor) -> None:
+    """Refuses a tokenizer that has tokens for which the embedding has no row.
+
+    Args:
+        directory: With the tokenizer's files, if there are any.
+        embedding: Its rows are the tokens that the network knows.
+
+    Raises:
+        UserError: There is such a token, or a file cannot be read.
+    """
+    rows = embedding.shape[0]
+    for path in (directory / name for name in ("tokenizer.json", "vocab.json", "vocab.txt", "added_tokens.json")):
+        if path.is_file() and (last := _last_token(path)) >= rows:
+            raise UserError(
+                f"{path}: has token {last}, but {embedding.name} in {embedding.file} has rows for {rows} tokens only. "
+                "Give the tokenizer that belongs to it."
+            )
+
+
+def _last_token(path: Path) -> int:
+    """The largest number of a token; -1 without tokens."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".txt":
+            return len(text.splitlines()) - 1
+        found: Any = json.loads(text)
+        if path.name != "tokenizer.json":
+            return max(found.values(), default=-1)
+        vocabulary = (found.get("model") or {}).get("vocab") or {}
+        numbers = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        added = (token["id"] for token in found.get("added_tokens") or ())
+        return max((*numbers, *added), default=-1)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{path}: cannot be read ({error!r}). Copy or download it again.") from None
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a tokenizer lies there."""
+    return any(
+        (directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+    )

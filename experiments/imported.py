@@ -1,0 +1,164 @@
+"""What `supernest import` writes: a checkpoint as a supernet, ordered by importance where there is a text to judge by.
+
+DIR/experiment.yaml       to edit, then `supernest run`
+DIR/supernet/             as it was imported: a manifest tells when it was changed
+    space.yaml            what may vary: fractions of each size
+    weights.safetensors   of the supernet
+    source.json           model type and settings of the checkpoint
+    tokenizer/            its files, if the checkpoint has any
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from experiments.checkpoint_import import Checkpoint
+from experiments.checkpoint_import.streamed import StoredParams, StreamedFile, rewrite
+from experiments.checkpoint_import.tokenizer_files import copy_tokenizer, has_tokenizer
+from experiments.yaml_files import dump_yaml, read_yaml
+from search_spaces import LanguageSpace, UserError
+from supernet.importance import importance
+from supernet.language import LanguageSupernet
+from supernet.manifest import MANIFEST, atomic_directory, verify_manifest, write_manifest
+from supernet.reorder import permutation
+from supernet.subnet import TOKENIZER, flatten
+from supernet.supernet import Params, Supernet
+
+EXPERIMENT, HOME = "experiment.yaml", "supernet"
+_SPACE, _WEIGHTS, _SOURCE = "space.yaml", "weights.safetensors", "source.json"
+_AGAIN = "Import the checkpoint again."
+
+
+@dataclass(frozen=True)
+class ImportedDirectory:
+    """A directory that `write_imported` wrote.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    @property
+    def home(self) -> Path:
+        """Where the supernet lies."""
+        return self.path / HOME
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Directory of the tokenizer; None where the checkpoint has none."""
+        found = self.home / TOKENIZER
+        return found if has_tokenizer(found) else None
+
+    @property
+    def manifest(self) -> Path:
+        """The list of its files, with their hashes."""
+        return self.home / MANIFEST
+
+    @cached_property
+    def space(self) -> dict[str, Any]:
+        """Settings of the space, as in YAML."""
+        return read_yaml(self.home / _SPACE)
+
+    @cached_property
+    def source(self) -> Mapping[str, Any]:
+        """Where it came from: `name`, `model_type`, `settings` (the `config.json`), `ordered`."""
+        try:
+            return json.loads((self.home / _SOURCE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.home / _SOURCE}: cannot be read ({error}). {_AGAIN}") from None
+
+    def params(self, net: Supernet, dtype: Any = np.float32) -> Params:
+        """The weights, for a supernet whose largest network is the checkpoint's.
+
+        Args:
+            net: The supernet.
+            dtype: Of the result; as stored when None.
+
+        Raises:
+            UserError: Files are missing or were altered, or the supernet is of another size.
+        """
+        verify_manifest(self.home, _AGAIN)
+        return StoredParams(self.home / _WEIGHTS, net).whole(dtype)
+
+
+def write_imported(
+    checkpoint: Checkpoint,
+    name: str,
+    directory: Path,
+    out: Path,
+    experiment: str,
+    calibration: Iterable[Int[np.ndarray, "b t"]] | None = None,
+    dtype: Any = None,
+) -> LanguageSpace:
+    """Writes a checkpoint as a supernet; nothing is left behind when it fails.
+
+    Weights go from disk to disk, one tensor at a time; to be ordered they are held once, in their type.
+
+    Args:
+        checkpoint: The checkpoint.
+        name: What the user called it.
+        directory: Where it lies, with the tokenizer's files.
+        out: What to write; must not exist.
+        experiment: Text of the experiment file.
+        calibration: Batches of tokens that show what matters; it is not ordered when None.
+        dtype: Of the weights; as they are stored when None.
+
+    Returns:
+        The space.
+
+    Raises:
+        UserError: `out` exists, or the disk refuses.
+    """
+    refuse_existing(out)
+    net = checkpoint.net
+    assert isinstance(net, LanguageSupernet)
+    shapes = {leaf: shape.shape for leaf, shape in flatten(net.shapes).items()}
+    with atomic_directory(out) as temporary:
+        home = ImportedDirectory(temporary).home
+        home.mkdir()
+        with StreamedFile(home / _WEIGHTS, shapes, dtype or checkpoint.dtype) as file:
+            for leaf, layer, part in checkpoint.parts():
+                file.write(leaf, part, layer)
+        space = checkpoint.space if calibration is None else _ordered(home / _WEIGHTS, net, calibration)
+        source = {
+            "format": 1,
+            "name": name,
+            "model_type": checkpoint.model_type,
+            "settings": checkpoint.settings,
+            "ordered": calibration is not None,
+        }
+        (home / _SPACE).write_text(dump_yaml(settings_of_space(space)), encoding="utf-8")
+        (home / _SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+        copy_tokenizer(directory, home / TOKENIZER)
+        write_manifest(home)
+        (temporary / EXPERIMENT).write_text(experiment, encoding="utf-8")
+    return space
+
+
+def refuse_existing(out: Path) -> None:
+    """Raises where something has this name already."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out}: exists, and is left as it is. Name a new directory with --out.")
+
+
+def settings_of_space(space: LanguageSpace) -> dict[str, Any]:
+    """The settings of a space that are not the family's defaults, as in YAML, without `context`, which data decide."""
+    fields = [field for field in dataclasses.fields(space) if field.name != "context"]
+    values = {field.name: getattr(space, field.name) for field in fields if getattr(space, field.name) != field.default}
+    return {"family": space.family, **values}
+
+
+def _ordered(weights: Path, net: LanguageSupernet, calibration: Iterable[Int[np.ndarray, "b t"]]) -> LanguageSpace:
+    """Permutes the weights of a file by importance, and ranks the layers in the space."""
+    stored = StoredParams(weights, net)
+    scores = importance(net, stored.ends, calibration, stored.layer)
+    rewrite(weights, flatten(permutation(net.shapes, scores)))
+    return dataclasses.replace(net.space, keep="ranked", layer_order=scores.layer_order)

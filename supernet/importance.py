@@ -1,0 +1,192 @@
+"""Importance: how much each head, MLP unit, residual channel and layer of a language model matters on given tokens.
+
+It comes from forward passes alone, layer by layer, so that memory need not hold more weights than one layer's.
+
+References:
+    Muralidharan et al. Compact Language Models via Pruning and Knowledge Distillation. NeurIPS 2024, arXiv:2407.14679
+    (Minitron: magnitudes of activations, mean over tokens and L2 norm over sequences).
+    Taghibakhshi et al. Nemotron Elastic: Towards Efficient Many-in-One Reasoning LLMs. 2025, arXiv:2511.16664
+    (normalised error of the logits for layers).
+    Differs: heads by the magnitude of what the output projection reads, as in NVIDIA's code; layers are scored in one
+    pass, not removed one after the other; it is computed in fp32 whatever the weights are stored in.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from search_spaces import UserError
+from supernet.language import LanguageSupernet
+from supernet.standalone.language import ACTIVATIONS, normalise
+from supernet.supernet import Params
+from supernet.switch import Context, Stage
+
+_LOGITS = 1 << 24  # as many at a time
+_FIRST, _LAST = ("embedding", "position", "token_type", "norm"), ("norm", "transform", "head_bias")
+
+
+class Importance(NamedTuple):
+    """How much each part of the largest network matters; larger is more.
+
+    Attributes:
+        channels: Of the residual stream.
+        heads: By layer, key-value head, and query.
+        units: Of each layer's MLP.
+        layers: Squared error of the logits without the layer, over the square of the logits.
+    """
+
+    channels: Float[np.ndarray, " d"]
+    heads: Float[np.ndarray, "l g q"]
+    units: Float[np.ndarray, "l m"]
+    layers: Float[np.ndarray, " l"]
+
+    @property
+    def layer_order(self) -> tuple[int, ...]:
+        """All layers, the most important first: what a space with `keep: ranked` takes."""
+        return tuple(int(layer) for layer in np.argsort(-self.layers, kind="stable"))
+
+
+class _Sums(NamedTuple):
+    """Sums over sequences of squared mean magnitudes, and of squared logits and errors of logits."""
+
+    ends: np.ndarray
+    read: np.ndarray
+    mixed: np.ndarray
+    units: np.ndarray
+    errors: np.ndarray
+    logits: np.ndarray
+
+
+def importance(
+    net: LanguageSupernet,
+    params: Params,
+    batches: Iterable[Int[Array | np.ndarray, "b t"]],
+    layer: Callable[[int], Params] | None = None,
+) -> Importance:
+    """Scores of all parts over calibration tokens.
+
+    Args:
+        net: The supernet; its sharing must leave weights as they are.
+        params: Its weights; with `layer`, those beside the layers are enough.
+        batches: Tokens; at least one batch.
+        layer: Reads the weights of one layer; those in `params` when None.
+
+    Raises:
+        UserError: No batch.
+    """
+    read = layer or (lambda i: jax.tree.map(lambda leaf: leaf[i], params["layers"]))
+    ends = {name: part for name, part in params.items() if name != net.stacked}
+    total = None
+    for tokens in batches:
+        found = _sums(net, ends, read, jnp.asarray(tokens))
+        total = found if total is None else _Sums(*(a + b for a, b in zip(total, found, strict=True)))
+    if total is None:
+        raise UserError("calibration: no tokens. Give at least one batch.")
+    return Importance(
+        np.sqrt(total.ends) + np.sqrt(total.read).sum(axis=(0, 1)),
+        np.sqrt(total.mixed.sum(axis=-1)),
+        np.sqrt(total.units),
+        total.errors / total.logits,
+    )
+
+
+def _fp32(tree: Params, names: Collection[str] = ("attention", "mlp")) -> Params:
+    """Some of the weights in fp32: copies, where they are of another type, which should not live longer than needed."""
+    wanted = {name: part for name, part in tree.items() if name in names}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), wanted)
+
+
+def _sums(net: LanguageSupernet, ends: Params, read: Callable[[int], Params], tokens: jax.Array) -> _Sums:
+    """The sums of one batch. Beside the whole network's stream there is one for each layer that was left out so far."""
+    shape, squares, without = tokens.shape, [], []
+    stream = net.embed(_fp32(ends, _FIRST), tokens)
+    for i in range(net.space.max_depth):
+        weights = _fp32(read(i))
+        without = [*(_after(net, shape, weights, other) for other in without), stream]
+        stream, *found = jax.block_until_ready(_measured(net, shape, weights, stream))
+        squares.append([np.asarray(square) for square in found])
+        del weights  # before the next ones are read
+    ends = _fp32(ends, ("embedding" if net.space.tied else "head", *_LAST))
+    last = stream if net.space.post_norm else normalise(net.space, stream, ends["norm"])
+    read_by, mixed, units = (np.stack(rows) for rows in zip(*squares, strict=True))
+    errors, logits = _errors(net, ends, stream, without)
+    return _Sums(np.asarray(_square(shape, last)), read_by, mixed, units, errors, logits)
+
+
+def _errors(
+    net: LanguageSupernet, ends: Params, stream: jax.Array, without: list[jax.Array]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Squared errors of the logits without each layer [l], and the square of the logits; some tokens at a time."""
+    rows, errors, whole = max(1, _LOGITS // net.space.vocabulary), np.zeros(len(without)), 0.0
+    for start in range(0, len(stream), rows):
+        part = slice(start, start + rows)
+        logits = _logits(net, ends, stream[part])
+        whole += float(jnp.vdot(logits, logits))
+        errors += [float(_distance(net, ends, other[part], logits)) for other in without]
+    return errors, np.array(whole)
+
+
+@partial(jax.jit, static_argnums=0)
+def _logits(net: LanguageSupernet, ends: Params, stream: jax.Array) -> jax.Array:
+    return net.logits(ends, stream, stream.shape[:1])
+
+
+@partial(jax.jit, static_argnums=0)
+def _distance(net: LanguageSupernet, ends: Params, stream: jax.Array, logits: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.square(_logits(net, ends, stream) - logits))
+
+
+def _chain(stages: tuple[Stage, ...], params: Params, x: Any, size: Any) -> tuple:
+    """The input and the outputs of all stages."""
+    values = (x,)
+    for stage in stages:
+        values += (stage.forward(params, values, size, Context()),)
+    return values
+
+
+def _square(shape: tuple[int, ...], x: jax.Array) -> jax.Array:
+    """Sum over sequences of the squared mean magnitude over tokens; float[b * t, ...] to float[n]."""
+    magnitude = jnp.mean(jnp.abs(x.reshape(*shape, -1)), axis=1)
+    return jnp.sum(magnitude * magnitude, axis=0)
+
+
+def _sublayers(
+    net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array
+) -> tuple[tuple, tuple]:
+    """All that attention and MLP of one layer compute at full size."""
+    space = net.space
+    x = (stream, stream) if space.parallel else stream
+    sizes = space.kv_heads[-1], space.queries[-1]
+    mixing = _chain(net.attention(*shape), weights["attention"], x, sizes)
+    return mixing, _chain(net.mlp(), weights["mlp"], mixing[-1], space.mlp_width[-1])
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _after(net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array) -> jax.Array:
+    """The stream behind a layer."""
+    y = _sublayers(net, shape, weights, stream)[1][-1]
+    return y[0] if net.space.parallel else y
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _measured(
+    net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array
+) -> tuple[jax.Array, ...]:
+    """The stream behind a layer; and squares of what its sublayers read [2, d], of what its output projection reads
+    [g, q, k], and of its units [m]."""
+    space, act = net.space, ACTIVATIONS[net.space.activation]
+    mixing, expanding = _sublayers(net, shape, weights, stream)
+    (_, _, v), p = mixing[1:3]
+    mixed = jnp.einsum("bgnst,bgtk->bsgnk", p, v)
+    first, *gated = expanding[1]
+    units = act(first) * gated[0] if gated else act(first)
+    inputs = {"attention": mixing[0], "mlp": expanding[0]}
+    read = [_square(shape, net.read(weights[name], x)) for name, x in inputs.items()]
+    heads = _square(shape, mixed).reshape(space.kv_heads[-1], space.queries[-1], -1)
+    y = expanding[-1]
+    return y[0] if space.parallel else y, jnp.stack(read), heads, _square(shape, units)
