@@ -19,7 +19,6 @@ from supernet import attention
 from supernet.language_masked import masked_logits
 from supernet.normalisation import rms_norm
 from supernet.passes import wide
-from supernet.passes import wide
 from supernet.rotary import rotate
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
