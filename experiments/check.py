@@ -25,15 +25,15 @@ def validate(config: ExperimentConfig) -> Experiment:
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=score).roles)
     BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
     check_division(experiment)
-    _check_accumulation(experiment)
+    _check_passes(experiment)
     panel_of(experiment)
     return experiment
 
 
-def _check_accumulation(experiment: Experiment) -> None:
-    """Refuses to cut batches that are normalised as a whole, or into more parts than there are rows."""
-    train = experiment.config.train
-    if train.accumulate > 1 and experiment.training_net.statistics_shapes:
+def _check_passes(experiment: Experiment) -> None:
+    """Refuses passes that the family does not have, and to cut batches that it normalises as a whole."""
+    train, net = experiment.config.train, experiment.training_net
+    if train.accumulate > 1 and net.statistics_shapes:
         raise UserError(
             f"train.accumulate: {train.accumulate}, but family {experiment.space.family} normalises with its batch, so "
             "that parts of it give something else. Set 1."

@@ -131,6 +131,48 @@ def test_gradient_search_says_that_it_takes_no_language(supernest: Any, here: Pa
     assert len(err.splitlines()) == 1
 
 
+def test_a_step_that_is_cut_up_and_rounded_is_nearly_the_step(supernest: Any, here: Path) -> None:
+    plain = ("train", "small.yaml", "--quiet", "--json", "--set", "train.steps=3", "--set", "train.diagnose_every=null")
+    losses = {}
+    for name, settings in {
+        "plain": [],
+        "cut": ["train.accumulate=4", "train.rematerialize=true"],
+        "half": ["train.precision=bfloat16"],
+    }.items():
+        given = [part for setting in settings for part in ("--set", setting)]
+        code, out, err = supernest(*plain, "--out", name, *given)
+        assert (code, err) == (0, "")
+        losses[name] = json.loads(out)["train"]["probe_loss"]
+    assert losses["cut"] == pytest.approx(losses["plain"], abs=1e-4)
+    assert 0 < abs(losses["half"] - losses["plain"]) < 0.05
+
+
+def test_what_a_family_cannot_do_is_refused_before_a_run_begins(supernest: Any, here: Path) -> None:
+    images = "space: {family: FAMILY, preset: small}\ntrain: {steps: 1}\n"
+    (here / "vit.yaml").write_text(images.replace("FAMILY", "vit"))
+    (here / "mobilenet.yaml").write_text(images.replace("FAMILY", "mobilenet"))
+    for file, setting, message in (
+        ("vit.yaml", "train.precision=bfloat16", "vit.yaml: train.precision: bfloat16 is not for family vit"),
+        ("vit.yaml", "train.accumulate=65", "vit.yaml: train.accumulate: 65 parts of 64 rows. Set 64 or less."),
+        ("mobilenet.yaml", "train.accumulate=2", "family mobilenet normalises with its batch"),
+        ("vit.yaml", "data={source: text, path: text.txt, context: 8}", "space.family: vit takes images, and the data are tokens"),
+    ):
+        code, _, err = supernest("run", file, "--out", "run", "--set", setting)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert message in err
+    assert not (here / "run").exists()
+
+
+def test_latency_and_memory_of_language_models_are_measured_and_limited(supernest: Any, here: Path) -> None:
+    sizes = ("--networks", "12", "--held-out", "3", "--repeats", "2", "--batch-sizes", "1")
+    code, out, err = supernest("profile", "small.yaml", "--quiet", *sizes)
+    assert (code, err) == (0, "")
+    limited = ("--set", "device=device.json", "--set", "budgets.quick={latency_ms: 100%, memory_bytes: 100%}")
+    code, out, err = supernest("check", "small.yaml", "--json", *limited)
+    assert (code, err) == (0, "")
+    assert set(json.loads(out)["budgets"]["quick"]) == {"latency_ms", "memory_bytes"}
+
+
 def test_an_encoder_learns_hidden_tokens_and_a_subnet_teaches(supernest: Any, here: Path) -> None:
     encoder = ["--set", "data.masked=0.3", "--set", "space.token_types=2", "--set", "space.head_transform=true"]
     code, _, err = supernest("run", "small.yaml", "--out", "parent", "--quiet", *encoder)
