@@ -38,7 +38,7 @@ def profile(
     # What decides no network of the space is left out; the device may be what the file names before it is measured.
     others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")
     with about(config):
-        experiment = build_experiment(load(config, overrides, without=others))
+        experiment = build_experiment(load(config, (*overrides, "train={steps: 1}"), without=others))
         with stop_on_signals() as stop, meter(experiment, out, stop) as measuring:
             found = profiling.profile(experiment.net, out, protocol, stop, quiet or not sys.stderr.isatty(), measuring)
     click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))

@@ -108,8 +108,8 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own in the place of ours
-        _check_size(ray, section)
         _check_nodes(ray, section, shared)
+        _check_size(ray, section)
         yield ray
 
 
@@ -216,8 +216,8 @@ def _check_nodes(ray: ModuleType, section: RaySection, shared: Path) -> None:
             if node["Alive"]:
                 strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_report)
-                asked.append((node["NodeManagerAddress"], task.remote(place)))
-        for address, reference in asked:
+                asked.append((node["NodeID"], node["NodeManagerAddress"], task.remote(place)))
+        for name, address, reference in asked:
             try:
                 found, read = ray.get(reference, timeout=_SECONDS)
             except ray.exceptions.GetTimeoutError:
@@ -226,6 +226,8 @@ def _check_nodes(ray: ModuleType, section: RaySection, shared: Path) -> None:
                     "the cluster again."
                 ) from None
             except ray.exceptions.RayError as error:
+                if not any(node["NodeID"] == name and node["Alive"] for node in ray.nodes()):
+                    continue  # lost meanwhile
                 raise UserError(
                     f"ray.address: node {address} cannot run our code: {_line(error)} Install the same "
                     "supernest on every node."

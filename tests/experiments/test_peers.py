@@ -13,7 +13,7 @@ import pytest
 from experiments.benchmarks.peers import comparison
 from experiments.benchmarks.peers.comparison import config_of, noise
 from experiments.benchmarks.peers.process import flat
-from search_spaces import build_space
+from search_spaces import LanguageSpace, build_space
 from supernet.supernet import build_supernet
 
 torch = pytest.importorskip("torch", reason="the peers need PyTorch: pip install 'supernest[bench]'")
@@ -36,12 +36,12 @@ def test_logits_and_gradients_are_ours(family):
     preset, settings, batch = SMALL[family]
     net = build_supernet(build_space(family, preset, settings))
     params, data = net.init(jax.random.key(1)), noise(net.space, batch)
-    extra = {"frequencies": net.space.frequencies} if family == "language" else {}
+    extra = {"frequencies": net.space.frequencies} if isinstance(net.space, LanguageSpace) else {}
     peer = import_module(f"experiments.benchmarks.peers.{family}").Peer({**flat(params), **extra})
     inputs = peer.prepare(data["x"])
     for row in net.space.sample(np.random.default_rng(0), 4):
 
-        def loss(params: Any, row: np.ndarray = row) -> tuple[jax.Array, jax.Array]:
+        def loss(params: Any, row: Any = row) -> tuple[jax.Array, jax.Array]:
             logits, _ = net.apply(params, row, jnp.asarray(data["x"]), program=net.space.program(row))
             return jnp.sum(logits**2), logits
 

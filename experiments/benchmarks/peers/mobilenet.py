@@ -100,7 +100,8 @@ class Peer:
     def _norm(self, x: torch.Tensor, of: Tensors, name: str, activation: str | None) -> torch.Tensor:
         scale, bias = (of[f"{name}/{part}"][: x.shape[1]] for part in ("scale", "bias"))
         if self._given is not None:
-            x = F.batch_norm(x, *next(self._given), scale, bias, training=False, eps=_EPSILON)
+            mean, variance = next(self._given)
+            x = F.batch_norm(x, mean, variance, scale, bias, training=False, eps=_EPSILON)
         else:
             if self._found is not None:
                 variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)

@@ -57,7 +57,8 @@ def peer_process(
     """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "arrays.npz"
-        np.savez(file, **arrays, **{f"weights/{name}": leaf for name, leaf in flat(weights).items()})
+        named = {**arrays, **{f"weights/{name}": leaf for name, leaf in flat(weights).items()}}
+        np.savez(file, **named)  # pyright: ignore[reportArgumentType]
         process = subprocess.Popen(
             [python, "-m", "experiments.benchmarks.peers.server", peer, str(file), str(threads)],
             cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

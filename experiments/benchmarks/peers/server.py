@@ -54,7 +54,7 @@ class Served:
             moments = [self._peer.calibrate([self._x], config)] if hasattr(self._peer, "calibrate") else []
             for x, labels in self._validation:
                 logits, labels = self._peer(x, config, *moments).flatten(0, -2), labels.flatten()
-                (logits.argmax(-1) == labels).sum(), F.cross_entropy(logits, labels, reduction="sum")
+                _ = (logits.argmax(-1) == labels).sum(), F.cross_entropy(logits, labels, reduction="sum")
 
 
 def main() -> None:

@@ -20,6 +20,6 @@ def layer(weights: Mapping[str, np.ndarray], index: int) -> dict[str, np.ndarray
 
 def leaf(values: np.ndarray, channels_last: bool = False) -> torch.Tensor:
     """A trainable tensor."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    tensor = torch.from_numpy(np.array(values, order="C"))  # a copy of our own
     tensor = tensor.contiguous(memory_format=torch.channels_last) if channels_last else tensor
     return tensor.requires_grad_()
