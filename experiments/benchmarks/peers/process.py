@@ -59,12 +59,10 @@ def peer_process(
         file = Path(scratch) / "arrays.npz"
         named = {**arrays, **{f"weights/{name}": leaf for name, leaf in flat(weights).items()}}
         np.savez(file, **named)  # pyright: ignore[reportArgumentType]
-        process = subprocess.Popen(
-            [python, "-m", "experiments.benchmarks.peers.server", peer, str(file), str(threads)],
-            cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            yield PeerProcess(process)
-        finally:
-            process.kill()
-            process.wait()
+        command = [python, "-m", "experiments.benchmarks.peers.server", peer, str(file), str(threads)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+            try:
+                yield PeerProcess(process)
+            finally:
+                process.kill()
