@@ -37,6 +37,7 @@ from experiments.sections import (
     TrainSection,
 )
 from experiments.settings import STRICT
+from experiments.start import StartSection, begun
 from experiments.yaml_files import dump_yaml, override, parse_override, read_yaml
 from search import Budget
 from search_spaces import FAMILIES, CostModel, UserError
@@ -75,6 +76,7 @@ class ExperimentConfig(BaseModel):
         plugins: Modules that register families, sources, samplers or searchers; imported first.
         data: Which data.
         device: Which device's latency and memory the costs include.
+        start: What was imported, and training begins with; fresh weights when null.
         space: What may vary.
         supernet: How weights are shared.
         sampler: Which paths a step trains.
@@ -95,6 +97,7 @@ class ExperimentConfig(BaseModel):
     plugins: tuple[str, ...] = ()
     data: DataSection = DataSection()
     device: DeviceSection | None = None
+    start: StartSection | None = None
     space: SpaceSection
     supernet: SupernetSection = SupernetSection()
     sampler: SamplerSection = SamplerSection()
@@ -110,6 +113,11 @@ class ExperimentConfig(BaseModel):
     export: ExportSection = ExportSection()
     rank: RankSection = RankSection()
     ray: RaySection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begun(cls, given: Any, info: ValidationInfo) -> Any:
+        return begun(given, info.context)
 
     @model_validator(mode="after")
     def _panel_warms_up(self) -> "ExperimentConfig":
@@ -179,7 +187,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
 def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool:
     """Whether a setting of the command line is a path; some of data may be names where there is no such path."""
     if keys[0] != "data" or len(keys) != 2:
-        return keys in (("rank", "cache"), ("device",), ("device", "path"))
+        return keys in (("rank", "cache"), ("device",), ("device", "path"), ("start",), ("start", "path"))
     data = tree.get("data")
     source = data.get("source") if isinstance(data, Mapping) else None
     plugin = SOURCES[source] if isinstance(source, str) and source in SOURCES else AnySource

@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jaxtyping import Int
 
 from experiments.checkpoint_import import Checkpoint
 from experiments.checkpoint_import.streamed import StoredParams, StreamedFile, rewrite
 from experiments.checkpoint_import.tokenizer_files import copy_tokenizer, has_tokenizer
 from experiments.yaml_files import dump_yaml, read_yaml
-from search_spaces import LanguageSpace, UserError
+from search_spaces import LanguageSpace, UserError, build_space
 from supernet.importance import importance
 from supernet.language import LanguageSupernet
 from supernet.manifest import MANIFEST, atomic_directory, verify_manifest, write_manifest
 from supernet.reorder import permutation
 from supernet.subnet import TOKENIZER, flatten
-from supernet.supernet import Params, Supernet
+from supernet.supernet import Params, Supernet, build_supernet
 
 EXPERIMENT, HOME = "experiment.yaml", "supernet"
 _SPACE, _WEIGHTS, _SOURCE = "space.yaml", "weights.safetensors", "source.json"
@@ -74,6 +75,16 @@ class ImportedDirectory:
             return json.loads((self.home / _SOURCE).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.home / _SOURCE}: cannot be read ({error}). {_AGAIN}") from None
+
+    def module(self) -> nnx.Module:
+        """The network as it was imported, in fp32.
+
+        Raises:
+            UserError: Files are missing or were altered.
+        """
+        settings = {name: value for name, value in self.space.items() if name != "family"}
+        net = build_supernet(build_space(self.space["family"], None, {**settings, "context": 1}))
+        return net.extract(self.params(net), net.space.largest)[0]
 
     def params(self, net: Supernet, dtype: Any = np.float32) -> Params:
         """The weights, for a supernet whose largest network is the checkpoint's.

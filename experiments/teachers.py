@@ -1,4 +1,4 @@
-"""External teachers: exported subnets, or any function that a user names."""
+"""External teachers: exported subnets, networks as they were imported, or any function that a user names."""
 
 import importlib
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import Dataset, ImageDataset
+from experiments.imported import ImportedDirectory
 from search_spaces import UserError
 from supernet.distillation import Teacher, soften
 from supernet.inputs import Preprocessing
 from supernet.resolution import resize
-from supernet.subnet import load_subnet
+from supernet.subnet import compiled, load_subnet
 from supernet.supernet import Supernet
 
 _KEY = "train.distillation.teachers"
@@ -24,7 +25,7 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
     """The mean distribution of all teachers, as a function of what the network takes; None where there are none.
 
     Args:
-        names: Directories of exported subnets, or `module:function`.
+        names: Directories of exported subnets or of imported networks, or `module:function`.
         data: What they are to teach on.
         net: Whose subnets they are to teach.
         temperature: Softens each teacher's distribution.
@@ -55,11 +56,16 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
 
 
 def _load(name: str, data: Dataset) -> Teacher:
+    if ImportedDirectory(Path(name)).manifest.is_file():
+        return compiled(ImportedDirectory(Path(name)).module())
     if Path(name).is_dir():
         return _subnet(name, data)
     module, colon, function = name.partition(":")
     if not colon:
-        raise UserError(f"{_KEY}: {name!r} is no directory of an exported subnet, and no module:function. Mend it.")
+        raise UserError(
+            f"{_KEY}: {name!r} is no directory of an exported subnet, and no module:function; parent needs a section "
+            "start. Mend it."
+        )
     try:
         found = getattr(importlib.import_module(module), function, None)
     except ImportError as error:

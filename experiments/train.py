@@ -39,7 +39,10 @@ class Progress(NamedTuple):
 
 
 def initial(experiment: Experiment, step: TrainStep, params: Params | None = None) -> Progress:
-    """The state before the first step: from the seed alone, unless weights to start from are given."""
+    """The state before the first step: from the seed alone, unless weights to start from are given or were imported."""
+    start = experiment.config.start
+    if params is None and start is not None:
+        params = start.imported.params(experiment.net)
     if params is None:
         params = experiment.net.init(jax.random.fold_in(jax.random.key(experiment.config.seed), _INIT))
     return Progress(step.init(params), experiment.sampler.init())

@@ -41,9 +41,9 @@ class Distillation:
         alpha_min: Order of the divergence that punishes a student's mass where the teacher has none; below 0.
         alpha_max: Order of the one that punishes missing mass; above 0.
         clip: Bound of the importance ratio (teacher ÷ student)^alpha at `alpha_min`; AlphaNet uses 5.
-        teachers: External teachers, whose distributions are averaged: directories of exported subnets, or
-            `module:function` with a function of what the network takes to logits: of normalised images
-            float32[b, h, w, c] to [b, classes], or of tokens int32[b, t] to [b, t, vocabulary].
+        teachers: External teachers, whose distributions are averaged: directories of exported subnets; `parent`, what
+            the experiment starts from; or `module:function`, a function of what the network takes to logits: of
+            normalised images float32[b, h, w, c] to [b, classes], or of tokens int32[b, t] to [b, t, vocabulary].
     """
 
     type: Literal["none", "largest", "ensemble", "external"] = "none"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,9 +48,7 @@ class Subnet:
     @cached_property
     def forward(self) -> Any:
         """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
-        graph, state = nnx.split(self.module)
-        run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
-        return lambda x: run(state, x)
+        return compiled(self.module)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
         """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t].
@@ -66,6 +64,13 @@ class Subnet:
             filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(examples)) - len(part), axis=0)])
             logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
         return np.concatenate(logits)
+
+
+def compiled(module: nnx.Module) -> Callable[[jax.Array], jax.Array]:
+    """The forward pass of a plain module, compiled; its weights are arguments, not constants, of the program."""
+    graph, state = nnx.split(module)
+    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    return lambda x: run(state, x)
 
 
 def load_subnet(directory: str | os.PathLike[str]) -> Subnet:

@@ -1,0 +1,23 @@
+"""`supernest generate`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from experiments.commands.options import json_option
+
+
+@click.command()
+@click.argument("subnet", type=click.Path(path_type=Path))
+@click.option("--prompt", required=True, help="Text to go on from.")
+@click.option("--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="The most that follow.")
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+@json_option
+def generate(subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, as_json: bool) -> None:
+    """Continue a text with an exported language model."""
+    from experiments.generation import continued
+
+    found = continued(subnet, prompt, tokens, temperature, seed)
+    click.echo(json.dumps(found) if as_json else found["prompt"] + found["text"])

@@ -1,0 +1,121 @@
+"""The section `start`: an experiment that begins with what `supernest import` wrote, and not with fresh weights."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError, ValidationInfo, model_validator
+
+from experiments.imported import ImportedDirectory
+from experiments.problems import Problem, ProblemsError, problems_of, show
+from experiments.settings import STRICT
+from experiments.yaml_files import override
+from search_spaces import LanguageSpace
+
+PARENT = "parent"
+"""What a teacher is called that is the network as it was imported."""
+
+_SIZES = ("width", "depth", "kv_heads", "queries", "mlp_width")
+_FREE = ("uniform", "keep", "layer_order", "context")
+
+
+class StartSection(BaseModel):
+    """A directory of `supernest import`, which space and first weights come from. A text stands for its path alone.
+
+    Attributes:
+        path: The directory.
+        sha256: Of its manifest; filled in, so that a run goes on with the same weights only.
+    """
+
+    model_config = STRICT
+
+    path: str
+    sha256: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any, info: ValidationInfo) -> Any:
+        given = {"path": given} if isinstance(given, str) else given
+        if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
+            return given
+        directory = (info.context or {}).get("paths_from") or Path.cwd()
+        path = Path(os.path.normpath(Path(directory, Path(given["path"]).expanduser())))
+        try:
+            found = hashlib.sha256(ImportedDirectory(path).manifest.read_bytes()).hexdigest()
+        except OSError:
+            text = f"{path} is no directory that supernest import wrote. Import a checkpoint: supernest import --help"
+            raise ProblemsError([Problem(("path",), text)]) from None
+        if given.get("sha256") not in (None, found):
+            text = f"{path} is not what the experiment began with. Restore it, or begin a new run."
+            raise ProblemsError([Problem(("sha256",), text)])
+        return {**given, "path": str(path), "sha256": found}
+
+    @property
+    def imported(self) -> ImportedDirectory:
+        """What the directory holds."""
+        return ImportedDirectory(Path(self.path))
+
+
+def begun(tree: Any, context: Mapping[str, Any] | None) -> Any:
+    """The tree of an experiment with what follows from its section `start`: the space, and where the parent is.
+
+    Args:
+        tree: As it was written.
+        context: Of its validation.
+
+    Raises:
+        ProblemsError: There is no such directory, or a setting of the space would make another network of its weights.
+    """
+    if not isinstance(tree, Mapping) or tree.get("start") is None:
+        return tree
+    try:
+        start = StartSection.model_validate(tree["start"], context=context)
+    except ValidationError as error:
+        problems = problems_of(error, StartSection)
+        raise ProblemsError([Problem(("start", *problem.location), problem.text) for problem in problems]) from None
+    tree = {**tree, "space": _space(start.imported.space, tree.get("space"))}
+    teachers = _below(tree, "train", "distillation", "teachers")
+    if not isinstance(teachers, list | tuple):
+        return tree
+    found = tuple(start.path if name == PARENT else name for name in teachers)
+    return override(tree, ("train", "distillation", "teachers"), found)
+
+
+def _below(tree: Any, *keys: str) -> Any:
+    """What is under these keys; None where there is nothing."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _space(imported: Mapping[str, Any], given: Any) -> Any:
+    """The section `space`: as it was imported, but for what is given.
+
+    Sizes may be left out, or added below the largest, which is the one that there are weights for.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        return given
+    defaults = {field.name: field.default for field in dataclasses.fields(LanguageSpace)}
+    imported = {name: _frozen(value) for name, value in imported.items()}
+    given = {name: _frozen(value) for name, value in (given or {}).items()}
+    problems = []
+    for name, value in given.items():
+        own = imported.get(name, defaults.get(name))
+        if name in _SIZES and isinstance(own, tuple) and isinstance(value, tuple):
+            if not value or value[-1] != own[-1]:
+                text = f"{show(value)} does not end with {own[-1]}, the size that was imported. Add it."
+                problems.append(Problem(("space", name), text))
+        elif name not in _FREE and value != own:
+            text = f"{show(value)} would make another network than was imported, with {show(own)}. Leave it out."
+            problems.append(Problem(("space", name), text))
+    if problems:
+        raise ProblemsError(problems)
+    ranked = given.get("keep", imported.get("keep")) == "ranked"
+    return {**{name: value for name, value in imported.items() if ranked or name != "layer_order"}, **given}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,72 @@
+"""Exported subnets of a run as directories that transformers loads: `RUN/transformers/NAME`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.checkpoint_import import MODEL_TYPES, write_checkpoint
+from experiments.imported import ImportedDirectory
+from experiments.yaml_files import read_yaml
+from search_spaces import UserError, did_you_mean
+from supernet.standalone.language import LanguageModel
+from supernet.subnet import TOKENIZER, flatten, load_subnet
+
+
+def export_for_transformers(
+    run: Path, names: Sequence[str] = (), model_type: str | None = None
+) -> list[dict[str, str]]:
+    """Writes subnets of a run, with the tokenizer.
+
+    Args:
+        run: The run directory, with exported subnets.
+        names: Which; all of them when empty.
+        model_type: What they become; when None that of the checkpoint that the run started from, or without one the
+            first type that can express a subnet.
+
+    Returns:
+        For JSON: `subnet`, `model_type` and `directory` of each.
+
+    Raises:
+        UserError: There is no such subnet, a type cannot express one, which names the choice, or it was written before.
+            Those before it are there.
+    """
+    if model_type is not None and model_type not in MODEL_TYPES:
+        raise UserError(f"--model-type: {model_type!r} is not supported.{did_you_mean(model_type, MODEL_TYPES)}")
+    known = sorted(path.name for path in (run / "subnets").glob("*") if path.is_dir() and path.name[0] != ".")
+    if not known:
+        raise UserError(f"{run}: has no exported subnets. Export them first: supernest export {run}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
+    source, tokenizer = _origin(run)
+    found = []
+    for name in names or known:
+        directory, out = run / "subnets" / name, run / "transformers" / name
+        subnet = load_subnet(directory)
+        if not isinstance(subnet.module, LanguageModel):
+            raise UserError(
+                f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
+                "It runs as it is: supernet.subnet.load_subnet."
+            )
+        if out.exists():
+            raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
+        beside = tokenizer or directory / TOKENIZER
+        written = write_checkpoint(
+            subnet.config["module"],
+            lambda weights=subnet.weights: flatten(weights),
+            out,
+            model_type or source.get("model_type"),
+            source.get("settings"),
+            beside if beside.is_dir() else None,
+        )
+        found.append({"subnet": name, "model_type": written, "directory": str(out)})
+    return found
+
+
+def _origin(run: Path) -> tuple[Mapping[str, Any], Path | None]:
+    """Model type and settings of the checkpoint that a run started from, and its tokenizer; nothing without one."""
+    start = read_yaml(run / "config.yaml").get("start")
+    if start is None:
+        return {}, None
+    imported = ImportedDirectory(Path(start["path"]))
+    return imported.source, imported.tokenizer
