@@ -10,14 +10,14 @@ from experiments.data.tokenizer import BYTES, load_tokenizer
 from search_spaces import UserError
 from supernet.generate import generate
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import TOKENIZER, load_subnet
+from supernet.subnet import load_subnet
 
 
 def continued(directory: Path, prompt: str, count: int, temperature: float, seed: int) -> dict[str, Any]:
     """What a model writes after a prompt, up to the end of a text.
 
     Args:
-        directory: An exported subnet; without a tokenizer in it, bytes are its tokens.
+        directory: An exported subnet, with its tokenizer.
         prompt: At least one token.
         count: The most tokens that follow.
         temperature: 0 takes the likeliest token each time.
@@ -34,13 +34,13 @@ def continued(directory: Path, prompt: str, count: int, temperature: float, seed
         raise UserError(
             f"{directory}: a network of family {subnet.config['family']}, which writes no text. Give a language model."
         )
-    beside = directory / TOKENIZER
-    tokenizer = load_tokenizer(str(beside) if beside.is_dir() else BYTES)
+    name = subnet.config.get("tokenizer", BYTES)
+    tokenizer = load_tokenizer(name if name == BYTES else str(directory / name))
     given = tokenizer.encode(prompt.encode("utf-8", "surrogateescape"))
     if given.size and given.max() >= subnet.module.form.vocabulary:
         raise UserError(
             f"{directory}: token {given.max()} of the prompt is none of the {subnet.module.form.vocabulary} that the "
-            f"model knows. Put its tokenizer into {beside}."
+            f"model knows. Export it with its own tokenizer: data.tokenizer."
         )
     key = jax.random.key(seed)
     found = generate(subnet.module, jnp.asarray(given, jnp.int32)[None], count, temperature, key)[0].tolist()
