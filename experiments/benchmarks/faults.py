@@ -3,7 +3,7 @@
 Command: `python -m experiments.benchmarks.faults --kills 20 --json`
 
 A cluster of a head and two nodes is started on this machine's loopback, and an experiment is run on it twice: left
-alone, and with something killed every few seconds, whatever there is at that moment: a process that trains, one that
+alone, and with something killed again and again, whatever there is at that moment: a process that trains, one that
 evaluates, a node with all that runs on it (another takes its place), or the command itself. The command is given again
 whenever it has ended; the kills are spread over training and search, and when all are done the run may finish. Then the
 archives are compared byte by byte (their header holds the hash of the trained weights), and the exported weights.
@@ -36,11 +36,12 @@ from experiments.distributed.connect import import_ray
 _CONFIG = """\
 seed: 0
 data: {source: digits}
-space: {family: vit, preset: small, width: [16, 24], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0, 2.0], head_dim: 8}
+space: {family: vit, preset: small, width: [16, 24], depth: [1, 2, 3], heads: [1, 2], mlp_ratio: [1.0, 2.0, 3.0],
+        head_dim: 8}
 sampler: {type: uniform, paths: 2}
 train: {steps: %d, batch_size: 32, checkpoint_every: 20, keep_last: 2, evaluate_every: 500, ema: 0.99,
         optimizer: {type: adamw, learning_rate: 1.0e-3, warmup_steps: 20}}
-search: {type: evolution, evaluations: 200, population: 20, batch: 4}
+search: {type: evolution, evaluations: 400, population: 20, batch: 4}
 budgets: {full: macs<=100%%, half: macs<=50%%}
 """
 _PROCESSES = {"worker": "TrainWorker", "actor": "Resident"}
@@ -50,9 +51,9 @@ _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
 
 @click.command()
 @click.option("--kills", default=20, show_default=True)
-@click.option("--steps", default=2000, show_default=True, help="Training steps.")
+@click.option("--steps", default=1500, show_default=True, help="Training steps.")
 @click.option(
-    "--between", default=(6.0, 14.0), type=(float, float), show_default=True, help="Seconds between two kills."
+    "--between", default=(0.0, 3.0), type=(float, float), show_default=True, help="Seconds from going on to a kill."
 )
 @click.option("--seed", default=0, show_default=True, help="Of victims and moments.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -150,11 +151,17 @@ def _disturb(
     run, commands = _command(config, out, nodes.address), 1
     with tqdm(total=kills, desc="kills", disable=None) as bar:
         while sum(killed.values()) < kills:
+            # Every fourth strike comes while the run still recovers from the last, the others when it goes on again.
+            before, hasty = _progress(out), which.random() < 1 / 4
+            while run.poll() is None and not hasty and _progress(out) == before:
+                time.sleep(0.05)
+            while run.poll() is None and sum(killed.values()) >= kills // 2 and not _progress(out)[1]:
+                time.sleep(0.05)  # the other half is for the search
             until = time.monotonic() + which.uniform(*between)
             while time.monotonic() < until and run.poll() is None:
                 time.sleep(0.05)
             if run.poll() == 0:
-                raise SystemExit(f"the run ended after {sum(killed.values())} kills; give more --steps")
+                raise SystemExit(f"the run ended after {sum(killed.values())} kills; the search is too short for more")
             if run.poll() is None:
                 victim = _strike(run, nodes, which)
                 killed[victim] += victim != ""
@@ -170,6 +177,12 @@ def _disturb(
             if run.returncode not in (2, -signal.SIGKILL) or commands > 3 * kills:
                 raise SystemExit(f"the run ended with {run.returncode}: {error[-2000:]}")
             run, commands = _command(config, out, nodes.address), commands + 1
+
+
+def _progress(out: Path) -> tuple[set[str], int]:
+    """Checkpoints, and evaluated candidates."""
+    archive = out / "search" / "archive.jsonl"
+    return {path.name for path in out.glob("checkpoints/step_*")}, archive.stat().st_size if archive.exists() else 0
 
 
 def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:

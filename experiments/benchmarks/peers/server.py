@@ -44,7 +44,7 @@ class Served:
     def step(self, config: dict[str, Any]) -> None:
         """Forward, backward, update."""
         logits = self._peer(self._x, config)
-        F.cross_entropy(logits.flatten(0, -2), self._targets.flatten()).backward()
+        F.cross_entropy(logits.flatten(0, -2), self._targets.flatten(0, logits.ndim - 2)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
