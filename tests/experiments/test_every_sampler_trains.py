@@ -16,11 +16,17 @@ from samplers import SAMPLERS
 from supernet.training import TrainStep
 
 STEPS, STOP = 30, 13
-EXPERIMENT = f"""\
-data: {{train_limit: 60}}
-space: {{family: vit, preset: small, width: [16], depth: [1, 2, 3], heads: [1, 2], mlp_ratio: [0.5, 1.0], head_dim: 8}}
-train: {{steps: {STEPS}, batch_size: 8, checkpoint_every: 100, evaluate_every: 100, diagnose_every: 10}}
-"""
+TRAIN = f"train: {{steps: {STEPS}, batch_size: 8, checkpoint_every: 100, evaluate_every: 100, diagnose_every: 10}}\n"
+EXPERIMENTS = {
+    "images": """\
+data: {train_limit: 60}
+space: {family: vit, preset: small, width: [16], depth: [1, 2, 3], heads: [1, 2], mlp_ratio: [0.5, 1.0], head_dim: 8}
+""",
+    "text": """\
+data: {source: text, path: text.txt, context: 6, train_limit: 60}
+space: {family: language, width: [16], depth: [1, 2, 3], kv_heads: [1, 2], mlp_width: [8, 16], head_size: 8}
+""",
+}
 SETTINGS = {
     "attentive": {"warmup": 4, "refit_every": 3},
     "performance_aware": {"bank": 4, "levels": 3, "slack": 0.2},
@@ -41,10 +47,11 @@ class StopAfter(StopRequest):
         return self.looks >= self.steps
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Experiment:
+@pytest.fixture(scope="module", params=list(EXPERIMENTS))
+def base(request, tmp_path_factory) -> Experiment:
     file = tmp_path_factory.mktemp("experiment") / "e.yaml"
-    file.write_text(EXPERIMENT)
+    file.with_name("text.txt").write_text("To be, or not to be: that is the question. " * 20)
+    file.write_text(EXPERIMENTS[request.param] + TRAIN)
     return build_experiment(load_config(file))
 
 
