@@ -17,6 +17,7 @@ from experiments.data.text import Text
 from experiments.data.tokenizer import files_of, load_tokenizer
 from experiments.sections import SpaceSection
 from search_spaces.errors import UserError
+from tests.experiments.word_tokenizer import words
 
 END, MASK = 256, 257
 
@@ -27,18 +28,6 @@ def letters(tmp_path: Path) -> Path:
     path = tmp_path / "letters.txt"
     path.write_bytes(bytes(i % 251 for i in range(1000)))
     return path
-
-
-def words(directory: Path, *, end: str | None = "<end>", mask: bool = False) -> Path:
-    """A tokenizer of whole words."""
-    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'supernest[text]'")
-    names = ["<unk>", "to", "be", "or", "not", *([end] if end else []), *(["[MASK]"] if mask else [])]
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    directory.mkdir(exist_ok=True)
-    made.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": end}} if end else {}))
-    return directory
 
 
 def load(path: Path, validation: float = 0.1, limit: int | None = None, **settings: Any) -> Any:

@@ -1,6 +1,7 @@
 """A language experiment through the command line: check, train, search, export, rank, profile; and what is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from experiments.config import load_config
-from experiments.data.tokenizer import ByteTokenizer
+from experiments.data.tokenizer import ByteTokenizer, load_tokenizer
 from experiments.experiment import build_experiment
 from search import Archive
 from search_spaces import UserError
 from supernet.subnet import flatten, load_subnet
+from tests.experiments.word_tokenizer import words
 
 EXPERIMENT = """\
 data: {source: text, path: text.txt, context: 12, validation_fraction: 0.2, test_fraction: 0.2}
@@ -89,6 +91,23 @@ def test_from_text_to_networks_that_compute_what_the_supernet_computes(supernest
     assert "best: validation perplexity " in out
 
 
+def test_an_exported_network_holds_its_tokenizer(supernest: Any, here: Path) -> None:
+    (here / "text.txt").write_text("to be or not to be " * 80)
+    directory = words(here / "words")
+    tokenized = ("--set", "data.tokenizer=words", "--set", "train.steps=1", "--set", "space.vocabulary=9")
+    code, _, err = supernest("run", "small.yaml", "--out", "run", "--quiet", *tokenized)
+    assert (code, err) == (0, "")
+    exported = here / "run" / "subnets" / "full"
+    subnet = load_subnet(exported)
+    beside = exported / subnet.config["tokenizer"]
+    assert {file.name for file in beside.iterdir()} == {file.name for file in directory.iterdir()}
+    tokens = load_tokenizer(str(beside)).encode(b"to be or not")[None]
+    assert subnet.predict(tokens).shape == (1, 4, 9)  # more rows in the embedding than tokens in the tokenizer
+    code, out, err = supernest("evaluate", str(exported), "--data", "run/config.yaml")
+    assert (code, err) == (0, "")
+    assert re.search(r": perplexity \d+\.\d+, accuracy \d+\.\d+% on \d+ test sequences$", out.strip())
+
+
 def test_the_exported_network_refuses_what_are_not_its_tokens(supernest: Any, here: Path) -> None:
     assert supernest("run", "small.yaml", "--out", "run", "--quiet", "--set", "train.steps=1")[0] == 0
     subnet = load_subnet(here / "run" / "subnets" / "full")
@@ -155,7 +174,11 @@ def test_what_a_family_cannot_do_is_refused_before_a_run_begins(supernest: Any, 
         ("vit.yaml", "train.precision=bfloat16", "vit.yaml: train.precision: bfloat16 is not for family vit"),
         ("vit.yaml", "train.accumulate=65", "vit.yaml: train.accumulate: 65 parts of 64 rows. Set 64 or less."),
         ("mobilenet.yaml", "train.accumulate=2", "family mobilenet normalises with its batch"),
-        ("vit.yaml", "data={source: text, path: text.txt, context: 8}", "space.family: vit takes images, and the data are tokens"),
+        (
+            "vit.yaml",
+            "data={source: text, path: text.txt, context: 8}",
+            "space.family: vit takes images, and the data are tokens",
+        ),
     ):
         code, _, err = supernest("run", file, "--out", "run", "--set", setting)
         assert (code, len(err.splitlines())) == (2, 1)
