@@ -111,7 +111,7 @@ def write_imported(
 ) -> LanguageSpace:
     """Writes a checkpoint as a supernet; nothing is left behind when it fails.
 
-    Weights go from disk to disk, one tensor at a time; to be ordered they are held once, in their type.
+    Weights go from disk to disk, one tensor at a time; what matters is found a layer at a time.
 
     Args:
         checkpoint: The checkpoint.

@@ -14,11 +14,10 @@ from experiments.checkpoint_import.files import TYPES, Tensor, tensors_of
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType
 from experiments.checkpoint_import.proposal import propose
 from experiments.checkpoint_import.settings import Settings
-from experiments.checkpoint_import.streamed import assembled
 from experiments.checkpoint_import.tensors import Row, expanded
 from experiments.checkpoint_import.tokenizer_files import check_vocabulary
 from search_spaces import LanguageForm, LanguageSpace, UserError, did_you_mean
-from supernet.subnet import flatten
+from supernet.subnet import flatten, unflatten
 from supernet.supernet import Params, Supernet, build_supernet
 
 _CONTEXT = 1024
@@ -95,7 +94,7 @@ def import_checkpoint(directory: Path, context: int | None = None, dtype: str | 
     for name, layer, part in found.parts():
         place = arrays[name] if layer is None else arrays[name][layer]
         place[...] = part.reshape(place.shape)
-    params = assembled(found.net, lambda name: jnp.asarray(arrays.pop(name)))
+    params = unflatten({name: jnp.asarray(arrays.pop(name)) for name in list(arrays)})
     return Imported(found.space, params, found.model_type, found.settings)
 
 

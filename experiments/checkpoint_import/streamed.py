@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -87,7 +86,7 @@ class StoredParams:
         Args:
             dtype: Of the result; as stored when None.
         """
-        return assembled(self._net, lambda name: jnp.asarray(self._tensors[name].read(), dtype))
+        return unflatten({name: jnp.asarray(tensor.read(), dtype) for name, tensor in self._tensors.items()})
 
     @property
     def ends(self) -> Params:
@@ -100,14 +99,6 @@ class StoredParams:
         prefix = f"{self._net.stacked}."
         found = {name: tensor.part(number) for name, tensor in self._tensors.items() if name.startswith(prefix)}
         return unflatten({name.removeprefix(prefix): array for name, array in found.items()})
-
-
-def assembled(net: Supernet, array_of: Callable[[str], jax.Array]) -> Params:
-    """The parameters of a supernet, whose arrays are asked for by dotted name, one after the other."""
-    leaves, structure = jax.tree.flatten(net.shapes)
-    names = flatten(jax.tree.unflatten(structure, range(len(leaves))))
-    arrays = {index: array_of(name) for name, index in names.items()}
-    return jax.tree.unflatten(structure, [arrays[index] for index in range(len(leaves))])
 
 
 def rewrite(path: Path, moves: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:

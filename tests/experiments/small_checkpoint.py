@@ -1,6 +1,7 @@
-"""A small random Llama checkpoint, as transformers would have saved it, and a text to train on."""
+"""Small random checkpoints, as transformers would have saved them, and a text to train on."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -9,37 +10,34 @@ from search_spaces import LanguageSpace
 from supernet.supernet import build_supernet
 
 TEXT = "".join(f"{number} and {number + 1} make {2 * number + 1}.\n" for number in range(400))
+_LEARNED = {
+    "positions": "learned", "norm": "layer", "qkv_bias": True, "out_bias": True, "mlp_bias": True, "queries": (1,),
+    "kv_heads": (4,),
+}  # fmt: skip
+_FORMS: dict[str, dict[str, Any]] = {
+    "llama": {"tied": False, "kv_heads": (2,), "queries": (2,)},
+    "gpt2": {**_LEARNED, "norm_epsilon": 1e-5, "activation": "gelu_tanh"},
+    "bert": {
+        **_LEARNED, "norm_epsilon": 1e-12, "activation": "gelu", "causal": False, "post_norm": True, "token_types": 2,
+        "head_transform": True,
+    },
+}  # fmt: skip
 
 
-def write_llama(
-    directory: Path,
-    width: int = 32,
-    depth: int = 4,
-    mlp_width: int = 64,
-    heads: int = 4,
-    kv_heads: int = 2,
-    vocabulary: int = 258,
-    shard_bytes: int = 10**9,
-) -> None:
-    """Writes it, with fresh weights that all matter.
+def write_checkpoint_of(model_type: str, directory: Path, shard_bytes: int = 10**9, **settings: Any) -> None:
+    """Writes a checkpoint with fresh weights that all matter.
 
     Args:
+        model_type: `llama`, `gpt2` or `bert`.
         directory: Must not exist.
-        width: Of the stream.
-        depth: Layers.
-        mlp_width: Of each MLP.
-        heads: Query heads; they divide the width.
-        kv_heads: Key-value heads; they divide the heads.
-        vocabulary: Tokens; 258 for bytes.
         shard_bytes: The most that a file holds.
+        settings: Fields of the space whose one network it is; by default 4 layers, 32 wide, with tokens for bytes.
     """
-    space = LanguageSpace(
-        width=(width,), depth=(depth,), kv_heads=(kv_heads,), queries=(heads // kv_heads,), mlp_width=(mlp_width,),
-        uniform=True, vocabulary=vocabulary, context=32, head_size=width // heads, tied=False,
-    )  # fmt: skip
+    sizes = {"width": (32,), "depth": (4,), "mlp_width": (64,), "vocabulary": 258, "context": 32, "head_size": 8}
+    space = LanguageSpace(**{**sizes, "uniform": True, **_FORMS[model_type], **settings})
     net = build_supernet(space)
     leaves, structure = jax.tree.flatten(jax.jit(net.init)(jax.random.key(0)))
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     params = jax.tree.unflatten(structure, noisy)
-    export_checkpoint(net, params, space.largest, directory, "llama", shard_bytes=shard_bytes)
+    export_checkpoint(net, params, space.largest, directory, model_type, shard_bytes=shard_bytes)

@@ -19,7 +19,7 @@ from experiments.imported import ImportedDirectory
 from search_spaces import LanguageSpace, UserError, build_space
 from supernet.subnet import flatten
 from supernet.supernet import Supernet, build_supernet
-from tests.experiments.small_checkpoint import TEXT, write_llama
+from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SIZE = 64 << 20  # bytes of the checkpoint that memory is measured with
@@ -29,7 +29,7 @@ SIZE = 64 << 20  # bytes of the checkpoint that memory is measured with
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a checkpoint `llama` and a text."""
     monkeypatch.chdir(tmp_path)
-    write_llama(tmp_path / "llama")
+    write_checkpoint_of("llama", tmp_path / "llama")
     (tmp_path / "text.txt").write_text(TEXT)
     return tmp_path
 
@@ -170,7 +170,7 @@ def test_an_existing_directory_is_left_alone(supernest: Any, here: Path) -> None
 
 
 def test_a_tokenizer_that_is_needed_and_missing(supernest: Any, here: Path) -> None:
-    write_llama(here / "few", vocabulary=100)
+    write_checkpoint_of("llama", here / "few", vocabulary=100)
     code, _, err = supernest("import", "few", "--out", "ours", "--calibrate", "text.txt")
     assert code == 2
     assert "is none of the 100 that the network knows" in err
@@ -230,7 +230,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss")
 @pytest.mark.parametrize("ordered", [False, True])
 def test_memory_stays_below_one_and_a_half_checkpoints(here: Path, ordered: bool) -> None:
-    write_llama(here / "large", width=512, depth=12, mlp_width=2048, heads=8, kv_heads=8, vocabulary=1000)
+    write_checkpoint_of("llama", here / "large", width=(512,), depth=(12,), mlp_width=(2048,), kv_heads=(32,))
     size = (here / "large" / "model.safetensors").stat().st_size
     assert size > SIZE
     options = ["--calibrate", "text.txt"] if ordered else []

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import cli
 from experiments.config import config_of, load_config
 from experiments.experiment import build_experiment
 from experiments.imported import ImportedDirectory
@@ -17,7 +18,7 @@ from experiments.teachers import load_teachers
 from experiments.train import initial, train_step
 from search_spaces import LanguageSpace, UserError
 from supernet.subnet import load_subnet
-from tests.experiments.small_checkpoint import TEXT, write_llama
+from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 
 COMPRESS = Path(__file__).resolve().parents[2] / "experiments" / "compress_llama.yaml"
 TINY = """\
@@ -32,14 +33,15 @@ search: {type: random, evaluations: 2}
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a checkpoint in shards, a text, the import `ours`, and the experiment `tiny.yaml`."""
     directory = tmp_path_factory.mktemp("imported")
-    write_llama(directory / "llama", shard_bytes=40_000)
+    write_checkpoint_of("llama", directory / "llama", shard_bytes=40_000)
     settings = json.loads((directory / "llama" / "config.json").read_text())
     (directory / "llama" / "config.json").write_text(
         json.dumps({**settings, "eos_token_id": 7, "auto_map": {"x": "y"}})
     )
     (directory / "text.txt").write_text(TEXT)
     (directory / "tiny.yaml").write_text(TINY)
-    import_to(str(directory / "llama"), directory / "ours", [directory / "text.txt"], sequences=4)
+    arguments = ["--calibrate", str(directory / "text.txt"), "--sequences", "4"]
+    assert cli.main(["import", str(directory / "llama"), "--out", str(directory / "ours"), *arguments]) == 0
     return directory
 
 
@@ -97,7 +99,7 @@ def test_what_cannot_start_says_why(supernest: Any, here: Path, overrides: list[
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:
-    write_llama(tmp_path / "llama")
+    write_checkpoint_of("llama", tmp_path / "llama")
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "tiny.yaml").write_text(TINY)
     import_to(str(tmp_path / "llama"), tmp_path / "ours")
@@ -109,12 +111,16 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
         initial(experiment, train_step(experiment))
 
 
-def test_the_experiment_that_import_writes_passes_check(supernest: Any, here: Path) -> None:
-    code, out, err = supernest("check", "ours/experiment.yaml", "--json")
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])
+def test_the_experiment_that_import_writes_passes_check(supernest: Any, here: Path, model_type: str) -> None:
+    write_checkpoint_of(model_type, here / f"some-{model_type}")
+    arguments = ("--calibrate", "text.txt", "--sequences", "2")
+    assert supernest("import", f"some-{model_type}", "--out", f"a {model_type}", *arguments)[0] == 0
+    code, out, err = supernest("check", f"a {model_type}/experiment.yaml", "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert found["name"] == "ours"
-    assert found["space"]["subnets"] > 50
+    assert found["name"] == f"a-{model_type}"
+    assert found["space"]["subnets"] > 20
     assert found["space"]["smallest"]["params"] < found["budgets"]["small"]["params"]
 
 
