@@ -2,7 +2,31 @@
 
 from experiments.yaml_files import dump_yaml
 
+_IMAGES = """\
+data:
+  source: digits           # 1,797 pictures that need no download; supernest list sources
+  validation_fraction: 0.2 # held out from training; search compares subnets on it
+  augmentation: {crop: 1}  # also flip, mixup, cutmix
+"""
+
+_TEXT = """\
+data:
+  source: text
+  path: corpus.txt         # a .txt or .jsonl file, also .gz or .xz; or a directory of them
+  context: 128             # tokens a sequence
+  tokenizer: bytes         # a token a byte; or a tokenizer.json, or a directory with a tokenizer
+  validation_fraction: 0.1 # the end of the text, held out from training; search compares subnets on it
+"""
+
 _SPACE = {
+    "language": """\
+space:
+  family: language
+  preset: small            # supernest list presets
+  # Any field of the family can be set here, and then overrides the preset:
+  # depth: [3, 4, 5, 6]
+  # uniform: true          # all layers alike, as transformers can load them
+""",
     "vit": """\
 space:
   family: vit
@@ -22,11 +46,16 @@ space:
 }
 
 _TRAIN = {
+    "language": """\
+  optimizer: {type: adamw, learning_rate: 1.0e-3, weight_decay: 0.1, warmup_steps: 200, clip_norm: 1.0}
+""",
     "vit": """\
   optimizer: {type: adamw, learning_rate: 2.0e-3, weight_decay: 0.05, warmup_steps: 200, clip_norm: 1.0}
+  label_smoothing: 0.05
 """,
     "mobilenet": """\
   optimizer: {type: sgd, learning_rate: 0.05, weight_decay: 3.0e-5, momentum: 0.9, warmup_steps: 200, clip_norm: 5.0}
+  label_smoothing: 0.05
 """,
 }
 
@@ -34,7 +63,7 @@ FAMILIES = tuple(_SPACE)
 
 
 def starter(family: str, name: str, file: str) -> str:
-    """Returns a whole experiment file on the digits data, with comments.
+    """Returns a whole experiment file, with comments; on the digits data where the family takes images.
 
     Args:
         family: One of `FAMILIES`.
@@ -48,11 +77,7 @@ def starter(family: str, name: str, file: str) -> str:
 {dump_yaml({"name": name}).strip()}
 seed: 0
 
-data:
-  source: digits           # 1,797 pictures that need no download; supernest list sources
-  validation_fraction: 0.2 # held out from training; search compares subnets on it
-  augmentation: {{crop: 1}}  # also flip, mixup, cutmix
-
+{_TEXT if family == "language" else _IMAGES}
 {_SPACE[family]}
 supernet:
   sharing: entangled       # supernest list sharing
@@ -65,7 +90,6 @@ train:
   steps: 3000              # or epochs
   batch_size: 64
 {_TRAIN[family]}\
-  label_smoothing: 0.05
   distillation: {{type: largest, weight: 0.5}}  # other subnets learn from the largest one
   ema: 0.995               # moving average of the weights, which search and export use; null for none
   checkpoint_every: 500

@@ -83,6 +83,14 @@ def test_what_init_writes_passes_check(supernest: Any, here: Path, family: str) 
     }  # fmt: skip
 
 
+def test_what_init_writes_for_text_passes_check(supernest: Any, here: Path) -> None:
+    (here / "corpus.txt").write_text("To be, or not to be: that is the question. " * 200)
+    assert supernest("init", "text.yaml", "--family", "language")[0] == 0
+    code, out, err = supernest("check", "text.yaml", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["data"]["context"] == 128
+
+
 def test_init_never_overwrites(supernest: Any, here: Path) -> None:
     before = (here / "small.yaml").read_bytes()
     code, _, err = supernest("init", "small.yaml")
