@@ -114,7 +114,7 @@ def _export(
     data, net, space = experiment.data, experiment.net, experiment.space
     architecture = space.architecture(archive.genes[index])
     example = net.example(architecture)
-    probe, _ = data.validation.read(np.arange(min(_PROBE, len(data.validation))))
+    probe, _ = data.validation.read(np.arange(min(_PROBE, _chunk(data.validation), len(data.validation))))
 
     def measure(subnet: Subnet) -> dict[str, Any]:
         splits = {"validation": data.validation, "test": data.test}
@@ -161,9 +161,7 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
 
 def reached(subnet: Subnet, split: Split) -> dict[str, float]:
     """Share of right outputs of a standalone network; where outputs are tokens, also mean loss and perplexity."""
-    _, labels = split.read(np.arange(1))
-    chunk = max(_CHUNK // labels.size, 1)
-    count, right, loss = 0, 0, 0.0
+    chunk, count, right, loss = _chunk(split), 0, 0, 0.0
     for start in range(0, len(split), chunk):
         examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
         logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
@@ -174,3 +172,9 @@ def reached(subnet: Subnet, split: Split) -> dict[str, float]:
     found = {"accuracy": right / max(count, 1)}
     loss /= max(count, 1)
     return found | ({"loss": loss, "perplexity": math.exp(loss)} if labels.ndim > 1 else {})
+
+
+def _chunk(split: Split) -> int:
+    """How many examples are passed at a time; few where each has many outputs."""
+    _, labels = split.read(np.arange(1))
+    return max(_CHUNK // labels.size, 1)

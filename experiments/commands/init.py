@@ -8,7 +8,7 @@ import click
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path), default="experiment.yaml")
-@click.option("--family", default="vit", show_default=True, help="Family of the search space: vit, mobilenet or language.")
+@click.option("--family", default="vit", show_default=True, help="Family of the space: vit, mobilenet or language.")
 def init(file: Path, family: str) -> None:
     """Write a commented experiment file to start from."""
     from experiments.starter import FAMILIES, starter

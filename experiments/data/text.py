@@ -79,35 +79,30 @@ class Text(AnySource):
                 raise UserError(f"data.masked: the tokenizer {self.tokenizer} has no mask token. Set 0, or another.")
             masking = Masking(self.masked, tokenizer.mask, tokenizer.size)
         train, digest = self._tokens(tokenizer, self.path)
-        digests = [digest]
-
-        def held_out(path: str | None, fraction: float) -> Int[np.ndarray, " n"]:
-            nonlocal train
-            if path is not None:
-                tokens, digest = self._tokens(tokenizer, path)
+        parts, digests = {}, [digest]
+        held_out = (
+            ("test", self.test_path, self.test_fraction),
+            ("validation", self.validation_path, validation_fraction),
+        )
+        for name, path, fraction in held_out:
+            if path is None:
+                cut = len(train) - round(fraction * len(train))
+                train, parts[name] = train[:cut], train[cut:]
+            else:
+                parts[name], digest = self._tokens(tokenizer, path)
                 digests.append(digest)
-                return tokens
-            cut = len(train) - round(fraction * len(train))
-            train, tail = train[:cut], train[cut:]
-            return tail
-
-        test = held_out(self.test_path, self.test_fraction)
-        validation = held_out(self.validation_path, validation_fraction)
-
-        def sequences(name: str, tokens: Int[np.ndarray, " n"]) -> Sequences:
-            found = Sequences.of(tokens, self.context, masking)
-            if not len(found):
+        splits = {"train": train, **parts}
+        found = {name: Sequences.of(tokens, self.context, masking) for name, tokens in splits.items()}
+        for name, split in found.items():
+            if not len(split):
                 raise UserError(
-                    f"{self.path}: {len(tokens)} tokens for the {name} split, less than one sequence of {self.context} "
-                    "and one more. Give more text, a larger share, or a smaller data.context."
+                    f"{self.path}: {len(splits[name])} tokens for the {name} split, less than one sequence of "
+                    f"{self.context} and one more. Give more text, a larger share, or a smaller data.context."
                 )
-            return found
-
-        learned = sequences("training", train)
         return TextDataset(
-            train=learned.take(np.arange(len(learned))[:train_limit]),
-            validation=sequences("validation", validation),
-            test=sequences("test", test),
+            train=found["train"].take(np.arange(len(found["train"]))[:train_limit]),
+            validation=found["validation"],
+            test=found["test"],
             vocabulary=tokenizer.size,
             tokenizer=self.tokenizer,
             fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),

@@ -206,7 +206,9 @@ def test_text_that_cannot_be_used_is_refused(letters, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(lambda: load(empty), "no text file; expected .txt or .jsonl")
-    refused(lambda: load(letters, context=100, validation=0.05), "48 tokens for the validation split", "of 100")
+    refused(
+        lambda: load(letters, context=100, validation=0.05, test_fraction=0.2), "40 tokens for the validation", "100"
+    )
     (empty / "a.txt").write_bytes(b"")
     refused(lambda: load(empty), "a.txt: the file is empty")
     (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(b"text" * 99)[:-9])

@@ -127,7 +127,7 @@ def test_the_exported_network_refuses_what_are_not_its_tokens(supernest: Any, he
     [
         ("data.path=none.txt", "none.txt: no such file or directory"),
         ("space.vocabulary=100", "error: small.yaml: space.vocabulary: 100 is less than the 258 tokens"),
-        ("data.context=4000", "tokens for the training split"),
+        ("data.context=4000", "tokens for the train split"),
         ("data.augmentation.flip=true", "error: small.yaml: data.augmentation: changes images"),
         ("train.label_smoothing=0.1", "error: small.yaml: train.label_smoothing: 0.1, but the data are text"),
         ("budgets.half.kv_cache=1", "Did you mean 'kv_cache_bytes'?"),
