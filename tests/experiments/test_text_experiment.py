@@ -47,15 +47,16 @@ def test_from_text_to_networks_that_compute_what_the_supernet_computes(supernest
     assert (code, err) == (0, "")
     assert "training, 17 validation, 21 test sequences of 12 tokens, 258 different ones (bytes)" in out
     assert "kv_cache_bytes" in out
-    code, out, err = supernest("run", "small.yaml", "--out", "run", "--json", "--quiet")
+    longer = [part for name in ("steps", "evaluate_every") for part in ("--set", f"train.{name}=80")]
+    learns = (*longer, "--set", "train.ema=0.9", "--set", "train.optimizer.learning_rate=0.02")
+    code, out, err = supernest("run", "small.yaml", "--out", "run", "--json", "--quiet", *learns)
     assert (code, err) == (0, "")
     summary = json.loads(out)
-    assert summary["train"]["steps"] == 8
-    assert 0 < summary["train"]["probe_loss"] < 6
+    assert summary["train"]["steps"] == 80
     assert summary["train"]["programs_compiled"] == 2
     experiment = build_experiment(load_config(here / "run" / "config.yaml"))
     archive = Archive.read(here / "run" / "search" / "archive.jsonl", experiment.space)
-    assert (archive.errors < 6).all()
+    assert (np.exp(archive.errors) < 20).all()  # of 258 tokens; this text has 17 different ones
     for row in summary["subnets"]:
         subnet = load_subnet(row["directory"])
         genes = np.array([json.loads(Path(row["directory"], "architecture.json").read_text())["genes"]], np.int32)
@@ -77,13 +78,13 @@ def test_from_text_to_networks_that_compute_what_the_supernet_computes(supernest
             np.testing.assert_allclose(logits, subnet.predict(tokens), atol=1e-5)
     largest = experiment.space.cost(np.array([experiment.space.largest.genes], np.int32))
     assert 2 * summary["subnets"][1]["kv_cache_bytes"] <= largest["kv_cache_bytes"][0]
-    code, out, err = supernest("run", "small.yaml", "--out", "run", "--quiet")
+    code, out, err = supernest("run", "small.yaml", "--out", "run", "--quiet", *learns)
     assert (code, err) == (0, "")
     assert "val. perplexity  test perplexity" in out
     page = (here / "run" / "report.html").read_text()
     assert "Pareto front: loss and macs" in page
     assert "validation perplexity" in page
-    code, out, err = supernest("rank", "small.yaml", "--out", "run", "--quiet")
+    code, out, err = supernest("rank", "small.yaml", "--out", "run", "--quiet", *learns)
     assert (code, err) == (0, "")
     assert "3 architectures, by loss on 17 sequences" in out
     code, out, err = supernest("export", "run", "--budget", "params<=60%", "--show")
