@@ -25,6 +25,7 @@ from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig, load_config
+from experiments.data import ImageDataset
 from experiments.experiment import Experiment, build_experiment
 from experiments.gradient_search import gradient_search
 from experiments.interrupt import StopRequest
@@ -131,7 +132,9 @@ def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[s
 
 def _on_test(experiment: Experiment) -> Experiment:
     """The experiment with the test split in the place of the one that it may choose by."""
-    return dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, validation=experiment.data.test))
+    data = experiment.data
+    assert isinstance(data, ImageDataset)
+    return dataclasses.replace(experiment, data=dataclasses.replace(data, validation=data.test))
 
 
 # ---------------------------------------------------------------- equal seconds

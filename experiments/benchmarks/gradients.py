@@ -35,7 +35,6 @@ from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
-from experiments.data.augment import normalise
 from experiments.experiment import Experiment, build_experiment
 from experiments.gradient_statistics import gradient_statistics
 from experiments.interrupt import StopRequest
@@ -146,8 +145,9 @@ class WeighedExamples(UniformSampler):
 
 def _freshness(experiment: Experiment, step: TrainStep, params: Params) -> Callable[[np.ndarray], np.ndarray]:
     train = experiment.data.train
-    x = normalise(jnp.asarray(train.images(np.arange(len(train)))), experiment.data.mean, experiment.data.std)
-    targets = jax.nn.one_hot(train.labels, experiment.data.classes)
+    examples, labels = train.read(np.arange(len(train)))
+    x = experiment.data.prepared(examples)
+    targets = jax.nn.one_hot(labels, experiment.net.classes)
     forward = jax.jit(
         lambda genes, program: jnp.linalg.norm(
             jax.nn.softmax(experiment.net.apply(params, genes, x, program=program)[0]) - targets, axis=-1

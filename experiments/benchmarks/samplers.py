@@ -23,14 +23,12 @@ from statistics import median
 from typing import Any
 
 import click
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
-from experiments.data.augment import normalise
 from experiments.experiment import Experiment, build_experiment
 from experiments.fidelity import kendall_tau
 from experiments.gradient_statistics import gradient_statistics
@@ -107,10 +105,10 @@ class _Board:
         self._panel = panel_of(experiment)
         self._candidates = choose(experiment.space, _CANDIDATES, "macs", 8, experiment.config.seed + 1)
         test = experiment.data.test
-        images = normalise(jnp.asarray(test.images(np.arange(len(test)))), experiment.data.mean, experiment.data.std)
+        examples, labels = test.read(np.arange(len(test)))
         self._test = Evaluator(
-            experiment.net, np.asarray(images), test.labels, experiment.config.evaluation.batch_size,
-            experiment.calibration,
+            experiment.net, np.asarray(experiment.data.prepared(examples)), labels,
+            experiment.config.evaluation.batch_size, experiment.calibration,
         )  # fmt: skip
 
     @property

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from experiments.data import SOURCES, load
 from experiments.data.arrays import array_examples, checked_labels, class_names_of
+from experiments.data.digits import Digits
 from experiments.data.source import AnySource, Source, Splits
 from experiments.data.splits import proportional_counts
 from search_spaces.errors import UserError
@@ -66,7 +67,7 @@ def test_every_source_is_a_frozen_dataclass():
 def test_digits_are_exact_and_their_test_split_ignores_the_seed():
     from sklearn.datasets import load_digits
 
-    first, second = (SOURCES["digits"]().load(seed, 0.1) for seed in (0, 1))
+    first, second = (Digits().load(seed, 0.1) for seed in (0, 1))
     assert (len(first.train), len(first.validation), len(first.test)) == (1298, 144, 355)
     assert (first.image_shape, first.classes, first.class_names[9]) == ((8, 8, 1), 10, "9")
     everything = np.concatenate(

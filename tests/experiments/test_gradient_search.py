@@ -13,6 +13,7 @@ import pytest
 from experiments import cli, pipeline
 from experiments.checkpoints import Checkpoints
 from experiments.config import ExperimentConfig
+from experiments.data.digits import Digits
 from experiments.experiment import build_experiment
 from experiments.gradient_data import GradientBatches, parts
 from experiments.gradient_search import budget_of, gradient_search
@@ -157,7 +158,7 @@ def test_mobilenet_and_export(tmp_path: Path) -> None:
 
 
 def test_weights_and_architecture_share_no_example() -> None:
-    train = build_experiment(config()).data.train
+    train = Digits().load(0, 0.2).train
     of_weights, of_architecture = parts(train, 0.3, 5)
     assert len(of_architecture) == round(0.3 * len(train))
     assert not set(of_weights.rows) & set(of_architecture.rows)
@@ -170,7 +171,7 @@ def test_weights_and_architecture_share_no_example() -> None:
 @pytest.mark.parametrize("fraction", [1e-4, 1 - 1e-4])
 def test_an_empty_part_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match=r"gradient\.architecture_data: .* leaves a part without any"):
-        parts(build_experiment(config()).data.train, fraction, 0)
+        parts(Digits().load(0, 0.2).train, fraction, 0)
 
 
 def test_batches_are_a_function_of_the_step() -> None:

@@ -129,12 +129,11 @@ def test_a_network_of_the_panel_is_trained_as_the_plain_network_is(experiment: E
         params, state = update(params, state, fed.x, fed.targets)
         decay = min(0.9, (1 + number) / (10 + number))
         average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, params)
-    validation = base.data.validation
-    images = (validation.images(np.arange(len(validation))) / 255 - base.data.mean) / base.data.std
-    logits = nnx.merge(graph, average)(jnp.asarray(images, jnp.float32))
-    expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(validation.labels)).mean()
+    images, labels = base.data.validation.read(np.arange(len(base.data.validation)))
+    logits = nnx.merge(graph, average)(base.data.prepared(images))
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
     assert truth.loss[0] == pytest.approx(float(expected), rel=1e-4)
-    assert truth.accuracy[0] == np.mean(np.argmax(np.asarray(logits), -1) == validation.labels)
+    assert truth.accuracy[0] == np.mean(np.argmax(np.asarray(logits), -1) == labels)
 
 
 def test_distillation_sampler_and_epochs_do_not_reach_the_panel(tmp_path: Path) -> None:
