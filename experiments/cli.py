@@ -41,6 +41,9 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def supernest() -> None:
     """Train one supernet, find the best subnets for your budgets, and export each as a network of its own."""
+    from experiments.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 for command in commands():

@@ -13,6 +13,7 @@ BATCH_NORM_EPSILON = 1e-5
 Moments = dict[str, jax.Array]
 
 
+@jax.named_scope("normalisation")
 def moments(x: jax.Array) -> Moments:
     """Mean and biased variance [c] of each channel of x [..., c]; no gradient flows through them."""
     x = jax.lax.stop_gradient(x).reshape(-1, x.shape[-1])
@@ -32,6 +33,7 @@ def normalise(x: jax.Array, of_x: Moments, params: dict[str, jax.Array], activat
     return _differentiable(x, of_x, params, activation)
 
 
+@jax.named_scope("normalisation")
 def normalise_with(x: jax.Array, given: Moments, params: dict[str, jax.Array], activation: str | None) -> jax.Array:
     """Activation of the batch norm of x [..., c] with moments of other batches, which are constants."""
     z = (x - given["mean"]) * (_inverse(given) * params["scale"]) + params["bias"]
@@ -69,6 +71,7 @@ def _forward(x: jax.Array, of_x: Moments, params: dict[str, jax.Array], activati
     return normalise_with(x, of_x, params, activation), (x, of_x, params)
 
 
+@jax.named_scope("normalisation")
 def _backward(activation: str | None, saved: tuple[Any, ...], g: jax.Array) -> tuple:
     x, of_x, params = saved
     shape, channels = x.shape, x.shape[-1]

@@ -32,6 +32,7 @@ def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c"], stride:
     return _differentiable(x, kernel, stride)
 
 
+@jax.named_scope("depthwise")
 def _output(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return _by_device(_products, _library, stride, x, kernel)
 
@@ -40,6 +41,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, t
     return _output(x, kernel, stride), (x, kernel)
 
 
+@jax.named_scope("depthwise")
 def _backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _by_device(_products_backward, _library_backward, stride, *saved, g)
 

@@ -12,6 +12,7 @@ from supernet.passes import wide
 LAYER_NORM_EPSILON = 1e-6
 
 
+@jax.named_scope("normalisation")
 def layer_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float = LAYER_NORM_EPSILON) -> jax.Array:
     """LayerNorm over the last axis of x [..., d] with scale and bias [d]."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
@@ -28,6 +29,7 @@ def masked_layer_norm(
     return (centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]) * on
 
 
+@jax.named_scope("normalisation")
 def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float) -> jax.Array:
     """RMSNorm over the last axis of x [..., d] with scale [d]."""
     y = wide(x)

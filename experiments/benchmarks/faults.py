@@ -164,8 +164,9 @@ def _disturb(
                 raise SystemExit(f"the run ended after {sum(killed.values())} kills; the search is too short for more")
             if run.poll() is None:
                 victim = _strike(run, nodes, which)
-                killed[victim] += victim != ""
-                bar.update(victim != "")
+                if victim:
+                    killed[victim] += 1
+                    bar.update()
                 bar.set_postfix(dict(killed))
             if run.poll() is not None:
                 run.communicate()

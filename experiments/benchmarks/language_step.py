@@ -14,6 +14,7 @@ import click
 from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.timing import without_cache
+from experiments.memory import keep_freed_memory
 
 
 @click.command()
@@ -23,6 +24,7 @@ from experiments.benchmarks.timing import without_cache
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(steps: int, peer: str | None, python: str, as_json: bool) -> None:
     """Runs the benchmark."""
+    keep_freed_memory()
     without_cache()
     show(compare("language", steps, 10, 0, peer, python), as_json)
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds, without_cache
+from experiments.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, build_space
 from supernet.distillation import Lesson
 from supernet.optimizer import OptimizerSettings
@@ -52,6 +53,7 @@ class _Fixed:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
     """Runs the benchmark."""
+    keep_freed_memory()
     without_cache()
     preset, settings = _SPACES[family]
     space = build_space(family, preset, settings)
@@ -63,7 +65,7 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
     net = build_supernet(space)
     params = net.init(jax.random.key(0))
     x, targets = _batch(space, batch)
-    switched = _Stepper(net, params, x, targets)
+    switched = Stepper(net, params, x, targets)
     genes = space.sample(np.random.default_rng(0), architectures)
     programs = sorted({space.program(row) for row in genes})
     firsts = [next(row for row in genes if space.program(row) == program) for program in programs]
@@ -71,10 +73,10 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
     taken = [seconds(lambda row=row: switched(row)) for row in tqdm(genes, desc="steps", disable=None)]
 
     pairs, masked_ratio, macs_ratio = [], [], []
-    masked = _Stepper(_Fixed(net, None), params, x, targets)  # type: ignore[arg-type]
+    masked = Stepper(_Fixed(net, None), params, x, targets)  # type: ignore[arg-type]
     largest_macs = space.cost(np.array([space.largest.genes], np.int32))["macs"][0]
     for row in tqdm(genes[:compared], desc="static", disable=None):
-        static = _Stepper(_Fixed(net, space.architecture(row)), params, x, targets)  # type: ignore[arg-type]
+        static = Stepper(_Fixed(net, space.architecture(row)), params, x, targets)  # type: ignore[arg-type]
         own, fixed, full = alternate([partial(step, row) for step in (switched, static, masked)], rounds)
         pairs.append(own / fixed)
         masked_ratio.append(own / full)
@@ -97,7 +99,7 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
     return figures
 
 
-class _Stepper:
+class Stepper:
     """One kind of training step on fixed data; each call takes a step."""
 
     def __init__(self, net: Supernet, params: Any, x: jax.Array, targets: jax.Array) -> None:
@@ -145,8 +147,8 @@ def _full_macs(space: SearchSpace, row: np.ndarray, largest: int) -> int:
 def _memory_ratio(net: Supernet, params: Any, x: jax.Array, targets: jax.Array) -> float:
     genes = np.array(net.space.largest.genes, np.int32)
     fixed = _Fixed(net, net.space.largest)
-    own = _Stepper(net, params, x, targets).compiled(genes)[1]
-    static = _Stepper(fixed, params, x, targets).compiled(genes)[1]  # type: ignore[arg-type]
+    own = Stepper(net, params, x, targets).compiled(genes)[1]
+    static = Stepper(fixed, params, x, targets).compiled(genes)[1]  # type: ignore[arg-type]
     return peak_bytes(own) / peak_bytes(static)
 
 
@@ -156,7 +158,7 @@ def _compile_ratio(space: SearchSpace, x: jax.Array, targets: jax.Array) -> floa
         for layers, times in taken.items():
             deep = dataclasses.replace(space, depth=(layers - 2, layers - 1, layers))  # type: ignore[call-arg]
             net = build_supernet(deep)
-            stepper = _Stepper(net, net.init(jax.random.key(0)), x, targets)
+            stepper = Stepper(net, net.init(jax.random.key(0)), x, targets)
             times.append(stepper.compiled(np.array(deep.largest.genes, np.int32))[0])
     return min(taken[48]) / min(taken[12])  # what other work on the machine adds is never negative
 

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from experiments.distributed.section import RaySection
+from experiments.memory import VARIABLES
 
 
 def environment(section: RaySection) -> dict[str, str]:
     """Variables that must be set before JAX is imported; XLA sizes its thread pool by NPROC."""
     platform = "cuda" if section.gpus_per_worker else "cpu"
-    return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker))}
+    return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker)), **VARIABLES}
 
 
 def begin(path: Sequence[str]) -> None:

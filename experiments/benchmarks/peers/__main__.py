@@ -15,6 +15,7 @@ import click
 from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import SETTINGS, compare
 from experiments.benchmarks.timing import without_cache
+from experiments.memory import keep_freed_memory
 
 
 @click.command()
@@ -29,6 +30,7 @@ def main(
     family: str, architectures: int, evaluated: int, python: str, peer: str | None, seed: int, as_json: bool
 ) -> None:
     """Runs the benchmark."""
+    keep_freed_memory()
     without_cache()
     show(compare(family, architectures, evaluated, seed, peer or family, python), as_json)
 

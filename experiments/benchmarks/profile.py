@@ -1,0 +1,169 @@
+"""Where the time of a sampled training step goes: what XLA's own profile says of each compiled instruction, by kind.
+
+Command: `python -m experiments.benchmarks.profile --family vit --json`
+
+Sizes as in `peers`. Instructions belong to the scope that the layers name (attention, normalisation, depthwise); others
+are products of matrices, copies (slices, pads, transpositions), or elementwise. The update is the optimiser's. Shares
+are of the step's time: with several instructions at once, it is divided among them; `host` is when none runs.
+Processor seconds and page faults are those of a step that is not traced.
+"""
+
+import re
+import resource
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.peers.comparison import SETTINGS, noise
+from experiments.benchmarks.step_time import Stepper
+from experiments.benchmarks.timing import seconds
+from experiments.memory import keep_freed_memory
+from search_spaces import build_space
+from supernet.supernet import build_supernet
+
+_SCOPES = ("attention", "normalisation", "depthwise")
+_COPIES = frozenset(
+    {"slice", "pad", "concatenate", "transpose", "reshape", "dynamic_slice", "dynamic_update_slice", "broadcast_in_dim",
+     "squeeze", "copy", "gather", "rev"}
+)  # fmt: skip
+_CONTAINERS = frozenset({"while", "conditional", "call"})
+_INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\(")
+_NAMED = re.compile(r'op_name="([^"]*)"')
+_CALLED = re.compile(r"calls=%?([\w.\-]+)")
+_COMPUTATION = re.compile(r"^%?([\w.\-]+) .*\{$")
+
+
+class Event(NamedTuple):
+    """An instruction that ran.
+
+    Attributes:
+        start: Nanoseconds.
+        end: Nanoseconds.
+        kind: Of it.
+    """
+
+    start: float
+    end: float
+    kind: str
+
+
+@click.command()
+@click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
+@click.option("--steps", default=5, show_default=True, help="Each of another random network.")
+@click.option("--give-back", is_flag=True, help="Let the C library give freed memory back, as it does by default.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
+    """Runs the benchmark."""
+    if not give_back:
+        keep_freed_memory()
+    preset, settings, batch = SETTINGS[family]
+    net = build_supernet(build_space(family, preset, settings))
+    data = noise(net.space, batch)
+    stepper = Stepper(net, net.init(jax.random.key(0)), jnp.asarray(data["x"]), jnp.asarray(data["targets"]))
+    totals: dict[str, float] = {}
+    taken, used, faults = [], [], []
+    for row in net.space.sample(np.random.default_rng(0), steps):
+        function, arguments, static = stepper.gradient(row)
+        kinds = kinds_of(function.lower(*arguments, **static).compile().as_text())
+        stepper(row)
+        with tempfile.TemporaryDirectory() as scratch:
+            before = resource.getrusage(resource.RUSAGE_SELF)
+            jax.block_until_ready(stepper(row))
+            after = resource.getrusage(resource.RUSAGE_SELF)
+            used.append((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime))
+            faults.append(after.ru_minflt - before.ru_minflt)
+            with jax.profiler.trace(scratch):
+                taken.append(seconds(lambda row=row: stepper(row)))
+            shared = divided(events(Path(scratch), kinds))
+        shared["host"] = max(1e9 * taken[-1] - sum(shared.values()), 0.0)
+        for kind, value in shared.items():
+            totals[kind] = totals.get(kind, 0.0) + value
+    whole = sum(totals.values())
+    shares = {kind: round(totals[kind] / whole, 4) for kind in sorted(totals, key=lambda kind: -totals[kind])}
+    figures = {
+        "family": family,
+        "batch": batch,
+        "step_ms": 1e3 * median(taken),
+        "user_seconds": median(user for user, _ in used),
+        "system_seconds": median(system for _, system in used),
+        "page_faults": median(faults),
+        "shares": shares,
+    }
+    show(figures, as_json)
+
+
+def kinds_of(program: str) -> dict[str, str]:
+    """The kind of each instruction of a compiled program, from its text."""
+    products, found, computation = set(), {}, ""
+    for line in program.splitlines():
+        if opened := _COMPUTATION.match(line):
+            computation = opened[1]
+        elif (instruction := _INSTRUCTION.match(line)) and instruction[2] in ("dot", "convolution"):
+            products.add(computation)
+    for line in program.splitlines():
+        if instruction := _INSTRUCTION.match(line):
+            name, operation = instruction.groups()
+            called, named = _CALLED.search(line), _NAMED.search(line)
+            multiplies = operation in ("dot", "convolution") or (called is not None and called[1] in products)
+            found[name] = _kind(operation, named[1] if named else "", multiplies)
+    return found
+
+
+def _kind(operation: str, named: str, multiplies: bool) -> str:
+    if operation in _CONTAINERS:
+        return "container"
+    scope = next((scope for scope in _SCOPES if scope in named), None)
+    if scope is not None:
+        return scope
+    if multiplies:
+        return "gemm"
+    return "copies" if operation == "copy" or named.rpartition("/")[2] in _COPIES else "elementwise"
+
+
+def events(directory: Path, kinds: Mapping[str, str]) -> Iterator[Event]:
+    """The instructions in a trace; those of the update are the optimiser's."""
+    (file,) = directory.glob("**/*.xplane.pb")
+    begun: dict[int, tuple[str, str, float, float]] = {}
+    ended: dict[int, float] = {}
+    for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        for line in plane.lines:
+            for event in line.events:
+                stats = dict(event.stats)
+                if "hlo_op" in stats and "_p" in stats:
+                    begun[stats["_p"]] = stats["hlo_module"], stats["hlo_op"], event.start_ns, event.end_ns
+                elif event.name.startswith("end: "):
+                    ended[stats["_c"]] = event.end_ns
+    for number, (module, name, start, end) in begun.items():
+        kind = "optimiser" if "update" in module else kinds.get(name, "elementwise")
+        if kind != "container":
+            yield Event(start, max(end, ended.get(number, end)), kind)
+
+
+def divided(found: Iterator[Event]) -> dict[str, float]:
+    """Nanoseconds of each kind; where several run at once, each has its part of the time."""
+    moments = sorted(
+        moment for event in found for moment in ((event.start, 1, event.kind), (event.end, -1, event.kind))
+    )
+    running: Counter[str] = Counter()
+    totals: dict[str, float] = {}
+    before = 0.0
+    for moment, change, kind in moments:
+        active = sum(running.values())
+        for one, count in running.items():
+            totals[one] = totals.get(one, 0.0) + ((moment - before) * count / active if active else 0.0)
+        running[kind] += change
+        before = moment
+    return totals
+
+
+if __name__ == "__main__":
+    main()
