@@ -10,7 +10,8 @@ import click
 
 from experiments.commands.options import json_option
 
-_MMAP_THRESHOLD = -3  # `M_MMAP_THRESHOLD` of malloc.h
+# Parameters of mallopt in malloc.h: give back the top of the heap, map large arrays, at most so many.
+_GIVE_BACK = {"M_TRIM_THRESHOLD": (-1, 1 << 20), "M_MMAP_THRESHOLD": (-3, 1 << 20), "M_MMAP_MAX": (-4, 1 << 16)}
 
 
 @click.command(name="import")
@@ -45,7 +46,8 @@ def import_(
 
 
 def _give_back_what_is_freed() -> None:
-    """The C library on Linux keeps freed arrays of up to 32 MB, once there were such, for others that may not fit; with
-    a threshold that is set it returns them. Elsewhere nothing is to be done."""
+    """Has the C library of Linux return arrays that are freed; else it keeps those of up to 32 MB, for others that may
+    not fit, and memory grows from layer to layer. Elsewhere nothing is to be done."""
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
+        for number, value in _GIVE_BACK.values():
+            ctypes.CDLL(None).mallopt(number, value)
