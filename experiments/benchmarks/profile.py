@@ -4,7 +4,7 @@ Command: `python -m experiments.benchmarks.profile --family vit --json`
 
 Sizes as in `peers`. Instructions belong to the scope that the layers name (attention, normalisation, depthwise); others
 are products of matrices, copies (slices, pads, transpositions), or elementwise. The update is the optimiser's. Shares
-are of the step's time: with several instructions at once, it is divided among them; `host` is when none runs.
+are of the step's time: with several instructions at once, it is divided among them; `host` is when no known one runs.
 Processor seconds and page faults are those of a step that is not traced.
 """
 
@@ -35,11 +35,24 @@ _COPIES = frozenset(
     {"slice", "pad", "concatenate", "transpose", "reshape", "dynamic_slice", "dynamic_update_slice", "broadcast_in_dim",
      "squeeze", "copy", "gather", "rev"}
 )  # fmt: skip
+_PRODUCTS, _PARTS = ("dot", "convolution"), 'outer_dimension_partitions":["'
 _CONTAINERS = frozenset({"while", "conditional", "call"})
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([\w\-]+)\(")
 _NAMED = re.compile(r'op_name="([^"]*)"')
 _CALLED = re.compile(r"calls=%?([\w.\-]+)")
 _COMPUTATION = re.compile(r"^%?([\w.\-]+) .*\{$")
+
+
+class Instruction(NamedTuple):
+    """An instruction of a compiled program.
+
+    Attributes:
+        kind: Of it.
+        parallel: Whether it is handed to other threads, and its own event ends before they do.
+    """
+
+    kind: str
+    parallel: bool
 
 
 class Event(NamedTuple):
@@ -73,7 +86,7 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
     taken, used, faults = [], [], []
     for row in net.space.sample(np.random.default_rng(0), steps):
         function, arguments, static = stepper.gradient(row)
-        kinds = kinds_of(function.lower(*arguments, **static).compile().as_text())
+        known = instructions(function.lower(*arguments, **static).compile().as_text())
         stepper(row)
         with tempfile.TemporaryDirectory() as scratch:
             before = resource.getrusage(resource.RUSAGE_SELF)
@@ -83,7 +96,7 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
             faults.append(after.ru_minflt - before.ru_minflt)
             with jax.profiler.trace(scratch):
                 taken.append(seconds(lambda row=row: stepper(row)))
-            shared = divided(events(Path(scratch), kinds))
+            shared = divided(events(Path(scratch), known))
         shared["host"] = max(1e9 * taken[-1] - sum(shared.values()), 0.0)
         for kind, value in shared.items():
             totals[kind] = totals.get(kind, 0.0) + value
@@ -101,20 +114,21 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
     show(figures, as_json)
 
 
-def kinds_of(program: str) -> dict[str, str]:
-    """The kind of each instruction of a compiled program, from its text."""
+def instructions(program: str) -> dict[str, Instruction]:
+    """The instructions of a compiled program by name, from its text."""
     products, found, computation = set(), {}, ""
     for line in program.splitlines():
         if opened := _COMPUTATION.match(line):
             computation = opened[1]
-        elif (instruction := _INSTRUCTION.match(line)) and instruction[2] in ("dot", "convolution"):
+        elif (instruction := _INSTRUCTION.match(line)) and instruction[2] in _PRODUCTS:
             products.add(computation)
     for line in program.splitlines():
         if instruction := _INSTRUCTION.match(line):
             name, operation = instruction.groups()
             called, named = _CALLED.search(line), _NAMED.search(line)
-            multiplies = operation in ("dot", "convolution") or (called is not None and called[1] in products)
-            found[name] = _kind(operation, named[1] if named else "", multiplies)
+            multiplies = operation in _PRODUCTS or (called is not None and called[1] in products)
+            kind = _kind(operation, named[1] if named else "", multiplies)
+            found[name] = Instruction(kind, operation in _PRODUCTS or _PARTS in line)
     return found
 
 
@@ -129,7 +143,7 @@ def _kind(operation: str, named: str, multiplies: bool) -> str:
     return "copies" if operation == "copy" or named.rpartition("/")[2] in _COPIES else "elementwise"
 
 
-def events(directory: Path, kinds: Mapping[str, str]) -> Iterator[Event]:
+def events(directory: Path, known: Mapping[str, Instruction]) -> Iterator[Event]:
     """The instructions in a trace; those of the update are the optimiser's."""
     (file,) = directory.glob("**/*.xplane.pb")
     begun: dict[int, tuple[str, str, float, float]] = {}
@@ -143,9 +157,10 @@ def events(directory: Path, kinds: Mapping[str, str]) -> Iterator[Event]:
                 elif event.name.startswith("end: "):
                     ended[stats["_c"]] = event.end_ns
     for number, (module, name, start, end) in begun.items():
-        kind = "optimiser" if "update" in module else kinds.get(name, "elementwise")
-        if kind != "container":
-            yield Event(start, max(end, ended.get(number, end)), kind)
+        if "update" in module:
+            yield Event(start, end, "optimiser")
+        elif name in known and known[name].kind != "container":
+            yield Event(start, ended.get(number, end) if known[name].parallel else end, known[name].kind)
 
 
 def divided(found: Iterator[Event]) -> dict[str, float]:

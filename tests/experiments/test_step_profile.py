@@ -1,0 +1,36 @@
+"""The profile of a step: instructions get their kinds from a real program, and time is divided, not counted twice."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.benchmarks.profile import Event, divided, events, instructions
+
+
+@jax.named_scope("normalisation")
+def _normalised(x: jax.Array) -> jax.Array:
+    return x - jnp.mean(x, axis=-1, keepdims=True)
+
+
+def _work(x: jax.Array) -> jax.Array:
+    return jnp.tanh(_normalised(x @ x))
+
+
+def test_a_traced_program_falls_into_kinds(tmp_path: Path) -> None:
+    x = jnp.ones((600, 600))
+    program = jax.jit(_work).lower(x).compile()
+    known = instructions(program.as_text())
+    assert {"gemm", "normalisation"} <= {one.kind for one in known.values()}
+    program(x).block_until_ready()
+    with jax.profiler.trace(tmp_path):
+        program(x).block_until_ready()
+    shared = divided(events(tmp_path, known))
+    assert {"gemm", "normalisation"} <= shared.keys()
+    assert all(value > 0 for value in shared.values())
+
+
+def test_time_with_several_instructions_is_divided_among_them() -> None:
+    found = divided(iter([Event(0, 10, "gemm"), Event(4, 6, "copies"), Event(20, 25, "copies")]))
+    assert found == pytest.approx({"gemm": 9, "copies": 6})
