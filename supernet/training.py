@@ -163,7 +163,7 @@ class TrainStep:
                     seen[other] = self.forward_program(params, row, x, program=self.net.space.program(row))
                 return seen[other]
 
-            given = lesson(self.distillation, roles, path, logits, teacher_, self._untaught(targets_))
+            given = lesson(self.distillation, roles, path, logits, teacher_, self._untaught(targets_, params, work))
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
             gradient, result = self.gradient_program(
                 params, gradient, genes[path], x_, targets_, example_weights_, given,
@@ -192,12 +192,16 @@ class TrainStep:
         nothing = jax.tree.map(jnp.zeros_like, params)
         return [work.sum(own.pop(path, nothing)) for path in range(len(genes))], found
 
-    def _untaught(self, targets: Targets) -> Targets:
-        """What stands in for a teacher where a path has none: distributions wherever others are taught, so that all
-        paths run one program."""
-        if self.distillation.type == "none" or not are_classes(targets):
+    def _untaught(self, targets: Targets, params: Params, work: Work) -> Targets:
+        """What stands in for a teacher where a path has none: distributions wherever others are taught, placed as those
+        that a network with these weights teaches, so that all paths run one program."""
+        if self.distillation.type == "none":
             return targets
-        return jnp.zeros((*targets.shape, self.net.classes))
+        if are_classes(targets):
+            targets = work.place(jnp.zeros((*targets.shape, self.net.classes)))
+        weights = jax.tree.leaves(params)[0]
+        # Weights that were restored are bound to their device, and so is what follows from them.
+        return jax.device_put(targets, weights.sharding) if weights.committed > targets.committed else targets
 
     def _spread(self, work: Work, found: Sequence[PathResult], paths: int, rows: int) -> list[PathResult]:
         genes = None if self._gene_norms is None else self.net.space.num_genes

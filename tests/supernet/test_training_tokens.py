@@ -56,10 +56,14 @@ def test_a_step_is_the_gradient_of_the_masked_reference(taught):
     np.testing.assert_array_equal(np.asarray(result.paths[0].example_losses)[0], 0)
 
 
-@pytest.mark.parametrize("kind", ["none", "largest", "ensemble"])
-def test_whoever_teaches_there_is_one_program_a_width(kind):
+@pytest.mark.parametrize(
+    ("kind", "restored"), [("none", False), ("largest", False), ("largest", True), ("ensemble", True)]
+)
+def test_whoever_teaches_there_is_one_program_a_width(kind, restored):
+    """Also where weights come from a checkpoint, which binds them to a device."""
     step = TrainStep(NET, optax.sgd(0.01), Distillation(kind))
-    state = step.init(jax.tree.map(jnp.copy, LANGUAGE.params))
+    params = jax.tree.map(jnp.copy, LANGUAGE.params)
+    state = step.init(jax.device_put(params, jax.devices()[0]) if restored else params)
     rng = np.random.default_rng(1)
     for _ in range(6):
         genes = np.stack([SPACE.largest.genes, *SPACE.sample(rng, 2)]).astype(np.int32)
