@@ -1,0 +1,98 @@
+"""Does order by importance help? Loss of prefixes of a trained byte-level model, ordered against permuted at random.
+
+Command: `python -m experiments.benchmarks.ordering --data TEXT --seeds 3 --json`
+
+A model is trained alone, at full size; nothing elastic is trained. Its prefixes, with that share of the stream, of the
+heads and of each MLP, are then measured on held-out text, after ordering and after random permutations.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.data.text import Text
+from search_spaces import LanguageSpace
+from supernet.importance import Importance, importance
+from supernet.labels import output_losses
+from supernet.language import LanguageSupernet
+from supernet.reorder import reordered
+from supernet.sharing import SHARING
+from supernet.supernet import Params
+
+SPACE = LanguageSpace(
+    width=(32, 48, 64), depth=(4,), kv_heads=(2, 3, 4), mlp_width=(96, 144, 192), uniform=True, vocabulary=258,
+    context=64, head_size=16,
+)  # fmt: skip
+_BATCH, _HELD_OUT, _CALIBRATION = 32, 256, 64
+
+
+def trained(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Params:
+    """Weights of the largest network, trained alone for one path."""
+    params = jax.jit(net.init)(jax.random.key(seed))
+    optimizer = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
+
+    def loss(params: Params, x: jax.Array, labels: jax.Array) -> jax.Array:
+        return output_losses(net.apply_sliced(params, net.space.largest, x), labels).mean()
+
+    @jax.jit
+    def step(params: Params, state: Any, x: jax.Array, labels: jax.Array) -> tuple[Params, Any]:
+        updates, state = optimizer.update(jax.grad(loss)(params, x, labels), state)
+        return optax.apply_updates(params, updates), state  # type: ignore[return-value]
+
+    state, rng = optimizer.init(params), np.random.default_rng(seed)
+    for _ in tqdm(range(steps), desc=f"seed {seed}", disable=None):
+        rows = rng.integers(0, len(x), _BATCH)
+        params, state = step(params, state, x[rows], labels[rows])
+    return params
+
+
+def random_scores(scores: Importance, seed: int) -> Importance:
+    """Scores that order everything at random."""
+    rng = np.random.default_rng(seed)
+    return Importance(*(rng.random(part.shape).astype(np.float32) for part in scores))
+
+
+def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, list[float]]:
+    """Losses in nats a byte, by share of each size: `ordered` first, then of each random permutation."""
+    net = LanguageSupernet(SPACE, SHARING["entangled"])
+    dataset = Text(str(data), SPACE.context).load(0, 0.05)
+    x, labels = dataset.train.read(np.arange(len(dataset.train)))
+    params = trained(net, x, labels, steps, seed)
+    held_out, expected = map(jnp.asarray, dataset.validation.read(np.arange(min(_HELD_OUT, len(dataset.validation)))))
+    apply = jax.jit(net.apply, static_argnames="program")
+
+    def loss(params: Params, size: int) -> float:
+        genes = np.minimum(size, SPACE.cardinalities - 1)
+        logits, _ = apply(params, jnp.asarray(genes), held_out, program=SPACE.program(genes))
+        return float(output_losses(logits, expected).mean())
+
+    scores = importance(net, params, [jnp.asarray(x[:_CALIBRATION])])
+    orders = [reordered(params, one) for one in (scores, *(random_scores(scores, i) for i in range(permutations)))]
+    return {f"{share} %": [loss(order, size) for order in orders] for size, share in enumerate((50, 75, 100))}
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
+@click.option("--steps", default=300, show_default=True, help="Training steps of each model.")
+@click.option("--seeds", default=3, show_default=True, help="Models.")
+@click.option("--permutations", default=8, show_default=True, help="Random ones of each model.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(data: Path, steps: int, seeds: int, permutations: int, as_json: bool) -> None:
+    """Trains models, and compares the losses of their prefixes."""
+    found = [measured(data, steps, seed, permutations) for seed in range(seeds)]
+    figures: dict[str, Any] = {"steps": steps, "seeds": seeds, "permutations": permutations}
+    for share in found[0]:
+        figures[f"ordered, {share}"] = [round(losses[share][0], 3) for losses in found]
+        figures[f"random, mean, {share}"] = [round(float(np.mean(losses[share][1:])), 3) for losses in found]
+    show(figures, as_json)
+
+
+if __name__ == "__main__":
+    main()
