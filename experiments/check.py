@@ -1,5 +1,6 @@
 """What `supernest check` does: an experiment is put together without being run, and described."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,15 @@ from experiments.distributed.division import check_division
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
 from search_spaces import UserError
+from supernet.superposed import build_superposed
 
 
-def validate(config: ExperimentConfig) -> Experiment:
+def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment:
     """Puts an experiment together, its data included, and checks what its parts can only tell together.
+
+    Args:
+        config: The experiment.
+        stages: Which of its stages are to be run.
 
     Raises:
         UserError: It cannot be run as it is.
@@ -27,6 +33,8 @@ def validate(config: ExperimentConfig) -> Experiment:
     check_division(experiment)
     _check_passes(experiment)
     panel_of(experiment)
+    if "gradient" in stages:
+        build_superposed(experiment.space, config.supernet.sharing)
     return experiment
 
 

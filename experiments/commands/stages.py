@@ -73,7 +73,7 @@ def run_stages(
         from experiments.check import validate
 
         with about(path):
-            validate(config)  # before anything is written
+            validate(config, stages)  # before anything is written
     from experiments import pipeline
 
     with RunDirectory.create_or_resume(out, config) as directory, about(path):

@@ -148,6 +148,7 @@ def test_gradient_search_says_that_it_takes_no_language(supernest: Any, here: Pa
     code, _, err = supernest("gradient", "small.yaml", "--out", "run", "--quiet", "--set", "gradient.budget=full")
     assert code == 2
     assert "superposed" in err
+    assert not (here / "run").exists()
     assert len(err.splitlines()) == 1
 
 
