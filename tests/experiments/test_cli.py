@@ -194,7 +194,7 @@ def test_a_full_disk_and_a_refused_write_are_one_line(supernest: Any, monkeypatc
 
 
 def test_our_own_mistakes_keep_their_traceback(supernest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(config: Any) -> None:
+    def broken(*arguments: Any) -> None:
         raise ValueError("a defect")
 
     monkeypatch.setattr("experiments.check.validate", broken)
