@@ -1,7 +1,8 @@
 """Training a panel: each architecture on its own, its result kept under the hash of all that decides it.
 
 Each is trained inside the supernet's weights (`supernet.embed`), by the programs that the supernet's training compiled,
-from the plain network's own fresh weights: what is computed is that network, only without a compilation each.
+from the plain network's own fresh weights (or its part of what was imported): what is computed is that network, only
+without a compilation each.
 """
 
 import dataclasses
@@ -175,8 +176,9 @@ def _member(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experi
 
 def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str, Any]:
     """All that decides a result; a sampler, a search or a budget does not."""
-    config = base.config.as_dict()
+    config, start = base.config.as_dict(), base.config.start
     return {
+        **({} if start is None else {"start": start.sha256}),
         "format": _FORMAT,
         "data": {**config["data"], "seed": base.config.seed},
         "space": base.space.fingerprint,
@@ -193,12 +195,12 @@ def _trained_alone(member: Experiment, step: TrainStep, work: Path, stop: StopRe
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
     seed = jax.random.fold_in(jax.random.key(member.config.seed), _WEIGHTS)
-    fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
+    first = None  # its part of what was imported, where the experiment starts from that
+    if member.config.start is None:
+        fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
+        first = embed(member.net, fresh, architecture)
     with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
-        train(
-            member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True,
-            embed(member.net, fresh, architecture), step,
-        )  # fmt: skip
+        train(member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True, first, step)
         params = trained_params(member, checkpoints)
     scores = member.evaluator(params, genes)
     return {

@@ -1,5 +1,6 @@
 """Experiments that start from an import: their space, first weights and parent; and the whole way, to transformers."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cli
+from experiments import cli, panel_training
 from experiments.config import config_of, load_config
 from experiments.experiment import build_experiment
 from experiments.imported import ImportedDirectory
 from experiments.importing import import_to
+from experiments.interrupt import StopRequest
 from experiments.teachers import load_teachers
 from experiments.train import initial, train_step
 from search_spaces import LanguageSpace, UserError
@@ -166,3 +168,19 @@ def test_from_a_checkpoint_to_smaller_ones(supernest: Any, here: Path) -> None:
         pad_token_id=0, eos_token_id=None,
     )[0, prompt.shape[1] :].tolist()  # fmt: skip
     assert following == expected[: expected.index(256) if 256 in expected else 8]
+
+
+def test_networks_of_a_panel_start_from_their_part_of_it(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = build_experiment(load_config("tiny.yaml"))
+    first: list[Any] = []
+    monkeypatch.setattr(panel_training, "train", lambda *arguments: first.append(arguments[5]))
+    imported = ImportedDirectory(here / "ours").params(experiment.net)
+    monkeypatch.setattr(panel_training, "trained_params", lambda *arguments: imported)
+    genes = np.array([experiment.space.smallest.genes], np.int32)
+    truth = panel_training.train_panel(experiment, genes, tmp_path, StopRequest(), quiet=True)
+    assert first == [None]
+    np.testing.assert_allclose(truth.loss, experiment.evaluator(imported, genes).loss, rtol=1e-6)
+    (key,) = (json.loads(path.read_text())["key"] for path in tmp_path.rglob("result.json"))
+    assert key["start"] == hashlib.sha256(ImportedDirectory(here / "ours").manifest.read_bytes()).hexdigest()
