@@ -184,7 +184,7 @@ def test_a_mistake_gets_one_line_exit_code_2_and_writes_nothing(
 def test_a_full_disk_and_a_refused_write_are_one_line(supernest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, text in ((28, "no space left on the disk"), (13, "no permission")):
 
-        def broken(config: Any, number: int = number) -> None:
+        def broken(*arguments: Any, number: int = number) -> None:
             raise OSError(number, os.strerror(number), "runs/x/file")
 
         monkeypatch.setattr("experiments.check.validate", broken)
