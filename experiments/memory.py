@@ -1,17 +1,19 @@
-"""How the C library hands out memory: what a step frees is kept for the next one, not given back to the system."""
+"""How the C library hands out memory: whether what is freed is kept for the next step, or given back to the system."""
 
 import ctypes
 import sys
+from collections.abc import Mapping
 
-_LARGEST = 2**31 - 1
-# Parameters of glibc's mallopt, and the variables that set them when a process starts.
-_SETTINGS = {
-    "MALLOC_ARENA_MAX": (-8, 1),
-    "MALLOC_MMAP_MAX_": (-4, 0),
-    "MALLOC_TRIM_THRESHOLD_": (-1, _LARGEST),
+# Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
+_KEPT = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+_GIVEN_BACK = {_TRIM_THRESHOLD: 1 << 20, _MMAP_THRESHOLD: 1 << 20, _MMAP_MAX: 1 << 16}
+
+VARIABLES = {
+    "MALLOC_ARENA_MAX": str(_KEPT[_ARENA_MAX]),
+    "MALLOC_MMAP_MAX_": str(_KEPT[_MMAP_MAX]),
+    "MALLOC_TRIM_THRESHOLD_": str(_KEPT[_TRIM_THRESHOLD]),
 }
-
-VARIABLES = {name: str(value) for name, (_, value) in _SETTINGS.items()}
 """Environment of a process that is to keep freed memory from its start."""
 
 
@@ -25,7 +27,20 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it was done: on Linux with glibc.
     """
+    return _set(_KEPT)
+
+
+def give_back_freed_memory() -> bool:
+    """Has glibc return what is freed, for work on large arrays in turn, of which none fits where another was.
+
+    Returns:
+        Whether it was done: on Linux with glibc.
+    """
+    return _set(_GIVEN_BACK)
+
+
+def _set(settings: Mapping[int, int]) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(name, value) for name, value in _SETTINGS.values())
+    return mallopt is not None and all(mallopt(name, value) for name, value in settings.items())

@@ -1,7 +1,5 @@
 """`supernest import`."""
 
-import contextlib
-import ctypes
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +7,6 @@ from pathlib import Path
 import click
 
 from experiments.commands.options import json_option
-
-# Parameters of mallopt in malloc.h: give back the top of the heap, map large arrays, at most so many.
-_GIVE_BACK = {"M_TRIM_THRESHOLD": (-1, 1 << 20), "M_MMAP_THRESHOLD": (-3, 1 << 20), "M_MMAP_MAX": (-4, 1 << 16)}
 
 
 @click.command(name="import")
@@ -39,15 +34,8 @@ def import_(
     pickles are not opened.
     """
     from experiments.importing import import_to, lines
+    from experiments.memory import give_back_freed_memory
 
-    _give_back_what_is_freed()
+    give_back_freed_memory()  # keeping it, memory would grow from layer to layer
     found = import_to(checkpoint, out, texts, sequences, context, dtype)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
-
-
-def _give_back_what_is_freed() -> None:
-    """Has the C library of Linux return arrays that are freed; else it keeps those of up to 32 MB, for others that may
-    not fit, and memory grows from layer to layer. Elsewhere nothing is to be done."""
-    with contextlib.suppress(AttributeError, OSError):
-        for number, value in _GIVE_BACK.values():
-            ctypes.CDLL(None).mallopt(number, value)

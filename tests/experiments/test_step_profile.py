@@ -21,7 +21,7 @@ def _work(x: jax.Array) -> jax.Array:
 def test_a_traced_program_falls_into_kinds(tmp_path: Path) -> None:
     x = jnp.ones((600, 600))
     program = jax.jit(_work).lower(x).compile()
-    known = instructions(program.as_text())
+    known = instructions(program.as_text() or "")
     assert {"gemm", "normalisation"} <= {one.kind for one in known.values()}
     program(x).block_until_ready()
     with jax.profiler.trace(tmp_path):
