@@ -47,12 +47,10 @@ def test_defaults_fill_what_is_not_given(load: Any) -> None:
 
 
 # One that starts from what a user imports is read in test_start.py, where something is imported.
+FOLDER = REPOSITORY / "experiments"
 EXAMPLES = [
     path
-    for path in (
-        *sorted((REPOSITORY / "experiments").glob("*.yaml")),
-        REPOSITORY / "experiments/cluster/experiment.yaml",
-    )
+    for path in (*sorted(FOLDER.glob("*.yaml")), FOLDER / "cluster" / "experiment.yaml")
     if "start" not in read_yaml(path)
 ]
 
