@@ -21,11 +21,11 @@ from pydantic import (
 
 from experiments.data import SOURCES, AnySource
 from experiments.device import DEVICE_METRICS
+from experiments.device_section import DeviceSection
 from experiments.distributed.section import RaySection
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.sections import (
     DataSection,
-    DeviceSection,
     EvaluationSection,
     ExportSection,
     GradientSection,

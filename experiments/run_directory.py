@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 
 from experiments.config import ExperimentConfig
+from experiments.device_section import KEPT
 from experiments.problems import flatten, show
-from experiments.sections import KEPT
 from experiments.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for, write_text_atomically

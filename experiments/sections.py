@@ -19,7 +19,6 @@ from pydantic import (
 
 from experiments.data import SOURCES, AnySource, Dataset
 from experiments.data.augment import Augmentation
-from experiments.device import Device, DeviceCost, read_device
 from experiments.problems import Problem, ProblemsError, refused, unknown
 from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
 from samplers import SAMPLERS, Plan, Sampler
@@ -30,9 +29,6 @@ from supernet.optimizer import OptimizerSettings
 from supernet.passes import Passes
 from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
-
-KEPT = "device.json"
-"""Name of the copy of the device file in a run directory."""
 
 Positive = Annotated[int, Field(ge=1)]
 Augmented = Annotated[
@@ -113,54 +109,6 @@ class DataSection(PluginSection):
             UserError: Something is missing, corrupt or cannot be split as wanted.
         """
         return self.build().load(seed, self.validation_fraction, self.train_limit)
-
-
-class DeviceSection(BaseModel):
-    """The device that subnets are for: a file that `supernest profile` wrote, here or on another machine.
-
-    With it there are the metrics `latency_ms` and `memory_bytes`. A text stands for its path alone.
-
-    Attributes:
-        path: The device file.
-        batch_size: Which of its batch sizes; the first when null.
-        sha256: Of the file; filled in, so that a run goes on with the same measurements only.
-    """
-
-    model_config = STRICT
-
-    path: str
-    batch_size: Positive | None = None
-    sha256: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, given: Any, info: ValidationInfo) -> Any:
-        given = {"path": given} if isinstance(given, str) else given
-        if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
-            return given
-        directory = (info.context or {}).get("paths_from") or Path.cwd()
-        path = Path(os.path.normpath(Path(directory, Path(given["path"]).expanduser())))
-        wanted, kept = given.get("sha256"), Path(directory, KEPT)
-        if wanted and not path.is_file() and kept.is_file():
-            path = kept  # the copy that a run directory holds
-        found = read_device(path).sha256
-        if wanted not in (None, found):
-            text = f"{path} is not the file that the experiment began with. Restore it, or begin a new run."
-            raise ProblemsError([Problem(("sha256",), text)])
-        return {**given, "path": str(path), "sha256": found}
-
-    @property
-    def device(self) -> Device:
-        """The device file's content."""
-        return read_device(self.path)
-
-    def cost(self, space: SearchSpace) -> DeviceCost:
-        """Costs of a space's architectures on the device.
-
-        Raises:
-            UserError: The file is of another space, or lacks the batch size.
-        """
-        return self.device.cost(space, self.batch_size)
 
 
 class SpaceSection(PluginSection):

@@ -2,16 +2,15 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError, ValidationInfo, model_validator
+from pydantic import ValidationError
 
 from experiments.imported import ImportedDirectory
 from experiments.problems import Problem, ProblemsError, problems_of, show
-from experiments.settings import STRICT
+from experiments.sealed import SealedSection
 from experiments.yaml_files import override
 from search_spaces import LanguageSpace
 
@@ -22,36 +21,16 @@ _SIZES = ("width", "depth", "kv_heads", "queries", "mlp_width")
 _FREE = ("uniform", "keep", "layer_order", "context")
 
 
-class StartSection(BaseModel):
-    """A directory of `supernest import`, which space and first weights come from. A text stands for its path alone.
+class StartSection(SealedSection):
+    """A directory of `supernest import`, which space and first weights come from; sealed by its manifest."""
 
-    Attributes:
-        path: The directory.
-        sha256: Of its manifest; filled in, so that a run goes on with the same weights only.
-    """
-
-    model_config = STRICT
-
-    path: str
-    sha256: str | None = None
-
-    @model_validator(mode="before")
     @classmethod
-    def _read(cls, given: Any, info: ValidationInfo) -> Any:
-        given = {"path": given} if isinstance(given, str) else given
-        if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
-            return given
-        directory = (info.context or {}).get("paths_from") or Path.cwd()
-        path = Path(os.path.normpath(Path(directory, Path(given["path"]).expanduser())))
+    def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:
         try:
-            found = hashlib.sha256(ImportedDirectory(path).manifest.read_bytes()).hexdigest()
+            return path, hashlib.sha256(ImportedDirectory(path).manifest.read_bytes()).hexdigest()
         except OSError:
             text = f"{path} is no directory that supernest import wrote. Import a checkpoint: supernest import --help"
             raise ProblemsError([Problem(("path",), text)]) from None
-        if given.get("sha256") not in (None, found):
-            text = f"{path} is not what the experiment began with. Restore it, or begin a new run."
-            raise ProblemsError([Problem(("sha256",), text)])
-        return {**given, "path": str(path), "sha256": found}
 
     @property
     def imported(self) -> ImportedDirectory:

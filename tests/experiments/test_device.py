@@ -161,7 +161,7 @@ def test_a_run_keeps_its_device_file_and_goes_on_with_that_alone(yaml, space, tm
     moved.unlink()
     kept = tmp_path / "run" / "device.json"
     kept.write_bytes(kept.read_bytes() + b"\n")
-    with pytest.raises(UserError, match=r"device\.sha256: .*device\.json is not the file that the experiment began"):
+    with pytest.raises(UserError, match=r"device\.sha256: .*device\.json is not what the experiment began"):
         load_config(tmp_path / "run" / "config.yaml")
 
 
