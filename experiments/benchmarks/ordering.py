@@ -6,6 +6,7 @@ A model is trained alone, at full size; nothing elastic is trained. Its prefixes
 heads and of each MLP, are then measured on held-out text, after ordering and after random permutations.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,33 @@ SPACE = LanguageSpace(
     width=(32, 48, 64), depth=(4,), kv_heads=(2, 3, 4), mlp_width=(96, 144, 192), uniform=True, vocabulary=258,
     context=64, head_size=16,
 )  # fmt: skip
-_BATCH, _HELD_OUT, _CALIBRATION = 32, 256, 64
+SHARES = (50, 75, 100)
+"""Per cent of the largest sizes, by index of the choice."""
+
+BATCH, _HELD_OUT, CALIBRATION = 32, 256, 64
+
+
+def read(data: Path) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Tokens and labels: to train on, and held out."""
+    dataset = Text(str(data), SPACE.context).load(0, 0.05)
+    held_out = dataset.validation.read(np.arange(min(_HELD_OUT, len(dataset.validation))))
+    return dataset.train.read(np.arange(len(dataset.train))), held_out
+
+
+def of_size(size: int) -> np.ndarray:
+    """Genes of the network with the size-th of each choice."""
+    return np.minimum(size, SPACE.cardinalities - 1).astype(np.int32)
+
+
+def held_out_loss(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray) -> Callable[[Params, np.ndarray], float]:
+    """The loss of a network of `net`, in nats a token, by weights and genes."""
+    apply = jax.jit(net.apply, static_argnames="program")
+
+    def loss(params: Params, genes: np.ndarray) -> float:
+        logits, _ = apply(params, jnp.asarray(genes), jnp.asarray(x), program=net.space.program(genes))
+        return float(output_losses(logits, jnp.asarray(labels)).mean())
+
+    return loss
 
 
 def trained(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Params:
@@ -48,7 +75,7 @@ def trained(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray, steps: int
 
     state, rng = optimizer.init(params), np.random.default_rng(seed)
     for _ in tqdm(range(steps), desc=f"seed {seed}", disable=None):
-        rows = rng.integers(0, len(x), _BATCH)
+        rows = rng.integers(0, len(x), BATCH)
         params, state = step(params, state, x[rows], labels[rows])
     return params
 
@@ -61,21 +88,12 @@ def random_scores(scores: Importance, seed: int) -> Importance:
 
 def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, list[float]]:
     """Losses in nats a byte, by share of each size: `ordered` first, then of each random permutation."""
-    net = LanguageSupernet(SPACE, SHARING["entangled"])
-    dataset = Text(str(data), SPACE.context).load(0, 0.05)
-    x, labels = dataset.train.read(np.arange(len(dataset.train)))
+    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
     params = trained(net, x, labels, steps, seed)
-    held_out, expected = map(jnp.asarray, dataset.validation.read(np.arange(min(_HELD_OUT, len(dataset.validation)))))
-    apply = jax.jit(net.apply, static_argnames="program")
-
-    def loss(params: Params, size: int) -> float:
-        genes = np.minimum(size, SPACE.cardinalities - 1)
-        logits, _ = apply(params, jnp.asarray(genes), held_out, program=SPACE.program(genes))
-        return float(output_losses(logits, expected).mean())
-
-    scores = importance(net, params, [jnp.asarray(x[:_CALIBRATION])])
+    loss = held_out_loss(net, *held_out)
+    scores = importance(net, params, [jnp.asarray(x[:CALIBRATION])])
     orders = [reordered(params, one) for one in (scores, *(random_scores(scores, i) for i in range(permutations)))]
-    return {f"{share} %": [loss(order, size) for order in orders] for size, share in enumerate((50, 75, 100))}
+    return {f"{share} %": [loss(order, of_size(size)) for order in orders] for size, share in enumerate(SHARES)}
 
 
 @click.command()

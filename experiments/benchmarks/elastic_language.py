@@ -1,0 +1,96 @@
+"""What elasticity costs: sizes cut out of one fine-tuned language model, against the same sizes trained on their own.
+
+Command: `python -m experiments.benchmarks.elastic_language --data TEXT --seeds 3 --json`
+
+A byte-level model is trained alone, ordered by importance, and fine-tuned elastically: every step trains all three
+sizes on one batch, each by its labels and by the frozen parent. Each size is also trained on its own, from nothing, for
+as many batches as parent and fine-tuning had together. Losses are of held-out text; ratios below 1 speak for the
+elastic one.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmarks.ordering import BATCH, CALIBRATION, SHARES, SPACE, held_out_loss, of_size, read, trained
+from experiments.benchmarks.output import show
+from supernet.distillation import Distillation
+from supernet.importance import importance
+from supernet.language import LanguageSupernet
+from supernet.optimizer import OptimizerSettings
+from supernet.reorder import reordered
+from supernet.sharing import SHARING
+from supernet.supernet import Params
+from supernet.training import TrainStep
+
+_PARENT = Distillation(type="external", weight=0.5, teachers=("parent",))
+_OPTIMIZER = OptimizerSettings(learning_rate=2e-3, weight_decay=0.0, warmup_steps=20)
+_ROLES = ("smallest", "random", "largest")
+
+
+def fine_tuned(
+    net: LanguageSupernet, parent: Params, x: np.ndarray, labels: np.ndarray, steps: int, seed: int
+) -> Params:
+    """Weights after elastic training of all sizes."""
+    step = TrainStep(net, _OPTIMIZER.build(steps), _PARENT)
+    state, rng = step.init(jax.tree.map(jnp.copy, parent)), np.random.default_rng([seed, 1])
+    genes = np.stack([of_size(size) for size in range(len(SHARES))])
+    for _ in tqdm(range(steps), desc="elastic", disable=None):
+        rows = rng.integers(0, len(x), BATCH)
+        batch = jnp.asarray(x[rows])
+        logits = step.forward_program(parent, genes[-1], batch, program=net.space.program(genes[-1]))
+        weights = np.full(len(genes), 1 / len(genes), np.float32)
+        state, _ = step(state, genes, _ROLES, weights, batch, jnp.asarray(labels[rows]), teacher=jax.nn.softmax(logits))
+    return state.params
+
+
+def alone(size: int) -> LanguageSupernet:
+    """The supernet whose only network has that size."""
+    sizes = {name: (getattr(SPACE, name)[size],) for name in ("width", "kv_heads", "mlp_width")}
+    return LanguageSupernet(dataclasses.replace(SPACE, **sizes), SHARING["entangled"])
+
+
+def measured(data: Path, parent_steps: int, steps: int, seed: int) -> dict[str, float]:
+    """Losses of one seed, in nats a token."""
+    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
+    parent = trained(net, x, labels, parent_steps, seed)
+    parent = reordered(parent, importance(net, parent, [jnp.asarray(x[:CALIBRATION])]))
+    loss = held_out_loss(net, *held_out)
+    found = {"parent": loss(parent, of_size(len(SHARES) - 1))}
+    elastic = fine_tuned(net, parent, x, labels, steps, seed)
+    for size, share in enumerate(SHARES):
+        found[f"elastic, {share} %"] = loss(elastic, of_size(size))
+        own = alone(size)
+        params = trained(own, x, labels, parent_steps + steps, seed)
+        found[f"alone, {share} %"] = held_out_loss(own, *held_out)(params, np.array(own.space.largest.genes, np.int32))
+    return found
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
+@click.option("--parent-steps", default=600, show_default=True, help="Training steps of the parent.")
+@click.option("--steps", default=600, show_default=True, help="Steps of elastic fine-tuning.")
+@click.option("--seeds", default=3, show_default=True, help="Repetitions.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(data: Path, parent_steps: int, steps: int, seeds: int, as_json: bool) -> None:
+    """Trains models elastically and alone, and compares their losses."""
+    found = [measured(data, parent_steps, steps, seed) for seed in range(seeds)]
+    figures: dict[str, Any] = {"parent_steps": parent_steps, "steps": steps, "seeds": seeds}
+    for name in found[0]:
+        figures[name] = [round(losses[name], 3) for losses in found]
+    for share in SHARES:
+        ratios = [losses[f"elastic, {share} %"] / losses[f"alone, {share} %"] for losses in found]
+        figures[f"elastic over alone, {share} %"] = [round(ratio, 4) for ratio in ratios]
+    kept = [losses[f"elastic, {SHARES[-1]} %"] / losses["parent"] for losses in found]
+    figures["largest over parent"] = [round(ratio, 4) for ratio in kept]
+    show(figures, as_json)
+
+
+if __name__ == "__main__":
+    main()
