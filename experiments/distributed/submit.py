@@ -18,6 +18,10 @@ from search_spaces import UserError
 
 _EXPERIMENT = "experiment.yaml"
 _PATIENCE = 60.0  # seconds
+_NO_AGENT = (
+    f"None in {_PATIENCE:.0f} s. Another Ray on that machine may have its port: start the head with "
+    "--dashboard-agent-listen-port=PORT"
+)
 
 
 class Job(NamedTuple):
@@ -118,7 +122,7 @@ def _when_ready(address: str, submit_job: Callable[..., str], **job: Any) -> str
             starting = "No available agent" in str(error)
             if not starting or time.monotonic() > end:
                 text = " ".join(str(error).split())[:200].rstrip(".")
-                remedy = f"None in {_PATIENCE:.0f} s; see `ray status` there" if starting else "Nothing was started"
+                remedy = _NO_AGENT if starting else "Nothing was started"
                 raise UserError(f"--address: {address}: {text}. {remedy}.") from None
         time.sleep(1.0)
 

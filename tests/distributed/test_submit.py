@@ -70,6 +70,8 @@ def dashboard():
         command = [
             ray, "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}",
+            # The agent's own port is 52365 otherwise, which another Ray on this machine may have.
+            f"--dashboard-agent-listen-port={free_port()}",
             "--object-store-memory=134217728", f"--temp-dir={scratch}", "--disable-usage-stats",
         ]  # fmt: skip
         head = subprocess.Popen(command, env=_ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
