@@ -1,6 +1,7 @@
 """What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from tests import array_types
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TYPED_PACKAGES = ("search_spaces", "supernet", "samplers", "search")
+
+_MAPPINGS = 10_000
 
 # Before JAX or any package of ours is imported; processes that tests start inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -31,3 +34,14 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is no directory: set SUPERNEST_DATA to where fashion_mnist, cifar10, … lie")
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_mappings() -> Iterator[None]:
+    """Lets go of compiled programs before they take all memory mappings that Linux gives a process (65,530)."""
+    yield
+    import jax  # not before the settings above
+
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > _MAPPINGS:
+        jax.clear_caches()
