@@ -1,7 +1,6 @@
 """What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tests import array_types
 REPOSITORY = Path(__file__).resolve().parent.parent
 TYPED_PACKAGES = ("search_spaces", "supernet", "samplers", "search")
 
-_MAPPINGS = 10_000
+_MAPPINGS = 20_000
 
 # Before JAX or any package of ours is imported; processes that tests start inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -36,12 +35,10 @@ def data_dir() -> Path:
     return path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_mappings() -> Iterator[None]:
+def pytest_runtest_teardown() -> None:
     """Lets go of compiled programs before they take all memory mappings that Linux gives a process (65,530)."""
-    yield
-    import jax  # not before the settings above
-
     mappings = Path("/proc/self/maps")
     if mappings.exists() and mappings.read_bytes().count(b"\n") > _MAPPINGS:
+        import jax  # not before the settings above
+
         jax.clear_caches()

@@ -109,9 +109,12 @@ class Stepper:
         self._x, self._targets = x, targets
 
     def __call__(self, genes: np.ndarray) -> Any:
-        self.state, result = self.step(
-            self.state, genes[None], ("random",), np.ones(1, np.float32), self._x, self._targets
-        )
+        return self.paths(genes[None])
+
+    def paths(self, genes: np.ndarray) -> Any:
+        """A step of several networks, each on the whole batch."""
+        weights = np.full(len(genes), 1 / len(genes), np.float32)
+        self.state, result = self.step(self.state, genes, ("random",) * len(genes), weights, self._x, self._targets)
         return self.state, result
 
     def gradient(self, genes: np.ndarray) -> tuple[Any, tuple, dict]:

@@ -18,7 +18,7 @@ from supernet.supernet import Params
 ScoreGenes = Callable[..., Scores]
 """Scores of genes, on the whole validation split or, as a second argument, on a share of it."""
 
-_PARTS = 4  # for each worker, so that one that has finished early takes from the others
+_PARTS = 16  # for each worker, so that none has long to wait for the others at the end of a batch
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""Products of matrices as supernets have them: how fast XLA, oneDNN within XLA, and PyTorch compute them.
+
+Command: `python -m experiments.benchmarks.products --json`
+
+What bounds a training step on CPU: thousand millions of multiply-adds a second, for the products of the largest
+networks of `peers` (rows, inner size, columns), forward (`ab`) and in the two gradients (`gb'` of the input, `a'g` of
+the weights). jaxlib holds oneDNN, which XLA asks for nothing by itself; here a custom call does, which is no documented
+interface, and whose programs the compilation cache cannot keep. Medians, the libraries in turn.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.timing import alternate
+
+_SHAPES = {
+    "square": (2048, 2048, 2048),
+    "vit, MLP inwards": (4160, 240, 960),
+    "vit, MLP outwards": (4160, 960, 240),
+    "vit, queries, keys and values": (4160, 240, 768),
+    "language, MLP inwards": (2048, 256, 1024),
+    "language, MLP outwards": (2048, 1024, 256),
+}
+_KINDS = {"ab": (False, False), "gb'": (False, True), "a'g": (True, False)}
+
+
+def _xla(a: jax.Array, b: jax.Array, turn_a: bool, turn_b: bool) -> jax.Array:
+    return jnp.matmul(a.T if turn_a else a, b.T if turn_b else b)
+
+
+def _onednn(a: jax.Array, b: jax.Array, turn_a: bool, turn_b: bool) -> jax.Array:
+    shape = a.shape[1 if turn_a else 0], b.shape[0 if turn_b else 1]
+    settings = {"onednn_matmul_config": {"transpose_a": turn_a, "transpose_b": turn_b}}
+    call = jax.ffi.ffi_call(
+        "__onednn$matmul", jax.ShapeDtypeStruct(shape, a.dtype),
+        custom_call_api_version=1, legacy_backend_config=json.dumps(settings),
+    )  # fmt: skip
+    return call(a, b)
+
+
+def _in_jax(function: Callable, turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+    return partial(jax.jit(partial(function, turn_a=turned[0], turn_b=turned[1])), jnp.asarray(a), jnp.asarray(b))
+
+
+def _in_torch(turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> Callable[[], Any]:
+    import torch
+
+    left, right = (
+        torch.from_numpy(x).T if turn else torch.from_numpy(x) for x, turn in zip((a, b), turned, strict=True)
+    )
+    return lambda: (left @ right).numpy()
+
+
+@click.command()
+@click.option("--rounds", default=9, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(rounds: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    show(measure(rounds), as_json)
+
+
+def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Multiply-adds a nanosecond by shape, kind of product and library; only libraries that are there."""
+    rng = np.random.default_rng(0)
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for name, (m, k, n) in _SHAPES.items():
+        a, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
+        operands = {"ab": (a, b), "gb'": (g, b), "a'g": (a, g)}
+        figures[name] = {}
+        for kind, turned in _KINDS.items():
+            libraries = _libraries(turned, *operands[kind])
+            taken = alternate(list(libraries.values()), rounds)
+            rates = [round(1e-9 * m * k * n / one, 1) for one in taken]
+            figures[name][kind] = dict(zip(libraries, rates, strict=True))
+    return figures
+
+
+def _libraries(turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Products that come out right, by library."""
+    made = {
+        "xla": lambda: _in_jax(_xla, turned, a, b),
+        "onednn": lambda: _in_jax(_onednn, turned, a, b),
+        "torch": lambda: _in_torch(turned, a, b),
+    }
+    found, expected = {}, (a.T if turned[0] else a) @ (b.T if turned[1] else b)
+    for library, make in made.items():
+        try:
+            call = make()
+            result = np.asarray(call())
+        except (ImportError, jax.errors.JaxRuntimeError):
+            continue
+        if not np.allclose(result, expected, atol=1e-3 * np.abs(expected).max()):
+            raise SystemExit(f"{library}: the product comes out wrong")
+        found[library] = call
+    return found
+
+
+if __name__ == "__main__":
+    main()

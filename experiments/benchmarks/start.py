@@ -1,0 +1,83 @@
+"""Waiting before anything runs: imports, the command's help, and the first training step with and without a warm cache.
+
+Command: `python -m experiments.benchmarks.start --family vit --json`
+
+Every figure is of a fresh process. `first_step_seconds` begins when the network is built, and so is mostly
+compilation; `start_seconds` is the whole process, up to the end of that step. The first process of a round finds an
+empty compilation cache, the second one what the first has left. Sizes as in `peers`. Figures are medians.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import click
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.timing import seconds
+
+_FAMILIES = ("vit", "language", "mobilenet")  # `peers` has their sizes, but imports JAX
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_IMPORT = "import time; t = time.perf_counter(); import search_spaces; print(time.perf_counter() - t)"
+_STEP = "from experiments.benchmarks.start import first_step; first_step({family!r})"
+
+
+@click.command()
+@click.option("--family", type=click.Choice(_FAMILIES), default="vit", show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Repetitions of each.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def main(family: str, rounds: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    _python(["-c", _IMPORT])  # compiles the sources
+    imports = [float(_python(["-c", _IMPORT])) for _ in range(rounds)]
+    helps = [seconds(lambda: _python(["-m", "experiments", "--help"])) for _ in range(rounds)]
+    steps: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as cache:
+            for taken in steps.values():
+                found: list[float] = []
+                command = ["-c", _STEP.format(family=family)]
+                whole = seconds(lambda c=command, f=found, d=cache: f.append(float(_python(c, {_CACHE: d}))))
+                taken.append((found[0], whole))
+    figures: dict[str, Any] = {"family": family, "import_seconds": median(imports), "help_seconds": median(helps)}
+    for name, taken in steps.items():
+        figures[f"first_step_seconds_{name}"] = median(first for first, _ in taken)
+        figures[f"start_seconds_{name}"] = median(whole for _, whole in taken)
+    show(figures, as_json)
+
+
+def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
+    """The last line that a fresh interpreter prints."""
+    environment = {**os.environ, **(variables or {})}
+    process = subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    return process.stdout.splitlines()[-1]
+
+
+def first_step(family: str) -> None:
+    """Runs in a process of its own: prints how long the first training step takes."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from experiments.benchmarks.peers.comparison import SETTINGS, noise
+    from experiments.benchmarks.step_time import Stepper
+    from search_spaces import build_space
+    from supernet.supernet import build_supernet
+
+    preset, settings, batch = SETTINGS[family]
+    net = build_supernet(build_space(family, preset, settings))
+    data = noise(net.space, batch)
+    stepper = Stepper(net, net.init(jax.random.key(0)), jnp.asarray(data["x"]), jnp.asarray(data["targets"]))
+    genes = net.space.sample(np.random.default_rng(0), 1)[0]
+    print(json.dumps(seconds(lambda: stepper(genes))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The benchmarks of what bounds and delays a step: real products, real steps, a real fresh interpreter."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from experiments.benchmarks import growth, products, start
+
+
+def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_SHAPES", {"small": (60, 40, 20)})
+    found = products.measure(1)
+    assert found.keys() == {"small"}
+    assert set(found["small"]) == {"ab", "gb'", "a'g"}
+    assert all({"xla", "torch"} <= of.keys() and min(of.values()) > 0 for of in found["small"].values())
+
+
+def test_a_library_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_SHAPES", {"small": (60, 40, 20)})
+    monkeypatch.setattr(products, "_xla", lambda a, b, turn_a, turn_b: products.jnp.zeros((60, 20)))
+    with pytest.raises(SystemExit, match="xla: the product comes out wrong"):
+        products.measure(1)
+
+
+def test_growth_times_each_value_of_a_setting() -> None:
+    base = {"layers": 1, "width": 16, "choices": 2, "batch": 2, "paths": 1}
+    found = growth.measure("layers", (1, 2), base, rounds=1)
+    assert found.keys() == {"1", "2"}
+    assert all(one["step_ms"] > 0 and one["compile_seconds"] > 0 for one in found.values())
+
+
+def test_the_start_is_timed_in_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "_STEP", "print(0.5)")  # not the step itself: a minute of compilation
+    result = CliRunner().invoke(start.main, ["--rounds", "1", "--json"])
+    figures = json.loads(result.stdout)
+    assert figures["first_step_seconds_cold"] == figures["first_step_seconds_warm"] == 0.5
+    assert all(figures[name] > 0 for name in ("import_seconds", "help_seconds", "start_seconds_cold"))
