@@ -4,8 +4,8 @@ Command: `python -m experiments.benchmarks.elastic_language --data TEXT --seeds 
 
 A byte-level model is trained alone, ordered by importance, and fine-tuned elastically: every step trains all three
 sizes on one batch, each by its labels and by the frozen parent. Each size is also trained on its own, from nothing, for
-as many batches as parent and fine-tuning had together. Losses are of held-out text; ratios below 1 speak for the
-elastic one.
+as many batches as parent and fine-tuning had together, or as `--alone-steps` says. Losses are of held-out text; ratios
+below 1 speak for the elastic one.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ def alone(size: int) -> LanguageSupernet:
     return LanguageSupernet(dataclasses.replace(SPACE, **sizes), SHARING["entangled"])
 
 
-def measured(data: Path, parent_steps: int, steps: int, seed: int) -> dict[str, float]:
+def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: int) -> dict[str, float]:
     """Losses of one seed, in nats a token."""
     net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
     parent = trained(net, x, labels, parent_steps, seed)
@@ -67,7 +67,7 @@ def measured(data: Path, parent_steps: int, steps: int, seed: int) -> dict[str, 
     for size, share in enumerate(SHARES):
         found[f"elastic, {share} %"] = loss(elastic, of_size(size))
         own = alone(size)
-        params = trained(own, x, labels, parent_steps + steps, seed)
+        params = trained(own, x, labels, alone_steps, seed)
         found[f"alone, {share} %"] = held_out_loss(own, *held_out)(params, np.array(own.space.largest.genes, np.int32))
     return found
 
@@ -76,12 +76,14 @@ def measured(data: Path, parent_steps: int, steps: int, seed: int) -> dict[str, 
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
 @click.option("--parent-steps", default=600, show_default=True, help="Training steps of the parent.")
 @click.option("--steps", default=600, show_default=True, help="Steps of elastic fine-tuning.")
+@click.option("--alone-steps", type=int, help="Of each size on its own.  [default: both together]")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def main(data: Path, parent_steps: int, steps: int, seeds: int, as_json: bool) -> None:
+def main(data: Path, parent_steps: int, steps: int, alone_steps: int | None, seeds: int, as_json: bool) -> None:
     """Trains models elastically and alone, and compares their losses."""
-    found = [measured(data, parent_steps, steps, seed) for seed in range(seeds)]
-    figures: dict[str, Any] = {"parent_steps": parent_steps, "steps": steps, "seeds": seeds}
+    alone_steps = alone_steps or parent_steps + steps
+    found = [measured(data, parent_steps, steps, alone_steps, seed) for seed in range(seeds)]
+    figures: dict[str, Any] = {"parent_steps": parent_steps, "steps": steps, "alone_steps": alone_steps, "seeds": seeds}
     for name in found[0]:
         figures[name] = [round(losses[name], 3) for losses in found]
     for share in SHARES:

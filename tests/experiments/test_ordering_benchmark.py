@@ -25,7 +25,7 @@ def test_only_prefixes_depend_on_the_order(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sizes_are_compared_with_themselves_trained_alone(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    found = elastic_language.measured(tmp_path / "text.txt", parent_steps=3, steps=21, seed=0)
+    found = elastic_language.measured(tmp_path / "text.txt", parent_steps=3, steps=21, alone_steps=24, seed=0)
     assert len(found) == 1 + 2 * 3
     assert found["elastic, 100 %"] < found["parent"]  # three steps leave much to learn
     assert all(np.isfinite(list(found.values())))
