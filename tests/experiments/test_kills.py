@@ -21,9 +21,10 @@ search: {evaluations: 60, population: 12, batch: 4}
 evaluation: {calibration_batches: 2}
 budgets: {full: macs<=100%%, half: macs<=60%%, small: macs<=40%%}
 """
+KILLS = int(os.environ.get("SUPERNEST_KILLS", "2"))  # of each stage
 FAMILIES = {
-    "vit": ("width: [16, 24], depth: [1, 2], head_dim: 8", 10),
-    "mobilenet": ("resolution: [8]", 3),
+    "vit": ("width: [16, 24], depth: [1, 2], head_dim: 8", KILLS),
+    "mobilenet": ("resolution: [8]", -(-KILLS // 3)),
 }
 STAGES = ("train", "search", "export")
 

@@ -54,8 +54,9 @@ class Peer:
     def _rotated(self, x: torch.Tensor) -> torch.Tensor:
         t, half = x.shape[-2], len(self._frequencies)
         if self._turns is None or len(self._turns[0]) != t:
-            angles = torch.arange(t)[:, None] * self._frequencies
-            self._turns = angles.cos(), angles.sin()
+            with torch.inference_mode(False):  # training steps use them too, whoever asks first
+                angles = torch.arange(t)[:, None] * self._frequencies
+                self._turns = angles.cos(), angles.sin()
         cos, sin = self._turns
         first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
         return torch.cat([first * cos - second * sin, second * cos + first * sin, rest], dim=-1)
