@@ -5,7 +5,8 @@ Command: `python -m experiments.benchmarks.products --json`
 What bounds a training step on CPU: thousand millions of multiply-adds a second, for the products of the largest
 networks of `peers` (rows, inner size, columns), forward (`ab`) and in the two gradients (`gb'` of the input, `a'g` of
 the weights). jaxlib holds oneDNN, which XLA asks for nothing by itself; here a custom call does, which is no documented
-interface, and whose programs the compilation cache cannot keep. Medians, the libraries in turn.
+interface, and whose programs the compilation cache cannot keep. Medians; one library after the other, as PyTorch's
+threads go on spinning for a while when they have nothing to do.
 """
 
 import json
@@ -69,38 +70,39 @@ def main(rounds: int, as_json: bool) -> None:
 
 def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
     """Multiply-adds a nanosecond by shape, kind of product and library; only libraries that are there."""
-    rng = np.random.default_rng(0)
-    figures: dict[str, dict[str, dict[str, float]]] = {}
-    for name, (m, k, n) in _SHAPES.items():
-        a, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
-        operands = {"ab": (a, b), "gb'": (g, b), "a'g": (a, g)}
-        figures[name] = {}
-        for kind, turned in _KINDS.items():
-            libraries = _libraries(turned, *operands[kind])
-            taken = alternate(list(libraries.values()), rounds)
-            rates = [round(1e-9 * m * k * n / one, 1) for one in taken]
-            figures[name][kind] = dict(zip(libraries, rates, strict=True))
+    figures: dict[str, dict[str, dict[str, float]]] = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
+    for library, make in _LIBRARIES.items():
+        for name, (m, k, n) in _SHAPES.items():
+            rng = np.random.default_rng(0)
+            a, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
+            operands = {"ab": (a, b), "gb'": (g, b), "a'g": (a, g)}
+            for kind, turned in _KINDS.items():
+                if (call := _checked(library, make, turned, *operands[kind])) is not None:
+                    (taken,) = alternate([call], rounds)
+                    figures[name][kind][library] = round(1e-9 * m * k * n / taken, 1)
     return figures
 
 
-def _libraries(turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Products that come out right, by library."""
-    made = {
-        "xla": lambda: _in_jax(_xla, turned, a, b),
-        "onednn": lambda: _in_jax(_onednn, turned, a, b),
-        "torch": lambda: _in_torch(turned, a, b),
-    }
-    found, expected = {}, (a.T if turned[0] else a) @ (b.T if turned[1] else b)
-    for library, make in made.items():
-        try:
-            call = make()
-            result = np.asarray(call())
-        except (ImportError, jax.errors.JaxRuntimeError):
-            continue
-        if not np.allclose(result, expected, atol=1e-3 * np.abs(expected).max()):
-            raise SystemExit(f"{library}: the product comes out wrong")
-        found[library] = call
-    return found
+_LIBRARIES = {
+    "xla": lambda *given: _in_jax(_xla, *given),
+    "onednn": lambda *given: _in_jax(_onednn, *given),
+    "torch": _in_torch,
+}
+
+
+def _checked(
+    library: str, make: Callable, turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray
+) -> Callable[[], Any] | None:
+    """What multiplies, when it comes out right; None where the library is not there."""
+    try:
+        call = make(turned, a, b)
+        result = np.asarray(call())
+    except (ImportError, jax.errors.JaxRuntimeError):
+        return None
+    expected = (a.T if turned[0] else a) @ (b.T if turned[1] else b)
+    if not np.allclose(result, expected, atol=1e-3 * np.abs(expected).max()):
+        raise SystemExit(f"{library}: the product comes out wrong")
+    return call
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from experiments.config import load_config
 from experiments.experiment import build_experiment
 from experiments.train import initial, train_step
 
-PATIENCE = 300  # seconds; far more than anything here takes on an idle machine
+PATIENCE = 600  # seconds; far more than anything here takes, also on a machine that has other work
 
 
 def start(stage: str, config: Path, out: Path, *settings: str, inherited: Sequence[int] = ()) -> subprocess.Popen:

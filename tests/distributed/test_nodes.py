@@ -40,7 +40,7 @@ def nodes():
 @pytest.fixture
 def config(tmp_path) -> Path:
     path = tmp_path / "e.yaml"
-    path.write_text(EXPERIMENT % 500)
+    path.write_text(EXPERIMENT % 700)
     return path
 
 
@@ -57,7 +57,7 @@ def test_an_elastic_training_goes_on_with_fewer_and_takes_new_ones_in(nodes, con
     assert "started again at step" in error
     assert "with 1 of 2 workers" in error
     figures = json.loads((out / "summary.json").read_text())["train"]
-    assert (figures["steps"], figures["fewest_workers"]) == (500, 1)
+    assert (figures["steps"], figures["fewest_workers"]) == (700, 1)
     assert (figures["workers"], "with 2 of 2 workers" in error) == (2, True)
     (_, one), (_, other) = state_of(config, tmp_path / "alone"), state_of(config, out)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), one.train.params, other.train.params)
