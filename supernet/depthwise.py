@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_TERMS = 16  # products in one sum; more take longer to compile and to run
+_TERMS = 16  # products in one sum; more take longer to compile and no less to run
 
 
 def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "k k c"], stride: int) -> Float[Array, "b i j c"]:

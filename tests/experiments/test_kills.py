@@ -24,7 +24,7 @@ budgets: {full: macs<=100%%, half: macs<=60%%, small: macs<=40%%}
 KILLS = int(os.environ.get("SUPERNEST_KILLS", "2"))  # of each stage
 FAMILIES = {
     "vit": ("width: [16, 24], depth: [1, 2], head_dim: 8", KILLS),
-    "mobilenet": ("resolution: [8]", -(-KILLS // 3)),
+    "mobilenet": ("resolution: [8]", max(1, KILLS // 3)),
 }
 STAGES = ("train", "search", "export")
 
