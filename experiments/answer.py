@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.device import DEVICE_METRICS, Device, read_device
+from experiments.device import DEVICE_METRICS, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.yaml_files import read_yaml
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
@@ -31,7 +31,7 @@ class Finished:
         archive: What its search and all refinements evaluated, with costs on the device.
         cost: Costs of architectures.
         device: The device that costs are of, if one is known.
-        suffix: Tells names of budgets on another device than the run's own apart.
+        suffix: Tells names of budgets on another device, or in other batches, than the run's own apart.
     """
 
     path: Path
@@ -53,20 +53,22 @@ def write_space(run: Path, space: SearchSpace) -> None:
     write_text_atomically(_space_file(run), text + "\n")
 
 
-def refined_archive(run: Path, budget: str) -> Path:
-    """Where a refinement for a budget of this name keeps what it evaluates."""
-    return run / "search" / "refine" / f"{budget}.jsonl"
+def refined_archive(run: Path, budget: str, after: int) -> Path:
+    """Where a refinement for a budget of this name keeps what it evaluates after so many entries of the run's search,
+    which may itself go on in between."""
+    return run / "search" / "refine" / f"{budget}_after_{after}.jsonl"
 
 
-def open_finished(run: Path, device: Path | None = None) -> Finished:
+def open_finished(run: Path, device: Path | None = None, batch_size: int | None = None) -> Finished:
     """Reads what a run has evaluated.
 
     Args:
         run: The run directory.
         device: A device file for latency and memory; the run's own when None.
+        batch_size: Which of its batch sizes; that of the run when None, or the first where the run has none.
 
     Raises:
-        UserError: No run, no search in it, or files of another space.
+        UserError: No run, no search in it, files of another space, or another device file than the run began with.
     """
     config, main = run / "config.yaml", run / "search" / "archive.jsonl"
     if not config.is_file():
@@ -76,9 +78,20 @@ def open_finished(run: Path, device: Path | None = None) -> Finished:
     space = _space(run)
     section = read_yaml(config).get("device") or {}
     known = read_device(device or run / "device.json") if device or section else None
-    cost = known.cost(space, section.get("batch_size") if device is None else None) if known else space.cost
+    same = known is not None and known.sha256 == section.get("sha256")
+    if known is not None and device is None and not same:
+        raise UserError(
+            f"{known.path}: not the device file that this run began with. Restore it, or name this one: --device "
+            f"{known.path}"
+        )
+    if known is None and batch_size is not None:
+        raise UserError(f"--batch-size: {run} knows no device. Name a file of supernest profile: --device FILE")
+    usual = section.get("batch_size")
+    cost = known.cost(space, batch_size or usual) if known else space.cost
     archives = [Archive.read(path, space) for path in (main, *sorted((run / "search" / "refine").glob("*.jsonl")))]
-    suffix = f"_{known.sha256[:8]}" if device and known and known.sha256 != section.get("sha256") else ""
+    suffix = f"_{known.sha256[:8]}" if known and not same else ""
+    if known and batch_size not in (None, usual or next(iter(known.tables))):
+        suffix += f"_b{batch_size}"
     return Finished(run, _merged(archives, cost), cost, known, suffix)
 
 
@@ -109,7 +122,8 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
 
     Returns:
         For JSON: the budget, how many meet it, `best` (None where none does), `nearest` (to the limits, where none
-        meets them), and of that subnet for each limit the share that it uses; more than 1 is over.
+        meets them), and of that subnet for each limit the share that it uses; more than 1 is over. `device`, where
+        costs are of one: its name, and the batch size that latency and memory are of.
     """
     archive = finished.archive
     usable = np.flatnonzero(np.isfinite(archive.errors))
@@ -124,6 +138,8 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
         "best": None,
         "nearest": None,
     }
+    if isinstance(finished.cost, DeviceCost):
+        found["device"] = {"name": finished.cost.device.name, "batch_size": finished.cost.batch_size}
     shown = index
     if index is None and usable.size:
         shown = int(usable[np.argmin(resolved.excess(archive.costs)[usable])])
@@ -143,8 +159,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """An answer to read."""
     record, objective = found["best"], OBJECTIVES[found["objective"]]
     figure = objective.text(record[f"validation_{objective.name}"])
+    device = found.get("device")
     return [
         f"{found['budget']}: {found['within']:,} of {found['evaluated']:,} evaluated subnets meet it",
+        *([f"on {device['name']}, batches of {device['batch_size']}"] if device else []),
         f"best: validation {objective.shown} {figure}; {costs_text(record, found['limits'])}",
         f"architecture: {json.dumps(record['architecture'])}",
     ]

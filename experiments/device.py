@@ -114,7 +114,8 @@ class Device:
         if batch_size is not None and batch_size not in self.tables:
             nearest = min(sizes, key=lambda size: abs(size - batch_size))
             raise UserError(
-                f"device.batch_size: {batch_size} was not measured in {self.path}, which has {sizes}. Set {nearest}."
+                f"device.batch_size: {batch_size} was not measured in {self.path}, which has {sizes}. Set {nearest}; "
+                f"for a budget of a finished run, --batch-size {nearest}."
             )
         return DeviceCost(space, self, sizes[0] if batch_size is None else batch_size)
 

@@ -87,6 +87,11 @@ class Experiment:
         return np.asarray(self.data.prepared(examples)), labels
 
 
+def batches(config: ExperimentConfig, data: Dataset) -> int:
+    """Into how many batches the validation split is cut for the evaluation of candidates."""
+    return -(-len(data.validation) // config.evaluation.batch_size)
+
+
 def _device_cost(config: ExperimentConfig, space: SearchSpace) -> DeviceCost | None:
     return None if config.device is None else config.device.cost(space)
 
@@ -107,6 +112,6 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
         data,
         space,
         config.sampler.build(space, config.seed, plan, cost),
-        config.search.build(space, budgets, config.seed, cost),
+        config.search.build(space, budgets, config.seed, batches(config, data), cost),
         budgets,
     )

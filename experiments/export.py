@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +90,33 @@ def export_budget(
     if report is None:
         report = _export(experiment, params, archive, index, directory, cost or experiment.cost_on_device)
     reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
+    over = _over_memory(report, budget, cost or experiment.cost_on_device)
+    if over:
+        tqdm.write(f"warning: {over}", file=sys.stderr)
     return {
         "budget": budget.name,
         "limits": dict(budget.limits),
+        **({"over_limit": over} if over else {}),
         **report["costs"],
         **{key: report[key] for key in ("memory", "predicted") if key in report},
         **reached,
         "parity_error": report["parity_error"],
         "directory": str(directory),
     }
+
+
+def _over_memory(report: Mapping[str, Any], budget: ResolvedBudget, cost: DeviceCost | None) -> str | None:
+    """What to say where the compiler's own figure exceeds the limit that the device file's prediction meets."""
+    most, memory = dict(budget.limits).get("memory_bytes"), report["memory"]
+    if most is None or cost is None or memory["bytes"] <= most:
+        return None
+    if (memory["platform"], memory["batch_size"]) != (cost.device.device["platform"], cost.batch_size):
+        return None  # compiled for another kind of device
+    return (
+        f"budgets.{budget.name}: the compiler counts {memory['bytes']:,} bytes for the exported network, more than"
+        f" memory_bytes<={most:,.0f}, which the device file predicts it to meet. Lower the limit by "
+        f"{memory['bytes'] / most - 1:.0%}."
+    )
 
 
 def _existing(directory: Path, genes: np.ndarray) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ class Objective:
     Attributes:
         name: In logs and summaries.
         figure: Of `Scores`, that it follows from.
-        of: The objective of scores; NaN for networks that failed.
+        lower: What is minimised, of such a figure.
         shown: What people read instead.
         value: What is shown of an objective.
         form: How that is written.
@@ -29,10 +29,14 @@ class Objective:
 
     name: str
     figure: Literal["accuracy", "loss"]
-    of: "Callable[[Scores], Float[np.ndarray, ' p']]"
+    lower: Callable[[np.ndarray], np.ndarray]
     shown: str
     value: Callable[[float], float]
     form: str
+
+    def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
+        """The objective of scores; NaN for networks whose loss is not finite, whatever their likeliest classes."""
+        return np.where(np.isfinite(scores.loss), self.lower(getattr(scores, self.figure)), np.nan)
 
     def text(self, objective: float) -> str:
         """An objective to read."""
@@ -51,15 +55,8 @@ class Objective:
 OBJECTIVES = {
     one.name: one
     for one in (
-        Objective("error", "accuracy", lambda scores: 1 - scores.accuracy, "accuracy", lambda error: 1 - error, ".2%"),
-        Objective(
-            "loss",
-            "loss",
-            lambda scores: np.where(np.isfinite(scores.loss), scores.loss, np.nan),
-            "perplexity",
-            math.exp,
-            ".3f",
-        ),
+        Objective("error", "accuracy", lambda accuracy: 1 - accuracy, "accuracy", lambda error: 1 - error, ".2%"),
+        Objective("loss", "loss", lambda loss: loss, "perplexity", math.exp, ".3f"),
     )
 }
 

@@ -1,7 +1,8 @@
 """A new budget for a finished run: more evaluations for it, and the subnet that meets it, exported."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
 from experiments.device import DeviceCost
-from experiments.experiment import Experiment, build_experiment
+from experiments.experiment import Experiment, batches, build_experiment
 from experiments.export import export_budget
 from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
 from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
-from experiments.search import weights_fingerprint
+from experiments.search import evaluated, judged
 from experiments.train import trained_params
 from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
 from search.continued import Continued
@@ -30,7 +31,7 @@ from supernet.supernet import Params
 def deliver(
     run: Path,
     overrides: Sequence[str],
-    device: Path | None,
+    read: Callable[[], answers.Finished],
     budget: Budget,
     resolved: ResolvedBudget,
     evaluations: int | None,
@@ -42,7 +43,7 @@ def deliver(
     Args:
         run: The run directory.
         overrides: Settings that may differ from those of the run.
-        device: A device file for latency and memory; the run's own when None.
+        read: Reads what the run has evaluated.
         budget: The budget.
         resolved: In absolute numbers.
         evaluations: How many candidates are evaluated for it in all; none when None.
@@ -63,10 +64,10 @@ def deliver(
         with Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints:
             params = trained_params(experiment, checkpoints)
         if evaluations:
-            before = answers.open_finished(run, device)
+            before = read()
             with stop_on_signals() as stop:
                 refine(experiment, params, directory, before, resolved, evaluations, stop, quiet)
-        finished = answers.open_finished(run, device)
+        finished = read()
         found = answers.answer(finished, budget, resolved)
         if found["best"] is None:
             raise answers.none_meets(found, run)
@@ -96,13 +97,14 @@ def refine(
         Interrupted: `stop` was requested; what was evaluated is kept.
     """
     settings = experiment.config.search
-    inner = settings.build(finished.space, (budget,), experiment.config.seed, finished.cost)
-    searcher = Continued.of(inner, Archive.read(run.archive, finished.space))
-    path = answers.refined_archive(run.path, budget.name)
-    archive = Archive.open(path, searcher, run=weights_fingerprint(params))
+    split = batches(experiment.config, experiment.data)
+    inner = settings.build(finished.space, (budget,), experiment.config.seed, split, finished.cost)
+    main = Archive.read(run.archive, finished.space)
+    searcher = Continued.of(inner, main)
+    path = answers.refined_archive(run.path, budget.name, len(main))
+    archive = Archive.open(path, searcher, run=evaluated(params, finished.cost))
 
-    def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
-        return objective_of(experiment.space).of(experiment.evaluator(params, genes, fraction))
+    evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.space))
 
     with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,23 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.answer import write_space
+from experiments.device import DeviceCost
 from experiments.distributed.candidates import ScoreGenes
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
-from experiments.objective import objective_of
+from experiments.objective import Objective, objective_of
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
-from search import Archive, Progress, Searcher, archive_hypervolume, pareto_front, run_search, write_pareto
+from search import (
+    Archive,
+    CostFunction,
+    Progress,
+    Searcher,
+    archive_hypervolume,
+    pareto_front,
+    run_search,
+    write_pareto,
+)
 from search.seeded import Seeded
 from search_spaces import Genes, UserError
 from supernet.supernet import Params
@@ -54,12 +65,10 @@ def search(
     wanted = evaluations or experiment.config.search.evaluations
     searcher = _started(experiment.searcher, started_from(run))
     write_space(run.path, experiment.space)
-    archive = Archive.open(run.archive, searcher, run=weights_fingerprint(params))
+    archive = Archive.open(run.archive, searcher, run=evaluated(params, experiment.cost_on_device))
 
-    scores, objective = scores or partial(experiment.evaluator, params), objective_of(experiment.space)
-
-    def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
-        return objective.of(scores(genes, fraction))
+    objective = objective_of(experiment.space)
+    evaluate = judged(scores or partial(experiment.evaluator, params), objective)
 
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -79,8 +88,34 @@ def search(
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", f"validation {objective.name}"), rows)
-    write_pareto(run.pareto, archive, experiment.budgets)
+    write_pareto(run.pareto, archive, experiment.budgets, experiment.cost)
     return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
+
+
+def judged(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray]:
+    """Objectives of candidates, NaN for those that the device cannot evaluate (out of memory, for example).
+
+    Returns:
+        A function of genes and share of the validation split.
+    """
+
+    def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
+        try:
+            return objective.of(scores(genes, fraction))
+        except jax.errors.JaxRuntimeError:
+            if len(genes) == 1:
+                raise
+        found, failures = np.full(len(genes), np.nan), []
+        for index, row in enumerate(genes):
+            try:
+                found[index] = objective.of(scores(row[None], fraction))[0]
+            except jax.errors.JaxRuntimeError as error:
+                failures.append(error)
+        if len(failures) == len(genes):  # not the candidates' fault
+            raise failures[0]
+        return found
+
+    return evaluate
 
 
 def started_from(run: RunDirectory) -> Path:
@@ -99,8 +134,14 @@ def _started(searcher: Searcher, path: Path) -> Searcher:
     return Seeded.of(searcher, first)
 
 
+def evaluated(params: Params, cost: CostFunction | None) -> str:
+    """What an archive is of, and never continued without: the weights, and the device where costs are of one."""
+    device = f" on {cost.device.sha256}" if isinstance(cost, DeviceCost) else ""
+    return weights_fingerprint(params) + device
+
+
 def weights_fingerprint(params: Params) -> str:
-    """SHA-256 over names and bits of the weights: an archive is never continued with other weights."""
+    """SHA-256 over names and bits of the weights."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(jax.tree_util.keystr(path).encode())

@@ -23,6 +23,7 @@ from experiments.problems import Problem, ProblemsError, refused, unknown
 from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
 from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
+from search.halving import in_batches
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
 from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
@@ -294,14 +295,16 @@ class SearchSection(PluginSection):
         return SEARCHERS
 
     def build(
-        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, cost: CostFunction | None = None
-    ) -> Searcher:
-        """The searcher of a space.
+        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, batches: int,
+        cost: CostFunction | None = None,
+    ) -> Searcher:  # fmt: skip
+        """The searcher of a space, for a validation split of so many batches.
 
         Raises:
             UserError: The searcher refuses a setting.
         """
-        return self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
+        searcher = self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
+        return dataclasses.replace(searcher, halving=in_batches(searcher.halving, batches))
 
 
 class GradientSection(PluginSection):

@@ -65,8 +65,8 @@ class Archive:
         Args:
             path: The file; its directory is made where it is missing.
             searcher: The search, with its budgets and settings.
-            run: Names what is evaluated (a hash of the supernet's weights and the data), so that errors of another
-                supernet are never mixed in.
+            run: Names what is evaluated (a hash of the supernet's weights), so that errors of another supernet are
+                never mixed in.
 
         Raises:
             UserError: The file belongs to another search, is corrupt, or cannot be written.
@@ -84,11 +84,10 @@ class Archive:
             whole = content.rfind(b"\n") + 1
             archive = cls._parse(path, searcher.space, content[:whole])
             _refuse_other(path, json.loads(content[: content.index(b"\n")]), header)
+            written = path.stat().st_mtime
             if whole < len(content):
                 os.truncate(path, whole)
-            times = times_path(path)
-            if times.exists():
-                os.truncate(times, times.read_bytes().rfind(b"\n") + 1)
+            archive._complete_times(written)
         except OSError as error:
             raise _cannot(path, error) from error
         return archive
@@ -169,6 +168,17 @@ class Archive:
             raise _cannot(self.path, error) from error
         generations = np.full(len(genes), generation, np.int64)
         self._extend(genes, objectives, costs, generations, fractions, partial_errors)
+
+    def _complete_times(self, written: float) -> None:
+        """Writes down when the file was written last for entries that a kill has left without a time."""
+        times, covered = times_path(self.path), 1
+        if times.exists():
+            whole = [line for line in times.read_bytes().split(b"\n")[:-1] if json.loads(line)["last"] <= len(self) + 1]
+            os.truncate(times, sum(len(line) + 1 for line in whole))
+            covered = json.loads(whole[-1])["last"] if whole else covered
+        if covered <= len(self):
+            time = datetime.fromtimestamp(written, UTC).isoformat()
+            _append(times, _line({"first": covered + 1, "last": len(self) + 1, "time": time}))
 
     # ---------------------------------------------------------------- lines
 

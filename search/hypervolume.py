@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from search.archive import Archive
+from search.budget import CostFunction
 
 
 def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarray, " m"]) -> float:
@@ -24,13 +25,13 @@ def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarra
     return float(moocore.hypervolume(np.asarray(objectives[usable], float), ref=np.asarray(reference, float)))
 
 
-def archive_hypervolume(archive: Archive, metric: str) -> float:
+def archive_hypervolume(archive: Archive, metric: str, cost: CostFunction | None = None) -> float:
     """Hypervolume of error against a metric's share of the largest network of the space.
 
     The reference point is the space's reference error at the cost of the largest network, so archives of one space
-    compare; within 0 to 1 where errors are shares.
+    compare; within 0 to 1 where errors are shares. `cost` gives that cost; the space when None.
     """
     largest = np.array([archive.space.largest.genes], np.int32)
-    most = float(archive.space.cost(largest)[metric][0])
+    most = float((cost or archive.space.cost)(largest)[metric][0])
     shares = archive.costs[metric].astype(float) / most
     return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([archive.space.reference_error, 1.0]))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from search.archive import Archive
-from search.budget import ResolvedBudget
+from search.budget import CostFunction, ResolvedBudget
 from search.hypervolume import archive_hypervolume
 from search_spaces import UserError, did_you_mean
 
@@ -67,11 +67,17 @@ def pareto_front(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " f"]:
 
 
 def pareto_summary(
-    archive: Archive, budgets: Sequence[ResolvedBudget], metrics: Sequence[str] = FRONTS
+    archive: Archive, budgets: Sequence[ResolvedBudget], cost: CostFunction | None = None
 ) -> dict[str, Any]:
-    """The content of `pareto.json`: for each metric the front, cheapest network last, and its hypervolume
-    (`search.hypervolume`); and the best network for each budget."""
-    fronts = {}
+    """The content of `pareto.json`: for params, MACs and whatever the budgets limit the front, cheapest network last,
+    and its hypervolume (`search.hypervolume`); and the best network for each budget.
+
+    Args:
+        archive: What was evaluated.
+        budgets: On its metrics.
+        cost: Costs of architectures; those of the space when None.
+    """
+    fronts, metrics = {}, dict.fromkeys([*FRONTS, *(metric for budget in budgets for metric, _ in budget.limits)])
     for metric in metrics:
         front = pareto_front(np.stack([archive.errors, archive.costs[metric].astype(float)], axis=1))
         fronts[metric] = [archive.record(int(index)) for index in front]
@@ -89,12 +95,12 @@ def pareto_summary(
         "failed": int(archive.failed.sum()),
         "budgets": found,
         "fronts": fronts,
-        "hypervolumes": {metric: archive_hypervolume(archive, metric) for metric in metrics},
+        "hypervolumes": {metric: archive_hypervolume(archive, metric, cost) for metric in metrics},
     }
 
 
 def write_pareto(
-    path: Path | str, archive: Archive, budgets: Sequence[ResolvedBudget], metrics: Sequence[str] = FRONTS
+    path: Path | str, archive: Archive, budgets: Sequence[ResolvedBudget], cost: CostFunction | None = None
 ) -> None:
     """Writes `pareto_summary` as JSON; a crash leaves the file that was there.
 
@@ -103,7 +109,7 @@ def write_pareto(
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
-    text = json.dumps(pareto_summary(archive, budgets, metrics), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(pareto_summary(archive, budgets, cost), indent=1, allow_nan=False) + "\n"
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -4,8 +4,9 @@ References:
     Liu, Simonyan, Yang. DARTS: Differentiable Architecture Search. ICLR 2019, arXiv:1806.09055 (`darts`).
     Dong, Yang. Searching for a Robust Neural Architecture in Four GPU Hours. CVPR 2019, arXiv:1910.04465 (`gdas`).
     Chen, Wang, Cheng, Tang, Hsieh. DrNAS: Dirichlet Neural Architecture Search. ICLR 2021, arXiv:2006.10355 (`drnas`).
-    Differs: `darts` is first order. `gdas` differentiates the one-hot weights of all values, which superposition gives
-    for nothing; theirs only computes the value that was drawn. Decay is added to the gradient, as theirs is by Adam.
+    Differs: `darts` is first order, and takes softmax, where TangleNAS takes sparsemax of entangled weights. `gdas`
+    differentiates the one-hot weights of all values, which superposition gives for nothing; theirs only computes the
+    value that was drawn. Decay is added to the gradient, as theirs is by Adam.
 """
 
 from abc import ABC, abstractmethod

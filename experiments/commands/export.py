@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiments.commands.stages import run_stages
 @click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
 @click.option("--device", type=click.Path(path_type=Path), help="Device file that latency and memory are of.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="That they are of.  [default: the run's]")
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
     "--format", "form", type=click.Choice(["standalone", "transformers"]), default="standalone", show_default=True,
@@ -25,8 +27,8 @@ from experiments.commands.stages import run_stages
 @click.option("--subnet", "subnets", multiple=True, metavar="NAME", help="Which of them.  [default: all]")
 @click.option("--model-type", metavar="TYPE", help="What they become there.  [default: what was imported]")
 def export(
-    config: Path, budget: str | None, refine: int | None, device: Path | None, show: bool, form: str,
-    subnets: Sequence[str], model_type: str | None, **options: Any,
+    config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
+    form: str, subnets: Sequence[str], model_type: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Export the best subnets of a finished search only.
 
@@ -51,9 +53,10 @@ def export(
     if budget is not None:
         if run is None:
             raise UserError("--budget: of which run? Give the run directory: supernest export RUN --budget ...")
-        _export_for(run, budget, refine, device, show, **options)
+        _export_for(run, budget, refine, device, batch_size, show, **options)
         return
-    for name, given in (("--refine", refine), ("--device", device), ("--show", show)):
+    budget_only = {"--refine": refine, "--device": device, "--batch-size": batch_size, "--show": show}
+    for name, given in budget_only.items():
         if given:
             raise UserError(f"{name}: goes with --budget only. Give one, such as --budget 'macs<=40%'.")
     run_stages(config, ("export",), out=run, **options)
@@ -68,13 +71,17 @@ def _export_for_transformers(run: Path, subnets: Sequence[str], model_type: str 
 
 
 def _export_for(
-    run: Path, text: str, refine: int | None, device: Path | None, show: bool, overrides: Sequence[str],
-    as_json: bool, quiet: bool,
+    run: Path, text: str, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
+    overrides: Sequence[str], as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Answers for a new budget; then, unless only that is wanted, exports the subnet."""
     from experiments import answer as answers
+    from search_spaces.errors import UserError
 
-    finished = answers.open_finished(run, device)
+    if overrides and show and not refine:
+        raise UserError("--set: an answer from what was evaluated depends on no setting. Leave it out.")
+    read = partial(answers.open_finished, run, device, batch_size)
+    finished = read()
     budget, resolved = answers.parse_budget(text, finished)
     found = answers.answer(finished, budget, resolved)
     if not refine:
@@ -92,7 +99,7 @@ def _export_for(
     from experiments.objective import OBJECTIVES
     from experiments.refine import deliver
 
-    found = deliver(run, overrides, device, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
+    found = deliver(run, overrides, read, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
     if as_json:
         click.echo(json.dumps(found))
         return

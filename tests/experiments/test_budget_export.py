@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -135,6 +136,26 @@ def test_a_device_file_answers_for_a_run_that_knew_none(finished, space, superne
     assert "measured for another search space" in err
 
 
+def test_the_batch_size_is_the_runs_or_the_one_that_is_asked_for(finished, space, supernest, tmp_path):
+    device = write_device(tmp_path / "d.json", space, batch_sizes=(1, 8))
+    arguments = ("export", str(finished), "--budget", "latency_ms<=50%", "--device", str(device), "--show", "--json")
+    one, eight = (json.loads(supernest(*arguments, *more)[1]) for more in ((), ("--batch-size", "8")))
+    assert (one["device"]["batch_size"], eight["device"]["batch_size"]) == (1, 8)
+    assert eight["name"] == one["name"] + "_b8"  # another refinement, another directory
+    assert eight["best"]["costs"]["latency_ms"] == (50 + 8 * eight["best"]["costs"]["macs"]) / 1e6
+    assert "on cpu Abacus, 2 cores, batches of 1\n" in supernest(*arguments[:-1])[1]
+    code, _, err = supernest(*arguments, "--batch-size", "3")
+    assert code == 2
+    assert "3 was not measured in" in err
+    assert err.endswith("--batch-size 1.\n")
+    code, _, err = supernest("export", str(finished), "--budget", "macs<=50%", "--batch-size", "8", "--show")
+    assert code == 2
+    assert "knows no device" in err
+    code, _, err = supernest(*arguments, "--set", "device.batch_size=8")
+    assert code == 2
+    assert "depends on no setting" in err
+
+
 def test_where_nothing_meets_it_the_nearest_is_told(finished, space, supernest):
     archive = Archive.read(finished / "search" / "archive.jsonl", space)
     cheapest = int(archive.costs["macs"][np.isfinite(archive.errors)].min())
@@ -201,7 +222,7 @@ def test_a_run_without_the_note_of_its_space_is_answered_too(finished, supernest
 def test_archives_of_refinements_count_once(finished, space):
     main = Archive.read(finished / "search" / "archive.jsonl", space)
     searcher = RandomSearch(space, (Budget.parse("x", "macs<=30%").resolve(space),), 1)
-    path = answers.refined_archive(finished, "x")
+    path = answers.refined_archive(finished, "x", len(main))
     run_search(searcher, lambda genes: np.full(len(genes), 0.01), Archive.open(path, searcher), 20)
     more = Archive.read(path, space)
     merged = answers.open_finished(finished).archive
@@ -209,6 +230,41 @@ def test_archives_of_refinements_count_once(finished, space):
     assert len(merged) == len(rows) < len(main) + len(more)
     error = {row.tobytes(): value for row, value in zip(merged.genes, merged.errors, strict=True)}
     assert all(np.isfinite(error[row.tobytes()]) for row in more.genes)  # also where the first evaluation failed
+
+
+def test_another_device_file_in_the_place_of_the_runs_is_refused(finished, space, supernest, tmp_path):
+    (tmp_path / "e.yaml").write_text(YAML + "device: d.json\n", encoding="utf-8")
+    run = tmp_path / "other"
+    write_device(tmp_path / "d.json", space)
+    with RunDirectory.create_or_resume(run, load_config(tmp_path / "e.yaml")):
+        answers.write_space(run, space)
+    shutil.copytree(finished / "search", run / "search", dirs_exist_ok=True)
+    arguments = ("export", str(run), "--budget", "latency_ms<=50%", "--show")
+    assert supernest(*arguments)[0] == 0
+    write_device(run / "device.json", space, batch_sizes=(8,))
+    code, _, err = supernest(*arguments)
+    assert code == 2
+    assert f"{run / 'device.json'}: not the device file that this run began with" in err
+
+
+def test_a_network_that_takes_more_memory_than_predicted_is_told_of(supernest, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    space = build_space("vit", "small", {**SMALL, "width": [16]})
+    device = write_device(tmp_path / "machine.json", space)
+    content = json.loads(device.read_text())
+    for table in content["tables"]:  # a byte a parameter is left, which the compiler does not confirm
+        table["temporary_bytes"]["pieces"] = [0] * len(content["pieces"])
+    device.write_text(json.dumps(content))
+    text = YAML.replace("[16, 32]", "[16]") + "device: machine.json\nbudgets: {full: {memory_bytes: 100%}}\n"
+    (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
+    code, out, err = supernest("run", "e.yaml", "--out", "run", "--json", "--quiet")
+    assert code == 0
+    (row,) = json.loads(out)["subnets"]
+    assert row["over_limit"] in err
+    assert f"counts {row['memory']['bytes']:,} bytes for the exported network, more than memory_bytes<=" in err
+    pareto = json.loads((tmp_path / "run" / "search" / "pareto.json").read_text())
+    assert pareto["fronts"].keys() == {"macs", "params", "memory_bytes"}
+    assert 0 < pareto["hypervolumes"]["memory_bytes"] <= 1
 
 
 def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
@@ -229,7 +285,7 @@ def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     found = json.loads(out)
     directory = tmp_path / "run" / "search" / "refine"
     (archive,) = directory.glob("*.jsonl")
-    assert archive.name == "latency_ms1_macs60%.jsonl"
+    assert archive.name == "latency_ms1_macs60%_after_12.jsonl"
     content = archive.read_bytes()
     assert content.count(b"\n") == 7
     assert found["evaluated"] == 18
@@ -245,6 +301,16 @@ def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     assert code == 0, err
     assert archive.read_bytes() == content
     assert f"{found['within']} of 18 evaluated subnets meet it" in out
+    # A search that was stopped is refined, goes on, and is refined again, which is another refinement.
+    main = tmp_path / "run" / "search" / "archive.jsonl"
+    evaluated = main.read_bytes()
+    main.write_bytes(b"".join(evaluated.splitlines(keepends=True)[:9]))
+    refine = ("export", "run", "--budget", "latency_ms<=1, macs<=60%", "--refine", "6", "--show", "--quiet")
+    assert supernest(*refine)[::2] == (0, "")
+    assert (directory / "latency_ms1_macs60%_after_8.jsonl").exists()
+    assert supernest("search", "e.yaml", "--out", "run", "--quiet")[::2] == (0, "")
+    assert supernest(*refine)[::2] == (0, "")
+    assert (main.read_bytes(), archive.read_bytes()) == (evaluated, content)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["new_budgets"]["latency_ms1_macs60%"]["best"] == found["best"]
     code, out, err = supernest("export", "run")  # its own budgets, by its own configuration

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+from datetime import datetime
 
 import numpy as np
 import pytest
 
 from search import Archive, RandomSearch, run_search
+from search.archive import times_path
 from search_spaces import UserError
 
 
@@ -51,6 +53,26 @@ def test_reading_gives_what_was_written_and_leaves_the_file_alone(path, searcher
         np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
     assert [read.record(i) for i in range(12)] == [json.loads(line) for line in content.splitlines()[1:]]
     assert Archive.open(path, searcher, "net").path.read_bytes() == content
+
+
+def test_every_entry_has_a_time_whatever_a_kill_left(path, searcher):
+    times = times_path(path)
+    whole = times.read_bytes()
+
+    def covered():
+        batches = [json.loads(line) for line in times.read_text().splitlines()]
+        return [number for batch in batches for number in range(batch["first"], batch["last"] + 1)]
+
+    for size in (len(whole), len(whole) - 5, whole.index(b"\n") + 1, 3, 0):
+        times.write_bytes(whole[:size])
+        Archive.open(path, searcher, "net")
+        assert covered() == list(range(2, 14))
+    times.unlink()
+    Archive.open(path, searcher, "net")
+    assert covered() == list(range(2, 14))
+    assert datetime.fromisoformat(json.loads(times.read_text())["time"]).timestamp() == pytest.approx(
+        path.stat().st_mtime
+    )
 
 
 def _replace(path, number, change):

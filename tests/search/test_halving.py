@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search import Archive, Evolution, RandomSearch, best, pareto_summary, run_search
-from search.halving import halve
+from search.halving import halve, in_batches
 from search_spaces import UserError
 
 RUNGS = ((0.25, 0.5), (0.5, 0.25))
@@ -28,6 +28,20 @@ class Noisy:
         self.parts.append((fraction, len(genes)))
         noise = np.array([np.random.default_rng([int(1 / fraction), *row]).normal() for row in genes.tolist()])
         return self.landscape.errors(genes) + 0.1 * (1 - fraction) * noise.reshape(-1)
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        (100, RUNGS),
+        (4, RUNGS),
+        (3, ((1 / 3, 0.5), (2 / 3, 0.25))),
+        (2, ((0.5, 0.125),)),  # both are one batch, which keeps what both would
+        (1, ()),
+    ],
+)
+def test_rungs_are_whole_batches_each_once(batches, expected):
+    assert in_batches(RUNGS, batches) == expected
 
 
 def test_each_rung_keeps_its_share_of_the_best():
