@@ -38,7 +38,7 @@ _SETTINGS = {"one": (1, 1), "helped": (1, 2), "two": (2, 2)}  # workers and core
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
 @click.option("--steps", default=100, show_default=True, help="Of each run.")
 @click.option("--rounds", default=2, show_default=True, help="Runs of each number of workers, in turn.")
-@click.option("--candidates", default=400, show_default=True, help="Of each search.")
+@click.option("--candidates", default=400, show_default=True, help="Of each search; none at 0.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candidates: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -49,16 +49,17 @@ def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candida
             for name, (workers, cores) in _SETTINGS.items():
                 out = Path(scratch, f"{name}-{number}")
                 settings = [*overrides, f"ray.workers={workers}", *_training(steps), *_searching(candidates)]
-                for stage in ("train", "search"):
-                    _run(stage, config, settings, cores, out, Path(scratch, "cache"))
+                _run("train", config, settings, cores, out, Path(scratch, "cache"))
                 trained[name].append(_medians(out / "tensorboard" / "train"))
-                searched[name].append(_rate(times_path(out / "search" / "archive.jsonl")))
+                if candidates:
+                    _run("search", config, settings, cores, out, Path(scratch, "cache"))
+                    searched[name].append(_rate(times_path(out / "search" / "archive.jsonl")))
     rates = {name: [run["train/examples_per_second"] for run in runs] for name, runs in trained.items()}
     figures: dict[str, Any] = {
         "speedup": _ratio(rates["two"], rates["one"]),
         "speedup_over_helped": _ratio(rates["two"], rates["helped"]),
-        "search_speedup": _ratio(searched["two"], searched["one"]),
-        "search_speedup_over_helped": _ratio(searched["two"], searched["helped"]),
+        "search_speedup": _ratio(searched["two"], searched["one"]) if candidates else None,
+        "search_speedup_over_helped": _ratio(searched["two"], searched["helped"]) if candidates else None,
         "allreduce_share": median(run["workers/allreduce_share"] for run in trained["two"]),
         "balance": median(run["workers/balance"] for run in trained["two"]),
         "examples_per_second": rates,
@@ -76,7 +77,9 @@ def _training(steps: int) -> list[str]:
 
 
 def _searching(candidates: int) -> list[str]:
-    return [f"search={{type: random, evaluations: {candidates}, batch: 50}}"]  # as many as a generation of evolution
+    return [
+        f"search={{type: random, evaluations: {max(candidates, 1)}, batch: 50}}"
+    ]  # as many as a generation of evolution
 
 
 def _run(stage: str, config: str, settings: Sequence[str], cores: int, out: Path, cache: Path) -> None:
