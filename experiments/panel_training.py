@@ -58,7 +58,7 @@ class OnePath(Sampler):
     def paths_per_step(self) -> int:
         return 1
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         return Paths(np.array([self.genes], np.int32), ("random",), np.ones(1, np.float32))
 
 

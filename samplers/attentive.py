@@ -111,8 +111,8 @@ class AttentiveSampler(Sampler):
             **{f"fitted_{name}": array.copy() for name, array in rows.items()},
         }
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
-        rng = self.rng(step, worker, _PATHS)
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        rng = self.rng(step, _PATHS)
         wanted = rng.choice(self.bins, self.random_paths, p=self._prior)
         candidates = self._cost_bins.draw(rng, np.repeat(wanted, self.candidates), self.tries)
         losses = self._losses(state, candidates, score).reshape(self.random_paths, self.candidates)
@@ -151,7 +151,7 @@ class AttentiveSampler(Sampler):
 
     @cached_property
     def _cost_bins(self) -> CostBins:
-        return CostBins.estimate(self.space, self._cost, self.bins, self.rng(0, 0, _BINS), self.table)
+        return CostBins.estimate(self.space, self._cost, self.bins, self.rng(0, _BINS), self.table)
 
     @cached_property
     def _prior(self) -> Float[np.ndarray, " bins"]:

@@ -25,8 +25,7 @@ class ComplexityAwareSampler(Sampler):
 
     There is no largest subnet: it conflicts with the small ones, which is what the method removes. The levels are
     divided into tiers. The smallest subnet of the first tier is that of the space; those of later ones are larger, and
-    the random paths of a tier are at least as large as its smallest subnet in every gene. All workers share a step's
-    level and draw different paths.
+    the random paths of a tier are at least as large as its smallest subnet in every gene.
 
     Args:
         levels: How many, spread evenly over the costs of the space; or the lowest cost of each, as numbers or as texts
@@ -127,9 +126,9 @@ class ComplexityAwareSampler(Sampler):
         probabilities = self.tables.probabilities
         return np.maximum(probabilities / probabilities.mean(), np.finfo(np.float32).tiny).astype(np.float32)
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         level = self.walk.level(step)
-        rows = self.rng(step, worker).integers(self.table_size, size=self.random_paths)
+        rows = self.rng(step).integers(self.table_size, size=self.random_paths)
         weights = np.full(self.random_paths, self.level_weights[level])
         return self.paths_of(level, self.tables.genes[level, rows], weights)
 

@@ -26,7 +26,7 @@ class FairSampler(Sampler):
 
     Path number `t = step * paths + k` takes entry `t` of each gene's endless sequence of independent random
     permutations. Counts of a gene's values are therefore equal whenever its number of values divides the number of
-    paths drawn so far, and differ by at most 1 otherwise. Each worker has sequences of its own.
+    paths drawn so far, and differ by at most 1 otherwise.
 
     Fair is what is drawn: the genes of a layer beyond the drawn depth are drawn too, but train nothing.
 
@@ -55,25 +55,25 @@ class FairSampler(Sampler):
         cardinalities = self.space.cardinalities
         return [(int(n), np.flatnonzero(cardinalities == n)) for n in np.unique(cardinalities)]
 
-    def draw(self, step: int, worker: int = 0) -> Int32[np.ndarray, "k g"]:
+    def draw(self, step: int) -> Int32[np.ndarray, "k g"]:
         """What is drawn, before the genes that mean nothing are set to 0."""
         paths = self.paths_per_step
         numbers = np.arange(step * paths, (step + 1) * paths)
         genes = np.empty((paths, self.space.num_genes), np.int32)
         for values, columns in self._groups:
             first, last = numbers[0] // values, numbers[-1] // values
-            blocks = [_block(self.seed, worker, values, len(columns), int(b)) for b in range(first, last + 1)]
+            blocks = [_block(self.seed, values, len(columns), int(b)) for b in range(first, last + 1)]
             genes[:, columns] = np.concatenate(blocks)[numbers - first * values]
         return genes
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         paths = self.paths_per_step
-        genes = self.space.canonical(self.draw(step, worker))
+        genes = self.space.canonical(self.draw(step))
         return Paths(genes, ("random",) * paths, np.ones(paths, np.float32))
 
 
 @lru_cache(maxsize=256)
-def _block(seed: int, worker: int, values: int, genes: int, block: int) -> np.ndarray:
+def _block(seed: int, values: int, genes: int, block: int) -> np.ndarray:
     """One permutation of `values` values for each of so many genes: int32[values, genes]."""
-    rng = np.random.default_rng([seed, block, worker, values])
+    rng = np.random.default_rng([seed, block, 0, values])
     return rng.permuted(np.tile(np.arange(values, dtype=np.int32)[:, None], genes), axis=0)

@@ -165,7 +165,7 @@ def _exact(cost: float) -> str:
 
 @dataclass(frozen=True)
 class LevelWalk:
-    """The level of each step: a lazy random walk, the same for all workers.
+    """The level of each step: a lazy random walk.
 
     From one step to the next it goes down, stays, or goes up with a third each; at an end it stays where it would
     leave. Every level is equally likely at every step.

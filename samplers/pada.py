@@ -88,8 +88,8 @@ class PADASampler(Sampler):
             state["path_probabilities"] = self._mixed(state["path_norms"], 0.0)
         return {**state, **self._data.init()} if self.data_importance else state
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
-        rng = self.rng(step, worker, _PATHS)
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        rng = self.rng(step, _PATHS)
         weights = np.ones(self.paths, np.float32)
         if self.path_importance:
             probabilities = self._by_gene(state)
@@ -113,8 +113,7 @@ class PADASampler(Sampler):
         return self._data.update(state, feedback) if self.data_importance else state
 
     def examples(self, state: SamplerState, step: int) -> Examples | None:
-        # All workers draw the same batch, and each trains its paths on its share of it.
-        return self._data.draw(state, self.rng(step, 0, _EXAMPLES), step) if self.data_importance else None
+        return self._data.draw(state, self.rng(step, _EXAMPLES), step) if self.data_importance else None
 
     def examples_known_until(self, step: int) -> int | None:
         return self._epochs.next_start(step) if self.data_importance else None

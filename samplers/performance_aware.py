@@ -184,9 +184,9 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
     def distributions(self, state: SamplerState) -> dict[str, Float[np.ndarray, " n"]]:
         return {f"bank_{level}": _softmax(state["scores"][level, :n]) for level, n in enumerate(state["count"]) if n}
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         level = self.walk.level(step)
-        rng = self.rng(step, worker, _DRAWS)
+        rng = self.rng(step, _DRAWS)
         table, paths = self.tables.genes[level], self.random_paths
         rows = rng.integers(self.table_size, size=(paths, self._drawn_to_explore(state, level)))
         if rows.shape[1] > 1:

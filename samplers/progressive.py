@@ -156,9 +156,9 @@ class ProgressiveSampler(Sampler):
     def paths_per_step(self) -> int:
         return max(self.paths_of_stages)
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         stage = self.stage(step)
         paths, space = self.paths_of_stages[stage], self.space
         low, end = self.lowest[stage], space.cardinalities
-        genes = self.rng(step, worker).integers(low, end, size=(paths, space.num_genes), dtype=np.int32)
+        genes = self.rng(step).integers(low, end, size=(paths, space.num_genes), dtype=np.int32)
         return Paths(space.canonical(genes), ("random",) * paths, np.ones(paths, np.float32))

@@ -99,7 +99,8 @@ class Sampler(ABC):
     """Draws the paths of each training step.
 
     A sampler is a frozen dataclass: these four fields, then its settings with their published defaults. What it learns
-    is in an explicit state. Draws are functions of (seed, step, worker) and the state, so a resumed run repeats them.
+    is in an explicit state. Draws are functions of (seed, step) and the state, so a resumed run repeats them and
+    every worker knows them.
 
     The gradients of a step's paths are added up, not averaged, as in the reference codes of US-Nets, BigNAS and OFA:
     weights are 1 unless a method says otherwise. Adam does not see the difference, SGD and gradient clipping do.
@@ -131,8 +132,8 @@ class Sampler(ABC):
         """The most paths that `sample` returns; a sampler with stages may return fewer in some."""
 
     @abstractmethod
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
-        """Draws the paths that `worker` trains at `step`; `score` is there for samplers that need "scores"."""
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        """Draws the paths of `step`, however many workers train them; `score` is for samplers that need "scores"."""
 
     def init(self) -> SamplerState:
         """The state before the first step. Its arrays keep their shapes and types."""
@@ -157,9 +158,9 @@ class Sampler(ABC):
         """The distributions that the sampler has learned, by name, each summing to 1; for diagnostics."""
         return {}
 
-    def rng(self, step: int, worker: int, tag: int = 0) -> np.random.Generator:
-        """The generator of one worker's draws at one step; a sampler with several kinds of draws tags each."""
-        return np.random.default_rng([self.seed, int(step), int(worker), tag])
+    def rng(self, step: int, tag: int = 0) -> np.random.Generator:
+        """The generator of one step's draws; a sampler with several kinds of draws tags each."""
+        return np.random.default_rng([self.seed, int(step), 0, tag])  # 0: the bits of draws stay what they were
 
     @property
     def planned(self) -> Plan:

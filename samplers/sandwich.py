@@ -31,8 +31,8 @@ class SandwichSampler(Sampler):
     def paths_per_step(self) -> int:
         return self.random_paths + 2
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
-        between = self.space.sample(self.rng(step, worker), self.random_paths)
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        between = self.space.sample(self.rng(step), self.random_paths)
         ends = [np.array([end.genes], np.int32) for end in (self.space.largest, self.space.smallest)]
         return Paths(
             np.concatenate([ends[0], between, ends[1]]),

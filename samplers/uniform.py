@@ -31,6 +31,6 @@ class UniformSampler(Sampler):
     def paths_per_step(self) -> int:
         return self.paths
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
-        genes = self.space.sample(self.rng(step, worker), self.paths)
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        genes = self.space.sample(self.rng(step), self.paths)
         return Paths(genes, ("random",) * self.paths, np.ones(self.paths, np.float32))

@@ -139,7 +139,7 @@ class WeighedExamples(UniformSampler):
     def examples(self, state: SamplerState, step: int) -> Examples:
         norms = self.norms(self.sample(state, step).genes)
         p = 0.5 * norms / norms.sum() + 0.5 / len(norms)
-        rows = self.rng(step, 0, 1).choice(len(p), self.planned.batch_size, p=p)
+        rows = self.rng(step, 1).choice(len(p), self.planned.batch_size, p=p)
         return Examples(rows, (1 / (len(p) * p[rows])).astype(np.float32))
 
 

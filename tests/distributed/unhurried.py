@@ -18,6 +18,6 @@ class UnhurriedSampler(UniformSampler):
 
     seconds: float = 0.05
 
-    def sample(self, state: SamplerState, step: int, worker: int = 0, score: Score | None = None) -> Paths:
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         time.sleep(self.seconds)
-        return super().sample(state, step, worker, score)
+        return super().sample(state, step, score)

@@ -215,7 +215,7 @@ def test_the_predictor_is_fitted_after_the_warm_up_and_then_on_schedule(space):
 
 def test_before_the_first_fit_the_first_candidate_is_trained(space):
     sampler = AttentiveSampler(space, 0, PLAN, random_paths=3)
-    rng = sampler.rng(4, 0)
+    rng = sampler.rng(4)
     wanted = rng.choice(8, 3, p=sampler._prior)
     candidates = sampler._cost_bins.draw(rng, np.repeat(wanted, 3), 100)
     np.testing.assert_array_equal(sampler.sample(sampler.init(), 4).genes[1:-1], candidates[::3])

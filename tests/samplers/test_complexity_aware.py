@@ -115,15 +115,6 @@ def test_unbiased_weights_give_the_mean_over_all_levels(tiny):
     assert paths.weights.tolist() == [weight] * 3 + [1.0]
 
 
-def test_workers_share_the_level_but_not_the_paths(sampler):
-    for step in range(20):
-        first, second = sampler.sample({}, step, 0), sampler.sample({}, step, 1)
-        level = sampler.walk.level(step)
-        assert sampler.windows.inside(level, macs(sampler, second.genes[:3])).all()
-        np.testing.assert_array_equal(first.genes[3], second.genes[3])
-    assert any(not np.array_equal(sampler.sample({}, s, 0).genes, sampler.sample({}, s, 1).genes) for s in range(5))
-
-
 def test_without_smallest_subnets(tiny):
     paths = ComplexityAwareSampler(tiny, 0, smallest=False, levels=2, slack=0.3, tiers=1).sample({}, 0)
     assert paths.roles == ("random",) * 3

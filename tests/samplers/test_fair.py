@@ -33,7 +33,7 @@ def test_the_default_number_of_paths_makes_every_step_fair(space):
     sampler = FairSampler(space, 0)
     assert sampler.paths_per_step == 12
     for step in range(50):
-        for counts in counts_of(space, sampler.draw(step, worker=1)):
+        for counts in counts_of(space, sampler.draw(step)):
             assert counts.min() == counts.max()
 
 
