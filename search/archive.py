@@ -1,6 +1,5 @@
 """Archive: every evaluated architecture of a search, one JSON line each, safe against a kill at any byte."""
 
-import dataclasses
 import json
 import math
 import os
@@ -276,8 +275,7 @@ def times_path(path: Path) -> Path:
 
 
 def _header(searcher: Searcher, run: str) -> dict[str, Any]:
-    inherited = {field.name for field in dataclasses.fields(Searcher)}
-    settings = {f.name: getattr(searcher, f.name) for f in dataclasses.fields(searcher) if f.name not in inherited}
+    settings = searcher.settings
     if searcher.halving:
         settings["halving"] = searcher.halving
     if searcher.in_flight > 1:

@@ -1,8 +1,8 @@
 """Searcher: the ask/tell interface of every search strategy."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -84,6 +84,12 @@ class Searcher(ABC):
     def objectives(self) -> tuple[str, ...]:
         """Names of the objectives: "error", then the metrics that this searcher trades against it."""
         return ("error",)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its own settings by name, as the header of its archive shows them: JSON types, in a new dictionary."""
+        shared = {field.name for field in fields(Searcher)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
 
     @property
     def budget_metrics(self) -> tuple[str, ...]:
