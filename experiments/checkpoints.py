@@ -106,6 +106,12 @@ class Checkpoints:
         self._raise_failure()
         return max(self.steps(), default=None)
 
+    def last_good(self) -> str:
+        """What there is to go back to, as a part of a message; a save in the background is waited for."""
+        self.wait()
+        step = self.latest()
+        return "no checkpoint was saved yet" if step is None else f"the last good checkpoint is of step {step}"
+
     def steps(self) -> list[int]:
         """All steps that were written to their end, oldest first. Their hashes are checked by `restore`."""
         with disk_errors_for(self._directory):

@@ -69,7 +69,7 @@ class Probe:
         self._workers = workers
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        params = state.params if state.average is None else state.average
+        params = state.evaluated
         errors = self._workers.shared(lambda genes: self._objective.of(self._evaluator(params, genes)), self._genes)
         parts = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean(), "mean": errors.mean()}
         values = {name: float(value) for name, value in parts.items()}

@@ -66,8 +66,7 @@ def gradient_search(
         if published is None:
             checkpoints.save(search.steps, Progress(state.train, experiment.sampler.init()))
             checkpoints.wait()
-    params = state.train.params if state.train.average is None else state.train.average
-    return {"steps": search.steps, **publish(experiment, found, params, run, stop, quiet)}
+    return {"steps": search.steps, **publish(experiment, found, state.train.evaluated, run, stop, quiet)}
 
 
 def budget_of(experiment: Experiment) -> ResolvedBudget:
@@ -211,16 +210,12 @@ class _Search:
         return values | {f"entropy/{name}": value for name, value in entropies.items()}
 
     def _error(self, state: GradientState) -> float:
-        params = state.train.params if state.train.average is None else state.train.average
-        return 1 - float(self._experiment.evaluator(params, self.found(state).genes[None]).accuracy[0])
+        return 1 - float(self._experiment.evaluator(state.train.evaluated, self.found(state).genes[None]).accuracy[0])
 
     def _finite(self, loss: jax.Array | np.ndarray, step: int, part: str, checkpoints: Checkpoints) -> float:
         if math.isfinite(value := float(loss)):
             return value
-        checkpoints.wait()
-        good = checkpoints.latest()
-        kept = "no checkpoint was saved yet" if good is None else f"the last good checkpoint is of step {good}"
         raise TrainingDiverged(
-            f"gradient: the loss of the {part} is {value} at step {step}; {kept}. Lower train.optimizer.learning_rate "
-            "or set clip_norm, in a new run directory."
+            f"gradient: the loss of the {part} is {value} at step {step}; {checkpoints.last_good()}. "
+            "Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
         )

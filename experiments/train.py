@@ -57,7 +57,7 @@ def train_step(experiment: Experiment) -> TrainStep:
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
-    """The weights to search with: the moving average where there is one, of the last step.
+    """The weights to search with, of the last step.
 
     Raises:
         UserError: Training has not finished.
@@ -71,7 +71,7 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
     step = train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
     _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()))
-    return progress.train.params if progress.train.average is None else progress.train.average
+    return progress.train.evaluated
 
 
 def train(
@@ -219,10 +219,8 @@ def _check_finite(
 ) -> None:
     for loss, genes, role in zip(losses, paths.genes, paths.roles, strict=True):
         if not math.isfinite(loss):
-            checkpoints.wait()
-            good = checkpoints.latest()
-            kept = "no checkpoint was saved yet" if good is None else f"the last good checkpoint is of step {good}"
             raise TrainingDiverged(
                 f"train: the loss of the {role} path {experiment.space.architecture(genes).description} is {loss} at "
-                f"step {number}; {kept}. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
+                f"step {number}; {checkpoints.last_good()}. Lower train.optimizer.learning_rate or set clip_norm, "
+                "in a new run directory."
             )

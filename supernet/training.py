@@ -26,6 +26,11 @@ class TrainState(NamedTuple):
     optimizer: optax.OptState
     average: Params | None
 
+    @property
+    def evaluated(self) -> Params:
+        """The weights that search and export use: the moving average where there is one."""
+        return self.params if self.average is None else self.average
+
 
 class TrainStep:
     """Compiles one gradient program for each stream shape and one update, and runs steps.

@@ -205,7 +205,7 @@ class _Board:
             train(experiment, checkpoints, lambda done: speed, self._stop, not sys.stderr.isatty(), step=step)
             _, progress = checkpoints.restore(initial(experiment, step))
         state = progress.train
-        params = state.params if state.average is None else state.average
+        params = state.evaluated
         panel = experiment.evaluator(params, self._panel)
         further = range(experiment.steps - min(_DRAWN_STEPS, experiment.steps), experiment.steps)
         with np.errstate(over="ignore"):
