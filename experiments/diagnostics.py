@@ -8,6 +8,7 @@ from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.tensorboard import EventLog
 from samplers import Paths, SamplerState
+from samplers.data_importance import effective_sample_size
 from supernet.training import StepResult
 
 _BINS = 5
@@ -78,7 +79,7 @@ class Diagnostics:
         distributions = self._experiment.sampler.distributions(state)
         for name, p in distributions.items():
             values[f"sampling_entropy/{name}"] = entropy(p)
-            values[f"sampling_effective_size/{name}"] = 1 / np.sum(np.square(p)) / len(p)
+            values[f"sampling_effective_size/{name}"] = effective_sample_size(p)
         shown = [p for p in distributions.values() if len(p) <= _SHOWN]
         if shown:
             widest = max(map(len, shown))

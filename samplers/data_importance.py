@@ -187,4 +187,4 @@ def mixed(importance: Float[np.ndarray, " n"], tau: float) -> Float64[np.ndarray
 
 def effective_sample_size(probabilities: Float[np.ndarray, " n"]) -> float:
     """What share of the outcomes is alive: 1 where all are as likely, 1 ÷ n where one alone is drawn."""
-    return float(1 / (len(probabilities) * np.sum(np.square(probabilities))))
+    return float(1 / np.sum(np.square(probabilities)) / len(probabilities))

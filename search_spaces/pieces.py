@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.space import Genes, SearchSpace
@@ -58,10 +58,6 @@ class Pieces:
             rows = np.flatnonzero(found != ABSENT)
             np.add.at(counts, (rows, found[rows]), 1)
         return counts
-
-    def present(self, genes: Genes) -> Bool[np.ndarray, "a p"]:
-        """Which pieces each architecture has."""
-        return self.counts(genes) > 0
 
     def model(self, values: Int[np.ndarray, "p m"], metrics: Sequence[str], combine: np.ufunc = np.add) -> CostModel:
         """Costs of architectures from the values of their pieces, by table look-up.

@@ -59,8 +59,3 @@ class Work:
             return self
         shares = tuple(piece for i in range(count) for share in self.shares if (piece := share.piece(i, count)).weight)
         return replace(self, shares=shares, cut=True)
-
-    @property
-    def alone(self) -> bool:
-        """Whether this is all of the step, every path on every row."""
-        return self.sum is _same and not self.cut
