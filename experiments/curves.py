@@ -62,8 +62,7 @@ class Probe:
     def __init__(self, experiment: Experiment, workers: Workers) -> None:
         space = experiment.space
         rng = np.random.default_rng([experiment.config.seed, _PROBES])
-        ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
-        self._genes = np.concatenate([ends, space.sample(rng, 4)])
+        self._genes = np.concatenate([space.ends, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
         self._objective = objective_of(space)
         self._workers = workers

@@ -33,7 +33,7 @@ class Diagnostics:
         self._quiet = quiet
         self._every = experiment.config.train.diagnose_every
         space = experiment.space
-        ends = space.cost(np.array([space.smallest.genes, space.largest.genes], np.int32))["macs"]
+        ends = space.cost(space.ends)["macs"]
         self._edges = np.linspace(ends[0], ends[1], _BINS + 1)[1:-1]
         self._visits = np.zeros((space.num_genes, int(space.cardinalities.max())), np.int64)
         self._losses: list[tuple[np.ndarray, np.ndarray]] = []

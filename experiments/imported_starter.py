@@ -5,8 +5,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from experiments.data.tokenizer import BYTES
 from experiments.yaml_files import dump_yaml
 from search_spaces import LanguageSpace
@@ -72,8 +70,7 @@ budgets:                   # one exported subnet each; absolute, or a share of t
 
 def _budgets(space: LanguageSpace) -> tuple[int, int]:
     """Two shares of the largest subnet's parameters, in percent, with room above the smallest's."""
-    ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
-    smallest, largest = space.cost(ends)["params"].tolist()
+    smallest, largest = space.cost(space.ends)["params"].tolist()
     least = smallest / largest
     small, large = (math.ceil(100 * (least + share * (1 - least))) for share in (0.3, 0.65))
     return small, large

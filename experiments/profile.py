@@ -215,7 +215,7 @@ def draw(net: Supernet, protocol: Protocol) -> tuple[Genes, Genes]:
             f"--networks: {protocol.networks} and {protocol.held_out} held out are more than the {space.size} networks "
             f"of the space. Give {max(space.size - protocol.held_out, 0)} or fewer networks, or hold out fewer."
         )
-    ends = np.array([space.smallest.genes, space.largest.genes], np.int32)
+    ends = space.ends
     taken = {row.tobytes() for row in ends}
     held_out = _distinct(net, [protocol.seed, _HELD_OUT], protocol.held_out, taken)
     more = _distinct(net, [protocol.seed, _TRAINING], protocol.networks - len(ends), taken)

@@ -118,9 +118,9 @@ class AttentiveSampler(Sampler):
         losses = self._losses(state, candidates, score).reshape(self.random_paths, self.candidates)
         ranks = np.where(np.isfinite(losses), losses if self.mode == "best" else -losses, np.inf)
         chosen = candidates.reshape(*losses.shape, -1)[np.arange(self.random_paths), ranks.argmin(axis=1)]
-        ends = [np.array([end.genes], np.int32) for end in (self.space.largest, self.space.smallest)]
+        ends = self.space.ends
         return Paths(
-            np.concatenate([ends[0], chosen, ends[1]]),
+            np.concatenate([ends[1:], chosen, ends[:1]]),
             ("largest", *("random",) * self.random_paths, "smallest"),
             np.ones(self.paths_per_step, np.float32),
         )

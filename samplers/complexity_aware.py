@@ -89,8 +89,7 @@ class ComplexityAwareSampler(Sampler):
     @cached_property
     def windows(self) -> Levels:
         """The cost levels."""
-        ends = np.array([self.space.smallest.genes, self.space.largest.genes], np.int32)
-        smallest, largest = self.costs_of(ends).tolist()
+        smallest, largest = self.costs_of(self.space.ends).tolist()
         return Levels.of(self.levels, self.slack, smallest, largest)
 
     @cached_property

@@ -97,7 +97,7 @@ def cost_range(space: SearchSpace, costs: Callable[[Genes], Float[np.ndarray, " 
     Raises:
         UserError: The largest costs no more than the smallest.
     """
-    low, high = (float(cost) for cost in costs(np.array([space.smallest.genes, space.largest.genes], np.int32)))
+    low, high = (float(cost) for cost in costs(space.ends))
     if not low < high:
         raise UserError(
             f"sampler.cost_metric: the largest architecture costs {high:g} and the smallest {low:g}, so there is "

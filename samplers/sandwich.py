@@ -33,9 +33,9 @@ class SandwichSampler(Sampler):
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         between = self.space.sample(self.rng(step), self.random_paths)
-        ends = [np.array([end.genes], np.int32) for end in (self.space.largest, self.space.smallest)]
+        ends = self.space.ends
         return Paths(
-            np.concatenate([ends[0], between, ends[1]]),
+            np.concatenate([ends[1:], between, ends[:1]]),
             ("largest", *("random",) * self.random_paths, "smallest"),
             np.ones(self.paths_per_step, np.float32),
         )

@@ -124,7 +124,7 @@ class Budget:
                 alone contradict each other.
         """
         cost = cost or space.cost
-        ends = cost(np.array([space.smallest.genes, space.largest.genes], np.int32))
+        ends = cost(space.ends)
         limits = tuple(
             (limit.metric, limit.amount / 100 * float(ends[limit.metric][1]) if limit.percent else limit.amount)
             for limit in self.limits

@@ -58,7 +58,7 @@ class Evolution(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = np.array([self.space.largest.genes, self.space.smallest.genes], np.int32)
+            ends = self.space.ends[::-1]
             unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
         for budget, share in zip(self.budgets, self.shares(state, self.population), strict=True):
             best = self._best(state, budget)

@@ -67,7 +67,7 @@ class LINAS(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = np.array([self.space.largest.genes, self.space.smallest.genes], np.int32)
+            ends = self.space.ends[::-1]
             unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
         if np.isfinite(state.errors).sum() >= _LEAST:
             unseen.add(self._predicted_front(state, int(rng.integers(2**31))), self.population)

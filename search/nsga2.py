@@ -72,7 +72,7 @@ class NSGA2(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = np.array([self.space.largest.genes, self.space.smallest.genes], np.int32)
+            ends = self.space.ends[::-1]
             unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
         if len(state.members):
             genes, objectives = state.genes[state.members], state.objectives[state.members]

@@ -51,7 +51,7 @@ class RegularizedEvolution(Searcher):
         unseen = Unseen(self.space, state.genes)
         count = self.children if state.generation else self.population
         if state.generation == 0:
-            ends = np.array([self.space.largest.genes, self.space.smallest.genes], np.int32)
+            ends = self.space.ends[::-1]
             unseen.add(ends[meets_any(self.budgets, self.costs, ends)], count)
         for budget, share in zip(self.budgets, self.shares(state, count - len(unseen)), strict=True):
             living = self._living(state, budget)

@@ -101,6 +101,11 @@ class SearchSpace(ABC):
         """The architecture with the last value everywhere."""
         return self.architecture(self.cardinalities - 1)
 
+    @property
+    def ends(self) -> Genes:
+        """Genes of the smallest architecture, then of the largest: int32[2, g]."""
+        return np.array([self.smallest.genes, self.largest.genes], np.int32)
+
     @cached_property
     def size(self) -> int:
         """Exact number of distinct networks (canonical forms)."""

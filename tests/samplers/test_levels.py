@@ -25,7 +25,7 @@ def macs_of(space):
 
 
 def ends_of(space) -> tuple[float, float]:
-    smallest, largest = macs_of(space)(np.array([space.smallest.genes, space.largest.genes]))
+    smallest, largest = macs_of(space)(space.ends)
     return float(smallest), float(largest)
 
 

@@ -87,7 +87,7 @@ def test_names_that_are_no_directory_are_refused(name):
 
 
 def test_percent_is_of_the_largest_and_the_limit_itself_is_within(small):
-    ends = small.cost(np.array([small.smallest.genes, small.largest.genes]))
+    ends = small.cost(small.ends)
     full = Budget.parse("full", "macs<=100%, params<=100%, activation_bytes<=100%").resolve(small)
     assert full.feasible(ends).tolist() == [True, True]
     assert full.excess(ends).tolist() == [0, 0]

@@ -66,8 +66,7 @@ class Family:
 
     def draw(self, count: int) -> np.ndarray:
         """Genes of `count` random networks, and of the smallest and the largest."""
-        ends = [self.space.smallest.genes, self.space.largest.genes]
-        return np.concatenate([np.array(ends, np.int32), self.space.sample(np.random.default_rng(4), count - 2)])
+        return np.concatenate([self.space.ends, self.space.sample(np.random.default_rng(4), count - 2)])
 
     @cached_property
     def switched(self) -> Any:
