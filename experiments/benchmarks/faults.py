@@ -59,6 +59,7 @@ _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_json: bool) -> None:
     """Runs the benchmark."""
+    others = _plasma()
     with tempfile.TemporaryDirectory() as scratch, cluster() as nodes:
         config = Path(scratch) / "faults.yaml"
         config.write_text(_CONFIG % steps, encoding="utf-8")
@@ -79,7 +80,7 @@ def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_jso
             "seconds_undisturbed": quiet_seconds,
             "seconds_disturbed": time.monotonic() - began - quiet_seconds,
         }
-    figures["left_in_shared_memory"] = len(list(Path("/dev/shm").glob("plasma*")))
+    figures["left_in_shared_memory"] = len(_plasma() - others)
     show(figures, as_json)
     if not figures["archive_bytes_equal"] or figures["largest_weight_difference"] > 0:
         sys.exit(1)
@@ -104,10 +105,15 @@ class Nodes:
         own = {"num_cpus": 1, "object_store_memory": 128 << 20, "node_ip_address": "127.0.0.1"}
         self._nodes.append(self._made.add_node(**own, **options))
 
+    def titled(self, title: str) -> list[psutil.Process]:
+        """The processes of these nodes, and of no others, with a word in their title."""
+        below = (process for node in self._nodes for process in _raylet(node).children(recursive=True))
+        return [process for process in below if title in _title(process)]
+
     def remove_one(self, which: int = 0) -> None:
         """Kills a node with all of its processes."""
         node = self._nodes.pop(which)
-        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        raylet = _raylet(node)
         for process in [raylet, *raylet.children(recursive=True)]:
             _kill(process)
         self._made.remove_node(node, allow_graceful=False)
@@ -197,11 +203,16 @@ def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:
         nodes.remove_one(which.randrange(2))
         nodes.add()
         return kind
-    found = [process for process in psutil.process_iter() if _PROCESSES[kind] in _title(process)]
+    found = nodes.titled(_PROCESSES[kind])
     if not found:
         return ""
     _kill(which.choice(found))
     return kind
+
+
+def _raylet(node: Any) -> psutil.Process:
+    """What has started all other processes of a node."""
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
 def _title(process: psutil.Process) -> str:
@@ -209,6 +220,11 @@ def _title(process: psutil.Process) -> str:
         return " ".join(process.cmdline()[:1])
     except psutil.Error:
         return ""
+
+
+def _plasma() -> set[Path]:
+    """Files of object stores in shared memory."""
+    return set(Path("/dev/shm").glob("plasma*"))
 
 
 def _kill(process: psutil.Process) -> None:

@@ -1,11 +1,17 @@
-"""The benchmarks of what bounds and delays a step: real products, real steps, a real fresh interpreter."""
+"""Benchmarks in small: real products, real steps, real processes."""
 
 import json
+import os
+import signal
+import subprocess
+import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
-from experiments.benchmarks import growth, products, start
+from experiments.benchmarks import faults, growth, products, start
 
 
 def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +42,19 @@ def test_the_start_is_timed_in_fresh_processes(monkeypatch: pytest.MonkeyPatch) 
     figures = json.loads(result.stdout)
     assert figures["first_step_seconds_cold"] == figures["first_step_seconds_warm"] == 0.5
     assert all(figures[name] > 0 for name in ("import_seconds", "help_seconds", "start_seconds_cold"))
+
+
+def test_only_processes_below_the_nodes_that_were_started_are_killed() -> None:
+    script = ["bash", "-c", "exec -a ray::TrainWorker sleep 60 & echo $!; wait"]
+    raylets = [subprocess.Popen(script, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    ours, other = (int(raylet.stdout.readline()) for raylet in raylets if raylet.stdout)
+    try:
+        while not all(psutil.Process(worker).cmdline()[:1] == ["ray::TrainWorker"] for worker in (ours, other)):
+            time.sleep(0.01)
+        node = SimpleNamespace(all_processes={"raylet": [SimpleNamespace(process=raylets[0])]})
+        nodes = faults.Nodes(SimpleNamespace(address="", add_node=lambda **options: node))
+        assert {process.pid for process in nodes.titled("TrainWorker")} == {ours}
+    finally:
+        for worker, raylet in zip((ours, other), raylets, strict=True):
+            os.kill(worker, signal.SIGKILL)
+            raylet.communicate()
