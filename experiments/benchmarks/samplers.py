@@ -40,7 +40,7 @@ from experiments.rank import compare, panel_of
 from experiments.sections import SamplerSection
 from experiments.tensorboard import EventLog
 from experiments.train import initial, train, train_step
-from samplers import SAMPLERS, Plan, Sampler
+from samplers import SAMPLERS, Plan, Sampler, Score
 from search_spaces import Genes, UserError
 from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator, Scores
@@ -257,12 +257,17 @@ class _Speed(EventLog):
 
 def _paths(sampler: Sampler) -> list[int]:
     """How many paths each step of the sampler's plan has."""
-    score = (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
+    score = equal_scores(sampler)
     state, steps = sampler.init(), range(sampler.planned.steps)
     some = [len(sampler.sample(state, step, score=score).roles) for step in steps[:: max(1, len(steps) // _LOOKS)]]
     if len(set(some)) == 1:
         return some
     return [len(sampler.sample(state, step, score=score).roles) for step in steps]
+
+
+def equal_scores(sampler: Sampler) -> Score | None:
+    """What a sampler that needs scores is given where nothing depends on which paths it draws; None for others."""
+    return (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
 
 
 def best_within(macs: np.ndarray, scores: Scores, shares: Sequence[float]) -> dict[float, int]:

@@ -21,12 +21,15 @@ import numpy as np
 
 from experiments.batches import BatchMaker
 from experiments.benchmarks.output import show
+from experiments.benchmarks.samplers import equal_scores
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.train import feedback_of, initial, train_step
 from samplers import SAMPLERS, Plan
 from supernet.distillation import Distillation
 from supernet.training import TrainStep
+
+_MEASURED = 2  # steps of each `diagnose_every`, as `Diagnostics.measures` says
 
 
 @click.command()
@@ -108,12 +111,14 @@ def _of_diagnostics(experiment: Experiment, steps: int) -> float:
     every = experiment.config.train.diagnose_every
     if every is None:
         return 0.0
+    sampler = experiment.sampler
+    sampler_state = sampler.init()
     step, maker = train_step(experiment), BatchMaker(experiment)
     state, taken = initial(experiment, step).train, {False: [], True: []}
     for number in range(steps):
-        batch = maker({}, number)
+        batch = maker(sampler_state, number)
         jax.block_until_ready(batch.x)
-        paths = experiment.sampler.sample(experiment.sampler.init(), number)
+        paths = sampler.sample(sampler_state, number, score=equal_scores(sampler))
         start = time.perf_counter()
         state, _ = step(
             state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
@@ -122,7 +127,7 @@ def _of_diagnostics(experiment: Experiment, steps: int) -> float:
         jax.block_until_ready(state)
         taken[number % 2 == 1].append(time.perf_counter() - start)
     plain, measured = (median(taken[kind][steps // 8 :]) for kind in (False, True))
-    return 100 * (measured - plain) * 2 / every / plain
+    return 100 * (measured - plain) * _MEASURED / every / plain
 
 
 if __name__ == "__main__":

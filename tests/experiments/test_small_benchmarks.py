@@ -1,17 +1,21 @@
 """Benchmarks in small: real products, real steps, real processes."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 from click.testing import CliRunner
 
-from experiments.benchmarks import faults, growth, products, start
+from experiments.benchmarks import faults, growth, products, sampling_cost, start
+from experiments.config import load_config
+from experiments.experiment import build_experiment
 
 
 def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +62,15 @@ def test_only_processes_below_the_nodes_that_were_started_are_killed() -> None:
         for worker, raylet in zip((ours, other), raylets, strict=True):
             os.kill(worker, signal.SIGKILL)
             raylet.communicate()
+
+
+@pytest.mark.parametrize("sampler", ["{type: pada}", "{type: attentive, score: loss}"])
+def test_diagnostics_are_timed_with_samplers_that_learn_or_score(sampler: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"""\
+data: {{train_limit: 40}}
+space: {{family: vit, preset: small, width: [16], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0], head_dim: 8}}
+sampler: {sampler}
+train: {{steps: 6, batch_size: 20, diagnose_every: 2, optimizer: {{warmup_steps: 1}}}}
+""")
+    assert math.isfinite(sampling_cost._of_diagnostics(build_experiment(load_config(file)), 4))
