@@ -12,17 +12,13 @@ from functools import partial
 from typing import Any
 
 import click
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.peers.comparison import noise
-from experiments.benchmarks.step_time import Stepper
+from experiments.benchmarks.stepper import Stepper
 from experiments.benchmarks.timing import alternate, without_cache
 from experiments.memory import keep_freed_memory
 from search_spaces import build_space
-from supernet.supernet import build_supernet
 
 BASE = {"layers": 12, "width": 192, "choices": 2, "batch": 32, "paths": 1}
 VALUES = {
@@ -67,9 +63,7 @@ def stepped(layers: int, width: int, choices: int, batch: int, paths: int) -> tu
         "mlp_ratio": [4 - i / choices for i in reversed(range(choices))], "image_size": 32, "patch_size": 4,
         "classes": 10,
     })  # fmt: skip
-    net = build_supernet(space)
-    data = noise(space, batch)
-    stepper = Stepper(net, net.init(jax.random.key(0)), jnp.asarray(data["x"]), jnp.asarray(data["targets"]))
+    stepper = Stepper.on_noise(space, batch)
     genes = np.repeat(np.array([space.largest.genes], np.int32), paths, axis=0)
     compiled, _ = stepper.compiled(genes[0])
     return partial(stepper.paths, genes), compiled

@@ -2,10 +2,10 @@
 
 Command: `python -m experiments.benchmarks.profile --family vit --json`
 
-Sizes as in `peers`. Instructions belong to the scope that the layers name (attention, normalisation, depthwise); others
-are products of matrices, copies (slices, pads, transpositions), or elementwise. The update is the optimiser's. Shares
-are of the step's time: with several instructions at once, it is divided among them; `host` is when no known one runs.
-Processor seconds and page faults are those of a step that is not traced.
+Sizes as in `stepper`. Instructions belong to the scope that the layers name (attention, normalisation, depthwise);
+others are products of matrices, copies (slices, pads, transpositions), or elementwise. The update is the optimiser's.
+Shares are of the step's time: with several instructions at once, it is divided among them; `host` is when no known one
+runs. Processor seconds and page faults are those of a step that is not traced.
 """
 
 import re
@@ -15,20 +15,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.peers.comparison import SETTINGS, noise
-from experiments.benchmarks.step_time import Stepper
+from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import seconds
 from experiments.memory import keep_freed_memory
-from search_spaces import build_space
-from supernet.supernet import build_supernet
+from search_spaces import SearchSpace, build_space
 
 _SCOPES = ("attention", "normalisation", "depthwise")
 _COPIES = frozenset(
@@ -79,12 +76,15 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
     if not give_back:
         keep_freed_memory()
     preset, settings, batch = SETTINGS[family]
-    net = build_supernet(build_space(family, preset, settings))
-    data = noise(net.space, batch)
-    stepper = Stepper(net, net.init(jax.random.key(0)), jnp.asarray(data["x"]), jnp.asarray(data["targets"]))
+    show({"family": family, **measure(build_space(family, preset, settings), batch, steps)}, as_json)
+
+
+def measure(space: SearchSpace, batch: int, steps: int) -> dict[str, Any]:
+    """All figures for one space."""
+    stepper = Stepper.on_noise(space, batch)
     totals: dict[str, float] = {}
     taken, used, faults = [], [], []
-    for row in net.space.sample(np.random.default_rng(0), steps):
+    for row in space.sample(np.random.default_rng(0), steps):
         function, arguments, static = stepper.gradient(row)
         known = instructions(function.lower(*arguments, **static).compile().as_text())
         stepper(row)
@@ -102,8 +102,7 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
             totals[kind] = totals.get(kind, 0.0) + value
     whole = sum(totals.values())
     shares = {kind: round(totals[kind] / whole, 4) for kind in sorted(totals, key=lambda kind: -totals[kind])}
-    figures = {
-        "family": family,
+    return {
         "batch": batch,
         "step_ms": 1e3 * median(taken),
         "user_seconds": median(user for user, _ in used),
@@ -111,7 +110,6 @@ def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
         "page_faults": median(faults),
         "shares": shares,
     }
-    show(figures, as_json)
 
 
 def instructions(program: str) -> dict[str, Instruction]:

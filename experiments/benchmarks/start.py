@@ -4,7 +4,7 @@ Command: `python -m experiments.benchmarks.start --family vit --json`
 
 Every figure is of a fresh process. `first_step_seconds` begins when the network is built, and so is mostly
 compilation; `start_seconds` is the whole process, up to the end of that step. The first process of a round finds an
-empty compilation cache, the second one what the first has left. Sizes as in `peers`. Figures are medians.
+empty compilation cache, the second one what the first has left. Sizes as in `stepper`. Figures are medians.
 """
 
 import json
@@ -17,18 +17,20 @@ from statistics import median
 from typing import Any
 
 import click
+import numpy as np
 
 from experiments.benchmarks.output import show
+from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import seconds
+from search_spaces import build_space
 
-_FAMILIES = ("vit", "language", "mobilenet")  # `peers` has their sizes, but imports JAX
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
 _IMPORT = "import time; t = time.perf_counter(); import search_spaces; print(time.perf_counter() - t)"
 _STEP = "from experiments.benchmarks.start import first_step; first_step({family!r})"
 
 
 @click.command()
-@click.option("--family", type=click.Choice(_FAMILIES), default="vit", show_default=True)
+@click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Repetitions of each.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def main(family: str, rounds: int, as_json: bool) -> None:
@@ -62,20 +64,10 @@ def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None
 
 def first_step(family: str) -> None:
     """Runs in a process of its own: prints how long the first training step takes."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from experiments.benchmarks.peers.comparison import SETTINGS, noise
-    from experiments.benchmarks.step_time import Stepper
-    from search_spaces import build_space
-    from supernet.supernet import build_supernet
-
     preset, settings, batch = SETTINGS[family]
-    net = build_supernet(build_space(family, preset, settings))
-    data = noise(net.space, batch)
-    stepper = Stepper(net, net.init(jax.random.key(0)), jnp.asarray(data["x"]), jnp.asarray(data["targets"]))
-    genes = net.space.sample(np.random.default_rng(0), 1)[0]
+    space = build_space(family, preset, settings)
+    stepper = Stepper.on_noise(space, batch)
+    genes = space.sample(np.random.default_rng(0), 1)[0]
     print(json.dumps(seconds(lambda: stepper(genes))))
 
 

@@ -18,18 +18,14 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.timing import alternate, compile_seconds, peak_bytes, seconds, without_cache
+from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
+from experiments.benchmarks.timing import alternate, peak_bytes, seconds, without_cache
 from experiments.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, build_space
-from supernet.distillation import Lesson
-from supernet.optimizer import OptimizerSettings
 from supernet.supernet import Supernet, build_supernet
-from supernet.training import TrainState, TrainStep
 
-_SPACES: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}),
-    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32, 40], "classes": 10}),
-}
+_CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "mobilenet": {"resolution": [32, 40]}}
+"""What is set otherwise than in `stepper.SETTINGS`, by family."""
 
 
 class _Fixed:
@@ -45,7 +41,7 @@ class _Fixed:
 
 
 @click.command()
-@click.option("--family", type=click.Choice(sorted(_SPACES)), default="vit", show_default=True)
+@click.option("--family", type=click.Choice(sorted(_CHANGED)), default="vit", show_default=True)
 @click.option("--architectures", default=200, show_default=True, help="Random architectures that are stepped once.")
 @click.option("--compared", default=5, show_default=True, help="Architectures compared with their static step.")
 @click.option("--rounds", default=3, show_default=True, help="Alternating rounds of each comparison.")
@@ -55,8 +51,8 @@ def main(family: str, architectures: int, compared: int, rounds: int, batch: int
     """Runs the benchmark."""
     keep_freed_memory()
     without_cache()
-    preset, settings = _SPACES[family]
-    space = build_space(family, preset, settings)
+    preset, settings, _ = SETTINGS[family]
+    space = build_space(family, preset, {**settings, **_CHANGED[family]})
     show({"family": family, **measure(space, architectures, compared, rounds, batch)}, as_json)
 
 
@@ -64,7 +60,8 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
     """All figures for one space."""
     net = build_supernet(space)
     params = net.init(jax.random.key(0))
-    x, targets = _batch(space, batch)
+    data = noise(space, batch)
+    x, targets = jnp.asarray(data["x"]), jnp.asarray(data["targets"])
     switched = Stepper(net, params, x, targets)
     genes = space.sample(np.random.default_rng(0), architectures)
     programs = sorted({space.program(row) for row in genes})
@@ -95,47 +92,8 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
         "memory_ratio_vs_largest_static": _memory_ratio(net, params, x, targets),
     }
     if space.family == "vit":
-        figures["compile_ratio_48_to_12_layers"] = _compile_ratio(space, x, targets)
+        figures["compile_ratio_48_to_12_layers"] = _compile_ratio(space, batch)
     return figures
-
-
-class Stepper:
-    """One kind of training step on fixed data; each call takes a step."""
-
-    def __init__(self, net: Supernet, params: Any, x: jax.Array, targets: jax.Array) -> None:
-        optimizer = OptimizerSettings().build(100_000)
-        self.step = TrainStep(net, optimizer)
-        self.state: TrainState = self.step.init(jax.tree.map(jnp.copy, params))
-        self._x, self._targets = x, targets
-
-    def __call__(self, genes: np.ndarray) -> Any:
-        return self.paths(genes[None])
-
-    def paths(self, genes: np.ndarray) -> Any:
-        """A step of several networks, each on the whole batch."""
-        weights = np.full(len(genes), 1 / len(genes), np.float32)
-        self.state, result = self.step(self.state, genes, ("random",) * len(genes), weights, self._x, self._targets)
-        return self.state, result
-
-    def gradient(self, genes: np.ndarray) -> tuple[Any, tuple, dict]:
-        """The gradient program with the arguments of a step."""
-        zeros = jax.tree.map(jnp.zeros_like, self.state.params)
-        arguments = (
-            self.state.params, zeros, genes, self._x, self._targets, np.ones(len(self._x), np.float32),
-            Lesson.labels(self._targets), np.float32(1),
-        )  # fmt: skip
-        return self.step.gradient_program, arguments, {"program": self.step.net.space.program(genes)}
-
-    def compiled(self, genes: np.ndarray) -> tuple[float, Any]:
-        """Compile seconds and the compiled gradient program."""
-        function, arguments, static = self.gradient(genes)
-        return compile_seconds(function, *arguments, **static)
-
-
-def _batch(space: SearchSpace, batch: int) -> tuple[jax.Array, jax.Array]:
-    size, channels, classes = (getattr(space, name) for name in ("image_size", "channels", "classes"))
-    x = jax.random.normal(jax.random.key(1), (batch, size, size, channels))
-    return x, jax.nn.one_hot(jnp.arange(batch) % classes, classes)
 
 
 def _full_macs(space: SearchSpace, row: np.ndarray, largest: int) -> int:
@@ -155,14 +113,12 @@ def _memory_ratio(net: Supernet, params: Any, x: jax.Array, targets: jax.Array) 
     return peak_bytes(own) / peak_bytes(static)
 
 
-def _compile_ratio(space: SearchSpace, x: jax.Array, targets: jax.Array) -> float:
+def _compile_ratio(space: SearchSpace, batch: int) -> float:
     taken = {12: [], 48: []}
     for _ in range(3):
         for layers, times in taken.items():
             deep = dataclasses.replace(space, depth=(layers - 2, layers - 1, layers))  # type: ignore[call-arg]
-            net = build_supernet(deep)
-            stepper = Stepper(net, net.init(jax.random.key(0)), x, targets)
-            times.append(stepper.compiled(np.array(deep.largest.genes, np.int32))[0])
+            times.append(Stepper.on_noise(deep, batch).compiled(np.array(deep.largest.genes, np.int32))[0])
     return min(taken[48]) / min(taken[12])  # what other work on the machine adds is never negative
 
 

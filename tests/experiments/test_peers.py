@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.peers import comparison
-from experiments.benchmarks.peers.comparison import config_of, noise
+from experiments.benchmarks.peers.comparison import config_of
 from experiments.benchmarks.peers.process import flat
+from experiments.benchmarks.stepper import noise
 from search_spaces import LanguageSpace, build_space
 from supernet.supernet import build_supernet
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.benchmarks.profile import Event, divided, events, instructions
+from experiments.benchmarks.profile import Event, divided, events, instructions, measure
+from search_spaces import build_space
 
 
 @jax.named_scope("normalisation")
@@ -34,3 +35,10 @@ def test_a_traced_program_falls_into_kinds(tmp_path: Path) -> None:
 def test_time_with_several_instructions_is_divided_among_them() -> None:
     found = divided(iter([Event(0, 10, "gemm"), Event(4, 6, "copies"), Event(20, 25, "copies")]))
     assert found == pytest.approx({"gemm": 9, "copies": 6})
+
+
+def test_the_steps_of_a_space_are_measured_and_their_time_is_shared_out() -> None:
+    space = build_space("vit", "small", {"width": [16], "depth": [1, 2], "heads": [1], "head_dim": 8})
+    figures = measure(space, 2, 1)
+    assert figures["step_ms"] > 0
+    assert sum(figures["shares"].values()) == pytest.approx(1, abs=0.01)

@@ -13,7 +13,8 @@ import sys
 import click
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.peers.comparison import SETTINGS, compare
+from experiments.benchmarks.peers.comparison import compare
+from experiments.benchmarks.stepper import SETTINGS
 from experiments.benchmarks.timing import without_cache
 from experiments.memory import keep_freed_memory
 

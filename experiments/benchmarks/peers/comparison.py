@@ -12,26 +12,18 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.peers.process import peer_process
+from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.measure import cores
 from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings
 from supernet.supernet import Supernet, build_supernet
-from supernet.training import TrainStep
-
-SETTINGS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),
-    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
-    "language": ("language_step", {}, 16),
-}
-"""Preset, settings and batch size of each family."""
 
 Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """Has a peer do something with the network of a configuration."""
 
 _TOLERANCE, _CHECKED = 1e-4, 3
-_VALIDATION = 8  # batches
 _GEMM, _GEMM_CALLS = 2048, 3
 
 
@@ -41,7 +33,7 @@ def compare(
     """All figures of one family.
 
     Args:
-        family: Key of `SETTINGS`.
+        family: Key of `stepper.SETTINGS`.
         architectures: Networks that are stepped.
         evaluated: Of them, networks that are evaluated.
         seed: Of the networks.
@@ -85,22 +77,14 @@ def _started(
 def _stepping(
     net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None
 ) -> dict[str, Any]:
-    step = TrainStep(net, OptimizerSettings(clip_norm=None).build(1_000_000))
-    state = step.init(jax.tree.map(jnp.copy, params))
-    x, targets = jnp.asarray(data["x"]), jnp.asarray(data["targets"])
-
-    def ours(row: np.ndarray) -> Any:
-        nonlocal state
-        state, result = step(state, row[None], ("random",), np.ones(1, np.float32), x, targets)
-        return state, result
-
+    ours = Stepper(net, params, data["x"], data["targets"], OptimizerSettings(clip_norm=None))
     _, firsts = np.unique([str(net.space.program(row)) for row in genes], return_index=True)
     first_seconds = [seconds(partial(ours, genes[i])) for i in firsts]
     taken = _in_turn("steps", net, genes, ours, ask and partial(ask, "step"))
     return {
         **_figures(taken),
         "steps_per_s": 1 / median(taken.ours),
-        "programs_compiled": step.programs_compiled,
+        "programs_compiled": ours.step.programs_compiled,
         "compile_seconds": sum(first_seconds) - len(firsts) * median(taken.ours),
         "gemm_macs_per_second": _GEMM**3 / median(taken.gemm),
     }
@@ -185,20 +169,6 @@ def config_of(net: Supernet, architecture: Architecture) -> dict[str, Any]:
         lengths = [len(kernels) for kernels in architecture.description["kernel"]]
         config["stages"] = [[next(blocks) for _ in range(length)] for length in lengths]
     return config
-
-
-def noise(space: SearchSpace, batch: int) -> dict[str, np.ndarray]:
-    """Noise: a batch, and a validation split of several."""
-    rng, sizes = np.random.default_rng(0), (batch, batch * _VALIDATION)
-    if isinstance(space, LanguageSpace):
-        x, validation = (rng.integers(space.vocabulary, size=(n, space.context)).astype(np.int32) for n in sizes)
-        targets, labels = (rng.integers(space.vocabulary, size=(n, space.context)) for n in sizes)
-    else:
-        size, channels, classes = (getattr(space, name) for name in ("image_size", "channels", "classes"))
-        x, validation = (rng.normal(size=(n, size, size, channels)).astype(np.float32) for n in sizes)
-        targets = np.eye(classes, dtype=np.float32)[rng.integers(classes, size=batch)]
-        labels = rng.integers(classes, size=sizes[1])
-    return {"x": x, "targets": targets, "validation": validation, "validation_labels": labels}
 
 
 def _macs(space: SearchSpace, genes: np.ndarray) -> np.ndarray:

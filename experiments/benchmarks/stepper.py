@@ -1,0 +1,90 @@
+"""Stepper: training steps on noise, for the benchmarks of their time; and the sizes that those have in common."""
+
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.timing import compile_seconds
+from search_spaces import LanguageSpace, SearchSpace
+from supernet.distillation import Lesson
+from supernet.optimizer import OptimizerSettings
+from supernet.supernet import Supernet, build_supernet
+from supernet.training import TrainState, TrainStep
+
+SETTINGS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),
+    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
+    "language": ("language_step", {}, 16),
+}
+"""Preset, settings and batch size of each family."""
+
+_VALIDATION = 8  # batches
+
+
+class Stepper:
+    """One kind of training step on fixed data; each call takes a step.
+
+    Args:
+        net: The supernet.
+        params: Its weights before the first step; they are copied.
+        x: The batch, as the network takes it.
+        targets: Of the batch.
+        optimizer: Its settings; None for the defaults.
+    """
+
+    def __init__(
+        self,
+        net: Supernet,
+        params: Any,
+        x: jax.typing.ArrayLike,
+        targets: jax.typing.ArrayLike,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        self.step = TrainStep(net, (optimizer or OptimizerSettings()).build(100_000))
+        self.state: TrainState = self.step.init(jax.tree.map(jnp.copy, params))
+        self._x, self._targets = jnp.asarray(x), jnp.asarray(targets)
+
+    @classmethod
+    def on_noise(cls, space: SearchSpace, batch: int) -> Self:
+        """Steps of a new supernet of a space, on a batch of noise."""
+        net, data = build_supernet(space), noise(space, batch)
+        return cls(net, net.init(jax.random.key(0)), data["x"], data["targets"])
+
+    def __call__(self, genes: np.ndarray) -> Any:
+        return self.paths(genes[None])
+
+    def paths(self, genes: np.ndarray) -> Any:
+        """A step of several networks, each on the whole batch."""
+        weights = np.full(len(genes), 1 / len(genes), np.float32)
+        self.state, result = self.step(self.state, genes, ("random",) * len(genes), weights, self._x, self._targets)
+        return self.state, result
+
+    def gradient(self, genes: np.ndarray) -> tuple[Any, tuple, dict]:
+        """The gradient program with the arguments of a step."""
+        zeros = jax.tree.map(jnp.zeros_like, self.state.params)
+        arguments = (
+            self.state.params, zeros, genes, self._x, self._targets, np.ones(len(self._x), np.float32),
+            Lesson.labels(self._targets), np.float32(1),
+        )  # fmt: skip
+        return self.step.gradient_program, arguments, {"program": self.step.net.space.program(genes)}
+
+    def compiled(self, genes: np.ndarray) -> tuple[float, Any]:
+        """Compile seconds and the compiled gradient program."""
+        function, arguments, static = self.gradient(genes)
+        return compile_seconds(function, *arguments, **static)
+
+
+def noise(space: SearchSpace, batch: int) -> dict[str, np.ndarray]:
+    """Noise: a batch, and a validation split of several."""
+    rng, sizes = np.random.default_rng(0), (batch, batch * _VALIDATION)
+    if isinstance(space, LanguageSpace):
+        x, validation = (rng.integers(space.vocabulary, size=(n, space.context)).astype(np.int32) for n in sizes)
+        targets, labels = (rng.integers(space.vocabulary, size=(n, space.context)) for n in sizes)
+    else:
+        size, channels, classes = (getattr(space, name) for name in ("image_size", "channels", "classes"))
+        x, validation = (rng.normal(size=(n, size, size, channels)).astype(np.float32) for n in sizes)
+        targets = np.eye(classes, dtype=np.float32)[rng.integers(classes, size=batch)]
+        labels = rng.integers(classes, size=sizes[1])
+    return {"x": x, "targets": targets, "validation": validation, "validation_labels": labels}
