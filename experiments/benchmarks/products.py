@@ -2,11 +2,10 @@
 
 Command: `python -m experiments.benchmarks.products --json`
 
-What bounds a training step on CPU: thousand millions of multiply-adds a second, for the products of the largest
-networks of `peers` (rows, inner size, columns), forward (`ab`) and in the two gradients (`gb'` of the input, `a'g` of
-the weights). jaxlib holds oneDNN, which XLA asks for nothing by itself; here a custom call does, which is no documented
-interface, and whose programs the compilation cache cannot keep. Medians; one library after the other, as PyTorch's
-threads go on spinning for a while when they have nothing to do.
+What bounds a training step on CPU: 10^9 multiply-adds a second (GMAC/s), for the products of the largest networks of
+`stepper` (rows, inner size, columns), forward and in the two gradients. jaxlib holds oneDNN, which XLA asks for nothing
+by itself; here a custom call does, which is no documented interface, and whose programs the compilation cache cannot
+keep. Medians; one library after the other, as PyTorch's threads go on spinning for a while when there is nothing to do.
 """
 
 import json
@@ -30,7 +29,7 @@ _SHAPES = {
     "language, MLP inwards": (2048, 256, 1024),
     "language, MLP outwards": (2048, 1024, 256),
 }
-_KINDS = {"ab": (False, False), "gb'": (False, True), "a'g": (True, False)}
+_KINDS = {"forward": (False, False), "input_gradient": (False, True), "weight_gradient": (True, False)}
 
 
 def _xla(a: jax.Array, b: jax.Array, turn_a: bool, turn_b: bool) -> jax.Array:
@@ -68,18 +67,23 @@ def main(rounds: int, as_json: bool) -> None:
     show(measure(rounds), as_json)
 
 
-def measure(rounds: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Multiply-adds a nanosecond by shape, kind of product and library; only libraries that are there."""
-    figures: dict[str, dict[str, dict[str, float]]] = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
+def measure(rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """GMAC/s by shape, kind of product and library; or why a library cannot compute a product."""
+    figures: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
     for library, make in _LIBRARIES.items():
         for name, (m, k, n) in _SHAPES.items():
             rng = np.random.default_rng(0)
             a, b, g = (rng.normal(size=shape).astype(np.float32) for shape in ((m, k), (k, n), (m, n)))
-            operands = {"ab": (a, b), "gb'": (g, b), "a'g": (a, g)}
+            operands = {"forward": (a, b), "input_gradient": (g, b), "weight_gradient": (a, g)}
             for kind, turned in _KINDS.items():
-                if (call := _checked(library, make, turned, *operands[kind])) is not None:
-                    (taken,) = alternate([call], rounds)
-                    figures[name][kind][library] = round(1e-9 * m * k * n / taken, 1)
+                found = figures[name][kind]
+                try:
+                    call = _checked(library, make, turned, *operands[kind])
+                except (ImportError, jax.errors.JaxRuntimeError) as error:
+                    found[f"{library}_error"] = str(error).partition("\n")[0]
+                    continue
+                (taken,) = alternate([call], rounds)
+                found[f"{library}_gmacs_per_second"] = round(1e-9 * m * k * n / taken, 1)
     return figures
 
 
@@ -92,13 +96,10 @@ _LIBRARIES = {
 
 def _checked(
     library: str, make: Callable, turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray
-) -> Callable[[], Any] | None:
-    """What multiplies, when it comes out right; None where the library is not there."""
-    try:
-        call = make(turned, a, b)
-        result = np.asarray(call())
-    except (ImportError, jax.errors.JaxRuntimeError):
-        return None
+) -> Callable[[], Any]:
+    """What multiplies, when it comes out right."""
+    call = make(turned, a, b)
+    result = np.asarray(call())
     expected = (a.T if turned[0] else a) @ (b.T if turned[1] else b)
     if not np.allclose(result, expected, atol=1e-3 * np.abs(expected).max()):
         raise SystemExit(f"{library}: the product comes out wrong")

@@ -8,7 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import jax
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -19,11 +21,13 @@ from experiments.experiment import build_experiment
 
 
 def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_SHAPES", {"small": (60, 40, 20)})
+    monkeypatch.setattr(products, "_SHAPES", {"small": (300, 200, 100)})
     found = products.measure(1)
     assert found.keys() == {"small"}
-    assert set(found["small"]) == {"ab", "gb'", "a'g"}
-    assert all({"xla", "torch"} <= of.keys() and min(of.values()) > 0 for of in found["small"].values())
+    assert found["small"].keys() == {"forward", "input_gradient", "weight_gradient"}
+    for of in found["small"].values():
+        assert {"xla_gmacs_per_second", "torch_gmacs_per_second"} <= of.keys()
+        assert all(rate > 0 for name, rate in of.items() if name.endswith("_gmacs_per_second"))
 
 
 def test_a_library_that_computes_something_else_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +35,17 @@ def test_a_library_that_computes_something_else_is_not_timed(monkeypatch: pytest
     monkeypatch.setattr(products, "_xla", lambda a, b, turn_a, turn_b: products.jnp.zeros((60, 20)))
     with pytest.raises(SystemExit, match="xla: the product comes out wrong"):
         products.measure(1)
+
+
+def test_why_a_library_was_not_timed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*arguments: Any, **turned: Any) -> Any:
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no such call\nmore of it")
+
+    monkeypatch.setattr(products, "_SHAPES", {"small": (60, 40, 20)})
+    monkeypatch.setattr(products, "_onednn", unknown)
+    for of in products.measure(1)["small"].values():
+        assert of["onednn_error"] == "UNIMPLEMENTED: no such call"
+        assert "onednn_gmacs_per_second" not in of
 
 
 def test_growth_times_each_value_of_a_setting() -> None:
