@@ -18,7 +18,7 @@ VARIABLES = {
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed; call it before JAX is imported, as threads choose their arenas when they start.
+    """Has glibc keep what is freed; call it before JAX computes anything, as its threads start then and choose arenas.
 
     XLA's CPU back-end allocates a program's buffers anew at each call. By default glibc maps large ones and unmaps them
     afterwards, so the kernel zeroes every page of every step again (`python -m experiments.benchmarks.profile` counts

@@ -44,7 +44,7 @@ class Instruction(NamedTuple):
     """An instruction of a compiled program.
 
     Attributes:
-        kind: Of it.
+        kind: What it does: a scope of the layers, "gemm", "copies", "elementwise" or "container" (runs others).
         parallel: Whether it is handed to other threads, and its own event ends before they do.
     """
 
@@ -58,7 +58,7 @@ class Event(NamedTuple):
     Attributes:
         start: Nanoseconds.
         end: Nanoseconds.
-        kind: Of it.
+        kind: As of `Instruction`, or "optimiser".
     """
 
     start: float

@@ -66,13 +66,7 @@ class Peer:
         ends = self.ends
         x = F.conv2d(x, ends["stem/kernel"], stride=config["stem_stride"], padding=1)
         x = self._norm(x, ends, "stem_norm", "hard_swish")
-        first = {
-            "hidden": x.shape[1],
-            "kernel": 3,
-            "stride": config["first_stride"],
-            "squeezed": 0,
-            "activation": "relu",
-        }
+        first = {"hidden": x.shape[1], "kernel": 3, "stride": config["first_stride"], "squeezed": 0}
         x = self._block(x, self.first, {**first, "activation": "relu"})
         for stage, sizes in zip(self.stages, config["stages"], strict=True):
             for of, size in zip(stage, sizes, strict=False):
