@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
 from experiments.distributed.schedule import Schedule, balance
 from samplers import SAMPLERS, Sampler
 from search_spaces import SearchSpace, build_space
@@ -30,7 +31,7 @@ _FIXED = {"uniform": 0, "sandwich": 2, "complexity_aware": 1}
 @click.option("--steps", default=100, show_default=True, help="Steps that are averaged.")
 @click.option("--most", default=1024, show_default=True, help="The most workers; each power of two up to it.")
 @click.option("--paths", default=1, show_default=True, help="Paths a worker.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(steps: int, most: int, paths: int, as_json: bool) -> None:
     """Runs the benchmark."""
     sizes = [2**i for i in range(1, most.bit_length())]

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
 from search_spaces import build_space
 
 
@@ -17,7 +18,7 @@ from search_spaces import build_space
 @click.option("--family", default="vit", show_default=True)
 @click.option("--preset", default="autoformer_base", show_default=True)
 @click.option("--architectures", default=1_000_000, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(family: str, preset: str, architectures: int, as_json: bool) -> None:
     """Times the cost model over distinct random architectures, five times."""
     space = build_space(family, preset)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.timing import without_cache
+from experiments.commands.options import json_option, set_option
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.interrupt import StopRequest
@@ -42,8 +43,8 @@ _CONFIG = Path(__file__).parents[1] / "digits.yaml"
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--candidates", default=64, show_default=True, help="Candidates a round, for the supernet.")
 @click.option("--extracted", default=4, show_default=True, help="Of those, for the other side.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the experiment.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@set_option
+@json_option
 def main(config: Path, rounds: int, candidates: int, extracted: int, overrides: tuple[str, ...], as_json: bool) -> None:
     """Runs the benchmark."""
     without_cache()

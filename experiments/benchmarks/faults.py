@@ -31,6 +31,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
 from experiments.distributed.connect import import_ray
 
 _CONFIG = """\
@@ -56,7 +57,7 @@ _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
     "--between", default=(0.0, 3.0), type=(float, float), show_default=True, help="Seconds from going on to a kill."
 )
 @click.option("--seed", default=0, show_default=True, help="Of victims and moments.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_json: bool) -> None:
     """Runs the benchmark."""
     others = _plasma()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
+from experiments.commands.options import json_option, set_option
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig, load_config
 from experiments.data import ImageDataset
@@ -45,8 +46,8 @@ _CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--type", "kind", default="drnas", show_default=True, help="Relaxation.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the experiment.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@set_option
+@json_option
 def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Runs the benchmark."""
     with tempfile.TemporaryDirectory() as scratch:

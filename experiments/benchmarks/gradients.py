@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
+from experiments.commands.options import json_option, set_option
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -55,10 +56,10 @@ _WALK = {"random_paths": 1, "smallest": False}
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
+@set_option
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--steps", default=400, show_default=True, help="Steps that are drawn at fixed weights.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_json: bool) -> None:
     """Compares samplers at the weights of the same trained supernets."""
     rows: dict[str, list[dict[str, float]]] = {}

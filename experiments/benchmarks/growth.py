@@ -17,6 +17,7 @@ import numpy as np
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import Stepper
 from experiments.benchmarks.timing import alternate, without_cache
+from experiments.commands.options import json_option
 from experiments.memory import keep_freed_memory
 from search_spaces import build_space
 
@@ -30,7 +31,7 @@ _HEAD = 64
 @click.command()
 @click.option("--setting", "settings", type=click.Choice(list(VALUES)), multiple=True, help="Only these; all if none.")
 @click.option("--rounds", default=5, show_default=True, help="Steps of each value.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(settings: tuple[str, ...], rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
     keep_freed_memory()

@@ -14,6 +14,7 @@ import click
 from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.timing import without_cache
+from experiments.commands.options import json_option
 from experiments.memory import keep_freed_memory
 
 
@@ -21,7 +22,7 @@ from experiments.memory import keep_freed_memory
 @click.option("--steps", default=60, show_default=True)
 @click.option("--peer", type=click.Choice(["language", "whittle"]), help="In turn with it.  [default: alone]")
 @click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(steps: int, peer: str | None, python: str, as_json: bool) -> None:
     """Runs the benchmark."""
     keep_freed_memory()

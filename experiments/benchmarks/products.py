@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.timing import alternate
+from experiments.commands.options import json_option
 
 _SHAPES = {
     "square": (2048, 2048, 2048),
@@ -61,7 +62,7 @@ def _in_torch(turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> Callab
 
 @click.command()
 @click.option("--rounds", default=9, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
     show(measure(rounds), as_json)

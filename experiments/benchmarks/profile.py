@@ -24,6 +24,7 @@ import numpy as np
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import seconds
+from experiments.commands.options import json_option
 from experiments.memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
 
@@ -70,7 +71,7 @@ class Event(NamedTuple):
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--steps", default=5, show_default=True, help="Each of another random network.")
 @click.option("--give-back", is_flag=True, help="Let the C library give freed memory back, as it does by default.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
     """Runs the benchmark."""
     if not give_back:

@@ -27,6 +27,7 @@ import numpy as np
 
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
 from experiments.checkpoints import Checkpoints
+from experiments.commands.options import json_option, set_option
 from experiments.compilation import use_compilation_cache
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -51,14 +52,14 @@ _CANDIDATES, _DRAWN_STEPS, _LOOKS, _FORMAT = 64, 48, 100, 1
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="Data, space, training and panel.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+@set_option
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Supernets a sampler.")
 @click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")
 @click.option("--passes", default=None, type=click.IntRange(1), help="[default: those of the configured training]")
 @click.option("--panel", default=None, type=click.IntRange(3), help="Size of the panel.  [default: rank.panel]")
 @click.option("--ceiling", is_flag=True, help="Train the panel twice: how well does the truth agree with itself?")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/samplers"), show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @click.option("--markdown", "as_markdown", is_flag=True, help="Tables for a document.")
 def main(
     config: Path,

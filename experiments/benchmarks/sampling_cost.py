@@ -22,6 +22,7 @@ import numpy as np
 from experiments.batches import BatchMaker
 from experiments.benchmarks.output import show
 from experiments.benchmarks.samplers import equal_scores
+from experiments.commands.options import json_option, set_option
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.train import feedback_of, initial, train_step
@@ -34,10 +35,10 @@ _MEASURED = 2  # steps of each `diagnose_every`, as `Diagnostics.measures` says
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+@set_option
 @click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")
 @click.option("--steps", default=60, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(config: Path, overrides: tuple[str, ...], samplers: str | None, steps: int, as_json: bool) -> None:
     """Times registered samplers with their default settings."""
     experiment = build_experiment(load_config(config, overrides))

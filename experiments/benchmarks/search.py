@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.checkpoints import Checkpoints
+from experiments.commands.options import json_option, set_option
 from experiments.config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.interrupt import StopRequest
@@ -79,8 +80,8 @@ class Table:
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--seeds", default=10, show_default=True)
 @click.option("--searcher", "names", multiple=True, help="One of the searchers; may be repeated.  [default: all]")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the experiment.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@set_option
+@json_option
 def main(config: Path, seeds: int, names: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Runs the benchmark."""
     experiment = build_experiment(load_config(config, overrides))

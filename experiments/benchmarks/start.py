@@ -22,6 +22,7 @@ import numpy as np
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import seconds
+from experiments.commands.options import json_option
 from search_spaces import build_space
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -32,7 +33,7 @@ _STEP = "from experiments.benchmarks.start import first_step; first_step({family
 @click.command()
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Repetitions of each.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(family: str, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
     _python(["-c", _IMPORT])  # compiles the sources

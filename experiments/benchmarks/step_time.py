@@ -20,6 +20,7 @@ from tqdm import tqdm
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, peak_bytes, seconds, without_cache
+from experiments.commands.options import json_option
 from experiments.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, build_space
 from supernet.supernet import Supernet, build_supernet
@@ -46,7 +47,7 @@ class _Fixed:
 @click.option("--compared", default=5, show_default=True, help="Architectures compared with their static step.")
 @click.option("--rounds", default=3, show_default=True, help="Alternating rounds of each comparison.")
 @click.option("--batch", default=32, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
     """Runs the benchmark."""
     keep_freed_memory()

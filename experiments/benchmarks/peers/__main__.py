@@ -16,6 +16,7 @@ from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.stepper import SETTINGS
 from experiments.benchmarks.timing import without_cache
+from experiments.commands.options import json_option
 from experiments.memory import keep_freed_memory
 
 
@@ -26,7 +27,7 @@ from experiments.memory import keep_freed_memory
 @click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")
 @click.option("--peer", help="Another peer of the family, such as whittle.  [default: the family's own]")
 @click.option("--seed", default=0, show_default=True, help="Of the networks.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(
     family: str, architectures: int, evaluated: int, python: str, peer: str | None, seed: int, as_json: bool
 ) -> None:
