@@ -240,7 +240,10 @@ class TrainStep:
             losses = example_losses(self.distillation, logits, targets, given)
             return jnp.mean(example_weights * losses), (logits, losses)
 
-        (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
+        # that what both contain is traced once.
+        with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+            (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         accumulated = jax.tree.map(lambda a, g: a + weight * g, accumulated, grads)
         accuracy = jnp.mean(right(logits, targets))
         norms = gradient_norms(logits, targets)
