@@ -40,9 +40,10 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
     genes = panel_of(experiment)
     inherited = experiment.evaluator(params, genes)
     directory = panel_directory(experiment.config.rank.cache, run.rank)
-    if experiment.config.ray is not None:
-        train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
-    truth = train_panel(experiment, genes, directory, stop, quiet)
+    if experiment.config.ray is None:
+        truth = train_panel(experiment, genes, directory, stop, quiet)
+    else:
+        truth = train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
     estimates = compare(experiment, inherited, truth)
     return write_report(experiment, genes, inherited, truth, estimates, run)
 

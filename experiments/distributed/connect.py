@@ -13,7 +13,7 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,12 +67,13 @@ def _has_token() -> bool:
 
 
 @contextlib.contextmanager
-def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
+def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Iterator[ModuleType]:
     """Joins the Ray of a section, or starts one, checks that it can do the work, and leaves it, or stops it.
 
     Args:
         section: Where, and what is asked for.
         shared: Directory that every node must see, unless the section names a storage.
+        panel: Directory of a ranking's panel, that every node must see in any case.
 
     Raises:
         UserError: It cannot be reached, is too small, has other versions, or does not see the files.
@@ -108,7 +109,10 @@ def connect(section: RaySection, shared: Path) -> Iterator[ModuleType]:
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own in the place of ours
-        _check_nodes(ray, section, shared)
+        places = {"--out": str(shared.absolute())} if section.storage is None else {"ray.storage": section.storage}
+        if panel is not None:
+            places["rank.cache"] = str(panel.absolute())
+        _check_nodes(ray, places)
         _check_size(ray, section)
         yield ray
 
@@ -205,18 +209,20 @@ def _check_size(ray: ModuleType, section: RaySection) -> None:
         )
 
 
-def _check_nodes(ray: ModuleType, section: RaySection, shared: Path) -> None:
-    """Asks every node for its versions, and for a token in the directory that all must see."""
+def _check_nodes(ray: ModuleType, places: Mapping[str, str]) -> None:
+    """Asks every node for its versions, and for a token in each place that all must see; by setting, places."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     versions = _versions()
-    with _token(section, shared) as (place, text):
+    with contextlib.ExitStack() as stack:
+        tokens = {key: stack.enter_context(_token(key, place)) for key, place in places.items()}
         asked = []
         for node in ray.nodes():
             if node["Alive"]:
                 strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(_report)
-                asked.append((node["NodeID"], node["NodeManagerAddress"], task.remote(place)))
+                reference = task.remote([place for place, _ in tokens.values()])
+                asked.append((node["NodeID"], node["NodeManagerAddress"], reference))
         for name, address, reference in asked:
             try:
                 found, read = ray.get(reference, timeout=_SECONDS)
@@ -237,12 +243,13 @@ def _check_nodes(ray: ModuleType, section: RaySection, shared: Path) -> None:
                 raise UserError(
                     f"ray.address: node {address} has other versions: {', '.join(differ)}. Install the same on all."
                 )
-            if read != text:
-                key = "--out" if section.storage is None else "ray.storage"
-                raise UserError(
-                    f"{key}: {section.storage or shared} is not visible on node {address}. Choose a directory on a "
-                    "file system that all nodes share, or set ray.storage to one, such as s3://bucket/path."
-                )
+            for key, (_, text), there in zip(tokens, tokens.values(), read, strict=True):
+                if there != text:
+                    other = "" if key == "rank.cache" else ", or set ray.storage to one, such as s3://bucket/path"
+                    raise UserError(
+                        f"{key}: {places[key]} is not visible on node {address}. Choose a directory on a file system "
+                        f"that all nodes share{other}."
+                    )
 
 
 def _versions() -> dict[str, str]:
@@ -256,21 +263,19 @@ def _versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _token(section: RaySection, shared: Path) -> Iterator[tuple[str, str]]:
+def _token(key: str, base: str) -> Iterator[tuple[str, str]]:
     """Writes a token where all nodes must find it; gives its place and its text."""
     from pyarrow import ArrowException, fs
 
     text = secrets.token_hex(8)
-    base = section.storage or str(shared.absolute())
     place = f"{base.rstrip('/')}/.ray-{text}"
     try:
         files, path = fs.FileSystem.from_uri(place)
-        if section.storage is not None:
-            files.create_dir(path.rpartition("/")[0], recursive=True)
+        files.create_dir(path.rpartition("/")[0], recursive=True)
         with files.open_output_stream(path) as stream:
             stream.write(text.encode())
     except (OSError, ArrowException, ValueError) as error:
-        raise UserError(f"ray.storage: {base} cannot be written: {_line(error)} Choose another.") from None
+        raise UserError(f"{key}: {base} cannot be written: {_line(error)} Choose another.") from None
     try:
         yield place, text
     finally:
@@ -278,14 +283,16 @@ def _token(section: RaySection, shared: Path) -> Iterator[tuple[str, str]]:
             files.delete_file(path)
 
 
-def _report(place: str) -> tuple[Mapping[str, str], str]:
-    """Runs on a node: its versions, and what it reads at a place."""
+def _report(places: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
+    """Runs on a node: its versions, and what it reads at the places."""
     from pyarrow import ArrowException, fs
 
-    try:
-        files, path = fs.FileSystem.from_uri(place)
-        with files.open_input_stream(path) as stream:
-            read = stream.read().decode()
-    except (OSError, ArrowException, ValueError):
-        read = ""
+    read = []
+    for place in places:
+        try:
+            files, path = fs.FileSystem.from_uri(place)
+            with files.open_input_stream(path) as stream:
+                read.append(stream.read().decode())
+        except (OSError, ArrowException, ValueError):
+            read.append("")
     return _versions(), read

@@ -180,7 +180,9 @@ class Pool:
 
 
 @contextlib.contextmanager
-def pool(experiment: Experiment, directory: Path, params: Any = None, cache: bool = True) -> Iterator[Pool]:
+def pool(
+    experiment: Experiment, directory: Path, params: Any = None, cache: bool = True, panel: Path | None = None
+) -> Iterator[Pool]:
     """The pool that the section `ray` asks for, connected and checked; it ends with the context.
 
     Args:
@@ -188,6 +190,7 @@ def pool(experiment: Experiment, directory: Path, params: Any = None, cache: boo
         directory: Such as a run directory; all nodes must see it.
         params: Weights for the actors.
         cache: Whether compiled programs are kept in `cache` below the directory.
+        panel: Directory of a ranking's panel, if that is the job.
 
     Raises:
         UserError: Ray, or its cluster, cannot do it.
@@ -196,7 +199,7 @@ def pool(experiment: Experiment, directory: Path, params: Any = None, cache: boo
 
     section = experiment.config.ray
     assert section is not None
-    with connect(section, directory) as ray:
+    with connect(section, directory, panel) as ray:
         stored = [] if params is None else [ray.put(jax.device_get(params))]
         given = experiment.config.as_dict(), str(directory.absolute()), cache, module_path(), stored
         actor = ray.remote(**_options(section))(Resident)

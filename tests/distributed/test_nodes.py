@@ -77,17 +77,30 @@ def test_a_node_with_another_version_is_refused_before_training(nodes, config, t
     assert time.monotonic() - began < 60
 
 
-def test_a_storage_that_nodes_do_not_see_is_refused_before_training(nodes, config, tmp_path):
+@pytest.fixture
+def hidden(tmp_path):
+    """A directory of the driver's own: other processes have nothing, or something else, of this name."""
     (tmp_path / "kept").mkdir()
-    hidden = os.open(tmp_path / "kept", os.O_RDONLY | os.O_DIRECTORY)
-    os.set_inheritable(hidden, True)
-    # A directory of the driver's own: other processes have nothing, or something else, of this name.
-    place = f"/proc/self/fd/{hidden}"
-    run = start(
-        "train", config, tmp_path / "run", f"ray={{address: '{nodes.address}', workers: 2, storage: '{place}'}}",
-        inherited=(hidden,),
-    )  # fmt: skip
-    os.close(hidden)
-    error = finish(run, 2)
+    opened = os.open(tmp_path / "kept", os.O_RDONLY | os.O_DIRECTORY)
+    os.set_inheritable(opened, True)
+    yield opened, f"/proc/self/fd/{opened}"
+    os.close(opened)
+
+
+def test_a_storage_that_nodes_do_not_see_is_refused_before_training(nodes, config, tmp_path, hidden):
+    opened, place = hidden
+    ray = f"ray={{address: '{nodes.address}', workers: 2, storage: '{place}'}}"
+    error = finish(start("train", config, tmp_path / "run", ray, inherited=(opened,)), 2)
     assert f"ray.storage: {place} is not visible on node 127.0.0.1." in error
     assert error.count("\n") == 1
+
+
+def test_a_panel_that_nodes_do_not_see_is_refused_before_training(nodes, config, tmp_path, hidden):
+    opened, place = hidden
+    settings = ("train.steps=2", "sampler.seconds=0", f"rank={{panel: 3, steps: 2, cache: '{place}'}}")
+    finish(start("train", config, tmp_path / "run", *settings))
+    ray = f"ray={{address: '{nodes.address}', workers: 2, storage: '{tmp_path / 'seen'}'}}"
+    error = finish(start("rank", config, tmp_path / "run", *settings, ray, inherited=(opened,)), 2)
+    assert f"rank.cache: {place} is not visible on node 127.0.0.1." in error
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "kept").glob("*/result.json"))
