@@ -30,11 +30,16 @@ class Report(NamedTuple):
 
 
 class Bridge:
-    """The actor."""
+    """The actor; what other runs have reserved is there before it."""
 
     def __init__(self) -> None:
         self._asked = False
         self._report = Report()
+        self._others = _reserved()
+
+    def placed(self) -> bool:
+        """Whether there is room for workers that were asked for since."""
+        return bool(_reserved() - self._others)
 
     def ask_to_stop(self) -> None:
         """The workers are to save and stop."""
@@ -52,6 +57,12 @@ class Bridge:
     def report(self) -> Report:
         """What the workers have told."""
         return self._report
+
+
+def _reserved() -> set[str]:
+    from ray.util import placement_group_table
+
+    return {name for name, group in placement_group_table().items() if group["state"] == "CREATED"}
 
 
 class Line(StopRequest):

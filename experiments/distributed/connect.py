@@ -12,8 +12,9 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,8 +113,8 @@ def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Ite
         places = {"--out": str(shared.absolute())} if section.storage is None else {"ray.storage": section.storage}
         if panel is not None:
             places["rank.cache"] = str(panel.absolute())
-        _check_nodes(ray, places)
         _check_size(ray, section)
+        _check_nodes(ray, places)
         yield ray
 
 
@@ -190,23 +191,43 @@ def _line(error: BaseException) -> str:
     return text if text.endswith(".") and len(text) <= _LONGEST else f"{text[:_LONGEST]}."
 
 
-def _check_size(ray: ModuleType, section: RaySection) -> None:
-    """Counts the workers that the nodes have room for."""
+def _asked(section: RaySection) -> dict[str, float]:
+    """Resources of each worker."""
     wanted = {"CPU": section.cpus_per_worker, "GPU": section.gpus_per_worker}
     if section.accelerator_type is not None:
         wanted[f"accelerator_type:{section.accelerator_type}"] = 0.001
-    asked = {name: amount for name, amount in wanted.items() if amount}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    # The sum of 0.1 and 0.2 is more than 0.3.
-    room = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for node in nodes)
-    needed = section.sizes[0]
-    if room < needed:
-        each = " and ".join(f"{amount:g} {name}" for name, amount in asked.items())
-        has = " and ".join(f"{sum(node.get(name, 0) for node in nodes):g} {name}" for name in asked)
-        raise UserError(
-            f"ray.workers: {needed} of {each} each are more than the cluster has, {has} on {len(nodes)} "
-            f"node{'s' if len(nodes) > 1 else ''}: room for {room}. Ask for fewer or smaller ones, or add nodes."
-        )
+    return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _listed(resources: Mapping[str, float], names: Iterable[str]) -> str:
+    return " and ".join(f"{resources.get(name, 0):g} {name}" for name in names)
+
+
+def missing_room(ray: ModuleType, section: RaySection) -> str:
+    """What is asked for, and what of it is free."""
+    asked = _asked(section)
+    free = _listed(ray.available_resources(), asked)
+    return f"as no room was found for {section.sizes[0]} workers of {_listed(asked, asked)} each; free are {free}"
+
+
+def _check_size(ray: ModuleType, section: RaySection) -> None:
+    """Counts the workers that the nodes have room for; nodes of a cluster may still be on their way."""
+    asked, needed = _asked(section), section.sizes[0]
+    end = time.monotonic() + (0 if section.address == "local" else _SECONDS)
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # The sum of 0.1 and 0.2 is more than 0.3.
+        room = sum(min(int(node.get(name, 0) / amount + 1e-9) for name, amount in asked.items()) for node in nodes)
+        if room >= needed:
+            return
+        if time.monotonic() > end:
+            break
+        time.sleep(0.5)
+    has = _listed({name: sum(node.get(name, 0) for node in nodes) for name in asked}, asked)
+    raise UserError(
+        f"ray.workers: {needed} of {_listed(asked, asked)} each are more than the cluster has, {has} on {len(nodes)} "
+        f"node{'s' if len(nodes) > 1 else ''}: room for {room}. Ask for fewer or smaller ones, or add nodes."
+    )
 
 
 def _check_nodes(ray: ModuleType, places: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 import threading
+import time
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from experiments.checkpoints import Checkpoints
 from experiments.distributed.bridge import Bridge, Report
-from experiments.distributed.connect import connect
+from experiments.distributed.connect import connect, missing_room
 from experiments.distributed.division import check_division
 from experiments.distributed.process import environment, module_path
 from experiments.distributed.section import RaySection
@@ -25,6 +26,7 @@ from search_spaces import UserError
 _SECONDS = 0.2
 _GRACE = 10.0
 _LOOK = 10.0  # seconds between two looks for room for more workers
+_PATIENCE, _LONGEST = 20.0, 900.0  # seconds without room for the workers until that is said, and until training ends
 
 
 def train_on_ray(
@@ -38,6 +40,8 @@ def train_on_ray(
     """
     section = experiment.config.ray
     assert section is not None
+    # Part of an accelerator is enough to evaluate; processes that train have whole ones.
+    section = section.model_copy(update={"gpus_per_worker": math.ceil(section.gpus_per_worker)})
     check_division(experiment)
     done = checkpoints.latest() or 0
     if done >= experiment.steps:
@@ -114,7 +118,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
 
     resources: dict[str, float] = {"CPU": section.cpus_per_worker}
     if section.gpus_per_worker:
-        resources["GPU"] = math.ceil(section.gpus_per_worker)
+        resources["GPU"] = section.gpus_per_worker
     config = experiment.config
     stored = section.storage is not None
     return JaxTrainer(
@@ -142,13 +146,23 @@ def _followed(
     ray: ModuleType, bridge: Any, fitting: _Fitting, section: RaySection, steps: int, stop: StopRequest, quiet: bool
 ) -> Report:
     """Shows progress until training ends, and passes on a request to stop."""
-    report, asked = Report(), False
+    report, asked, waiting = Report(), False, _Waiting()
     with tqdm(total=steps, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True) as bar:
         while not fitting.over(_SECONDS):
             if stop and not asked:
                 asked = True
                 bridge.ask_to_stop.remote()
             news = ray.get(bridge.report.remote())
+            at_work = news != report or news.figures is not None or news.stopped is not None
+            seconds = waiting.seconds(at_work or ray.get(bridge.placed.remote()), time.monotonic())
+            if asked and seconds > _GRACE:
+                raise Interrupted("stopped while training waited for room for its workers; its checkpoints are kept")
+            if seconds > _PATIENCE:
+                text = missing_room(ray, section)
+                if seconds > _LONGEST:
+                    raise UserError(f"ray.workers: {text} for {_LONGEST / 60:.0f} minutes. The same command goes on.")
+                if waiting.first():
+                    bar.write(f"warning: training waits, {text}", file=sys.stderr)
             for count, done in news.begun[len(report.begun) :]:
                 _say(bar, count, done, section.sizes[-1], again=bool(report.begun))
             report = news
@@ -158,6 +172,27 @@ def _followed(
                 fitting.over(_GRACE)  # the others may wait for the one that has given up
                 break
     return ray.get(bridge.report.remote())
+
+
+class _Waiting:
+    """How long there has been no room for the workers."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._said = False
+
+    def seconds(self, placed: bool, now: float) -> float:
+        """Seconds since there last was room; 0 where there is."""
+        if placed:
+            self._since, self._said = None, False
+            return 0.0
+        self._since = now if self._since is None else self._since
+        return now - self._since
+
+    def first(self) -> bool:
+        """Whether this is asked for the first time since there was room."""
+        self._said, said = True, self._said
+        return not said
 
 
 def _say(bar: tqdm, count: int, done: int, wanted: int, again: bool) -> None:

@@ -36,6 +36,12 @@ def finish(run: subprocess.Popen, code: int = 0) -> str:
     return error
 
 
+def said(run: subprocess.Popen) -> str:
+    """The next line that a run says on its way."""
+    assert run.stderr is not None
+    return run.stderr.readline()
+
+
 def kill_driver(run: subprocess.Popen) -> None:
     """Kills a run's own process; all that it has started ends by itself."""
     below = psutil.Process(run.pid).children(recursive=True)

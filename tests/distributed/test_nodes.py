@@ -2,15 +2,20 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.benchmarks.faults import cluster
-from tests.distributed.runs import finish, last_step, start, state_of, wait_until
+from experiments.distributed.trainer import _Waiting
+from tests.distributed.runs import finish, last_step, said, start, state_of, wait_until
 
 # Adding a node forks this process, of which JAX warns; the child becomes another program at once.
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -61,6 +66,40 @@ def test_an_elastic_training_goes_on_with_fewer_and_takes_new_ones_in(nodes, con
     assert (figures["workers"], "with 2 of 2 workers" in error) == (2, True)
     (_, one), (_, other) = state_of(config, tmp_path / "alone"), state_of(config, out)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), one.train.params, other.train.params)
+
+
+HOLD = """
+import sys, ray
+ray.init(sys.argv[1], configure_logging=False, log_to_driver=False)
+assert ray.util.placement_group([{"CPU": 1}] * 2).wait(60)
+print(file=sys.stderr, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_full_cluster_is_said_and_waited_for(nodes, config, tmp_path):
+    settings = ("train.steps=2", "sampler.seconds=0", f"ray={{address: '{nodes.address}', workers: 2}}")
+    other = subprocess.Popen([sys.executable, "-c", HOLD, nodes.address], stdin=PIPE, stderr=PIPE, text=True)
+    said(other)
+    run = start("train", config, tmp_path / "run", *settings)
+    expected = "warning: training waits, as no room was found for 2 workers of 1 CPU each; free are 0 CPU\n"
+    assert said(run) == expected
+    run.send_signal(signal.SIGINT)
+    assert "stopped while training waited for room" in finish(run, 130)
+    run = start("train", config, tmp_path / "run", *settings)
+    assert said(run) == expected
+    other.communicate()
+    assert "warning" not in finish(run)
+
+
+def test_waiting_is_counted_from_when_there_was_room_and_said_once():
+    waiting = _Waiting()
+    assert [waiting.seconds(placed, now) for placed, now in ((False, 5), (False, 9), (True, 10), (False, 12))] == [
+        0, 4, 0, 0,
+    ]  # fmt: skip
+    assert [waiting.first(), waiting.first()] == [True, False]
+    waiting.seconds(True, 20)
+    assert waiting.first()
 
 
 def test_a_node_with_another_version_is_refused_before_training(nodes, config, tmp_path):
