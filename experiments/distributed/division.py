@@ -1,6 +1,7 @@
 """Division: each step of a training divided between the workers, and put together again."""
 
 import time
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ def check_division(experiment: Experiment) -> None:
     Raises:
         UserError: With the nearest batch that does.
     """
-    ray = experiment.config.ray
-    for workers in (1,) if ray is None else ray.sizes:
-        schedule_of(experiment, workers).check(experiment.sampler.paths_per_step)
+    ray, paths = experiment.config.ray, experiment.sampler.paths_per_step
+    schedules = [schedule_of(experiment, workers) for workers in ((1,) if ray is None else ray.sizes)]
+    unit = lcm(*(schedule.unit(paths) for schedule in schedules))
+    for schedule in schedules:
+        schedule.check(paths, unit)
 
 
 class Division:

@@ -6,7 +6,7 @@ The shares of a step are the same whoever asks, so every worker knows what the o
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, lcm
 from typing import Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ class Schedule:
     def cuts(self, paths: int) -> int:
         """Shares that each of so many paths is cut into; 1 where the rows do not divide."""
         wanted = self._wanted(paths)
-        return 1 if self.rows % (self._parts(paths) * wanted) else wanted
+        return 1 if self.rows % self.unit(paths) else wanted
 
     def shares(self, paths: int) -> list[Share]:
         """All shares of a step, by path and then by row."""
@@ -66,8 +66,16 @@ class Schedule:
         units = np.repeat(np.asarray(costs, np.float64) / cuts, cuts)
         return [[shares[i] for i in mine] for mine in deal(units, self.workers)]
 
-    def check(self, paths: int) -> None:
+    def unit(self, paths: int) -> int:
+        """What the rows must be a multiple of, so that a step of so many paths divides evenly."""
+        return self._parts(paths) * self._wanted(paths)
+
+    def check(self, paths: int, unit: int = 1) -> None:
         """Refuses what cannot be divided evenly.
+
+        Args:
+            paths: Of a step.
+            unit: What the rows that are proposed are to be a multiple of as well.
 
         Raises:
             UserError: A batch that does not divide, or batch normalisation that would have to.
@@ -77,12 +85,12 @@ class Schedule:
                 "ray.parallel: 'data' cuts batches, which this family normalises as a whole, so results would depend "
                 "on the number of workers. Set ray.parallel to paths."
             )
-        unit = self._parts(paths) * self._wanted(paths)
-        if self.rows % unit:
+        if self.rows % self.unit(paths):
+            unit = lcm(unit, self.unit(paths))
             nearest = max(round(self.rows / unit), 1) * unit
             raise UserError(
-                f"train.batch_size: {self.rows} rows do not divide into {unit} equal shares for {paths} paths on "
-                f"{self.workers} worker{'s' if self.workers > 1 else ''}. Set {nearest}."
+                f"train.batch_size: {self.rows} rows do not divide into {self.unit(paths)} equal shares for {paths} "
+                f"paths on {self.workers} worker{'s' if self.workers > 1 else ''}. Set {nearest}."
             )
 
     def _parts(self, paths: int) -> int:

@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from experiments.cli import supernest
+from experiments.config import load_config
+from experiments.experiment import build_experiment
 
 CLUSTER = Path(__file__).resolve().parents[2] / "experiments" / "cluster"
 
@@ -35,6 +37,16 @@ def test_only_the_operator_and_the_job_itself_reach_its_pods(policy_and_job):
     assert operator["from"][0]["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "kuberay-operator"}
     assert operator["ports"] == [{"port": 8265}]
     assert policy["policyTypes"] == ["Ingress"]
+
+
+def test_the_cluster_has_room_for_the_experiment_before_anything_is_asked_of_it():
+    cluster = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    config = load_config(CLUSTER / "experiment.yaml")
+    assert config.ray is not None
+    worker = cluster["available_node_types"]["worker"]
+    assert worker["min_workers"] >= config.ray.workers
+    assert worker["resources"]["CPU"] >= config.ray.cpus_per_worker
+    assert build_experiment(config).sampler.paths_per_step == config.ray.workers
 
 
 def test_the_job_is_a_command_that_exists(policy_and_job):

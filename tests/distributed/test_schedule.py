@@ -1,6 +1,6 @@
 """Who trains what: every row of every path once, equal shapes, an even load, and batches that do not divide."""
 
-from math import gcd
+from math import gcd, lcm
 
 import numpy as np
 import pytest
@@ -71,6 +71,14 @@ def test_a_path_that_normalises_with_its_batch_stays_whole():
     assert [[share.rows for share in mine] for mine in schedule.dealt(np.ones(3))] == [[slice(0, 30)]] * 3 + [[]]
     with pytest.raises(UserError, match=r"^ray.parallel: 'data' cuts batches.*Set ray.parallel to paths\.$"):
         Schedule(4, 32, "data", divisible=False).check(3)
+
+
+def test_the_batch_that_is_proposed_suits_other_numbers_of_workers_too():
+    schedules = [Schedule(workers, 64) for workers in (2, 3, 4)]
+    unit = lcm(*(schedule.unit(5) for schedule in schedules))
+    with pytest.raises(UserError, match=r"64 rows do not divide into 3 equal shares for 5 paths on 3 .*Set 60\.$"):
+        schedules[1].check(5, unit)
+    assert not any(60 % schedule.unit(5) for schedule in schedules)
 
 
 @pytest.mark.parametrize(
