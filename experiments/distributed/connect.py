@@ -22,10 +22,14 @@ from typing import Any
 from experiments.distributed.section import RaySection
 from search_spaces import UserError
 
-_SECONDS = 20.0
+_SECONDS, _ANSWER = 20.0, 5.0
 _LONGEST = 300  # characters of a message of Ray
 _STORE_BYTES = 256 << 20
 _PREFIX = "supernest-ray-"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # of HTTP/2, with no settings
+_SETTINGS = 4  # the frame that every answer begins with
+_MISMATCH = re.compile(r"version mismatch|versions differ", re.IGNORECASE)
+_SAME = "Install the same on all."
 _CHECKED = ("supernest", "jax", "jaxlib", "flax", "optax", "numpy", "ray")
 # Of a Ray of our own: its workers are why it is there, so they are no less urgent than other processes; nobody preempts
 # them, and few are quickly asked how they are.
@@ -97,6 +101,7 @@ def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Ite
             }
         else:
             _reach(section.address)
+            _check_member(section.address)
             options["address"] = section.address
         stack.callback(ray.shutdown)
         handler = signal.getsignal(signal.SIGTERM)
@@ -106,7 +111,8 @@ def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Ite
                 warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
                 ray.init(**options)
         except Exception as error:  # Ray raises bare ones too
-            raise UserError(f"ray.address: {section.address}: {_line(error)} {_remedy(section.address)}") from None
+            remedy = _SAME if _MISMATCH.search(str(error)) else _remedy(section.address)
+            raise UserError(f"ray.address: {section.address}: {_line(error)} {remedy}") from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own in the place of ours
@@ -165,14 +171,35 @@ def _scratch() -> Iterator[Path]:
 
 
 def _reach(address: str) -> None:
-    """Tries to open a connection, which says sooner and more clearly than Ray that nobody is there."""
+    """Opens a connection and greets, which says sooner and more clearly than Ray that it is not there."""
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    answer = bytes([0, 0, 0, _SETTINGS])
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER) as connection:
+            if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+                connection.settimeout(_ANSWER)
+                connection.sendall(_GREETING)
+                answer = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise UserError(f"ray.address: {address} cannot be reached: {error}. {_remedy(address)}") from None
+    if answer[3:4] != bytes([_SETTINGS]):
+        raise UserError(f"ray.address: {address} answers, but not as Ray does. {_remedy(address)}")
+
+
+def _check_member(address: str) -> None:
+    """Refuses a cluster that this machine is no node of, for which Ray would wait a minute."""
+    from ray._private.services import find_gcs_addresses
+
+    if address == "auto" or address.startswith("ray://"):
+        return
+    port = address.rpartition(":")[2]
+    if not any(one.rpartition(":")[2] == port for one in find_gcs_addresses()):
+        raise UserError(
+            f"ray.address: {address}: no node of that cluster runs on this machine. Name the port of its client "
+            "server instead, such as ray://HEAD:10001, or submit the experiment to it: supernest submit."
+        )
 
 
 def _remedy(address: str) -> str:
@@ -261,9 +288,7 @@ def _check_nodes(ray: ModuleType, places: Mapping[str, str]) -> None:
                 ) from None
             differ = [f"{name} {found[name]} (here {own})" for name, own in versions.items() if found[name] != own]
             if differ:
-                raise UserError(
-                    f"ray.address: node {address} has other versions: {', '.join(differ)}. Install the same on all."
-                )
+                raise UserError(f"ray.address: node {address} has other versions: {', '.join(differ)}. {_SAME}")
             for key, (_, text), there in zip(tokens, tokens.values(), read, strict=True):
                 if there != text:
                     other = "" if key == "rank.cache" else ", or set ray.storage to one, such as s3://bucket/path"

@@ -7,8 +7,11 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from experiments.config import ExperimentConfig
 from experiments.distributed.connect import import_ray
@@ -17,7 +20,7 @@ from experiments.interrupt import Interrupted
 from search_spaces import UserError
 
 _EXPERIMENT = "experiment.yaml"
-_PATIENCE = 60.0  # seconds
+_PATIENCE, _ANSWER = 60.0, 10.0  # seconds
 _NO_AGENT = (
     f"None in {_PATIENCE:.0f} s. Another Ray on that machine may have its port: start the head with "
     "--dashboard-agent-listen-port=PORT"
@@ -99,17 +102,25 @@ def attaching(job: Job) -> str:
 
 
 def _client(address: str) -> Any:
-    import_ray()
+    ray = import_ray()
     from ray.job_submission import JobSubmissionClient
 
     try:
+        _reach(address)
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, HTTPException, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         text = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(
             f"--address: {address}: {text}. Give that of the dashboard, such as http://127.0.0.1:8265 (a cluster's is "
             "reached through ssh -L or kubectl port-forward)."
         ) from None
+
+
+def _reach(address: str) -> None:
+    """Asks once; Ray's client would wait for an answer however long it takes."""
+    url = address if "://" in address else f"http://{address}"
+    with contextlib.suppress(HTTPError):  # that is an answer
+        urlopen(f"{url.rstrip('/')}/api/version", timeout=_ANSWER).close()
 
 
 def _when_ready(address: str, submit_job: Callable[..., str], **job: Any) -> str:

@@ -1,7 +1,11 @@
 """Training by real Ray workers: the same weights as in one process, whatever dies, and nothing is left behind."""
 
 import json
+import re
 import signal
+import socket
+import socketserver
+import threading
 import time
 from pathlib import Path
 
@@ -127,15 +131,46 @@ def test_checkpoints_go_through_a_storage_and_come_back(config, tmp_path, undist
     assert list((tmp_path / "run" / "tensorboard" / "train").glob("events.*"))
 
 
+@pytest.fixture(scope="module")
+def ports():
+    """Ports on which others than Ray listen: one that never answers, a web server, and one that speaks HTTP/2."""
+
+    class Web(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(999)
+            self.request.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    class Http2(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(999)
+            self.request.sendall(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as mute,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Web) as web,
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Http2) as http2,
+    ):
+        for server in (web, http2):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"mute": mute.getsockname()[1], "web": web.server_address[1], "http2": http2.server_address[1]}
+        for server in (web, http2):
+            server.shutdown()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (("ray.address=127.0.0.1:9",), "ray.address: 127.0.0.1:9 cannot be reached"),
+        (("ray.address=127.0.0.1:9",), "ray.address: 127.0.0.1:9 cannot be reached: "),
+        (("ray.address=mute",), " cannot be reached: timed out. Start the cluster, or mend the address"),
+        (("ray.address=web",), " answers, but not as Ray does. Start the cluster, or mend the address"),
+        (("ray.address=ray://web",), " answers, but not as Ray does. Start the cluster, or mend the address"),
+        (("ray.address=http2",), ": no node of that cluster runs on this machine. Name the port of its client server"),
         (("ray.workers=999", "train.batch_size=999"), "room for"),
         (("train.batch_size=23",), "train.batch_size: 23 rows do not divide into 2 equal shares"),
     ],
 )
-def test_what_cannot_work_is_said_before_training(config, tmp_path, settings, message):
+def test_what_cannot_work_is_said_before_training(config, tmp_path, ports, settings, message):
+    settings = [re.sub("|".join(ports), lambda name: f"127.0.0.1:{ports[name[0]]}", text) for text in settings]
     began = time.monotonic()
     error = finish(start("train", config, tmp_path / "run", *settings), code=2)
     assert message in error

@@ -156,13 +156,18 @@ def test_what_cannot_be_submitted_is_one_line(dashboard, tmp_path, arguments, ex
     assert expected in error.splitlines()[-1]
 
 
-def test_a_dashboard_that_is_not_there_is_one_line(tmp_path):
+@pytest.mark.parametrize("mute", [False, True], ids=["nobody", "somebody mute"])
+def test_a_dashboard_that_does_not_answer_is_one_line(tmp_path, mute):
     write(tmp_path, 4)
-    address = f"http://127.0.0.1:{free_port()}"
-    job = supernest("submit", "e.yaml", "--out", str(tmp_path), "--address", address, cwd=tmp_path)
-    _, error = job.communicate(timeout=_PATIENCE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1] if mute else free_port()}"
+        began = time.monotonic()
+        job = supernest("submit", "e.yaml", "--out", str(tmp_path), "--address", address, cwd=tmp_path)
+        _, error = job.communicate(timeout=_PATIENCE)
     assert job.returncode == 2, error
-    assert error.splitlines()[-1].startswith(f"error: --address: {address}")
+    assert error.splitlines()[-1].startswith(f"error: --address: {address}: ")
+    assert error.splitlines()[-1].endswith("kubectl port-forward).")
+    assert time.monotonic() - began < 30
 
 
 def test_a_starting_cluster_is_waited_for_and_a_refusal_is_one_line(monkeypatch):
