@@ -21,6 +21,8 @@ from search_spaces import UserError
 
 _EXPERIMENT = "experiment.yaml"
 _PATIENCE, _ANSWER = 60.0, 10.0  # seconds
+# Ray gives a job three seconds from SIGTERM to SIGKILL otherwise; a checkpoint may take longer.
+_VARIABLES = {"PYTHONUNBUFFERED": "1", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 _NO_AGENT = (
     f"None in {_PATIENCE:.0f} s. Another Ray on that machine may have its port: start the head with "
     "--dashboard-agent-listen-port=PORT"
@@ -60,7 +62,7 @@ def submit(config: ExperimentConfig, modules: Path, stage: str, out: str, addres
             address,
             client.submit_job,
             entrypoint=f"supernest {stage} {_EXPERIMENT} --out {shlex.quote(out)}",
-            runtime_env={"working_dir": str(directory), "env_vars": {"PYTHONUNBUFFERED": "1"}},
+            runtime_env={"working_dir": str(directory), "env_vars": _VARIABLES},
             metadata={"experiment": config.name, "out": out},
         )
     return Job(address, name)

@@ -123,12 +123,19 @@ def test_a_job_is_packed_with_its_plugin_followed_and_attached_to(dashboard, tmp
     assert error.splitlines()[-1] == f"{name}: SUCCEEDED"
 
 
-def test_a_detached_job_is_stopped(dashboard, tmp_path):
+def test_a_detached_job_is_stopped_and_saves_a_checkpoint(dashboard, tmp_path):
     write(tmp_path, 1_000_000)
     out = tmp_path / "shared" / "run"
-    job = supernest("submit", "e.yaml", "--out", str(out), "--address", dashboard, "--detach", cwd=tmp_path)
+    job = supernest(
+        "submit", "e.yaml", "--out", str(out), "--address", dashboard, "--detach",
+        "--set", "train.checkpoint_every=1000000", cwd=tmp_path,
+    )  # fmt: skip
     name, error = job.communicate(timeout=_PATIENCE)
     assert job.returncode == 0, name + error
+    end = time.monotonic() + _PATIENCE
+    while not list((out / "tensorboard" / "train").glob("events.*")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
     stopped = supernest("submit", "--stop", name.strip(), "--address", dashboard, cwd=tmp_path)
     _, error = stopped.communicate(timeout=_PATIENCE)
     assert stopped.returncode == 0, error
@@ -136,6 +143,8 @@ def test_a_detached_job_is_stopped(dashboard, tmp_path):
     printed, error = again.communicate(timeout=_PATIENCE)
     assert again.returncode == 1, printed + error
     assert error.splitlines()[-1].endswith("STOPPED")
+    assert "a checkpoint of it is saved. The same command resumes it." in printed
+    assert list((out / "checkpoints").glob("step_*"))
 
 
 @pytest.mark.parametrize(
