@@ -1,9 +1,10 @@
 """Runs that use a real Ray: started as a user starts them, watched while they run, and what is left when they end."""
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from experiments.config import load_config
 from experiments.experiment import build_experiment
 from experiments.train import initial, train_step
 
+_before: dict[int, set[str]] = {}  # what lay in shared memory when a run was started
+_GRACE = 10  # seconds for processes that have been told to go
+
 PATIENCE = 600  # seconds; far more than anything here takes, also on a machine that has other work
 
 
@@ -22,18 +26,49 @@ def start(stage: str, config: Path, out: Path, *settings: str, inherited: Sequen
     command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
     for setting in settings:
         command += ["--set", setting]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=inherited)
+    shared = _shared()
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, pass_fds=inherited)
+    _before[run.pid] = shared
+    return run
 
 
 def finish(run: subprocess.Popen, code: int = 0) -> str:
     """What a run said on its way; nothing of it is left when it has ended."""
-    began = [child.pid for child in psutil.Process(run.pid).children(recursive=True)]
-    out, error = run.communicate(timeout=PATIENCE)
+    below, until = set[psutil.Process](), time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below |= set(psutil.Process(run.pid).children(recursive=True))
+        try:
+            out, error = run.communicate(timeout=0.5)
+            break
+        except subprocess.TimeoutExpired:
+            assert time.monotonic() < until
     assert run.returncode == code, out + error
-    left = [pid for pid in began if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-    assert not left
+    assert not left_of(below, _GRACE)
+    assert not _shared() - _before[run.pid]
     assert not list(Path("/tmp").glob(f"supernest-ray-{run.pid}-*"))
     return error
+
+
+def left_of(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those of some processes that still run after so long at most."""
+    until = time.monotonic() + seconds
+    while True:
+        left = [one for one in processes if _runs(one)]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.1)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _shared() -> set[str]:
+    """Names in shared memory; a file without one, as of Ray's object store, goes with its processes."""
+    return {path.name for path in Path("/dev/shm").iterdir()}
 
 
 def said(run: subprocess.Popen) -> str:
@@ -48,7 +83,8 @@ def kill_driver(run: subprocess.Popen) -> None:
     run.kill()
     run.communicate()
     # Two agents of Ray look for its server for a minute before they go.
-    assert not psutil.wait_procs(below, timeout=120)[1]
+    assert not left_of(below, 120)
+    assert not _shared() - _before[run.pid]
 
 
 def wait_until(happened: Callable[[], object], run: subprocess.Popen) -> None:
