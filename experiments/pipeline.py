@@ -1,6 +1,7 @@
 """The pipeline: train, search, export in one run directory; every stage resumes from it."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                 summary["train"] = {**summary.get("train", {}), **figures}
                 _write_summary(directory.summary, summary)
             if "gradient" in stages:
+                if config.ray is not None:
+                    print("warning: gradient search uses no workers; it runs in this process", file=sys.stderr)
                 summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
             if {"search", "export", "rank"} & set(stages):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import pipeline
 from experiments.config import config_of, load_config
 from experiments.run_directory import RunDirectory
 from search_spaces import UserError
@@ -60,6 +61,18 @@ def test_a_run_goes_on_elsewhere(file, tmp_path):
         assert run.resumed
     with RunDirectory.create_or_resume(tmp_path / "run", here) as run:
         assert load_config(run.config).ray is None  # what the run began with
+
+
+def test_gradient_search_says_that_it_uses_no_workers(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "gradient_search", lambda *_: {})
+    for setting, said in (
+        ("ray=null", ""),
+        ("ray.workers=2", "warning: gradient search uses no workers; it runs in this process\n"),
+    ):
+        config = load_config(file, [setting])
+        with RunDirectory.create_or_resume(tmp_path / "run", config) as run:
+            pipeline.run(config, run, ("gradient",), quiet=True)
+        assert capsys.readouterr().err == said
 
 
 def test_a_configuration_comes_back_in_another_process(file, tmp_path):
