@@ -320,6 +320,8 @@ def _token(key: str, base: str) -> Iterator[tuple[str, str]]:
         files.create_dir(path.rpartition("/")[0], recursive=True)
         with files.open_output_stream(path) as stream:
             stream.write(text.encode())
+    except ImportError as error:
+        raise UserError(f"{key}: {base}: {_line(error)} Install that on every node, or choose another.") from None
     except (OSError, ArrowException, ValueError) as error:
         raise UserError(f"{key}: {base} cannot be written: {_line(error)} Choose another.") from None
     try:

@@ -4,9 +4,11 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.config import ExperimentConfig
 from experiments.run_directory import RunDirectory
 
 _KEPT = ("checkpoints", "tensorboard")
@@ -54,6 +56,11 @@ def place(run: str, stored: bool, first: bool) -> Iterator[Place]:
                 ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(bundle))
 
         yield Place(RunDirectory.seen(Path(scratch)), keep)
+
+
+def stored_name(config: ExperimentConfig, run: Path) -> str:
+    """Under what a run's checkpoints are kept: the same for each driver given that experiment and that `--out`."""
+    return f"{config.name}-{config.fingerprint[:12]}-{sha256(bytes(run.absolute())).hexdigest()[:8]}"
 
 
 def unpack(kept: Any, run: Path) -> None:

@@ -16,7 +16,7 @@ from experiments.distributed.connect import connect, missing_room
 from experiments.distributed.division import check_division
 from experiments.distributed.process import environment, module_path
 from experiments.distributed.section import RaySection
-from experiments.distributed.storage import unpack
+from experiments.distributed.storage import stored_name, unpack
 from experiments.distributed.worker import work
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
@@ -119,8 +119,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
     resources: dict[str, float] = {"CPU": section.cpus_per_worker}
     if section.gpus_per_worker:
         resources["GPU"] = section.gpus_per_worker
-    config = experiment.config
-    stored = section.storage is not None
+    config, stored = experiment.config, section.storage is not None
     return JaxTrainer(
         work,
         train_loop_config=task,
@@ -133,7 +132,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
             accelerator_type=section.accelerator_type,
         ),
         run_config=RunConfig(
-            name=f"{config.name}-{config.fingerprint[:12]}" if stored else "train",
+            name=stored_name(config, run.path) if stored else "train",
             storage_path=section.storage or str(run.path.absolute() / "ray"),
             failure_config=FailureConfig(max_failures=section.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),

@@ -1,11 +1,14 @@
 """The section `ray`: what it refuses, and that it decides nothing of the outcome."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from experiments import pipeline
 from experiments.config import config_of, load_config
+from experiments.distributed.connect import _token
+from experiments.distributed.storage import stored_name
 from experiments.run_directory import RunDirectory
 from search_spaces import UserError
 
@@ -50,6 +53,24 @@ def test_addresses_and_paths(file, tmp_path):
     bucket = load_config(file, ["ray.storage=s3://bucket/kept"]).ray
     assert bucket is not None
     assert bucket.storage == "s3://bucket/kept"
+
+
+def test_a_storage_whose_library_is_missing_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    refusal = r"^ray.storage: fsspec\+s3://kept: [^\n]*s3fs[^\n]* Install that on every node"
+    with pytest.raises(UserError, match=refusal), _token("ray.storage", "fsspec+s3://kept"):
+        pass
+
+
+def test_runs_share_no_checkpoints_in_a_storage(file, tmp_path):
+    config, other = load_config(file), load_config(file, ["seed=5"])
+    names = {
+        stored_name(config, tmp_path / "a"),
+        stored_name(config, tmp_path / "b"),
+        stored_name(other, tmp_path / "a"),
+    }
+    assert len(names) == 3
+    assert stored_name(load_config(file, ["ray.workers=2"]), tmp_path / "a") in names  # goes on there
 
 
 def test_a_run_goes_on_elsewhere(file, tmp_path):
