@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import load
+from experiments.commands.experiment_file import about, load
 from experiments.commands.options import set_option
 
 STAGES = ("run", "train", "search", "export", "rank", "gradient")
@@ -44,7 +44,10 @@ def submit(
     if config is not None:
         if out is None:
             raise UserError("--out: missing. Give a directory that all nodes of the cluster share.")
-        job = jobs.submit(load(config, overrides), config.absolute().parent, stage, out, address)
+        experiment = load(config, overrides)
+        with about(config):
+            jobs.check(experiment, stage)
+        job = jobs.submit(experiment, config.absolute().parent, stage, out, address)
         click.echo(f"{job.name}: submitted. To follow it: {jobs.attaching(job)}", err=detach)
         if detach:
             click.echo(job.name)

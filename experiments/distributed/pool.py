@@ -53,14 +53,25 @@ class Resident:
         from experiments.config import config_of
         from experiments.experiment import build_experiment
 
+        self._refused: UserError | None = None
         if cache:
             use_compilation_cache(Path(directory) / "cache")
-        self.experiment = build_experiment(config_of(config, Path(directory)))
+        try:
+            self.experiment = build_experiment(config_of(config, Path(directory)))
+        except UserError as error:
+            self._refused = error
+            return
         self.params = jax.device_put(ray.get(params[0])) if params else None
         self._made: dict[Any, Any] = {}
 
     def ready(self) -> None:
-        """Comes back when the actor is there."""
+        """Comes back when the actor is there.
+
+        Raises:
+            UserError: It cannot hold the experiment, for example as its node has no data.
+        """
+        if self._refused is not None:
+            raise self._refused
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Runs an importable function of this resident and the arguments."""
@@ -95,7 +106,7 @@ class Pool:
         self._ray, self._least = ray, least
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
-        self._lost: list[str] = []
+        self._lost: list[Exception] = []
         self._threads = [threading.Thread(target=self._serve, args=(actor,), daemon=True) for actor in actors]
         for thread in self._threads:
             thread.start()
@@ -142,8 +153,11 @@ class Pool:
     def _check(self) -> None:
         left = self.asked - len(self._lost)
         if left < self._least:
+            last = self._lost[-1]
+            if isinstance(last, UserError):
+                raise last
             raise UserError(
-                f"ray: {left} of {self.asked} workers are left: {self._lost[-1]} What is done is kept; the same "
+                f"ray: {left} of {self.asked} workers are left: {_line(last)} What is done is kept; the same "
                 "command goes on. ray.max_failures allows for more, ray.elastic for fewer workers."
             )
         if not self.workers:
@@ -162,16 +176,16 @@ class Pool:
         except Exception as error:  # whatever ends an actor, its job is for another one
             if job is not None:
                 self._jobs.put(job)
-                self._changes(-1, _line(error))
-            else:
-                self._changes(0, _line(error))
+            cause = getattr(error, "cause", None)
+            self._changes(0 if job is None else -1, cause if isinstance(cause, UserError) else error)
 
-    def _changes(self, workers: int, lost: str | None = None) -> None:
+    def _changes(self, workers: int, lost: Exception | None = None) -> None:
         with self._changed:
             self.workers += workers
             if lost is not None:
                 self._lost.append(lost)
-                self._say(f"goes on with {self.workers} of {self.asked} workers: {lost}")
+                if self.asked - len(self._lost) >= self._least:
+                    self._say(f"goes on with {self.workers} of {self.asked} workers: {_line(lost)}")
             self._changed.notify_all()
 
     @staticmethod

@@ -71,6 +71,14 @@ class RaySection(BaseModel):
             return storage
         return os.path.normpath(Path(directory, Path(storage).expanduser()))
 
+    @field_validator("accelerator_type")
+    @classmethod
+    def _used(cls, name: str | None) -> str | None:
+        if name is not None and name.upper().startswith("TPU"):
+            text = f"{show(name)}: workers would compute on its host's processor. Only CPUs and GPUs are supported."
+            raise ProblemsError([Problem((), text)])
+        return name
+
     @model_validator(mode="after")
     def _whole_above_one(self) -> "RaySection":
         for name in ("cpus_per_worker", "gpus_per_worker"):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from experiments.check import validate
 from experiments.config import ExperimentConfig
 from experiments.distributed.connect import import_ray
 from experiments.distributed.section import RaySection
@@ -39,6 +40,19 @@ class Job(NamedTuple):
 
     address: str
     name: str
+
+
+def check(config: ExperimentConfig, stage: str) -> None:
+    """Puts an experiment together as far as its data is here; it may be on the cluster only.
+
+    Raises:
+        UserError: It cannot be run as it is.
+    """
+    try:
+        validate(config, (stage,))
+    except UserError as error:
+        if not str(error).startswith("data"):
+            raise
 
 
 def submit(config: ExperimentConfig, modules: Path, stage: str, out: str, address: str) -> Job:

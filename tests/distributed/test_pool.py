@@ -6,9 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from experiments.distributed.pool import Pool
+from search_spaces import UserError
 from tests.distributed.runs import PATIENCE, archived, finish, kill_driver, listening, start, titled, wait_until
 
 pytestmark = pytest.mark.ray
@@ -94,6 +98,20 @@ def test_a_panel_is_that_of_one_process(config, trained, tmp_path):
         panel = sorted(path.parent.name for path in (out / "rank" / "panel").glob("*/result.json"))
         assert len(panel) == 4
     assert figures["ray"] == figures["alone"]
+
+
+def test_what_an_actor_cannot_hold_is_said_in_its_own_words(capsys):
+    class Refused(Exception):
+        cause = UserError("data.path: gone. Put it there.")
+
+    def get(_):
+        raise Refused
+
+    fake: Any = SimpleNamespace(get=get, exceptions=SimpleNamespace(RayTaskError=Refused))
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: None))
+    with pytest.raises(UserError, match=r"^data.path: gone\. Put it there\.$"):
+        Pool(fake, [actor, actor], 2)
+    assert not capsys.readouterr().err
 
 
 def test_batches_in_flight_give_the_archive_of_one_process(config, tmp_path):

@@ -29,6 +29,10 @@ def file(tmp_path) -> Path:
         ("ray.workers=0", "ray.workers: 0 is out of range. Give at least 1."),
         ("ray.cpus_per_worker=0", "ray.cpus_per_worker: 0 is out of range. Give more than 0."),
         ("ray.cpus_per_worker=1.5", "ray.cpus_per_worker: 1.5 is neither a whole number nor less than 1. Give 2."),
+        (
+            "ray.accelerator_type=TPU-V4",
+            "ray.accelerator_type: 'TPU-V4': workers would compute on its host's processor.",
+        ),
         ("ray.max_failures=-2", "ray.max_failures: -2 is out of range. Give at least -1."),
         ("ray.elastic=[3, 2]", "ray.elastic: [3, 2] does not ascend. Give [2, 3]."),
         ("ray.parallel=model", "ray.parallel: 'model' is not known."),

@@ -152,6 +152,7 @@ def test_a_detached_job_is_stopped_and_saves_a_checkpoint(dashboard, tmp_path):
     [
         (("e.yaml",), "--out: missing"),
         (("e.yaml", "--out", "runs/x"), "--out: runs/x is not absolute"),
+        (("e.yaml", "--out", "/x", "--set", "ray.workers=3"), "e.yaml: train.batch_size: 10 rows do not divide into 3"),
         (("e.yaml", "--attach", "x"), "submit: CONFIG and --attach. Give one of CONFIG, --attach JOB, --stop JOB."),
         ((), "submit: nothing to do"),
         (("--attach", "nobody"), "--attach: nobody is no job of"),
