@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.checkpoint_import.tokenizer_files import has_tokenizer
-from experiments.data.tokenizer import BYTES, load_tokenizer
+from experiments.data.tokenizer import BYTES, load_tokenizer, may_be_bytes
 from search_spaces import UserError
 
 _LARGEST_BATCH = 4
@@ -21,14 +21,20 @@ def calibration_batches(
 
     Args:
         texts: Files in UTF-8.
-        tokenizer: Directory with a tokenizer's files; without any, bytes are the tokens.
+        tokenizer: Directory with a tokenizer's files; without any, bytes are the tokens where there are as many.
         vocabulary: Tokens that the network knows.
         length: Tokens of a sequence, where there are enough.
         sequences: The most that are taken in all.
 
     Raises:
-        UserError: A file cannot be read or is too short, or has tokens that the network does not know.
+        UserError: There is no tokenizer, a file cannot be read or is too short, or has tokens that the network does
+            not know.
     """
+    if not has_tokenizer(tokenizer) and not may_be_bytes(vocabulary):
+        raise UserError(
+            f"--calibrate: {tokenizer} has no tokenizer, and the {vocabulary} tokens of the network are not bytes. Put "
+            "its tokenizer (tokenizer.json) there, or leave --calibrate out."
+        )
     known = load_tokenizer(str(tokenizer) if has_tokenizer(tokenizer) else BYTES)
     each = -(-sequences // len(texts))
     rows: list[np.ndarray] = []
@@ -45,7 +51,7 @@ def calibration_batches(
         if tokens.max() >= vocabulary:
             raise UserError(
                 f"--calibrate: {path}: token {tokens.max()} is none of the {vocabulary} that the network knows. Put "
-                "its tokenizer (tokenizer.json) into the checkpoint."
+                "the tokenizer that belongs to it into the checkpoint."
             )
         size = min(length, len(tokens))
         rows += list(tokens[: len(tokens) // size * size].reshape(-1, size)[:each])

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.data.tokenizer import BYTES
+from experiments.data.tokenizer import BYTES, may_be_bytes
 from experiments.yaml_files import dump_yaml
 from search_spaces import LanguageSpace
 
@@ -20,12 +20,14 @@ def starter(space: LanguageSpace, name: str, file: Path, texts: Sequence[Path], 
         name: What was imported.
         file: Where the experiment is going to be.
         texts: What it was ordered by, of which the first is trained on too; a name to be replaced when there are none.
-        tokenizer: Its directory, relative to the file; bytes are the tokens when None.
+        tokenizer: Its directory, relative to the file. When None, bytes are the tokens where there are as many, and
+            otherwise it is a name to be replaced.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.absolute().parent.name)
     sizes = dump_yaml({key: list(getattr(space, key)) for key in _SIZES}).replace("\n", "\n  ").rstrip()
     small, large = _budgets(space)
     masked = "" if space.causal else "  masked: 0.15             # hidden tokens, which are predicted\n"
+    tokenizer = tokenizer or (BYTES if may_be_bytes(space.vocabulary) else "tokenizer.json")
     path = dump_yaml({"path": str(texts[0].absolute()) if texts else "text.txt"}).rstrip()
     return f"""\
 # {name} and smaller networks of its kind.
@@ -40,7 +42,7 @@ data:
   source: text             # .txt or .jsonl, a file or a directory
   {path}
   context: {space.context}
-  tokenizer: {tokenizer or BYTES}
+  tokenizer: {tokenizer}
 {masked}
 space:                     # sizes may be left out, or added below the largest
   {sizes}

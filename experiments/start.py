@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from experiments.data import SOURCES
+from experiments.data.tokenizer import may_be_bytes, same_tokenizer
 from experiments.imported import ImportedDirectory
 from experiments.problems import Problem, ProblemsError, problems_of, show
 from experiments.sealed import SealedSection
@@ -39,14 +41,15 @@ class StartSection(SealedSection):
 
 
 def begun(tree: Any, context: Mapping[str, Any] | None) -> Any:
-    """The tree of an experiment with what follows from its section `start`: the space, and where the parent is.
+    """The tree of an experiment with what follows from its section `start`: space, tokenizer, and where the parent is.
 
     Args:
         tree: As it was written.
         context: Of its validation.
 
     Raises:
-        ProblemsError: There is no such directory, or a setting of the space would make another network of its weights.
+        ProblemsError: There is no such directory, a setting of the space would make another network of its weights, or
+            the tokenizer is not that of the network.
     """
     if not isinstance(tree, Mapping) or tree.get("start") is None:
         return tree
@@ -56,6 +59,10 @@ def begun(tree: Any, context: Mapping[str, Any] | None) -> Any:
         problems = problems_of(error, StartSection)
         raise ProblemsError([Problem(("start", *problem.location), problem.text) for problem in problems]) from None
     tree = {**tree, "space": _space(start.imported.space, tree.get("space"))}
+    data, directory = tree.get("data"), Path((context or {}).get("paths_from") or Path.cwd())
+    source = _below(tree, "data", "source")
+    if isinstance(source, str) and source in SOURCES and "tokenizer" in SOURCES[source].paths:
+        tree["data"] = _data(start.imported, data, directory)
     teachers = _below(tree, "train", "distillation", "teachers")
     if not isinstance(teachers, list | tuple):
         return tree
@@ -68,6 +75,23 @@ def _below(tree: Any, *keys: str) -> Any:
     for key in keys:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree
+
+
+def _data(imported: ImportedDirectory, given: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """The section `data` of a text: its tokenizer is the one that was imported, if there is one."""
+    own, name = imported.tokenizer, given.get("tokenizer")
+    if own is not None and name is None:
+        return {**given, "tokenizer": str(own)}
+    text = None
+    if name is None and not may_be_bytes(vocabulary := imported.space["vocabulary"]):
+        text = f"missing. None was imported, and the {vocabulary} tokens are not bytes. Name the network's tokenizer."
+    if own is not None and isinstance(name, str):
+        path = Path(directory, Path(name).expanduser())
+        if not path.exists() or not same_tokenizer(str(path), str(own)):
+            text = f"{show(name)} is not the tokenizer that was imported, whose tokens the network knows. Leave it out."
+    if text is not None:
+        raise ProblemsError([Problem(("data", "tokenizer"), text)])
+    return given
 
 
 def _space(imported: Mapping[str, Any], given: Any) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoint_import import MODEL_TYPES, write_checkpoint
+from experiments.data.tokenizer import same_tokenizer
 from experiments.imported import ImportedDirectory
 from experiments.yaml_files import read_yaml
 from search_spaces import UserError, did_you_mean
@@ -15,7 +16,7 @@ from supernet.subnet import TOKENIZER, flatten, load_subnet
 def export_for_transformers(
     run: Path, names: Sequence[str] = (), model_type: str | None = None
 ) -> list[dict[str, str]]:
-    """Writes subnets of a run, with the tokenizer.
+    """Writes subnets of a run, with the tokenizer that they were trained with.
 
     Args:
         run: The run directory, with exported subnets.
@@ -50,7 +51,9 @@ def export_for_transformers(
             )
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
-        beside = tokenizer or directory / TOKENIZER
+        own = directory / TOKENIZER
+        # What was imported has files for generating text beside the tokenizer's own.
+        beside = tokenizer if tokenizer and own.is_dir() and same_tokenizer(str(own), str(tokenizer)) else own
         written = write_checkpoint(
             subnet.config["module"],
             lambda weights=subnet.weights: flatten(weights),

@@ -143,6 +143,17 @@ def files_of(name: str) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file() and file.name.startswith(known))
 
 
+def same_tokenizer(one: str, other: str) -> bool:
+    """Whether two names that there are stand for the same files."""
+    found = [{file.name: file.read_bytes() for file in files_of(name)} for name in (one, other)]
+    return found[0] == found[1]
+
+
+def may_be_bytes(vocabulary: int) -> bool:
+    """Whether so many tokens can be those of `bytes`: with or without special ones, or with one more."""
+    return ByteTokenizer.end <= vocabulary <= ByteTokenizer.size + 1
+
+
 def _of_tokenizers(file: Path) -> Tokenizer:
     """A `tokenizer.json`; files beside it may name its special tokens."""
     library = _library("tokenizers")

@@ -169,11 +169,21 @@ def test_an_existing_directory_is_left_alone(supernest: Any, here: Path) -> None
     assert list((here / "ours").iterdir()) == []
 
 
-def test_a_tokenizer_that_is_needed_and_missing(supernest: Any, here: Path) -> None:
-    write_checkpoint_of("llama", here / "few", vocabulary=100)
-    code, _, err = supernest("import", "few", "--out", "ours", "--calibrate", "text.txt")
+@pytest.mark.parametrize("vocabulary", [100, 300])
+def test_a_tokenizer_that_is_needed_and_missing(supernest: Any, here: Path, vocabulary: int) -> None:
+    write_checkpoint_of("llama", here / "other", vocabulary=vocabulary)
+    code, _, err = supernest("import", "other", "--out", "ours", "--calibrate", "text.txt")
     assert code == 2
-    assert "is none of the 100 that the network knows" in err
+    assert f"--calibrate: other has no tokenizer, and the {vocabulary} tokens of the network are not bytes" in err
+    assert supernest("import", "other", "--out", "ours")[0] == 0
+    code, _, err = supernest("check", "ours/experiment.yaml", "--set", "data.path=text.txt")
+    assert code == 2
+    assert "data.tokenizer: tokenizer.json is no file or directory" in err
+    experiment = (here / "ours" / "experiment.yaml").read_text()
+    (here / "left_out.yaml").write_text(experiment.replace("  tokenizer: ", "  # "))
+    code, _, err = supernest("check", "left_out.yaml", "--set", "start=ours")
+    assert code == 2
+    assert f"data.tokenizer: missing. None was imported, and the {vocabulary} tokens are not bytes." in err
 
 
 # ---------------------------------------------------------------- the hub

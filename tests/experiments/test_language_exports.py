@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from experiments.checkpoint_import import import_checkpoint
+from experiments.importing import import_to
+from experiments.transformers_export import export_for_transformers
 from search_spaces import SearchSpace, build_space
 from supernet.export import export_subnet
 from supernet.inputs import Preprocessing, Tokens
 from supernet.subnet import load_subnet
 from supernet.supernet import build_supernet
+from tests.experiments.small_checkpoint import write_checkpoint_of
 
 SIZES = {"width": [8, 16], "depth": [2], "kv_heads": [1, 2], "mlp_width": [8, 16], "head_size": 8, "context": 24}
 WORDS = ("<unk>", "<eos>", "a", "b", "c", "d")
@@ -158,6 +161,18 @@ def test_a_type_is_chosen_and_the_tokenizer_copied(supernest: Any, here: Path) -
     )
     assert (code, out, err) == (0, "same: mistral, run/transformers/same\n", "")
     shutil.rmtree(here / "run" / "transformers")
+
+
+def test_the_tokenizer_is_the_one_that_the_run_used(run: Path, tmp_path: Path) -> None:
+    write_checkpoint_of("llama", tmp_path / "llama", vocabulary=len(WORDS))
+    write_tokenizer(tmp_path / "llama")
+    (tmp_path / "llama" / "generation_config.json").write_text("{}")
+    import_to(str(tmp_path / "llama"), tmp_path / "ours")
+    (tmp_path / "config.yaml").write_text(f"start: {{path: {tmp_path / 'ours'}}}\n")
+    shutil.copytree(run / "subnets", tmp_path / "subnets")
+    for row in export_for_transformers(tmp_path, ["same", "words"]):
+        names = {path.name for path in Path(row["directory"]).iterdir()} - {"config.json", "model.safetensors"}
+        assert names == ({"tokenizer.json", "generation_config.json"} if row["subnet"] == "words" else set())
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from experiments.train import initial, train_step
 from search_spaces import LanguageSpace, UserError
 from supernet.subnet import load_subnet
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
+from tests.experiments.word_tokenizer import words
 
 COMPRESS = Path(__file__).resolve().parents[2] / "experiments" / "compress_llama.yaml"
 TINY = """\
@@ -111,6 +112,23 @@ def test_altered_weights_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(UserError, match=r"weights.safetensors: altered.*Import the checkpoint again"):
         initial(experiment, train_step(experiment))
+
+
+def test_the_tokenizer_is_the_one_that_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint_of("llama", tmp_path / "llama", vocabulary=7)
+    words(tmp_path / "llama")
+    words(tmp_path / "other", mask=True)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    import_to("llama", tmp_path / "ours")
+    own = str(tmp_path / "ours" / "supernet" / "tokenizer")
+    config = load_config("tiny.yaml")
+    assert config.data.settings["tokenizer"] == own
+    assert config_of(config.as_dict(), tmp_path) == config
+    assert load_config("tiny.yaml", ["data.tokenizer=llama"]).data.settings["tokenizer"] == str(tmp_path / "llama")
+    for name in ("bytes", "other", "none"):
+        with pytest.raises(UserError, match=r"^--set: data.tokenizer: '.* is not the tokenizer that was imported"):
+            load_config("tiny.yaml", [f"data.tokenizer={name}"])
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2", "bert"])
