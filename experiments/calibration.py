@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.checkpoint_import.tokenizer_files import has_tokenizer
-from experiments.data.tokenizer import BYTES, load_tokenizer, may_be_bytes
+from experiments.data.text import documents, text_files
+from experiments.data.tokenizer import BYTES, Tokenizer, load_tokenizer, may_be_bytes
 from search_spaces import UserError
 
 _LARGEST_BATCH = 4
@@ -17,13 +18,13 @@ _BYTES_A_TOKEN = 16  # more than tokenizers need, so that what is read suffices
 def calibration_batches(
     texts: Sequence[Path], tokenizer: Path, vocabulary: int, length: int, sequences: int
 ) -> list[Int[np.ndarray, "b t"]]:
-    """Sequences from the beginning of each text, as many of each.
+    """Sequences from the beginning of each text, as many of each where they are long enough.
 
     Args:
-        texts: Files in UTF-8.
+        texts: Files or directories, as the data source `text` takes them.
         tokenizer: Directory with a tokenizer's files; without any, bytes are the tokens where there are as many.
         vocabulary: Tokens that the network knows.
-        length: Tokens of a sequence, where there are enough.
+        length: Tokens of a sequence; all of them in one where there are fewer.
         sequences: The most that are taken in all.
 
     Raises:
@@ -36,26 +37,34 @@ def calibration_batches(
             "its tokenizer (tokenizer.json) there, or leave --calibrate out."
         )
     known = load_tokenizer(str(tokenizer) if has_tokenizer(tokenizer) else BYTES)
-    each = -(-sequences // len(texts))
-    rows: list[np.ndarray] = []
-    for path in texts:
-        try:
-            with path.open("rb") as file:
-                text = file.read(each * length * _BYTES_A_TOKEN)
-        except OSError as error:
-            raise UserError(f"--calibrate: {path}: cannot be read ({error.strerror}). Give a text file.") from None
-        # What was cut off in the middle of a character is no error.
-        tokens = known.encode(text.decode("utf-8", "ignore").encode())
-        if len(tokens) < 2:
-            raise UserError(f"--calibrate: {path}: {len(tokens)} tokens are too few. Give a longer text.")
-        if tokens.max() >= vocabulary:
-            raise UserError(
-                f"--calibrate: {path}: token {tokens.max()} is none of the {vocabulary} that the network knows. Put "
-                "the tokenizer that belongs to it into the checkpoint."
-            )
-        size = min(length, len(tokens))
-        rows += list(tokens[: len(tokens) // size * size].reshape(-1, size)[:each])
-    shortest = min(map(len, rows))
-    cut = np.stack([row[:shortest] for row in rows[:sequences]]).astype(np.int32)
-    size = max(size for size in range(1, _LARGEST_BATCH + 1) if len(cut) % size == 0)  # one shape, one compilation
-    return list(cut.reshape(-1, size, shortest))
+    most = -(-sequences // len(texts)) * length
+    tokens = np.concatenate([_beginning(path, known, vocabulary, most) for path in texts])
+    size = min(length, len(tokens))
+    rows = tokens[: len(tokens) // size * size].reshape(-1, size)[:sequences].astype(np.int32)
+    together = max(number for number in range(1, _LARGEST_BATCH + 1) if len(rows) % number == 0)  # one compilation
+    return list(rows.reshape(-1, together, size))
+
+
+def _beginning(path: Path, known: Tokenizer, vocabulary: int, most: int) -> Int[np.ndarray, " n"]:
+    """The first tokens of the documents of a path, with the token for the end of a text behind each."""
+    end = np.array([known.end] if known.end < vocabulary else [], np.int64)
+    read = most * _BYTES_A_TOKEN
+    stream: list[np.ndarray] = []
+    try:
+        for _, document in (found for file in text_files(path) for found in documents(file, most=read)):
+            # What was cut off in the middle of a character is no error.
+            stream += [known.encode(document[:read].decode("utf-8", "ignore").encode()), end]
+            if sum(map(len, stream)) >= most:
+                break
+    except UserError as error:
+        raise UserError(f"--calibrate: {error}") from None
+    found = sum(map(len, stream[::2]))
+    if found < 2:
+        raise UserError(f"--calibrate: {path}: {found} tokens are too few. Give a longer text.")
+    tokens = np.concatenate(stream)[:most]
+    if tokens.max() >= vocabulary:
+        raise UserError(
+            f"--calibrate: {path}: token {tokens.max()} is none of the {vocabulary} that the network knows. Put "
+            "the tokenizer that belongs to it into the checkpoint."
+        )
+    return tokens

@@ -110,7 +110,7 @@ class Text(AnySource):
 
     def _tokens(self, tokenizer: Tokenizer, path: str) -> tuple[Int[np.ndarray, " n"], str]:
         """The stream of the documents of a path, and the hash of all that decides it."""
-        files = _files(Path(path))
+        files = text_files(Path(path))
         digest = hashlib.sha256(json.dumps([tokenizer.size, self.field]).encode())
         for file in (*files_of(self.tokenizer), *files):
             digest.update(f"\n{file.name}\n".encode())
@@ -130,31 +130,50 @@ class Text(AnySource):
     def _stream(self, tokenizer: Tokenizer, files: list[Path]) -> Iterator[Int[np.ndarray, " n"]]:
         kind = np.min_scalar_type(tokenizer.size - 1)
         for file in files:
-            for where, document in self._documents(file):
+            for where, document in documents(file, self.field):
                 try:
                     yield tokenizer.encode(document).astype(kind)
                 except UserError as error:
                     raise UserError(f"{where}: {error}") from None
                 yield np.array([tokenizer.end], kind)
 
-    def _documents(self, file: Path) -> Iterator[tuple[str, bytes]]:
-        if _ending(file) not in _JSON_LINES:
-            yield str(file), read_bytes(file).tobytes()
-            return
-        for number, line in enumerate(lines(file), start=1):
-            where = f"{file}:{number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                raise UserError(f"{where}: no JSON. Give an object a line, with the text in {self.field!r}.") from None
-            text = record.get(self.field) if isinstance(record, dict) else None
-            if not isinstance(text, str):
-                known = record if isinstance(record, dict) else ()
-                raise UserError(f"{where}: no text in {self.field!r}.{did_you_mean(self.field, known)} Set data.field.")
-            # JSON may hold halves of surrogate pairs, which are no text.
-            yield where, text.encode("utf-8", "replace")
+
+def documents(file: Path, field: str = "text", most: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """The documents of a text file, which is one, or of a JSON-lines file; and where each lies.
+
+    Args:
+        file: It may be compressed.
+        field: Field of a JSON line that holds the text.
+        most: Bytes that are wanted of a text file, from its beginning; all when None.
+
+    Raises:
+        UserError: It cannot be read, or a line has no text.
+    """
+    if _ending(file) not in _JSON_LINES:
+        yield str(file), read_bytes(file).tobytes() if most is None else _first(lines(file), most)
+        return
+    for number, line in enumerate(lines(file), start=1):
+        where = f"{file}:{number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise UserError(f"{where}: no JSON. Give an object a line, with the text in {field!r}.") from None
+        text = record.get(field) if isinstance(record, dict) else None
+        if not isinstance(text, str):
+            known = record if isinstance(record, dict) else ()
+            raise UserError(f"{where}: no text in {field!r}.{did_you_mean(field, known)} Rename it, or set data.field.")
+        # JSON may hold halves of surrogate pairs, which are no text.
+        yield where, text.encode("utf-8", "replace")
+
+
+def _first(parts: Iterator[bytes], most: int) -> bytes:
+    """The first bytes of a text, of which no more is read than the lines that they are in."""
+    found = bytearray()
+    while len(found) < most and (part := next(parts, None)) is not None:
+        found += part
+    return bytes(found[:most])
 
 
 def _ending(file: Path) -> str:
@@ -162,7 +181,7 @@ def _ending(file: Path) -> str:
     return plain.suffix.lower()
 
 
-def _files(path: Path) -> list[Path]:
+def text_files(path: Path) -> list[Path]:
     """The file, or the text files of a directory.
 
     Raises:
@@ -171,7 +190,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"{path}: no such file or directory. Set the data path to text files.")
+        raise UserError(f"{path}: no such file or directory. Name text files, or a directory of them.")
     with disk_errors_for(path):
         found = sorted(file for file in path.iterdir() if file.is_file() and _ending(file) in _ENDINGS)
     if not found:

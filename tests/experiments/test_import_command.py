@@ -140,7 +140,7 @@ REFUSED: list[tuple[Any, tuple[str, ...], list[str]]] = [
     ),
     (added_token, (), ["llama/tokenizer.json: has token 258, but model.embed_tokens.weight"]),
     (lambda d: None, ("--context", "99"), ["space.context: 99 is longer than max_positions 32"]),
-    (lambda d: None, ("--calibrate", "none.txt"), ["--calibrate: none.txt: cannot be read"]),
+    (lambda d: None, ("--calibrate", "none.txt"), ["--calibrate: none.txt: no such file or directory"]),
     (
         lambda d: (d.parent / "empty.txt").write_text(""),
         ("--calibrate", "empty.txt"),
