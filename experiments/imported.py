@@ -131,11 +131,12 @@ def write_imported(
     refuse_existing(out)
     net = checkpoint.net
     assert isinstance(net, LanguageSupernet)
-    shapes = {leaf: shape.shape for leaf, shape in flatten(net.shapes).items()}
+    kinds = checkpoint.dtypes
+    arrays = {leaf: (shape.shape, dtype or kinds[leaf]) for leaf, shape in flatten(net.shapes).items()}
     with atomic_directory(out) as temporary:
         home = ImportedDirectory(temporary).home
         home.mkdir()
-        with StreamedFile(home / _WEIGHTS, shapes, dtype or checkpoint.dtype) as file:
+        with StreamedFile(home / _WEIGHTS, arrays) as file:
             for leaf, layer, part in checkpoint.parts():
                 file.write(leaf, part, layer)
         space = checkpoint.space if calibration is None else _ordered(home / _WEIGHTS, net, calibration)

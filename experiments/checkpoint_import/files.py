@@ -3,8 +3,9 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from search_spaces import UserError
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.dtype(jnp.bfloat16)}
 _AGAIN = "Copy or download it again."
+
+
+def common_type(types: Iterable[Any]) -> np.dtype:
+    """The smallest type that holds the numbers of all these, of which there is at least one."""
+    return np.dtype(reduce(jnp.promote_types, types))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.checkpoint_import.files import TYPES, Tensor, tensors_of
+from experiments.checkpoint_import.files import TYPES, Tensor, common_type, tensors_of
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType
 from experiments.checkpoint_import.proposal import propose
 from experiments.checkpoint_import.settings import Settings
@@ -42,9 +42,14 @@ class Checkpoint:
     rows: tuple[tuple[Row, Tensor], ...]
 
     @property
-    def dtype(self) -> np.dtype:
-        """The type that it is stored in."""
-        return np.dtype(TYPES[self.rows[0][1].dtype])
+    def dtypes(self) -> dict[str, np.dtype]:
+        """For each array of the supernet the type that its tensors are stored in, or one that holds all of them."""
+        found: dict[str, np.dtype] = {}
+        for row, tensor in self.rows:
+            for name in (_place(name)[0] for name in row.ours):
+                stored = np.dtype(TYPES[tensor.dtype])
+                found[name] = common_type((found.get(name, stored), stored))
+        return found
 
     def parts(self) -> Iterator[tuple[str, int | None, np.ndarray]]:
         """Reads it: names of the supernet's arrays, which layer's place in it (None for all of it), and the numbers.
@@ -54,8 +59,7 @@ class Checkpoint:
         """
         for row, tensor in self.rows:
             for name, part in zip(row.ours, row.transform.to_ours(tensor.read(), len(row.ours)), strict=True):
-                layer = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
-                yield (f"layers.{layer[2]}", int(layer[1]), part) if layer else (name, None, part)
+                yield *_place(name), part
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ def import_checkpoint(directory: Path, context: int | None = None, dtype: str | 
         UserError: As `open_checkpoint`.
     """
     found = open_checkpoint(directory, context)
-    kind = found.dtype if dtype is None else jnp.dtype(dtype)
-    arrays = {name: np.empty(leaf.shape, kind) for name, leaf in flatten(found.net.shapes).items()}
+    kinds = found.dtypes
+    arrays = {name: np.empty(leaf.shape, dtype or kinds[name]) for name, leaf in flatten(found.net.shapes).items()}
     for name, layer, part in found.parts():
         place = arrays[name] if layer is None else arrays[name][layer]
         place[...] = part.reshape(place.shape)
@@ -125,6 +129,12 @@ def open_checkpoint(directory: Path, context: int | None = None) -> Checkpoint:
     embedding = next(tensor for row, tensor in rows if row.ours == ("embedding",))
     check_vocabulary(directory, embedding)
     return Checkpoint(space, net, name, settings.values, tuple(rows))
+
+
+def _place(name: str) -> tuple[str, int | None]:
+    """The supernet's array that holds an array of the plain module, and at which layer's place; None for all of it."""
+    layer = re.fullmatch(r"layers\.(\d+)\.(.*)", name)
+    return (f"layers.{layer[2]}", int(layer[1])) if layer else (name, None)
 
 
 def _matched(

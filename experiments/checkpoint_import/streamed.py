@@ -23,17 +23,17 @@ class StreamedFile:
 
     Args:
         path: Of the file; replaced.
-        shapes: All arrays that it is to hold.
-        dtype: Of all of them; one of those in `files.TYPES`.
+        arrays: Shape and type of all that it is to hold; types are among those of `files.TYPES`.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, Shape], dtype: Any) -> None:
-        self._dtype = np.dtype(dtype)
-        code = next(code for code, known in TYPES.items() if np.dtype(known) == self._dtype)
+    def __init__(self, path: Path, arrays: Mapping[str, tuple[Shape, Any]]) -> None:
+        self._dtypes = {name: np.dtype(dtype) for name, (_, dtype) in arrays.items()}
+        codes = {np.dtype(known): code for code, known in TYPES.items()}
         entries, end = {}, 0
-        for name, shape in shapes.items():
-            start, end = end, end + math.prod(shape) * self._dtype.itemsize
-            entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+        for name in sorted(arrays, key=lambda name: -self._dtypes[name].itemsize):  # so that each is aligned
+            shape, dtype = arrays[name][0], self._dtypes[name]
+            start, end = end, end + math.prod(shape) * dtype.itemsize
+            entries[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
         head = json.dumps(entries, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
         self._offsets = {name: 8 + len(head) + entry["data_offsets"][0] for name, entry in entries.items()}
@@ -43,7 +43,7 @@ class StreamedFile:
 
     def write(self, name: str, array: np.ndarray, index: int | None = None) -> None:
         """Writes an array, or with `index` the part of it at that place of its first axis."""
-        data = np.ascontiguousarray(array, self._dtype)
+        data = np.ascontiguousarray(array, self._dtypes[name])
         self._file.seek(self._offsets[name] + (index or 0) * data.nbytes)
         self._file.write(data.reshape(-1).view(np.uint8).data)
         self._missing -= data.nbytes
@@ -105,8 +105,7 @@ def rewrite(path: Path, moves: Mapping[str, Callable[[np.ndarray], np.ndarray]])
     """Changes each array of a file, one at a time; types and shapes stay."""
     tensors = tensors_in(path)
     changed = path.with_name(f"{path.name}.changed")
-    dtype = TYPES[next(iter(tensors.values())).dtype]
-    with StreamedFile(changed, {name: tensor.shape for name, tensor in tensors.items()}, dtype) as file:
+    with StreamedFile(changed, {name: (tensor.shape, TYPES[tensor.dtype]) for name, tensor in tensors.items()}) as file:
         for name, tensor in tensors.items():
             file.write(name, moves[name](tensor.read()))
     os.replace(changed, path)

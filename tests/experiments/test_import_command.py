@@ -91,6 +91,26 @@ def test_types_are_kept_or_changed(supernest: Any, here: Path) -> None:
         assert {str(leaf.dtype) for leaf in jax.tree.leaves(network_of(imported)[1])} == {"float32"}
 
 
+def test_each_array_keeps_its_own_type(supernest: Any, here: Path) -> None:
+    path = here / "llama" / "model.safetensors"
+    kinds = {True: "float32", False: "bfloat16"}
+    tensors = {name: leaf.astype(kinds["norm" in name]) for name, leaf in load_file(path).items()}
+    mixed = "model.layers.1.mlp.down_proj.weight"  # one layer's is wider than the others'
+    save_file({**tensors, mixed: load_file(path)[mixed]}, path)
+    expected = import_checkpoint(here / "llama")
+    for arguments in ((), ("--calibrate", "text.txt")):
+        out = f"ours-{len(arguments)}"
+        assert supernest("import", "llama", "--out", out, *arguments)[0] == 0
+        stored = load_file(here / out / "supernet" / "weights.safetensors")
+        wide = {name for name, leaf in stored.items() if leaf.dtype == np.float32}
+        assert {name for name in stored if "norm" in name} | {"layers.mlp.down.kernel"} == wide
+        assert {str(leaf.dtype) for name, leaf in stored.items() if name not in wide} == {"bfloat16"}
+        for name, leaf in flatten(expected.params).items():
+            assert leaf.dtype == stored[name].dtype
+            if not arguments:
+                np.testing.assert_array_equal(stored[name], leaf)
+
+
 # ---------------------------------------------------------------- what is refused
 
 
