@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Int
 
 from experiments.checkpoint_import import Checkpoint
+from experiments.checkpoint_import.files import TYPES, common_type, tensors_in
 from experiments.checkpoint_import.streamed import StoredParams, StreamedFile, rewrite
 from experiments.checkpoint_import.tokenizer_files import copy_tokenizer, has_tokenizer
 from experiments.yaml_files import dump_yaml, read_yaml
@@ -57,6 +58,15 @@ class ImportedDirectory:
         """Directory of the tokenizer; None where the checkpoint has none."""
         found = self.home / TOKENIZER
         return found if has_tokenizer(found) else None
+
+    @property
+    def dtype(self) -> str:
+        """The type that the weights are stored in, or one that holds all of them.
+
+        Raises:
+            UserError: Their file is missing or damaged.
+        """
+        return common_type(TYPES[tensor.dtype] for tensor in tensors_in(self.home / _WEIGHTS).values()).name
 
     @property
     def manifest(self) -> Path:

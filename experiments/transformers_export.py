@@ -14,7 +14,7 @@ from supernet.subnet import TOKENIZER, flatten, load_subnet
 
 
 def export_for_transformers(
-    run: Path, names: Sequence[str] = (), model_type: str | None = None
+    run: Path, names: Sequence[str] = (), model_type: str | None = None, dtype: str | None = None
 ) -> list[dict[str, str]]:
     """Writes subnets of a run, with the tokenizer that they were trained with.
 
@@ -23,6 +23,7 @@ def export_for_transformers(
         names: Which; all of them when empty.
         model_type: What they become; when None that of the checkpoint that the run started from, or without one the
             first type that can express a subnet.
+        dtype: Of the weights; when None that of the import that the run started from, or without one as they are.
 
     Returns:
         For JSON: `subnet`, `model_type` and `directory` of each.
@@ -39,7 +40,9 @@ def export_for_transformers(
     for name in names:
         if name not in known:
             raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
-    source, tokenizer = _origin(run)
+    imported = _origin(run)
+    source: Mapping[str, Any] = imported.source if imported else {}
+    tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
     found = []
     for name in names or known:
         directory, out = run / "subnets" / name, run / "transformers" / name
@@ -61,15 +64,13 @@ def export_for_transformers(
             model_type or source.get("model_type"),
             source.get("settings"),
             beside if beside.is_dir() else None,
+            dtype=dtype,
         )
         found.append({"subnet": name, "model_type": written, "directory": str(out)})
     return found
 
 
-def _origin(run: Path) -> tuple[Mapping[str, Any], Path | None]:
-    """Model type and settings of the checkpoint that a run started from, and its tokenizer; nothing without one."""
+def _origin(run: Path) -> ImportedDirectory | None:
+    """The import that a run started from."""
     start = read_yaml(run / "config.yaml").get("start")
-    if start is None:
-        return {}, None
-    imported = ImportedDirectory(Path(start["path"]))
-    return imported.source, imported.tokenizer
+    return None if start is None else ImportedDirectory(Path(start["path"]))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from experiments.checkpoint_import.files import INDEX, SINGLE
+from experiments.checkpoint_import.files import INDEX, SINGLE, common_type
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import expanded
@@ -68,6 +68,7 @@ def write_checkpoint(
     settings: Mapping[str, Any] | None = None,
     tokenizer: Path | None = None,
     shard_bytes: int = _SHARD_BYTES,
+    dtype: str | None = None,
 ) -> str:
     """Writes a plain network as a directory that transformers loads; nothing is left behind when it fails.
 
@@ -80,6 +81,7 @@ def write_checkpoint(
             numbers of special tokens) is taken from it.
         tokenizer: Directory whose tokenizer files are copied.
         shard_bytes: The most that a file holds, unless a tensor alone is larger.
+        dtype: Of all tensors; one that holds all the weights when None.
 
     Returns:
         The model type.
@@ -91,10 +93,11 @@ def write_checkpoint(
         raise UserError(f"{directory}: exists. Name a new directory.")
     model_type, config = _described(module, model_type, settings or {})
     arrays = weights()
-    config["torch_dtype"] = str(next(iter(arrays.values())).dtype)
+    kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
+    config["torch_dtype"] = kind.name  # which later versions read as `dtype`
     with atomic_directory(directory) as temporary:
         _write_json(temporary / "config.json", config)
-        _write_shards(temporary, _tensors(MODEL_TYPES[model_type], module, arrays), shard_bytes)
+        _write_shards(temporary, _tensors(MODEL_TYPES[model_type], module, arrays, kind), shard_bytes)
         if tokenizer is not None:
             copy_tokenizer(tokenizer, temporary)
     return model_type
@@ -149,10 +152,10 @@ def _defaults() -> dict[str, Any]:
 
 
 def _tensors(
-    kind: ModelType, module: Mapping[str, Any], weights: Mapping[str, Any]
+    kind: ModelType, module: Mapping[str, Any], weights: Mapping[str, Any], dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
     for row in expanded(kind.rows(LanguageForm(**module["form"])), len(module["kv_heads"])):
-        yield row.theirs, row.transform.to_theirs([np.asarray(weights[name]) for name in row.ours])
+        yield row.theirs, row.transform.to_theirs([np.asarray(weights[name], dtype) for name in row.ours])
 
 
 def _write_shards(directory: Path, tensors: Iterator[tuple[str, np.ndarray]], shard_bytes: int) -> None:

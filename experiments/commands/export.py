@@ -26,9 +26,13 @@ from experiments.commands.stages import run_stages
 )  # fmt: skip
 @click.option("--subnet", "subnets", multiple=True, metavar="NAME", help="Which of them.  [default: all]")
 @click.option("--model-type", metavar="TYPE", help="What they become there.  [default: what was imported]")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of their weights there.  [default: as imported]",
+)  # fmt: skip
 def export(
     config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
-    form: str, subnets: Sequence[str], model_type: str | None, **options: Any,
+    form: str, subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Export the best subnets of a finished search only.
 
@@ -46,10 +50,10 @@ def export(
     if form == "transformers":
         if run is None or budget is not None:
             raise UserError("--format transformers: give the run directory, and no --budget: supernest export RUN ...")
-        _export_for_transformers(run, subnets, model_type, options["as_json"])
+        _export_for_transformers(run, subnets, model_type, dtype, options["as_json"])
         return
-    if subnets or model_type:
-        raise UserError("--subnet, --model-type: go with --format transformers only. Add it.")
+    if subnets or model_type or dtype:
+        raise UserError("--subnet, --model-type, --dtype: go with --format transformers only. Add it.")
     if budget is not None:
         if run is None:
             raise UserError("--budget: of which run? Give the run directory: supernest export RUN --budget ...")
@@ -62,10 +66,12 @@ def export(
     run_stages(config, ("export",), out=run, **options)
 
 
-def _export_for_transformers(run: Path, subnets: Sequence[str], model_type: str | None, as_json: bool) -> None:
+def _export_for_transformers(
+    run: Path, subnets: Sequence[str], model_type: str | None, dtype: str | None, as_json: bool
+) -> None:
     from experiments.transformers_export import export_for_transformers
 
-    found = export_for_transformers(run, subnets, model_type)
+    found = export_for_transformers(run, subnets, model_type, dtype)
     lines = [f"{row['subnet']}: {row['model_type']}, {row['directory']}" for row in found]
     click.echo(json.dumps(found) if as_json else "\n".join(lines))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from experiments.checkpoint_import import import_checkpoint
 from experiments.importing import import_to
@@ -16,7 +17,7 @@ from experiments.transformers_export import export_for_transformers
 from search_spaces import SearchSpace, build_space
 from supernet.export import export_subnet
 from supernet.inputs import Preprocessing, Tokens
-from supernet.subnet import load_subnet
+from supernet.subnet import flatten, load_subnet
 from supernet.supernet import build_supernet
 from tests.experiments.small_checkpoint import write_checkpoint_of
 
@@ -175,6 +176,27 @@ def test_the_tokenizer_is_the_one_that_the_run_used(run: Path, tmp_path: Path) -
         assert names == ({"tokenizer.json", "generation_config.json"} if row["subnet"] == "words" else set())
 
 
+@pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
+def test_weights_are_of_the_type_that_was_imported(supernest: Any, run: Path, here: Path, dtype: str | None) -> None:
+    transformers = pytest.importorskip("transformers", reason="reading back needs the extra `parity`")
+    torch = pytest.importorskip("torch", reason="reading back needs the extra `parity`")
+    home = here / f"of-{dtype}"
+    write_checkpoint_of("llama", home / "llama")
+    import_to(str(home / "llama"), home / "ours", dtype="float16")
+    (home / "config.yaml").write_text(f"start: {{path: {home / 'ours'}}}\n")
+    shutil.copytree(run / "subnets" / "same", home / "subnets" / "same")
+    code, _, err = supernest("export", str(home), "--format", "transformers", *(("--dtype", dtype) if dtype else ()))
+    assert (code, err) == (0, "")
+    written = home / "transformers" / "same"
+    expected = dtype or "float16"
+    assert {str(leaf.dtype) for leaf in load_file(written / "model.safetensors").values()} == {expected}
+    model = transformers.AutoModelForCausalLM.from_pretrained(written, dtype="auto")
+    assert model.dtype == getattr(torch, expected)
+    weights = flatten(load_subnet(run / "subnets" / "same").weights)
+    rounded = np.asarray(weights["norm.scale"], expected)
+    np.testing.assert_array_equal(model.model.norm.weight.detach().float().numpy(), rounded.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -203,4 +225,4 @@ def test_what_transformers_cannot_express_names_the_choice(
 
 def test_options_of_the_format_need_it(supernest: Any, here: Path) -> None:
     code, _, err = supernest("export", "run", "--subnet", "same")
-    assert (code, err) == (2, "error: --subnet, --model-type: go with --format transformers only. Add it.\n")
+    assert (code, err) == (2, "error: --subnet, --model-type, --dtype: go with --format transformers only. Add it.\n")
