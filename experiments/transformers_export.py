@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoint_import import MODEL_TYPES, write_checkpoint
-from experiments.data.tokenizer import same_tokenizer
+from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
 from experiments.imported import ImportedDirectory
 from experiments.yaml_files import read_yaml
 from search_spaces import UserError, did_you_mean
@@ -62,12 +62,20 @@ def export_for_transformers(
             lambda weights=subnet.weights: flatten(weights),
             out,
             model_type or source.get("model_type"),
-            source.get("settings"),
+            source["settings"] if source else _special(subnet.config, own),
             beside if beside.is_dir() else None,
             dtype=dtype,
         )
         found.append({"subnet": name, "model_type": written, "directory": str(out)})
     return found
+
+
+def _special(config: Mapping[str, Any], tokenizer: Path) -> dict[str, Any]:
+    """Special tokens of a decoder that was trained from nothing: a model type's own defaults are others."""
+    if not config["module"]["form"]["causal"]:
+        return {}
+    name = BYTES if config.get("tokenizer", BYTES) == BYTES else str(tokenizer)
+    return {"bos_token_id": None, "eos_token_id": load_tokenizer(name).end}
 
 
 def _origin(run: Path) -> ImportedDirectory | None:

@@ -1,5 +1,6 @@
 """In: a checkpoint's directory to a language space and the parameters of its supernet, one tensor at a time."""
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -122,7 +123,11 @@ def open_checkpoint(directory: Path, context: int | None = None) -> Checkpoint:
         raise settings.error("quantization_config", "is not supported. Import the weights that are not quantised")
     model_type = MODEL_TYPES[name]
     fields, sizes = model_type.read(settings)
-    form = LanguageForm(**fields, context=context or min(fields["max_positions"], _CONTEXT))
+    try:
+        form = LanguageForm(**fields, context=min(fields["max_positions"], _CONTEXT))
+    except UserError as error:
+        raise UserError(f"{settings.where}: {error}") from None
+    form = dataclasses.replace(form, context=context or form.context)
     space = propose(form, sizes, model_type)
     net = build_supernet(space)
     rows = _matched(directory, model_type, form, sizes.depth, net)

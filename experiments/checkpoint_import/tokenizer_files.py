@@ -15,6 +15,8 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 """Patterns of their names, and of what else a checkpoint has for generating text. No code among them."""
 
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copies the files from one directory to another, which is made if there are any."""
@@ -35,7 +37,7 @@ def check_vocabulary(directory: Path, embedding: Tensor) -> None:
         UserError: There is such a token, or a file cannot be read.
     """
     rows = embedding.shape[0]
-    for path in (directory / name for name in ("tokenizer.json", "vocab.json", "vocab.txt", "added_tokens.json")):
+    for path in (directory / name for name in (*_VOCABULARIES, "added_tokens.json")):
         if path.is_file() and (last := _last_token(path)) >= rows:
             raise UserError(
                 f"{path}: has token {last}, but {embedding.name} in {embedding.file} has rows for {rows} tokens only. "
@@ -46,9 +48,11 @@ def check_vocabulary(directory: Path, embedding: Tensor) -> None:
 def _last_token(path: Path) -> int:
     """The largest number of a token; -1 without tokens."""
     try:
+        if path.suffix == ".model":
+            return _pieces(path.read_bytes()) - 1
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
-            return len(text.splitlines()) - 1
+            return len(text.removesuffix("\n").split("\n")) - 1  # other separators of lines are tokens
         found: Any = json.loads(text)
         if path.name != "tokenizer.json":
             return max(found.values(), default=-1)
@@ -56,12 +60,30 @@ def _last_token(path: Path) -> int:
         numbers = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
         added = (token["id"] for token in found.get("added_tokens") or ())
         return max((*numbers, *added), default=-1)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}). Copy or download it again.") from None
+
+
+def _pieces(model: bytes) -> int:
+    """Tokens of a SentencePiece model: the entries of its field 1. None are known of a file of another kind."""
+    found = place = 0
+    while place < len(model):
+        key, place = _varint(model, place)
+        if key & 7 != 2:
+            return 0
+        size, place = _varint(model, place)
+        found, place = found + (key >> 3 == 1), place + size
+    return found
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """The number of Protocol Buffers that begins there, and where it ends."""
+    value = shift = 0
+    while data[place] >= 128:
+        value, shift, place = value | (data[place] - 128) << shift, shift + 7, place + 1
+    return value | data[place] << shift, place + 1
 
 
 def has_tokenizer(directory: Path) -> bool:
     """Whether a tokenizer lies there."""
-    return any(
-        (directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    )
+    return any((directory / name).is_file() for name in _VOCABULARIES)

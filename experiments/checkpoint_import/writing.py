@@ -22,7 +22,6 @@ from supernet.subnet import flatten
 from supernet.supernet import Params, Supernet
 
 _SHARD_BYTES = 5 * 10**9
-_USUAL = "llama"
 # What a checkpoint says of its own weights and code, and keys that `written_rope` writes in another form.
 _REPLACED = ("rope_parameters", "rope_scaling", "dtype", "torch_dtype", "auto_map", "_name_or_path")
 
@@ -110,7 +109,7 @@ def _described(
     for name in MODEL_TYPES if model_type is None else ():
         with contextlib.suppress(UserError):
             return name, _config(MODEL_TYPES[name], name, module, settings)
-    name = model_type or _USUAL  # the one that says why it cannot
+    name = model_type or ("llama" if module["form"]["causal"] else "bert")  # the one that says why it cannot
     return name, _config(MODEL_TYPES[name], name, module, settings)
 
 

@@ -129,6 +129,16 @@ def added_token(directory: Path) -> None:
     (directory / "tokenizer.json").write_text(json.dumps(content))
 
 
+def big_sentencepiece(directory: Path) -> None:
+    (directory / "tokenizer.model").write_bytes(
+        b"\x0a\x05\x0a\x03abc" * 200 + b"\x12\x00" + (b"\x0a\x80\x01" + b"a" * 128) * 60
+    )
+
+
+def lines_of_words(directory: Path, words: int) -> None:
+    (directory / "vocab.txt").write_text("".join(f"w{number}\n" for number in range(words - 1)) + "\u2028\n", "utf-8")
+
+
 def missing_shard(directory: Path) -> None:
     (directory / "model.safetensors").rename(directory / "model-00001-of-00002.safetensors")
     places = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
@@ -159,6 +169,9 @@ REFUSED: list[tuple[Any, tuple[str, ...], list[str]]] = [
         ["llama/tokenizer.json: has token 299, but model.embed_tokens.weight in llama/"],
     ),
     (added_token, (), ["llama/tokenizer.json: has token 258, but model.embed_tokens.weight"]),
+    (big_sentencepiece, (), ["llama/tokenizer.model: has token 259, but model.embed_tokens.weight"]),
+    (lambda d: lines_of_words(d, 259), (), ["llama/vocab.txt: has token 258, but model.embed_tokens.weight"]),
+    (lambda d: damaged(d, head_dim=7), (), ["llama/config.json: space.rotary: 7 of head_size 7 would rotate"]),
     (lambda d: None, ("--context", "99"), ["space.context: 99 is longer than max_positions 32"]),
     (lambda d: None, ("--calibrate", "none.txt"), ["--calibrate: none.txt: no such file or directory"]),
     (
@@ -180,6 +193,12 @@ def test_what_is_refused_is_one_line_and_writes_nothing(
     assert len(err.splitlines()) == 1
     assert not [message for message in messages if message not in err], err
     assert set(here.rglob("*")) == before
+
+
+def test_tokenizers_with_as_many_tokens_as_the_embedding_has_rows(supernest: Any, here: Path) -> None:
+    lines_of_words(here / "llama", 258)
+    (here / "llama" / "tokenizer.model").write_bytes(b"IQ== 0\n" * 300)  # of another kind, which transformers reads
+    assert supernest("import", "llama", "--out", "ours")[0] == 0
 
 
 def test_an_existing_directory_is_left_alone(supernest: Any, here: Path) -> None:

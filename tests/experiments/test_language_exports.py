@@ -161,6 +161,9 @@ def test_a_type_is_chosen_and_the_tokenizer_copied(supernest: Any, here: Path) -
         "export", "run", "--format", "transformers", "--subnet", "same", "--model-type", "mistral"
     )
     assert (code, out, err) == (0, "same: mistral, run/transformers/same\n", "")
+    for name, end in (("words", 1), ("same", 256)):
+        settings = json.loads((here / "run" / "transformers" / name / "config.json").read_text())
+        assert (settings["bos_token_id"], settings["eos_token_id"]) == (None, end)
     shutil.rmtree(here / "run" / "transformers")
 
 
@@ -204,7 +207,7 @@ def test_weights_are_of_the_type_that_was_imported(supernest: Any, run: Path, he
             ["--subnet", "different"],
             "architecture.mlp_width: [8, 16] differs between layers, which llama cannot express",
         ),
-        (["--subnet", "encoder"], "architecture.causal: False cannot be expressed by llama"),
+        (["--subnet", "encoder"], 'architecture as bert: hidden_act: "swiglu" is not supported'),
         (["--subnet", "same", "--model-type", "qwen3"], "architecture.qk_norm: False cannot be expressed by qwen3"),
         (["--subnet", "same", "--model-type", "gpt3"], "--model-type: 'gpt3' is not supported. Did you mean 'gpt2'?"),
         (["--subnet", "images"], "a network of family vit, which transformers does not load"),
