@@ -126,6 +126,9 @@ class TextDataset(Dataset):
 
     def check_setting(self, name: str, given: Any, value: Any) -> None:
         """See `Dataset.check_setting`; an embedding may have more rows than the tokenizer has tokens."""
+        if name == "causal" and given != value:
+            remedy = "0, as a decoder predicts what follows" if given else "0.15, as an encoder predicts hidden tokens"
+            raise UserError(f"space.causal: {given} is not what the data have, {value}. Set data.masked: {remedy}.")
         if name != "vocabulary":
             super().check_setting(name, given, value)
         elif given < value:

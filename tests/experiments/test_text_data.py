@@ -250,6 +250,6 @@ def test_a_space_takes_its_sizes_from_the_text(letters):
     assert build({"vocabulary": 300}).vocabulary == 300
     refused(lambda: build({"vocabulary": 100}), "space.vocabulary: 100 is less than the 258 tokens of data.tokenizer")
     refused(lambda: build({"context": 128}), "space.context: 128 is not what the data have, 10")
-    refused(lambda: build({"causal": False}), "space.causal: False is not what the data have, True")
+    refused(lambda: build({"causal": False}), "causal: False is not what the data have, True. Set data.masked: 0.15")
     section = SpaceSection.model_validate({"family": "vit", "preset": "small"})
     refused(lambda: section.build(load(letters)), "space.family: vit takes images, and the data are tokens", "language")
