@@ -222,6 +222,8 @@ def test_another_tree_is_an_error_that_names_the_first_difference(three, like, m
 
 def test_no_checkpoint_and_no_such_step(tmp_path, three):
     assert Checkpoints(tmp_path / "none").latest() is None
+    assert Checkpoints(tmp_path / "none").last_good() == "no checkpoint was saved yet"
+    assert Checkpoints(three).last_good() == "the last good checkpoint is of step 3"
     with pytest.raises(UserError, match="none: no checkpoint here"):
         Checkpoints(tmp_path / "none").restore(LIKE)
     assert not (tmp_path / "none").exists()
