@@ -25,7 +25,7 @@ from experiments.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, build_space
 from supernet.supernet import Supernet, build_supernet
 
-_CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "mobilenet": {"resolution": [32, 40]}}
+_CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}}
 """What is set otherwise than in `stepper.SETTINGS`, by family."""
 
 
