@@ -57,6 +57,7 @@ def _rows(form: LanguageForm) -> list[Row]:
     embeddings, layer, ours = "bert.embeddings", "bert.encoder.layer.{i}", "layers.{i}"
     attention = f"{layer}.attention"
     names = {"q": "query", "k": "key", "v": "value"}
+    bias = "cls.predictions.bias"  # since version 5 it is not the one that is added where the decoder is not tied
     return [
         Row(f"{embeddings}.word_embeddings.weight", ("embedding",)),
         Row(f"{embeddings}.position_embeddings.weight", ("position",)),
@@ -70,7 +71,7 @@ def _rows(form: LanguageForm) -> list[Row]:
         *norm(f"{layer}.output.LayerNorm", f"{ours}.mlp.norm", bias=True),
         *linear("cls.predictions.transform.dense", "transform.dense", True),
         *norm("cls.predictions.transform.LayerNorm", "transform.norm", bias=True),
-        Row("cls.predictions.bias", ("head_bias",)),
+        Row(bias, ("head_bias",)) if form.tied else Row("cls.predictions.decoder.bias", ("head_bias",), also=bias),
         *([] if form.tied else [Row("cls.predictions.decoder.weight", ("head",))]),
     ]
 
@@ -78,7 +79,7 @@ def _rows(form: LanguageForm) -> list[Row]:
 MODEL_TYPES.register("bert")(
     ModelType(
         "BertForMaskedLM", "bert.", _read, _write, _rows,
-        ignored=(r"bert\.pooler\..*", r"cls\.(seq_relationship|predictions\.decoder)\..*", r".*\.position_ids"),
+        ignored=(r"bert\.pooler\..*", r"cls\.(seq_relationship|predictions\.(decoder|bias)).*", r".*\.position_ids"),
         renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     )
 )  # fmt: skip

@@ -152,7 +152,7 @@ def _matched(
     shapes = plain_shapes(net)
     matched = []
     for row in expanded(model_type.rows(form), depth):
-        tensor = found.pop(row.theirs, None)
+        tensor = found.pop(row.theirs, None) or found.get(row.also)
         if tensor is None:
             raise UserError(
                 f"{directory}: no tensor {row.theirs}, which a {model_type.architecture} of this config.json has. "

@@ -61,16 +61,19 @@ class Row(NamedTuple):
         theirs: Its name.
         ours: The arrays that it holds.
         transform: How they lie in it.
+        also: Another name that it is written under too, and read from where the first is missing.
     """
 
     theirs: str
     ours: tuple[str, ...]
     transform: Transform = SAME
+    also: str = ""
 
     def of_layer(self, layer: int) -> "Row":
         """The row of one layer; a row without `{i}` is the same for all."""
         name = str(layer)
-        return Row(self.theirs.replace("{i}", name), tuple(o.replace("{i}", name) for o in self.ours), self.transform)
+        ours = tuple(one.replace("{i}", name) for one in self.ours)
+        return self._replace(theirs=self.theirs.replace("{i}", name), ours=ours)
 
 
 def linear(theirs: str, ours: str, bias: bool, transform: Transform = TRANSPOSED) -> list[Row]:

@@ -154,7 +154,8 @@ def _tensors(
     kind: ModelType, module: Mapping[str, Any], weights: Mapping[str, Any], dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
     for row in expanded(kind.rows(LanguageForm(**module["form"])), len(module["kv_heads"])):
-        yield row.theirs, row.transform.to_theirs([np.asarray(weights[name], dtype) for name in row.ours])
+        tensor = row.transform.to_theirs([np.asarray(weights[name], dtype) for name in row.ours])
+        yield from ((name, tensor) for name in (row.theirs, row.also) if name)
 
 
 def _write_shards(directory: Path, tensors: Iterator[tuple[str, np.ndarray]], shard_bytes: int) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints of transformers in and out: the same logits as transformers computes, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 from functools import cache
@@ -15,6 +16,9 @@ from safetensors.numpy import load_file, save_file
 from experiments.checkpoint_import import MODEL_TYPES, export_checkpoint, import_checkpoint
 from search_spaces import LanguageSpace, UserError, build_space
 from supernet.generate import generate
+from supernet.importance import importance
+from supernet.language import LanguageSupernet
+from supernet.reorder import reordered
 from supernet.standalone.language import LanguageModel
 from supernet.subnet import flatten
 from supernet.supernet import build_supernet
@@ -49,9 +53,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "original_max_position_embeddings": 8,
         },
     }),
+    "llama-other-wavelengths": ("llama", {**GROUPED, "rope_theta": 500.0}),
     "llama-one-group": ("llama", {**GROUPED, "num_attention_heads": 3, "num_key_value_heads": 1}),
     "mistral": ("mistral", {**GROUPED, "sliding_window": None}),
     "mistral-window": ("mistral", {**GROUPED, "sliding_window": 20}),
+    "mistral-tied": ("mistral", {**GROUPED, "sliding_window": None, "tie_word_embeddings": True}),
     "qwen2": ("qwen2", GROUPED),
     "qwen2-tied": ("qwen2", {**GROUPED, "tie_word_embeddings": True}),
     "qwen3": ("qwen3", {**GROUPED, "head_dim": 12}),
@@ -63,6 +69,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         **ENCODER, "use_parallel_residual": False, "num_attention_heads": 3, "attention_bias": False,
     }),
     "bert": ("bert", {**ENCODER, "num_attention_heads": 3}),
+    "bert-untied": ("bert", {**ENCODER, "tie_word_embeddings": False}),
 }  # fmt: skip
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -120,8 +127,23 @@ def test_imported_logits_are_those_of_transformers(case: str, saved: Path) -> No
     assert_same(logits_of(imported), theirs(model_of(case)))
     numbers = sum(parameter.numel() for parameter in model_of(case).parameters())
     costs = imported.space.cost(np.array([imported.space.largest.genes], np.int32))
-    pooler = sum(p.numel() for name, p in model_of(case).named_parameters() if "pooler" in name)
-    assert costs["params"][0] == numbers - pooler
+    parameters = dict(model_of(case).named_parameters())
+    unused = [leaf for name, leaf in parameters.items() if "pooler" in name]
+    if "cls.predictions.decoder.bias" in parameters:
+        unused.append(parameters["cls.predictions.bias"])
+    assert costs["params"][0] == numbers - sum(leaf.numel() for leaf in unused)
+
+
+@pytest.mark.parametrize("case", MODEL_TYPES)
+def test_ordered_logits_are_those_of_transformers(case: str, saved: Path) -> None:
+    imported = import_checkpoint(saved)
+    net = build_supernet(imported.space)
+    assert isinstance(net, LanguageSupernet)
+    scores = importance(net, imported.params, [TOKENS])
+    params = reordered(imported.params, scores)
+    before, after = (flatten(params)["layers.mlp.up.kernel"] for params in (imported.params, params))
+    assert np.any(np.asarray(before) != np.asarray(after))
+    assert_same(logits_of(dataclasses.replace(imported, params=params)), theirs(model_of(case)))
 
 
 @every_case
