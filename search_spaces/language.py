@@ -32,7 +32,7 @@ class LanguageCost(NamedTuple):
         params: Trainable numbers.
         macs: Multiply-adds a token, in a sequence of `context` tokens.
         activation_bytes: Bytes of the outputs of products in fp32, for one sequence of `context` tokens.
-        kv_cache_bytes: Bytes of the keys and values of `context` tokens in fp32; 0 for an encoder.
+        kv_cache_bytes: Bytes of the keys and values of `cache_context` tokens in fp32; 0 for an encoder.
         inference_bytes: Bytes of the parameters and of that cache, in fp32: what generation holds.
     """
 
@@ -65,9 +65,11 @@ class LanguageSpace(LanguageForm, SearchSpace):
         keep: Which layers a shallower network has: the `first`, `equidistant` ones (first and last included), or
             `ranked`: those that come first in `layer_order`.
         layer_order: All layers, the most important first; for `ranked`.
+        cache_context: Tokens that the key-value cache is counted for; `context` when None.
 
     Raises:
-        UserError: Sizes that are not positive, or an order that is not one of all layers.
+        UserError: Sizes that are not positive, an order that is not one of all layers, or a cache for more tokens than
+            the network takes.
     """
 
     family = "language"
@@ -95,6 +97,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
     uniform: bool = False
     keep: str = "first"
     layer_order: tuple[int, ...] = ()
+    cache_context: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,6 +117,17 @@ class LanguageSpace(LanguageForm, SearchSpace):
                 f"space.layer_order: {list(self.layer_order)} does not hold each of {wanted} once, as keep: "
                 f"{self.keep} needs it. Give all layers for ranked, and none otherwise."
             )
+
+        if not 0 < self.cached <= self.length:
+            raise UserError(
+                f"space.cache_context: {self.cached} is not in 1..{self.length}, the tokens that networks take. Give "
+                "fewer, or a larger max_positions."
+            )
+
+    @property
+    def cached(self) -> int:
+        """Tokens that the key-value cache is counted for."""
+        return self.context if self.cache_context is None else self.cache_context
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -220,7 +234,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         params += 2 * self.head_size * self.qk_norm
         macs = width * (projected + inner) + 2 * t * inner
         outputs = t * (projected + heads * t + inner + width)
-        return LanguageCost.of(params, macs, 4 * outputs, 4 * 2 * keys * t * self.causal)
+        return LanguageCost.of(params, macs, 4 * outputs, 4 * 2 * keys * self.cached * self.causal)
 
     def _mlp(self, width: int, hidden: int) -> LanguageCost:
         inwards = 2 if self.activation == "swiglu" else 1

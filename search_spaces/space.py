@@ -121,8 +121,13 @@ class SearchSpace(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the family and its settings; two spaces with equal fingerprints have the same networks."""
-        text = json.dumps([self.family, dataclasses.asdict(self)], sort_keys=True)  # type: ignore[call-overload]
+        """SHA-256 of the family and its settings; two spaces with equal fingerprints have the same networks.
+
+        A setting that is None is left out, so that a family may get one more.
+        """
+        settings = dataclasses.asdict(self)  # type: ignore[call-overload]
+        given = {name: value for name, value in settings.items() if value is not None}
+        text = json.dumps([self.family, given], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     # ---------------------------------------------------------------- canonical form and membership

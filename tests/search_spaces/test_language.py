@@ -42,6 +42,23 @@ def test_fewer_groups_need_less_cache_and_fewer_queries_do_not():
     assert max(groups["macs"], queries["macs"]) < full["macs"]
 
 
+def test_a_cache_is_counted_for_its_own_context():
+    sizes = {"kv_heads": (2,), "max_positions": 20}
+    usual, longer = costs(**sizes), costs(**sizes, cache_context=20)
+    cache = 4 * 2 * 2 * 8 * 20
+    assert longer == {**usual, "kv_cache_bytes": cache, "inference_bytes": 4 * usual["params"] + cache}
+    assert costs(**sizes, causal=False, cache_context=20) == costs(**sizes, causal=False)
+    for tokens in (0, 21):
+        with pytest.raises(UserError, match=rf"space.cache_context: {tokens} is not in 1..20"):
+            costs(**sizes, cache_context=tokens)
+
+
+def test_what_is_not_set_leaves_fingerprints_as_they_were():
+    space = build_space("language", "small")
+    assert space.fingerprint == "431e0052f4a2063da1bff2e374eaaedd780caf63e1b16276702af460d63dc1ab"
+    assert build_space("language", "small", {"cache_context": 128}).fingerprint != space.fingerprint
+
+
 def test_uniform_layers_have_one_gene_a_choice():
     space = build_space("language", "language_step")
     assert space.num_genes == 5

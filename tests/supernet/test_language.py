@@ -20,7 +20,10 @@ from tests.supernet.test_parity import assert_close, assert_gradients_close
 BIASES = {"qkv_bias": True, "out_bias": True, "mlp_bias": True}
 LEARNED = {"positions": "learned", "max_positions": 9, "norm": "layer", "norm_epsilon": 1e-5, **BIASES}
 FORMS = {
-    "llama": {"tied": False, "rope_theta": 500.0, "max_positions": 12, "keep": "equidistant", "depth": [2, 3, 4]},
+    "llama": {
+        "tied": False, "rope_theta": 500.0, "max_positions": 12, "cache_context": 11, "keep": "equidistant",
+        "depth": [2, 3, 4],
+    },
     "llama_biases": {**BIASES, "uniform": True, "kv_heads": [1, 3], "head_size": 6},
     "qwen2": {"qkv_bias": True, "keep": "ranked", "layer_order": [2, 0, 1]},
     "qwen3": {"qk_norm": True, "tied": False},
@@ -81,7 +84,7 @@ def test_costs_are_those_of_the_network(family: Family) -> None:
         counted = count(lambda state, x, graph=graph: nnx.merge(graph, state)(x), state, x)
         assert counted.macs == costs["macs"][i] * space.context
         assert 4 * counted.outputs == costs["activation_bytes"][i]
-        cache = jax.eval_shape(lambda m=module: m.empty_cache(1, space.context))
+        cache = jax.eval_shape(lambda m=module: m.empty_cache(1, space.cached))
         numbers = sum(leaf.size for leaf in jax.tree.leaves(cache))
         assert costs["kv_cache_bytes"][i] == 4 * numbers * space.causal
         assert costs["inference_bytes"][i] == 4 * (costs["params"][i] + numbers * space.causal)
