@@ -125,7 +125,7 @@ def _client(address: str) -> Any:
         _reach(address)
         return JobSubmissionClient(address)
     except (OSError, HTTPException, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        text = " ".join(str(error).split())[:200].rstrip(".")
+        text = " ".join(str(getattr(error, "reason", error)).split())[:200].rstrip(".")
         raise UserError(
             f"--address: {address}: {text}. Give that of the dashboard, such as http://127.0.0.1:8265 (a cluster's is "
             "reached through ssh -L or kubectl port-forward)."
