@@ -231,10 +231,11 @@ def _listed(resources: Mapping[str, float], names: Iterable[str]) -> str:
 
 
 def missing_room(ray: ModuleType, section: RaySection) -> str:
-    """What is asked for, and what of it is free."""
-    asked = _asked(section)
-    free = _listed(ray.available_resources(), asked)
-    return f"as no room was found for {section.sizes[0]} workers of {_listed(asked, asked)} each; free are {free}"
+    """What is asked for, and what of it is free; nothing where that is enough."""
+    asked, free, needed = _asked(section), ray.available_resources(), section.sizes[0]
+    if all(free.get(name, 0) + 1e-9 >= needed * amount for name, amount in asked.items()):
+        return ""
+    return f"as no room was found for {needed} workers of {_listed(asked, asked)} each; free are {_listed(free, asked)}"
 
 
 def _check_size(ray: ModuleType, section: RaySection) -> None:

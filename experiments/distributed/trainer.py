@@ -156,8 +156,8 @@ def _followed(
             seconds = waiting.seconds(at_work or ray.get(bridge.placed.remote()), time.monotonic())
             if asked and seconds > _GRACE:
                 raise Interrupted("stopped while training waited for room for its workers; its checkpoints are kept")
-            if seconds > _PATIENCE:
-                text = missing_room(ray, section)
+            # Ray itself may take its time, on a machine that has other work.
+            if seconds > _PATIENCE and (text := missing_room(ray, section)):
                 if seconds > _LONGEST:
                     raise UserError(f"ray.workers: {text} for {_LONGEST / 60:.0f} minutes. The same command goes on.")
                 if waiting.first():
