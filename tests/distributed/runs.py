@@ -16,7 +16,7 @@ from experiments.experiment import build_experiment
 from experiments.train import initial, train_step
 
 _before: dict[int, set[str]] = {}  # what lay in shared memory when a run was started
-_GRACE = 10  # seconds for processes that have been told to go
+_GRACE = 120  # seconds; two agents of Ray may look for its server for a minute before they go
 
 PATIENCE = 600  # seconds; far more than anything here takes, also on a machine that has other work
 
@@ -82,8 +82,7 @@ def kill_driver(run: subprocess.Popen) -> None:
     below = psutil.Process(run.pid).children(recursive=True)
     run.kill()
     run.communicate()
-    # Two agents of Ray look for its server for a minute before they go.
-    assert not left_of(below, 120)
+    assert not left_of(below, _GRACE)
     assert not _shared() - _before[run.pid]
 
 
