@@ -58,7 +58,7 @@ def test_a_file_of_another_space_or_batch_size_is_refused(space, tmp_path):
     device = read_device(write_device(tmp_path / "d.json", space, (1, 64)))
     with pytest.raises(UserError, match=r"d\.json: measured for another search space"):
         device.cost(build_space("vit", "small", {"depth": [3, 4]}))
-    with pytest.raises(UserError, match=r"device\.batch_size: 50 was not measured .* \[1, 64\]\. Set 64\."):
+    with pytest.raises(UserError, match=r"50 was not measured .* \[1, 64\]\. Set 64; .* --batch-size 64\."):
         device.cost(space, 50)
 
 
