@@ -33,5 +33,5 @@ def archive_hypervolume(archive: Archive, metric: str, cost: CostFunction | None
     """
     largest = np.array([archive.space.largest.genes], np.int32)
     most = float((cost or archive.space.cost)(largest)[metric][0])
-    shares = archive.costs[metric].astype(float) / most
+    shares = archive.costs[metric].astype(float) / (most or 1.0)  # an encoder has no key-value cache
     return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([archive.space.reference_error, 1.0]))

@@ -40,6 +40,8 @@ def test_of_an_archive_is_a_share_of_error_times_cost(tiny, limits, landscape, t
     run_search(searcher, lambda genes: np.full(len(genes), 0.25), archive, 20)
     least = archive.costs["macs"].min() / tiny.cost(np.array([tiny.largest.genes], np.int32))["macs"][0]
     assert archive_hypervolume(archive, "macs") == pytest.approx(0.75 * (1 - least))
+    archive.costs["nothing"] = np.zeros(20, np.int64)  # what costs none of the networks anything
+    assert archive_hypervolume(archive, "nothing", lambda genes: {"nothing": np.zeros(len(genes))}) == 0.75
     write_pareto(tmp_path / "pareto.json", archive, searcher.budgets)
     found = json.loads((tmp_path / "pareto.json").read_text())["hypervolumes"]
     assert found == {metric: archive_hypervolume(archive, metric) for metric in ("macs", "params")}
