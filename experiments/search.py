@@ -96,7 +96,7 @@ def judged(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray
     """Objectives of candidates, NaN for those that the device cannot evaluate (out of memory, for example).
 
     Returns:
-        A function of genes and share of the validation split.
+        A function of genes and share of the validation split; it raises the device's error where all of them fail.
     """
 
     def evaluate(genes: Genes, fraction: float = 1.0) -> np.ndarray:
