@@ -16,7 +16,7 @@ from experiments.experiment import build_experiment
 from experiments.train import initial, train_step
 
 _before: dict[int, set[str]] = {}  # what lay in shared memory when a run was started
-_GRACE = 120  # seconds; two agents of Ray may look for its server for a minute before they go
+_GRACE = 10  # seconds for processes that have been told to go
 
 PATIENCE = 600  # seconds; far more than anything here takes, also on a machine that has other work
 
@@ -44,7 +44,7 @@ def finish(run: subprocess.Popen, code: int = 0) -> str:
         except subprocess.TimeoutExpired:
             assert time.monotonic() < until
     assert run.returncode == code, out + error
-    assert not left_of(below, _GRACE)
+    assert not (left := left_of(below, _GRACE)), left
     assert not _shared() - _before[run.pid]
     assert not list(Path("/tmp").glob(f"supernest-ray-{run.pid}-*"))
     return error
@@ -82,7 +82,8 @@ def kill_driver(run: subprocess.Popen) -> None:
     below = psutil.Process(run.pid).children(recursive=True)
     run.kill()
     run.communicate()
-    assert not left_of(below, _GRACE)
+    # Two agents of Ray look for its server for a minute before they go.
+    assert not (left := left_of(below, 120)), left
     assert not _shared() - _before[run.pid]
 
 
