@@ -172,9 +172,14 @@ class Archive:
         """Writes down when the file was written last for entries that a kill has left without a time."""
         times, covered = times_path(self.path), 1
         if times.exists():
-            whole = [line for line in times.read_bytes().split(b"\n")[:-1] if json.loads(line)["last"] <= len(self) + 1]
-            os.truncate(times, sum(len(line) + 1 for line in whole))
-            covered = json.loads(whole[-1])["last"] if whole else covered
+            whole = 0
+            for number, line in enumerate(times.read_bytes().split(b"\n")[:-1], start=1):
+                last = _load(times, number, line).get("last")
+                if not isinstance(last, int):
+                    raise _corrupt(times, number)
+                if last <= len(self) + 1:
+                    whole, covered = whole + len(line) + 1, last
+            os.truncate(times, whole)
         if covered <= len(self):
             time = datetime.fromtimestamp(written, UTC).isoformat()
             _append(times, _line({"first": covered + 1, "last": len(self) + 1, "time": time}))
@@ -354,7 +359,7 @@ def _sync_directory(path: Path) -> None:
 
 
 def _corrupt(path: Path, number: int) -> UserError:
-    return UserError(f"{path}:{number}: corrupt line. Restore the file, or delete it to search again.")
+    return UserError(f"{path}:{number}: corrupt line. Restore the file, or delete it and search again.")
 
 
 def _cannot(path: Path, error: OSError) -> UserError:

@@ -115,6 +115,18 @@ def test_a_corrupt_line_is_named(path, searcher, tiny, change):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("line", [b"{", b"[1, 2]", b"\xff", b'{"first": 7}', b'{"first": 7, "last": "11"}'])
+def test_a_corrupt_line_of_the_times_is_named(path, searcher, line):
+    times = times_path(path)
+    _replace(times, 2, lambda _: line)
+    before = times.read_bytes()
+    with pytest.raises(UserError, match=r"archive\.times:2: corrupt line"):
+        Archive.open(path, searcher, "net")
+    assert times.read_bytes() == before
+    times.unlink()
+    assert len(Archive.open(path, searcher, "net")) == 12
+
+
 def test_a_line_that_comes_twice_is_named(path, tiny):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines, lines[3]]))
