@@ -10,6 +10,7 @@ from experiments.config import ExperimentConfig
 from experiments.distributed.division import check_division
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
+from samplers.sampler import equal_scores
 from search_spaces import UserError
 from supernet.superposed import build_superposed
 
@@ -27,8 +28,7 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
     experiment = build_experiment(config)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
-    score = (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
-    config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=score).roles)
+    config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
     BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
     check_division(experiment)
     _check_passes(experiment)

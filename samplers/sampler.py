@@ -188,6 +188,11 @@ class Sampler(ABC):
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "samplers")
 
 
+def equal_scores(sampler: Sampler) -> Score | None:
+    """What a sampler that needs scores is given where nothing depends on which paths it draws; None for others."""
+    return (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
+
+
 def at_least(setting: str, value: int, minimum: int) -> None:
     """Refuses a whole-number setting below its minimum.
 

@@ -41,7 +41,8 @@ from experiments.rank import compare, panel_of
 from experiments.sections import SamplerSection
 from experiments.tensorboard import EventLog
 from experiments.train import initial, train, train_step
-from samplers import SAMPLERS, Plan, Sampler, Score
+from samplers import SAMPLERS, Plan, Sampler
+from samplers.sampler import equal_scores
 from search_spaces import Genes, UserError
 from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator, Scores
@@ -264,11 +265,6 @@ def _paths(sampler: Sampler) -> list[int]:
     if len(set(some)) == 1:
         return some
     return [len(sampler.sample(state, step, score=score).roles) for step in steps]
-
-
-def equal_scores(sampler: Sampler) -> Score | None:
-    """What a sampler that needs scores is given where nothing depends on which paths it draws; None for others."""
-    return (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
 
 
 def best_within(macs: np.ndarray, scores: Scores, shares: Sequence[float]) -> dict[float, int]:
