@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.ordering import BATCH, CALIBRATION, SHARES, SPACE, held_out_loss, of_size, read, trained
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
 from supernet.distillation import Distillation
 from supernet.importance import importance
 from supernet.language import LanguageSupernet
@@ -75,7 +76,7 @@ def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: 
 @click.option("--steps", default=900, show_default=True, help="Steps of elastic training.")
 @click.option("--alone-steps", type=click.IntRange(min=1), help="Of each size on its own.  [default: both together]")
 @click.option("--seeds", default=3, show_default=True, help="Repetitions.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(data: Path, parent_steps: int, steps: int, alone_steps: int | None, seeds: int, as_json: bool) -> None:
     """Trains models elastically and alone, and compares their losses."""
     alone_steps = alone_steps or parent_steps + steps

@@ -18,6 +18,7 @@ import optax
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
 from experiments.data.text import Text
 from search_spaces import LanguageSpace
 from supernet.importance import Importance, importance
@@ -101,7 +102,7 @@ def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, 
 @click.option("--steps", default=300, show_default=True, help="Training steps of each model.")
 @click.option("--seeds", default=3, show_default=True, help="Models.")
 @click.option("--permutations", default=8, show_default=True, help="Random ones of each model.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(data: Path, steps: int, seeds: int, permutations: int, as_json: bool) -> None:
     """Trains models, and compares the losses of their prefixes."""
     found = [measured(data, steps, seed, permutations) for seed in range(seeds)]

@@ -25,6 +25,7 @@ import click
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from experiments.benchmarks.output import show
+from experiments.commands.options import json_option, set_option
 from search.archive import times_path
 
 _FIGURES = ("train/examples_per_second", "workers/allreduce_share", "workers/balance")
@@ -35,11 +36,11 @@ _SETTINGS = {"one": (1, 1), "helped": (1, 2), "two": (2, 2)}  # workers and core
 
 @click.command()
 @click.option("--config", default="experiments/fashion_mnist_vit.yaml", show_default=True)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE")
+@set_option
 @click.option("--steps", default=100, show_default=True, help="Of each run.")
 @click.option("--rounds", default=2, show_default=True, help="Runs of each number of workers, in turn.")
 @click.option("--candidates", default=400, show_default=True, help="Of each search; none at 0.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candidates: int, as_json: bool) -> None:
     """Runs the benchmark."""
     trained: dict[str, list[dict[str, float]]] = {name: [] for name in _SETTINGS}
@@ -77,9 +78,8 @@ def _training(steps: int) -> list[str]:
 
 
 def _searching(candidates: int) -> list[str]:
-    return [
-        f"search={{type: random, evaluations: {max(candidates, 1)}, batch: 50}}"
-    ]  # as many as a generation of evolution
+    """Batches hold as many as a generation of evolution."""
+    return [f"search={{type: random, evaluations: {max(candidates, 1)}, batch: 50}}"]
 
 
 def _run(stage: str, config: str, settings: Sequence[str], cores: int, out: Path, cache: Path) -> None:
