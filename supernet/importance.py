@@ -1,6 +1,8 @@
 """Importance: how much each head, MLP unit, residual channel and layer of a language model matters on given tokens.
 
-It comes from forward passes alone, layer by layer, so that memory need not hold more weights than one layer's.
+It comes from forward passes alone, layer by layer, so that memory need not hold more weights than one layer's. Logits
+are linear in what the output projection reads, so their squares need its Gram matrix, not one number for each token of
+the vocabulary.
 
 References:
     Muralidharan et al. Compact Language Models via Pruning and Knowledge Distillation. NeurIPS 2024, arXiv:2407.14679
@@ -21,13 +23,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from search_spaces import UserError
+from supernet.attention import batched_matmul
 from supernet.language import LanguageSupernet
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import Params
 from supernet.switch import Context, Stage
 
-_LOGITS = 1 << 24  # as many at a time
-_FIRST, _LAST = ("embedding", "position", "token_type", "norm"), ("norm", "transform", "head_bias")
+_ROWS = 1 << 12  # of the vocabulary at a time
+_FIRST, _LAST = ("position", "token_type", "norm"), ("norm", "transform")
 
 
 class Importance(NamedTuple):
@@ -72,7 +75,8 @@ def importance(
 
     Args:
         net: The supernet; its sharing must leave weights as they are.
-        params: Its weights; with `layer`, those beside the layers are enough.
+        params: Its weights; with `layer`, those beside the layers are enough. Of `embedding` and `head` only some rows
+            are asked for at a time, so that both may be read as they are indexed.
         batches: Tokens; at least one batch.
         layer: Reads the weights of one layer; those in `params` when None.
 
@@ -81,9 +85,9 @@ def importance(
     """
     read = layer or (lambda i: jax.tree.map(lambda leaf: leaf[i], params["layers"]))
     ends = {name: part for name, part in params.items() if name != net.stacked}
-    total = None
+    gram, total = _gram(ends, "embedding" if net.space.tied else "head"), None
     for tokens in batches:
-        found = _sums(net, ends, read, jnp.asarray(tokens))
+        found = _sums(net, ends, read, gram, np.asarray(tokens))
         total = found if total is None else _Sums(*(a + b for a, b in zip(total, found, strict=True)))
     if total is None:
         raise UserError("calibration: no tokens. Give at least one batch.")
@@ -101,44 +105,47 @@ def _fp32(tree: Params, names: Collection[str] = ("attention", "mlp")) -> Params
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), wanted)
 
 
-def _sums(net: LanguageSupernet, ends: Params, read: Callable[[int], Params], tokens: jax.Array) -> _Sums:
+def _gram(ends: Params, table: str) -> jax.Array:
+    """Products of the columns of the output projection float[d, d], with its bias as one more column if it has one."""
+    names, total = [name for name in (table, "head_bias") if name in ends], jnp.float32(0)
+    for start in range(0, ends[table].shape[0], _ROWS):
+        part = _fp32({name: ends[name][start : start + _ROWS] for name in names}, names)
+        rows = jnp.column_stack([part[name] for name in names])
+        total = total + jnp.einsum("vd,ve->de", rows, rows)
+    return total
+
+
+def _sums(
+    net: LanguageSupernet, ends: Params, read: Callable[[int], Params], gram: jax.Array, tokens: np.ndarray
+) -> _Sums:
     """The sums of one batch. Beside the whole network's stream there is one for each layer that was left out so far."""
     shape, squares, without = tokens.shape, [], []
-    stream = net.embed(_fp32(ends, _FIRST), tokens)
+    rows = jnp.asarray(ends["embedding"][tokens.ravel()], jnp.float32)
+    stream = net.embed({**_fp32(ends, _FIRST), "embedding": rows}, jnp.arange(tokens.size).reshape(shape))
     for i in range(net.space.max_depth):
         weights = _fp32(read(i))
-        without = [*(_after(net, shape, weights, other) for other in without), stream]
+        without = [*(jax.block_until_ready(_after(net, shape, weights, other)) for other in without), stream]
         stream, *found = jax.block_until_ready(_measured(net, shape, weights, stream))
         squares.append([np.asarray(square) for square in found])
         del weights  # before the next ones are read
-    ends = _fp32(ends, ("embedding" if net.space.tied else "head", *_LAST))
-    last = stream if net.space.post_norm else normalise(net.space, stream, ends["norm"])
+    last = _fp32(ends, _LAST)
+    features = _features(net, last, stream)
+    logits = _squared_logits(gram, features)
+    errors = [_squared_logits(gram, _features(net, last, other) - features) for other in without]
+    normed = stream if net.space.post_norm else normalise(net.space, stream, last["norm"])
     read_by, mixed, units = (np.stack(rows) for rows in zip(*squares, strict=True))
-    errors, logits = _errors(net, ends, stream, without)
-    return _Sums(np.asarray(_square(shape, last)), read_by, mixed, units, errors, logits)
-
-
-def _errors(
-    net: LanguageSupernet, ends: Params, stream: jax.Array, without: list[jax.Array]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Squared errors of the logits without each layer [l], and the square of the logits; some tokens at a time."""
-    rows, errors, whole = max(1, _LOGITS // net.space.vocabulary), np.zeros(len(without)), 0.0
-    for start in range(0, len(stream), rows):
-        part = slice(start, start + rows)
-        logits = _logits(net, ends, stream[part])
-        whole += float(jnp.vdot(logits, logits))
-        errors += [float(_distance(net, ends, other[part], logits)) for other in without]
-    return errors, np.array(whole)
+    return _Sums(np.asarray(_square(shape, normed)), read_by, mixed, units, np.array(errors), np.array(logits))
 
 
 @partial(jax.jit, static_argnums=0)
-def _logits(net: LanguageSupernet, ends: Params, stream: jax.Array) -> jax.Array:
-    return net.logits(ends, stream, stream.shape[:1])
+def _features(net: LanguageSupernet, ends: Params, stream: jax.Array) -> jax.Array:
+    """What the output projection reads, and 1 for its bias if it has one."""
+    return jnp.pad(net.features(ends, stream), ((0, 0), (0, int(net.space.head_transform))), constant_values=1)
 
 
-@partial(jax.jit, static_argnums=0)
-def _distance(net: LanguageSupernet, ends: Params, stream: jax.Array, logits: jax.Array) -> jax.Array:
-    return jnp.sum(jnp.square(_logits(net, ends, stream) - logits))
+def _squared_logits(gram: jax.Array, features: jax.Array) -> float:
+    """Sum of the squares of the logits of features float[b * t, d]; of their differences, for differences of these."""
+    return float(np.asarray(jnp.sum((features @ gram) * features, axis=-1), np.float64).sum())
 
 
 def _chain(stages: tuple[Stage, ...], params: Params, x: Any, size: Any) -> tuple:
@@ -166,7 +173,7 @@ def _sublayers(
     return mixing, _chain(net.mlp(), weights["mlp"], mixing[-1], space.mlp_width[-1])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
 def _after(net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array) -> jax.Array:
     """The stream behind a layer."""
     y = _sublayers(net, shape, weights, stream)[1][-1]
@@ -182,11 +189,12 @@ def _measured(
     space, act = net.space, ACTIVATIONS[net.space.activation]
     mixing, expanding = _sublayers(net, shape, weights, stream)
     (_, _, v), p = mixing[1:3]
-    mixed = jnp.einsum("bgnst,bgtk->bsgnk", p, v)
+    mixed = batched_matmul(p.reshape(-1, p.shape[2] * p.shape[3], p.shape[4]), v.reshape(-1, *v.shape[2:]))
     first, *gated = expanding[1]
     units = act(first) * gated[0] if gated else act(first)
     inputs = {"attention": mixing[0], "mlp": expanding[0]}
     read = [_square(shape, net.read(weights[name], x)) for name, x in inputs.items()]
+    mixed = mixed.reshape(shape[0], -1, shape[1], space.head_size).swapaxes(1, 2)
     heads = _square(shape, mixed).reshape(space.kv_heads[-1], space.queries[-1], -1)
     y = expanding[-1]
     return y[0] if space.parallel else y, jnp.stack(read), heads, _square(shape, units)

@@ -135,14 +135,19 @@ class LanguageSupernet(Supernet):
         x = x.reshape(-1, x.shape[-1])
         return normalise(self.space, x, params["norm"]) if self.space.post_norm else x
 
-    def logits(self, params: Params, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The stream behind the last layer to logits float32[b, t, v]; `shape` is [b, t]."""
+    def features(self, params: Params, x: jax.Array) -> jax.Array:
+        """The stream behind the last layer to what the output projection reads, float[b * t, d]."""
         space = self.space
         x = x if space.post_norm else normalise(space, x, params["norm"])
         if space.head_transform:
             dense = wide(_linear(x.astype(self.passes.dtype), params["transform"]["dense"]))
             x = normalise(space, ACTIVATIONS[space.activation](dense), params["transform"]["norm"])
-        table, x = params["embedding" if space.tied else "head"], x.astype(self.passes.dtype)
+        return x.astype(self.passes.dtype)
+
+    def logits(self, params: Params, x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """The stream behind the last layer to logits float32[b, t, v]; `shape` is [b, t]."""
+        space, x = self.space, self.features(params, x)
+        table = params["embedding" if space.tied else "head"]
         logits = jnp.matmul(x, table.astype(x.dtype).T, preferred_element_type=table.dtype)
         return (logits + params["head_bias"] if space.head_transform else logits).reshape(*shape, -1)
 

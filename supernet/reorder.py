@@ -43,6 +43,10 @@ class Moves:
         """These, and an order more."""
         return Moves(self.ndim, (*self.orders, (order, axis % self.ndim)))
 
+    def of(self, part: slice) -> "Moves":
+        """Those of a part of the first axis; nothing may move along it."""
+        return Moves(self.ndim, tuple((order[part] if len(order) > 1 else order, axis) for order, axis in self.orders))
+
     def __call__(self, array: Any) -> Any:
         """The array with its entries moved; of NumPy or of JAX, as it was given."""
         take: Any = jnp.take_along_axis if isinstance(array, jax.Array) else np.take_along_axis

@@ -44,18 +44,32 @@ class Tensor:
     dtype: str
     offset: int
 
+    @property
+    def nbytes(self) -> int:
+        """Of all of it."""
+        return math.prod(self.shape) * np.dtype(TYPES[self.dtype]).itemsize
+
     def read(self) -> np.ndarray:
         """The tensor; its type must be one of `TYPES`. Not mapped, so that memory holds no more than is in use."""
-        return self._read(self.shape, 0)
+        return self[:]
 
     def part(self, index: int) -> np.ndarray:
         """What is at one place of the first axis; otherwise as `read`."""
-        return self._read(self.shape[1:], index)
+        return self[index : index + 1][0]
 
-    def _read(self, shape: Shape, index: int) -> np.ndarray:
-        kind, count = np.dtype(TYPES[self.dtype]), math.prod(shape)
-        offset = self.offset + index * count * kind.itemsize
-        return np.fromfile(self.file, kind, count, offset=offset).reshape(shape)
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # it is one
+        return np.asarray(self.read(), dtype)
+
+    def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+        """What is at some places of the first axis, from one to another or of an array; otherwise as `read`."""
+        if not isinstance(places, slice):
+            return np.concatenate([self[place : place + 1] for place in places.tolist()])
+        start, stop, _ = places.indices(self.shape[0])
+        kind, count = np.dtype(TYPES[self.dtype]), math.prod(self.shape[1:])
+        offset = self.offset + start * count * kind.itemsize
+        found = np.fromfile(self.file, kind, (stop - start) * count, offset=offset)
+        return found.reshape(stop - start, *self.shape[1:])
 
 
 def tensors_of(directory: Path) -> dict[str, Tensor]:

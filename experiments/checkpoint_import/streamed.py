@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.checkpoint_import.files import TYPES, tensors_in
+from experiments.checkpoint_import.files import TYPES, Tensor, tensors_in
 from experiments.checkpoint_import.tensors import Shape
 from search_spaces import UserError
+from supernet.reorder import Moves
 from supernet.subnet import flatten, unflatten
 from supernet.supernet import Params, Supernet
+
+_PIECE = 1 << 23  # bytes
 
 
 class StreamedFile:
@@ -36,17 +39,19 @@ class StreamedFile:
             entries[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [start, end]}
         head = json.dumps(entries, separators=(",", ":")).encode()
         head += b" " * (-len(head) % 8)
+        self._row_bytes = {name: math.prod(arrays[name][0][1:]) * kind.itemsize for name, kind in self._dtypes.items()}
         self._offsets = {name: 8 + len(head) + entry["data_offsets"][0] for name, entry in entries.items()}
         self._missing = end
         self._file = path.open("wb")
         self._file.write(len(head).to_bytes(8, "little") + head)
 
     def write(self, name: str, array: np.ndarray, index: int | None = None) -> None:
-        """Writes an array, or with `index` the part of it at that place of its first axis."""
-        data = np.ascontiguousarray(array, self._dtypes[name])
-        self._file.seek(self._offsets[name] + (index or 0) * data.nbytes)
-        self._file.write(data.reshape(-1).view(np.uint8).data)
-        self._missing -= data.nbytes
+        """Writes an array, or the part of it from place `index` of its first axis on; converts some rows at a time."""
+        self._file.seek(self._offsets[name] + (index or 0) * self._row_bytes[name])
+        for part in _pieces(array):
+            data = np.ascontiguousarray(array[part], self._dtypes[name])
+            self._file.write(data.reshape(-1).view(np.uint8).data)
+            self._missing -= data.nbytes
 
     def __enter__(self) -> "StreamedFile":
         return self
@@ -90,9 +95,9 @@ class StoredParams:
 
     @property
     def ends(self) -> Params:
-        """Those that are not of one layer."""
+        """Those that are not of one layer, each read when it is used."""
         prefix = f"{self._net.stacked}."
-        return unflatten({name: tensor.read() for name, tensor in self._tensors.items() if not name.startswith(prefix)})
+        return unflatten({name: tensor for name, tensor in self._tensors.items() if not name.startswith(prefix)})
 
     def layer(self, number: int) -> Params:
         """Those of one layer."""
@@ -101,11 +106,19 @@ class StoredParams:
         return unflatten({name.removeprefix(prefix): array for name, array in found.items()})
 
 
-def rewrite(path: Path, moves: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> None:
-    """Changes each array of a file, one at a time; types and shapes stay."""
+def _pieces(array: np.ndarray | Tensor) -> Iterator[slice]:
+    """Parts of an array's first axis, of a few MiB each."""
+    step = max(1, array.shape[0] * _PIECE // array.nbytes)
+    return (slice(start, start + step) for start in range(0, array.shape[0], step))
+
+
+def rewrite(path: Path, moves: Mapping[str, Moves]) -> None:
+    """Moves the entries of each array of a file, a part at a time unless they move along its first axis."""
     tensors = tensors_in(path)
     changed = path.with_name(f"{path.name}.changed")
     with StreamedFile(changed, {name: (tensor.shape, TYPES[tensor.dtype]) for name, tensor in tensors.items()}) as file:
         for name, tensor in tensors.items():
-            file.write(name, moves[name](tensor.read()))
+            in_place = all(axis > 0 for _, axis in moves[name].orders)
+            for part in _pieces(tensor) if in_place else [slice(0, tensor.shape[0])]:
+                file.write(name, moves[name].of(part)(tensor[part]), part.start)
     os.replace(changed, path)
