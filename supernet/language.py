@@ -1,4 +1,4 @@
-"""The elastic language model: layers under one scan, each sublayer a switch over its own sizes.
+"""The elastic language model: layers under one loop, each sublayer a switch over its own sizes.
 
 References:
     Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651 (entanglement).
@@ -22,7 +22,7 @@ from supernet.passes import wide
 from supernet.rotary import rotate
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
-from supernet.switch import Context, Stage, merged, run, switched
+from supernet.switch import Context, Stage, Sublayer, layered, merged, run
 
 
 @SUPERNETS.register("language")
@@ -89,14 +89,9 @@ class LanguageSupernet(Supernet):
         sizes = [(groups, queries) for groups in space.kv_heads for queries in space.queries]
         attend, mlp = self.attention(*x.shape), self.mlp()
 
-        def layer(stream: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
-            weights, heads, hidden = inputs
-            y = (stream, stream) if space.parallel else stream
-            y = switched(attend, sizes, heads, weights["attention"], y, Context())
-            y = switched(mlp, space.mlp_width, hidden, weights["mlp"], y, Context())
-            return y[0] if space.parallel else y, None
-
-        stream, _ = jax.lax.scan(layer, self.embed(params, x), (params["layers"], heads, hidden))
+        sublayers = (Sublayer(attend, sizes), Sublayer(mlp, space.mlp_width))
+        weights = (params["layers"]["attention"], params["layers"]["mlp"])
+        stream = layered(sublayers, (heads, hidden), weights, self.embed(params, x), space.parallel)
         return self.logits(params, stream, x.shape)
 
     def apply_sliced(

@@ -3,10 +3,14 @@
 A sublayer is a chain of stages. Differentiating a `lax.switch` automatically would write the residuals of every
 branch, zeros for those not taken. Here the outputs between stages are the only residuals: one buffer each, as large as
 the largest variant's, shared by all branches; whatever lies inside a stage is recomputed in the backward branch.
+
+`switched` is one sublayer, `layered` a network of equal layers, whose residuals and gradients each branch writes where
+they belong, at its own size.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,12 +51,30 @@ class Stage:
     backward: Callable[[Tree, tuple, Tree, Tree, Size, Context], tuple[Tree, tuple]] | None = None
 
 
+@dataclass(frozen=True)
+class Sublayer:
+    """A sublayer that each layer of a network has, with weights of its own.
+
+    Attributes:
+        stages: Chain of stages whose last output has the shape of the input, whatever the size.
+        sizes: Static sizes, smallest first; each becomes a branch.
+    """
+
+    stages: Sequence[Stage]
+    sizes: Sequence[Size]
+
+
 def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> Tree:
     """The sublayer at one size, with JAX's own differentiation."""
+    return _values(stages, params, x, size, context)[-1]
+
+
+def _values(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> tuple:
+    """The input and the outputs of all stages."""
     values = (x,)
     for stage in stages:
         values += (stage.forward(params, values, size, context),)
-    return values[-1]
+    return values
 
 
 def merged(stages: Sequence[Stage]) -> tuple[Stage]:
@@ -83,6 +105,105 @@ def switched(
     if context.collected is not None or context.statistics is not None:
         return _forward_only(stages, sizes, index, params, x, context, skippable)
     return _differentiable(tuple(stages), tuple(sizes), skippable)(index, context.genes, params, x)
+
+
+def layered(
+    sublayers: Sequence[Sublayer], indices: Sequence[jax.Array], params: Sequence[Tree], x: Tree, parallel: bool = False
+) -> Tree:
+    """Layers under one loop, each its sublayers in turn at `sizes[index]`, or without the one whose index is -1.
+
+    Args:
+        sublayers: What a layer consists of.
+        indices: For each sublayer, its index in each layer. int32[l].
+        params: For each sublayer, its full-size weights, layers on a leading axis.
+        x: Input.
+        parallel: The sublayers take a pair, the sum so far and the layer's input, and change nothing of it but the sum,
+            to which they add. Otherwise they take and return what has the shape of `x`.
+    """
+    layers, spread = range(len(sublayers)), (lambda x: (x, x)) if parallel else (lambda x: x)
+    count = len(indices[0])
+
+    def chosen(s: int, index: jax.Array, branch: Callable, carry: Tree) -> Tree:
+        return in_place(index, [partial(branch, s, size) for size in sublayers[s].sizes], carry)
+
+    def primal(indices: Sequence[jax.Array], params: Sequence[Tree], x: Tree) -> Tree:
+        def layer(i: jax.Array, x: Tree) -> Tree:
+            def branch(s: int, size: Size, x: Tree) -> Tree:
+                return run(sublayers[s].stages, _at(params[s], i), x, size, Context())
+
+            x = spread(x)
+            for s in layers:
+                x = chosen(s, indices[s][i], branch, x)
+            return x[0] if parallel else x
+
+        return jax.lax.fori_loop(0, count, layer, x)
+
+    def residuals(s: int, size: Size, weights: Tree, x: Tree) -> tuple[tuple, Tree]:
+        x, *between, y = _values(sublayers[s].stages, weights, x, size, Context())
+        return (x[1] if parallel else x, *between), y
+
+    def forward(indices: Sequence[jax.Array], params: Sequence[Tree], x: Tree) -> tuple[Tree, tuple]:
+        def layer(i: jax.Array, carry: tuple) -> tuple:
+            def branch(s: int, size: Size, carry: tuple) -> tuple:
+                x, kept = carry
+                values, y = residuals(s, size, _at(params[s], i), x)
+                return y, _put(kept, values, i)
+
+            x, kept = spread(carry[0]), list(carry[1])
+            for s in layers:
+                x, kept[s] = chosen(s, indices[s][i], branch, (x, kept[s]))
+            return x[0] if parallel else x, tuple(kept)
+
+        def room(s: int) -> Tree:
+            full = jax.eval_shape(partial(residuals, s, sublayers[s].sizes[-1]), _at(params[s], 0), spread(x))[0]
+            return _zeros(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), full))
+
+        y, kept = jax.lax.fori_loop(0, count, layer, (x, tuple(map(room, layers))))
+        return y, (indices, params, kept)
+
+    def backward(saved: tuple, cotangent: Tree) -> tuple:
+        indices, params, kept = saved
+
+        def layer(done: jax.Array, carry: tuple) -> tuple:
+            i = count - 1 - done
+
+            def branch(s: int, size: Size, carry: tuple) -> tuple:
+                weights = _at(params[s], i)
+                own = jax.eval_shape(partial(residuals, s, size), weights, carry[0])[0]
+                x, *between = _at(kept[s], i, own)
+                values = (spread(x), *between)
+                grads, d_x = _pull_back(sublayers[s].stages, weights, values, carry[0], size, Context())
+                return d_x, _put(carry[1], grads, i)
+
+            # Of a pair, the sum's cotangent is that of the layer's output; the other grows to that of its input.
+            g, grads = spread(carry[0]), list(carry[1])
+            for s in reversed(layers):
+                g, grads[s] = chosen(s, indices[s][i], branch, (g, grads[s]))
+            return g[1] if parallel else g, tuple(grads)
+
+        d_x, grads = jax.lax.fori_loop(0, count, layer, (cotangent, tuple(map(_zeros, params))))
+        return None, grads, d_x
+
+    network = jax.custom_vjp(primal)
+    network.defvjp(forward, backward)
+    return network(tuple(indices), tuple(params), x)
+
+
+def in_place(index: jax.Array, branches: Sequence[Callable[[Tree], Tree]], carry: Tree) -> Tree:
+    """`branches[index](carry)`, or the carry unchanged where `index` is -1.
+
+    On a CPU each branch is a loop that runs once or not at all: XLA lets a loop write into the buffers that it carries,
+    where it copies those of a conditional whole. Elsewhere, where nothing was measured, it is a conditional.
+    """
+    if jax.default_backend() != "cpu":
+        return _select(index, lambda carry: carry, branches, carry)
+    for number, branch in enumerate(branches):
+        index, carry = jax.lax.while_loop(
+            lambda state, number=number: state[0] == number,
+            lambda state, branch=branch: (jnp.int32(-1), branch(state[1])),
+            (index, carry),
+        )
+    return carry
 
 
 def _forward_only(
@@ -121,10 +242,7 @@ def _select(index: jax.Array, skip: Callable | None, branches: Sequence[Callable
 
 def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...], skippable: bool) -> Callable:
     def values_at(size: Size, genes: Tree, params: Tree, x: Tree) -> tuple:
-        values = (x,)
-        for stage in stages:
-            values += (stage.forward(params, values, size, Context(genes)),)
-        return values[1:]
+        return _values(stages, params, x, size, Context(genes))[1:]
 
     @jax.custom_vjp
     def sublayer(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> Tree:
@@ -203,3 +321,20 @@ def _pad(tree: Tree, like: Tree) -> Tree:
 
 def _crop(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(lambda leaf, own: leaf[tuple(slice(n) for n in own.shape)], tree, like)
+
+
+def _at(stacks: Tree, i: jax.Array | int, like: Tree = None) -> Tree:
+    """What lies at `i` of the leading axis; as much of it as `like` has the shape of."""
+
+    def read(leaf: jax.Array, own: Any) -> jax.Array:
+        return jax.lax.dynamic_slice(leaf, (i, *[0] * own.ndim), (1, *own.shape))[0]
+
+    whole = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacks)
+    return jax.tree.map(read, stacks, whole if like is None else like)
+
+
+def _put(stacks: Tree, values: Tree, i: jax.Array) -> Tree:
+    """The stacks with the values at `i` of the leading axis; where a value is smaller, the rest stays."""
+    return jax.tree.map(
+        lambda leaf, own: jax.lax.dynamic_update_slice(leaf, own[None], (i, *[0] * own.ndim)), stacks, values
+    )

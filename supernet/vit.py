@@ -1,4 +1,4 @@
-"""The elastic vision transformer: layers under one scan, each sublayer a switch over its own sizes.
+"""The elastic vision transformer: layers under one loop, each sublayer a switch over its own sizes.
 
 References:
     Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651.
@@ -16,7 +16,7 @@ from supernet import attention
 from supernet.normalisation import layer_norm, masked_layer_norm
 from supernet.standalone.vit import patches
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
-from supernet.switch import Context, Stage, run, switched
+from supernet.switch import Context, Stage, Sublayer, layered, run
 
 
 @SUPERNETS.register("vit")
@@ -59,12 +59,10 @@ class ViTSupernet(Supernet):
         hidden = [space.hidden(int(width), ratio) for ratio in space.mlp_ratio]
         attend, mlp = self._attention(len(x)), _mlp()
 
-        def layer(stream: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
-            weights, heads, ratio = inputs
-            stream = switched(attend, space.heads, heads, weights, stream, Context())
-            return switched(mlp, hidden, ratio, weights, stream, Context()), None
-
-        stream, _ = jax.lax.scan(layer, self._embed(params, x), (params["layers"], heads, ratios))
+        sublayers = (Sublayer(attend, space.heads), Sublayer(mlp, hidden))
+        parts = (("norm1", "attention"), ("norm2", "fc1", "fc2"))
+        weights = [{name: params["layers"][name] for name in names} for names in parts]
+        stream = layered(sublayers, (heads, ratios), weights, self._embed(params, x))
         return self._classify(params, stream, len(x)), {}
 
     def apply_sliced(

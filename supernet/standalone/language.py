@@ -24,7 +24,7 @@ _INIT = nnx.initializers.normal(0.02)  # of embeddings; kernels scale with what 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swiglu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),  # XLA's erf: a third of the time of erfc's gradient
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
 }
 

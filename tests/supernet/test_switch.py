@@ -1,4 +1,6 @@
-"""The engine's switch against the plain formulation: values, gradients, skipping, and memory of its residuals."""
+"""The engine's switch against the plain formulation, of one sublayer and of layers: values, gradients, residuals."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from supernet.attention import batched_matmul, probabilities, probabilities_gradient
-from supernet.switch import Context, Stage, run, switched
+from supernet.switch import Context, Stage, Sublayer, layered, run, switched
 
 SIZES = (2, 3, 5)
 
@@ -63,6 +65,78 @@ def test_index_minus_one_returns_the_input_and_no_gradient_to_the_weights():
     np.testing.assert_allclose(value, jnp.sum(jnp.sin(X)), rtol=1e-6)
     np.testing.assert_allclose(d_x, jnp.cos(X), rtol=1e-6)
     assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(grads))
+
+
+def _narrowing(params, inputs, size, context):
+    return inputs[0] + inputs[1] @ params["down"][:size]
+
+
+def _reading(params, inputs, size, context):
+    return jnp.tanh(inputs[0][1] @ params["up"][:, :size])
+
+
+def _adding(params, inputs, size, context):
+    (total, source), h = inputs
+    return total + h @ params["down"][:size], source
+
+
+LAYERS = 4
+CHAINS = {False: (Stage(_hidden), Stage(_narrowing)), True: (Stage(_reading), Stage(_adding))}
+STACKED = [
+    {
+        name: jax.random.normal(jax.random.key(10 * s + i), (LAYERS, *PARAMS[name].shape))
+        for i, name in enumerate(PARAMS)
+    }
+    for s in range(2)
+]
+INDICES = ([0, -1, 2, 1], [1, 2, -1, 0]), ([-1] * LAYERS, [2] * LAYERS), ([-1] * LAYERS, [-1] * LAYERS)
+
+
+def _layered(parallel, indices):
+    sublayers = [Sublayer(CHAINS[parallel], SIZES), Sublayer(CHAINS[parallel], SIZES)]
+    return lambda params, x: layered(sublayers, [jnp.asarray(i) for i in indices], params, x, parallel)
+
+
+def _one_by_one(parallel, indices):
+    def forward(params, x):
+        for layer in range(LAYERS):
+            value = (x, x) if parallel else x
+            for weights, index in zip(params, indices, strict=True):
+                if index[layer] >= 0:
+                    own = {name: leaf[layer] for name, leaf in weights.items()}
+                    value = run(CHAINS[parallel], own, value, SIZES[index[layer]], Context())
+            x = value[0] if parallel else value
+        return x
+
+    return forward
+
+
+@pytest.mark.parametrize("device", ["cpu", "other"])
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("indices", INDICES)
+def test_layers_equal_the_plain_sublayers_one_by_one(indices, parallel, device, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    forward, plain = _layered(parallel, indices), _one_by_one(parallel, indices)
+    np.testing.assert_allclose(jax.jit(forward)(STACKED, X), plain(STACKED, X), rtol=1e-5)
+    expected, grads = jax.value_and_grad(_loss(plain), argnums=(0, 1))(STACKED, X)
+    found, own_grads = jax.jit(jax.value_and_grad(_loss(forward), argnums=(0, 1)))(STACKED, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), own_grads, grads)
+    for weights, index in zip(own_grads[0], indices, strict=True):
+        for layer, choice in enumerate(index):
+            assert (np.asarray(weights["up"])[layer, :, SIZES[choice] if choice >= 0 else 0 :] == 0).all()
+
+
+def _copies_of_what_is_kept():
+    gradient = jax.jit(jax.grad(_loss(_layered(False, INDICES[0])), argnums=(0, 1)))
+    program = gradient.lower(STACKED, X).compile().as_text()
+    return len(re.findall(rf"= f32\[{LAYERS},{len(X)},{SIZES[-1]}\]\S* copy\(", program))
+
+
+def test_a_layer_does_not_copy_what_others_keep(monkeypatch):
+    assert _copies_of_what_is_kept() <= 2  # where the two sublayers' loops begin
+    monkeypatch.setattr(jax, "default_backend", lambda: "other")
+    assert _copies_of_what_is_kept() > 2
 
 
 def test_collected_statistics_come_back_padded_to_the_largest_size():
