@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -35,12 +36,17 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
         return
     with ExitStack() as stack:
         workers: list[Pool] = []
-        first = threading.Lock()  # several batches may be in flight, each in a thread of its own
+        # Several batches may be in flight, each in a thread that may end before the pool. Linux then kills what Ray
+        # started in it, but not what that had started; so there a thread starts Ray that lives as long as the pool.
+        first, home = threading.Lock(), stack.enter_context(ThreadPoolExecutor(1))
+
+        def begin() -> None:
+            workers.append(stack.enter_context(pool(experiment, run.path, params)))
 
         def scores(genes: Genes, fraction: float = 1.0) -> Scores:
             with first:
                 if not workers:
-                    workers.append(stack.enter_context(pool(experiment, run.path, params)))
+                    begin() if threading.current_thread() is threading.main_thread() else home.submit(begin).result()
             return _scores(workers[0], experiment.space, genes, fraction)
 
         yield scores
