@@ -11,15 +11,16 @@ from tests.experiments.small_checkpoint import TEXT
 
 
 @pytest.mark.slow
-def test_only_prefixes_depend_on_the_order(tmp_path: Path) -> None:
+def test_prefixes_are_better_in_order_than_at_random(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    found = measured(tmp_path / "text.txt", steps=3, seed=0, permutations=1)
+    found = measured(tmp_path / "text.txt", steps=100, seed=1, permutations=4)
     assert list(found) == ["50 %", "75 %", "100 %"]
-    ordered, random = found["100 %"]
+    ordered, *random = found["100 %"]
     np.testing.assert_allclose(ordered, random, rtol=1e-5)
-    for share in ("50 %", "75 %"):
-        ordered, random = found[share]
-        assert abs(ordered - random) > 1e-4
+    ordered, *random = found["75 %"]
+    assert ordered < min(random)
+    ordered, *random = found["50 %"]  # single random orders can be better
+    assert ordered < np.mean(random)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.benchmarks.ordering import random_scores
 from search_spaces import UserError
 from supernet.importance import Importance, importance
 from supernet.language import LanguageSupernet
@@ -35,6 +36,32 @@ def test_the_function_stays_and_what_matters_comes_first(form: str) -> None:
     for before, after in zip(scores, again, strict=True):
         flat = [np.sort(part.reshape(len(part), -1)) if part.ndim > 1 else np.sort(part) for part in (before, after)]
         np.testing.assert_allclose(*flat, rtol=1e-3)
+
+
+@pytest.mark.parametrize("form", ["llama", "llama_biases", "gpt_neox"])
+def test_where_the_rest_does_nothing_a_prefix_is_the_whole_network(form: str) -> None:
+    family, net = family_of(form), net_of(form)
+    space, rng = net.space, np.random.default_rng(0)
+    layers = jax.tree.map(np.array, family.params["layers"])
+    idle = {"kv_heads": layers["attention"]["v"], "mlp_width": layers["mlp"]["up"]}
+    genes = np.array(space.largest.genes, np.int32)
+    for choice, weights in idle.items():
+        smallest, *_, largest = getattr(space, choice)
+        genes[space.columns[choice]] = 0
+        for layer in range(space.max_depth):
+            places = rng.permutation(largest)[: largest - smallest]
+            weights["kernel"][layer][:, places] = 0
+            if "bias" in weights:
+                weights["bias"][layer][places] = 0
+    params = {**family.params, "layers": layers}
+    scores = importance(net, params, [family.x])
+    run = jax.jit(
+        lambda params, genes: net.apply(params, genes, family.x, program=space.program(space.largest.genes))[0]
+    )
+    whole = run(params, jnp.asarray(space.largest.genes, jnp.int32))
+    assert_close(run(reordered(params, scores), genes), whole)
+    for order in (params, reordered(params, random_scores(scores, 0))):
+        assert np.abs(run(order, genes) - whole).max() > 0.01 * np.abs(whole).max()
 
 
 def test_scores_of_one_layer_by_hand() -> None:
