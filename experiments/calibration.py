@@ -11,7 +11,7 @@ from experiments.data.text import documents, text_files
 from experiments.data.tokenizer import BYTES, Tokenizer, load_tokenizer, may_be_bytes
 from search_spaces import UserError
 
-_LARGEST_BATCH = 1024  # tokens, or one sequence
+_BATCH_TOKENS = 1024  # at most, or one sequence
 _BYTES_A_TOKEN = 16  # more than tokenizers need, so that what is read suffices
 
 
@@ -41,8 +41,8 @@ def calibration_batches(
     tokens = np.concatenate([_beginning(path, known, vocabulary, most) for path in texts])
     size = min(length, len(tokens))
     rows = tokens[: len(tokens) // size * size].reshape(-1, size)[:sequences].astype(np.int32)
-    most = max(1, _LARGEST_BATCH // size)
-    together = max(number for number in range(1, most + 1) if len(rows) % number == 0)  # one compilation
+    fit = max(1, _BATCH_TOKENS // size)
+    together = max(number for number in range(1, fit + 1) if len(rows) % number == 0)  # one compilation
     return list(rows.reshape(-1, together, size))
 
 

@@ -149,7 +149,7 @@ def write_imported(
         with StreamedFile(home / _WEIGHTS, arrays) as file:
             for leaf, layer, part in checkpoint.parts():
                 file.write(leaf, part, layer)
-                del part  # before the next one is read, and before importance is
+                del part  # before the next one is read, and before importance is found
         space = checkpoint.space if calibration is None else _ordered(home / _WEIGHTS, net, calibration)
         source = {
             "format": 1,

@@ -15,7 +15,7 @@ References:
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from supernet.attention import batched_matmul
 from supernet.language import LanguageSupernet
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import Params
-from supernet.switch import Context, Stage
+from supernet.switch import Context, values_of
 
 _ROWS = 1 << 12  # of the vocabulary at a time
 _FIRST, _LAST = ("position", "token_type", "norm"), ("norm", "transform")
@@ -148,14 +148,6 @@ def _squared_logits(gram: jax.Array, features: jax.Array) -> float:
     return float(np.asarray(jnp.sum((features @ gram) * features, axis=-1), np.float64).sum())
 
 
-def _chain(stages: tuple[Stage, ...], params: Params, x: Any, size: Any) -> tuple:
-    """The input and the outputs of all stages."""
-    values = (x,)
-    for stage in stages:
-        values += (stage.forward(params, values, size, Context()),)
-    return values
-
-
 def _square(shape: tuple[int, ...], x: jax.Array) -> jax.Array:
     """Sum over sequences of the squared mean magnitude over tokens; float[b * t, ...] to float[n]."""
     magnitude = jnp.mean(jnp.abs(x.reshape(*shape, -1)), axis=1)
@@ -169,8 +161,8 @@ def _sublayers(
     space = net.space
     x = (stream, stream) if space.parallel else stream
     sizes = space.kv_heads[-1], space.queries[-1]
-    mixing = _chain(net.attention(*shape), weights["attention"], x, sizes)
-    return mixing, _chain(net.mlp(), weights["mlp"], mixing[-1], space.mlp_width[-1])
+    mixing = values_of(net.attention(*shape), weights["attention"], x, sizes, Context())
+    return mixing, values_of(net.mlp(), weights["mlp"], mixing[-1], space.mlp_width[-1], Context())
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)

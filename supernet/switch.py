@@ -4,8 +4,8 @@ A sublayer is a chain of stages. Differentiating a `lax.switch` automatically wo
 branch, zeros for those not taken. Here the outputs between stages are the only residuals: one buffer each, as large as
 the largest variant's, shared by all branches; whatever lies inside a stage is recomputed in the backward branch.
 
-`switched` is one sublayer, `layered` a network of equal layers, whose residuals and gradients each branch writes where
-they belong, at its own size.
+`switched` is one sublayer, `layered` a network of equal layers, whose branches write residuals, at their own size, and
+gradients where they belong.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,10 +66,10 @@ class Sublayer:
 
 def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> Tree:
     """The sublayer at one size, with JAX's own differentiation."""
-    return _values(stages, params, x, size, context)[-1]
+    return values_of(stages, params, x, size, context)[-1]
 
 
-def _values(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> tuple:
+def values_of(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> tuple:
     """The input and the outputs of all stages."""
     values = (x,)
     for stage in stages:
@@ -112,6 +112,9 @@ def layered(
 ) -> Tree:
     """Layers under one loop, each its sublayers in turn at `sizes[index]`, or without the one whose index is -1.
 
+    Their stages see neither genes nor statistics. What is written in place was measured on CPUs; for other devices, by
+    the process's default when this is traced, it is a scan of `switched`.
+
     Args:
         sublayers: What a layer consists of.
         indices: For each sublayer, its index in each layer. int32[l].
@@ -120,8 +123,17 @@ def layered(
         parallel: The sublayers take a pair, the sum so far and the layer's input, and change nothing of it but the sum,
             to which they add. Otherwise they take and return what has the shape of `x`.
     """
-    layers, spread = range(len(sublayers)), (lambda x: (x, x)) if parallel else (lambda x: x)
+    each, spread = range(len(sublayers)), (lambda x: (x, x)) if parallel else (lambda x: x)
     count = len(indices[0])
+    if jax.default_backend() != "cpu":
+
+        def one(x: Tree, inputs: tuple) -> tuple[Tree, None]:
+            y = spread(x)
+            for sublayer, index, weights in zip(sublayers, *inputs, strict=True):
+                y = switched(sublayer.stages, sublayer.sizes, index, weights, y, Context())
+            return y[0] if parallel else y, None
+
+        return jax.lax.scan(one, x, (tuple(indices), tuple(params)))[0]
 
     def chosen(s: int, index: jax.Array, branch: Callable, carry: Tree) -> Tree:
         return in_place(index, [partial(branch, s, size) for size in sublayers[s].sizes], carry)
@@ -132,14 +144,14 @@ def layered(
                 return run(sublayers[s].stages, _at(params[s], i), x, size, Context())
 
             x = spread(x)
-            for s in layers:
+            for s in each:
                 x = chosen(s, indices[s][i], branch, x)
             return x[0] if parallel else x
 
         return jax.lax.fori_loop(0, count, layer, x)
 
     def residuals(s: int, size: Size, weights: Tree, x: Tree) -> tuple[tuple, Tree]:
-        x, *between, y = _values(sublayers[s].stages, weights, x, size, Context())
+        x, *between, y = values_of(sublayers[s].stages, weights, x, size, Context())
         return (x[1] if parallel else x, *between), y
 
     def forward(indices: Sequence[jax.Array], params: Sequence[Tree], x: Tree) -> tuple[Tree, tuple]:
@@ -150,7 +162,7 @@ def layered(
                 return y, _put(kept, values, i)
 
             x, kept = spread(carry[0]), list(carry[1])
-            for s in layers:
+            for s in each:
                 x, kept[s] = chosen(s, indices[s][i], branch, (x, kept[s]))
             return x[0] if parallel else x, tuple(kept)
 
@@ -158,7 +170,7 @@ def layered(
             full = jax.eval_shape(partial(residuals, s, sublayers[s].sizes[-1]), _at(params[s], 0), spread(x))[0]
             return _zeros(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), full))
 
-        y, kept = jax.lax.fori_loop(0, count, layer, (x, tuple(map(room, layers))))
+        y, kept = jax.lax.fori_loop(0, count, layer, (x, tuple(map(room, each))))
         return y, (indices, params, kept)
 
     def backward(saved: tuple, cotangent: Tree) -> tuple:
@@ -177,7 +189,7 @@ def layered(
 
             # Of a pair, the sum's cotangent is that of the layer's output; the other grows to that of its input.
             g, grads = spread(carry[0]), list(carry[1])
-            for s in reversed(layers):
+            for s in reversed(each):
                 g, grads[s] = chosen(s, indices[s][i], branch, (g, grads[s]))
             return g[1] if parallel else g, tuple(grads)
 
@@ -192,11 +204,9 @@ def layered(
 def in_place(index: jax.Array, branches: Sequence[Callable[[Tree], Tree]], carry: Tree) -> Tree:
     """`branches[index](carry)`, or the carry unchanged where `index` is -1.
 
-    On a CPU each branch is a loop that runs once or not at all: XLA lets a loop write into the buffers that it carries,
-    where it copies those of a conditional whole. Elsewhere, where nothing was measured, it is a conditional.
+    Each branch is a loop that runs once or not at all: XLA lets a loop write into the buffers that it carries, where it
+    copies those of a conditional whole.
     """
-    if jax.default_backend() != "cpu":
-        return _select(index, lambda carry: carry, branches, carry)
     for number, branch in enumerate(branches):
         index, carry = jax.lax.while_loop(
             lambda state, number=number: state[0] == number,
@@ -242,7 +252,7 @@ def _select(index: jax.Array, skip: Callable | None, branches: Sequence[Callable
 
 def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...], skippable: bool) -> Callable:
     def values_at(size: Size, genes: Tree, params: Tree, x: Tree) -> tuple:
-        return _values(stages, params, x, size, Context(genes))[1:]
+        return values_of(stages, params, x, size, Context(genes))[1:]
 
     @jax.custom_vjp
     def sublayer(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> Tree:

@@ -40,13 +40,23 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
         # started in it, but not what that had started; so there a thread starts Ray that lives as long as the pool.
         first, home = threading.Lock(), stack.enter_context(ThreadPoolExecutor(1))
 
+        failed: list[BaseException] = []
+
         def begin() -> None:
-            workers.append(stack.enter_context(pool(experiment, run.path, params)))
+            try:
+                workers.append(stack.enter_context(pool(experiment, run.path, params)))
+            except BaseException as error:
+                failed.append(error)  # for the other batches, which need not wait for it again
+                raise
 
         def scores(genes: Genes, fraction: float = 1.0) -> Scores:
             with first:
-                if not workers:
-                    begin() if threading.current_thread() is threading.main_thread() else home.submit(begin).result()
+                if failed:
+                    raise failed[0]
+                if not workers and threading.current_thread() is threading.main_thread():
+                    begin()
+                elif not workers:
+                    home.submit(begin).result()
             return _scores(workers[0], experiment.space, genes, fraction)
 
         yield scores

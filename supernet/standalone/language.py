@@ -14,6 +14,7 @@ from flax import nnx
 
 from search_spaces import LanguageForm
 from supernet.normalisation import layer_norm, rms_norm
+from supernet.passes import wide
 from supernet.rotary import rotate
 from supernet.standalone import MODULES
 
@@ -24,9 +25,14 @@ _INIT = nnx.initializers.normal(0.02)  # of embeddings; kernels scale with what 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swiglu": jax.nn.silu,
-    "gelu": lambda x: 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)),  # XLA's erf: a third of the time of erfc's gradient
+    "gelu": lambda x: _gelu(x),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
 }
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+    """Through erf, whose gradient takes a third of the time of that of JAX's own, through erfc, on a CPU."""
+    return x * (0.5 * (1 + jax.lax.erf(wide(x) * 0.5**0.5))).astype(x.dtype)
 
 
 def normalise(form: LanguageForm, x: jax.Array, params: Mapping[str, jax.Array]) -> jax.Array:

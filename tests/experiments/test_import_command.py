@@ -305,7 +305,7 @@ def test_memory_stays_below_one_and_a_half_checkpoints(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_neither_context_nor_vocabulary_takes_more_memory(here: Path) -> None:
+def test_a_long_context_and_a_large_vocabulary_stay_below_one_and_a_half_checkpoints(here: Path) -> None:
     settings = {"width": (512,), "mlp_width": (2048,), "kv_heads": (8,), "head_size": 64, "vocabulary": 80_000}
     write_checkpoint_of("llama", here / "large", context=1024, **settings)
     path = here / "large" / "model.safetensors"

@@ -11,7 +11,7 @@ from flax import nnx
 from search_spaces import LanguageSpace, UserError, build_space
 from supernet.generate import generate
 from supernet.language import LanguageSupernet
-from supernet.standalone.language import LanguageModel
+from supernet.standalone.language import ACTIVATIONS, LanguageModel
 from supernet.supernet import build_supernet
 from tests.supernet.count_macs import count
 from tests.supernet.families import SETTINGS, Family
@@ -48,6 +48,20 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 def run(module: LanguageModel, tokens: jax.Array) -> jax.Array:
     return jax.jit(lambda x: module(x))(tokens)
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_gelu_is_the_exact_one(dtype: str, within: float) -> None:
+    x = jnp.linspace(-6, 6, 241).astype(dtype)
+    for change in (lambda f: f, lambda f: jax.vmap(jax.grad(f))):
+        found, expected = (
+            np.asarray(change(f)(z)) for f, z in ((ACTIVATIONS["gelu"], x), (_exact_gelu, x.astype("float32")))
+        )
+        np.testing.assert_allclose(found.astype(np.float32), expected, rtol=within, atol=within / 10)
+
+
+def _exact_gelu(x: jax.Array) -> jax.Array:
+    return jax.nn.gelu(x, approximate=False)
 
 
 def module_of(family: Family, genes: np.ndarray) -> LanguageModel:

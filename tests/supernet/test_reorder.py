@@ -85,6 +85,21 @@ def test_scores_of_one_layer_by_hand() -> None:
         np.testing.assert_allclose(scores.heads[0].reshape(-1)[head], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["llama", "gpt_neox", "bert"])  # untied, parallel, with a bias of the logits
+def test_layers_are_scored_by_the_logits_without_them(form: str) -> None:
+    family, net = family_of(form), net_of(form)
+    space = net.space
+    heads = jnp.full(space.max_depth, len(space.kv_heads) * len(space.queries) - 1)
+    hidden = jnp.full(space.max_depth, len(space.mlp_width) - 1)
+    run = jax.jit(lambda heads, hidden: net.forward(family.params, heads, hidden, family.x))
+    whole = run(heads, hidden)
+    expected = [
+        jnp.sum((run(heads.at[i].set(-1), hidden.at[i].set(-1)) - whole) ** 2) / jnp.sum(whole**2)
+        for i in range(space.max_depth)
+    ]
+    np.testing.assert_allclose(importance(net, family.params, [family.x]).layers, expected, rtol=1e-3)
+
+
 def test_a_layer_that_adds_nothing_comes_last() -> None:
     family = family_of("llama")
     layers = jax.tree.map(jnp.copy, family.params["layers"])
