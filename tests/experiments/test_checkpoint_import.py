@@ -168,17 +168,34 @@ def test_exported_subnets_load_in_transformers_with_the_same_logits(case: str, s
             np.testing.assert_array_equal(leaf, found[name], err_msg=name)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] != "bert"])
-def test_greedy_generation_is_the_same_token_for_token(case: str, saved: Path) -> None:
-    imported = import_checkpoint(saved)
-    module, _ = build_supernet(imported.space).extract(imported.params, imported.space.largest)
+def assert_same_text(net: Any, params: Any, architecture: Any, model: Any) -> None:
+    """Greedy tokens of a network that is cut out of the supernet, and of transformers."""
+    module, _ = net.extract(params, architecture)
     assert isinstance(module, LanguageModel)
     prompt = torch.from_numpy(TOKENS[:, :5])
-    expected = model_of(case).generate(
+    expected = model.generate(
         prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, min_new_tokens=12, do_sample=False,
         pad_token_id=0, eos_token_id=None,
     )  # fmt: skip
     np.testing.assert_array_equal(generate(module, jnp.asarray(TOKENS[:, :5]), 12), expected[:, 5:])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] != "bert"])
+def test_greedy_generation_is_the_same_token_for_token(case: str, saved: Path) -> None:
+    imported = import_checkpoint(saved)
+    assert_same_text(build_supernet(imported.space), imported.params, imported.space.largest, model_of(case))
+
+
+@pytest.mark.parametrize("case", [case for case in MODEL_TYPES if case != "bert"])
+def test_greedy_generation_is_the_same_in_order_and_exported(case: str, saved: Path, tmp_path: Path) -> None:
+    imported = import_checkpoint(saved)
+    space, net = imported.space, build_supernet(imported.space)
+    assert isinstance(net, LanguageSupernet)
+    params = reordered(imported.params, importance(net, imported.params, [TOKENS]))
+    assert_same_text(net, params, space.largest, model_of(case))
+    export_checkpoint(net, params, space.smallest, tmp_path / "ours", imported.model_type, imported.settings)
+    small = loader(imported.model_type).from_pretrained(tmp_path / "ours").eval()
+    assert_same_text(net, params, space.smallest, small)
 
 
 @pytest.mark.parametrize("case", ["llama", "gpt_neox", "gpt2"])
