@@ -62,7 +62,7 @@ class Tensor:
         return np.asarray(self.read(), dtype)
 
     def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
-        """What is at some places of the first axis, from one to another or of an array; otherwise as `read`."""
+        """Rows of the first axis, a slice without a step or the places in an array; otherwise as `read`."""
         if not isinstance(places, slice):
             return np.concatenate([self[place : place + 1] for place in places.tolist()])
         start, stop, _ = places.indices(self.shape[0])

@@ -108,7 +108,7 @@ class StoredParams:
 
 def _pieces(array: np.ndarray | Tensor) -> Iterator[slice]:
     """Parts of an array's first axis, of a few MiB each."""
-    step = max(1, array.shape[0] * _PIECE // array.nbytes)
+    step = max(1, array.shape[0] * _PIECE // max(array.nbytes, 1))
     return (slice(start, start + step) for start in range(0, array.shape[0], step))
 
 
