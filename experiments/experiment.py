@@ -8,6 +8,7 @@ import numpy as np
 from experiments.config import ExperimentConfig
 from experiments.data import Dataset, Split
 from experiments.device import DeviceCost
+from experiments.memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace
@@ -104,6 +105,7 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     """
     data = config.data.load(config.seed)
     space = config.space.build(data)
+    choose_arenas(space.family)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)

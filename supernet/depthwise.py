@@ -72,7 +72,11 @@ def _products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     size, half = kernel.shape[0], kernel.shape[0] // 2
     out = [(n - 1) // stride + 1 for n in x.shape[1:3]]
     x = _padded(x, half)
-    return _sum(_tap(x, kernel, (i, j), (i, j), out, stride) for i in range(size) for j in range(size))
+
+    def plus(total: jax.Array | None, i: int) -> jax.Array:
+        return _plus_row(total, _rows(x, i, out[0], stride), _entry(kernel, i), out[1], stride)
+
+    return reduce(plus, range(1, size), plus(None, 0))
 
 
 def _products_backward(x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int) -> tuple[jax.Array, jax.Array]:
@@ -93,7 +97,7 @@ def _input_gradient(kernel: jax.Array, g: jax.Array, stride: int, shape: tuple[i
 
     def inputs(row_parity: int, column_parity: int) -> jax.Array:
         products = [
-            _tap(padded, kernel, (i, j), (y, x), [height, width])
+            _scaled(_columns(_rows(padded, y, height, 1), x, width), _entry(_entry(kernel, i), j))
             for i, y in taps(row_parity)
             for j, x in taps(column_parity)
         ]
@@ -123,29 +127,52 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, stride: int) -> jax.
 
     # A plain sum would be fused with the products and lose their vectorisation; a matrix product is not.
     total = jnp.tile(jnp.eye(size, dtype=x.dtype), (1, group * height * tiles))
-    rows = []
-    for i in range(size):
-        sums = _sum(_met(x, g, i, t, m * group, group, size, stride) for m in range(images) for t in range(tile))
-        rows.append(total @ sums.reshape(-1, channels))
-    return jnp.stack(rows)
+    # At a stride of 2 XLA would copy the rows that are cut out beforehand.
+    cut = [(_rows(x, i, height, 1), 0) if stride == 1 else (x, i) for i in range(size)]
+    return jnp.stack([_kernel_row(part, g, total, row, size, stride, images) for part, row in cut])
 
 
 def _padded(x: jax.Array, edge: int) -> jax.Array:
     return jnp.pad(x, [(0, 0), (edge, edge), (edge, edge), (0, 0)])
 
 
-# A MobileNet's step has more than ten thousand products. `jax.lax` makes fewer operations of each than `jax.numpy`.
+# A MobileNet's step has more than ten thousand products. Those of a kernel's rows differ in their inputs alone, and are
+# traced once; and `jax.lax` makes fewer operations of each than `jax.numpy`.
 
 
-def _tap(
-    x: jax.Array, kernel: jax.Array, tap: tuple[int, int], first: tuple[int, int], out: list[int], stride: int = 1
+@partial(jax.jit, static_argnums=(3, 4))
+def _plus_row(total: jax.Array | None, x: jax.Array, weights: jax.Array, width: int, stride: int) -> jax.Array:
+    """The total so far and one row [k, c] of a kernel times the rows of `x` that it meets."""
+    products = [_scaled(_columns(x, j, width, stride), _entry(weights, j)) for j in range(len(weights))]
+    return _sum(products if total is None else [total, *products])
+
+
+@partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _kernel_row(
+    x: jax.Array, g: jax.Array, total: jax.Array, row: int, size: int, stride: int, images: int
 ) -> jax.Array:
-    """One entry of the kernel times what it meets: of `x` the rows and columns from `first` on."""
-    (i, j), (row, column), (batch, _, _, channels) = tap, first, x.shape
-    last = [start + stride * (count - 1) + 1 for start, count in zip(first, out, strict=True)]
-    met = jax.lax.slice(x, (0, row, column, 0), (batch, *last, channels), (1, stride, stride, 1))
-    weights = jax.lax.slice(kernel, (i, j, 0), (i + 1, j + 1, channels))
-    return jax.lax.mul(met, jax.lax.broadcast_in_dim(jax.lax.reshape(weights, (channels,)), met.shape, (3,)))
+    """The gradient [k, c] of a row of the kernel, which meets the rows of `x` from `row` on."""
+    batch, _, _, tile, channels = g.shape
+    group = batch // images
+    sums = _sum(_met(x, g, row, t, m * group, group, size, stride) for m in range(images) for t in range(tile))
+    return total @ sums.reshape(-1, channels)
+
+
+def _rows(x: jax.Array, first: int, count: int, stride: int) -> jax.Array:
+    return jax.lax.slice_in_dim(x, first, first + stride * (count - 1) + 1, stride, axis=1)
+
+
+def _columns(x: jax.Array, first: int, count: int, stride: int = 1) -> jax.Array:
+    return jax.lax.slice_in_dim(x, first, first + stride * (count - 1) + 1, stride, axis=2)
+
+
+def _entry(x: jax.Array, index: int) -> jax.Array:
+    return jax.lax.index_in_dim(x, index, keepdims=False)
+
+
+def _scaled(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Each channel of `x` times its weight."""
+    return jax.lax.mul(x, jax.lax.broadcast_in_dim(weights, x.shape, (x.ndim - 1,)))
 
 
 def _met(
@@ -153,11 +180,10 @@ def _met(
 ) -> jax.Array:
     """A column of each tile of `g` times the `size` columns of `x` that it met from `row` on, in `images` images."""
     _, height, tiles, _, channels = g.shape
-    last = row + stride * (height - 1) + 1
+    start, last = stride * column, row + stride * (height - 1) + 1
     met = jax.lax.slice(
-        x, (image, row, 0, stride * column, 0), (image + images, last, tiles, stride * column + size, channels),
-        (1, stride, 1, 1, 1),
-    )  # fmt: skip
+        x, (image, row, 0, start, 0), (image + images, last, tiles, start + size, channels), (1, stride, 1, 1, 1)
+    )
     own = jax.lax.slice(g, (image, 0, 0, column, 0), (image + images, height, tiles, column + 1, channels))
     return jax.lax.mul(met, jax.lax.broadcast_in_dim(own, met.shape, range(5)))
 

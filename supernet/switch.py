@@ -251,6 +251,8 @@ def _select(index: jax.Array, skip: Callable | None, branches: Sequence[Callable
 
 
 def _differentiable(stages: tuple[Stage, ...], sizes: tuple[Size, ...], skippable: bool) -> Callable:
+    # Compiled, as it is then traced once for all places that need it or its shapes.
+    @partial(jax.jit, static_argnums=0, inline=True)
     def values_at(size: Size, genes: Tree, params: Tree, x: Tree) -> tuple:
         return values_of(stages, params, x, size, Context(genes))[1:]
 

@@ -18,6 +18,7 @@ from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import Stepper
 from experiments.benchmarks.timing import alternate, without_cache
 from experiments.commands.options import json_option
+from experiments.compilation import tidy_after_compilation
 from experiments.memory import keep_freed_memory
 from search_spaces import build_space
 
@@ -34,7 +35,8 @@ _HEAD = 64
 @json_option
 def main(settings: tuple[str, ...], rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
-    keep_freed_memory()
+    keep_freed_memory("vit")
+    tidy_after_compilation()
     without_cache()
     show({name: measure(name, VALUES[name], BASE, rounds) for name in settings or VALUES}, as_json)
 

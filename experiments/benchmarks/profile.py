@@ -1,11 +1,11 @@
-"""Where the time of a sampled training step goes: what XLA's own profile says of each compiled instruction, by kind.
+"""Where the time of a step or an evaluation goes: what XLA's own profile says of each compiled instruction, by kind.
 
 Command: `python -m experiments.benchmarks.profile --family vit --json`
 
-Sizes as in `stepper`. Instructions belong to the scope that the layers name (attention, normalisation, depthwise);
-others are products of matrices, copies (slices, pads, transpositions), or elementwise. The update is the optimiser's.
-Shares are of the step's time: with several instructions at once, it is divided among them; `host` is when no known one
-runs. Processor seconds and page faults are those of a step that is not traced.
+Sizes as in `stepper`; an evaluation is of 8 batches. Instructions belong to the scope that the layers name (attention,
+normalisation, depthwise); others are products of matrices, copies (slices, pads, transpositions), or elementwise. The
+update is the optimiser's. Shares are of the time of a step: with several instructions at once, it is divided among
+them; `host` is when no known one runs. Processor seconds and page faults are those of a step that is not traced.
 """
 
 import re
@@ -15,18 +15,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 import jax
 import numpy as np
 
 from experiments.benchmarks.output import show
-from experiments.benchmarks.stepper import SETTINGS, Stepper
+from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.commands.options import json_option
+from experiments.compilation import tidy_after_compilation
 from experiments.memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
+from supernet.evaluation import Evaluator
+from supernet.supernet import build_supernet
 
 _SCOPES = ("attention", "normalisation", "depthwise")
 _COPIES = frozenset(
@@ -70,33 +73,81 @@ class Event(NamedTuple):
 @click.command()
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--steps", default=5, show_default=True, help="Each of another random network.")
+@click.option("--evaluation", is_flag=True, help="Evaluations instead of training steps.")
 @click.option("--give-back", is_flag=True, help="Let the C library give freed memory back, as it does by default.")
+@click.option("--holes", is_flag=True, help="Leave the free pieces of memory between blocks that compilation makes.")
 @json_option
-def main(family: str, steps: int, give_back: bool, as_json: bool) -> None:
+def main(family: str, steps: int, evaluation: bool, give_back: bool, holes: bool, as_json: bool) -> None:
     """Runs the benchmark."""
     if not give_back:
-        keep_freed_memory()
+        keep_freed_memory(family)
+    if not holes:
+        tidy_after_compilation()
     preset, settings, batch = SETTINGS[family]
-    show({"family": family, **measure(build_space(family, preset, settings), batch, steps)}, as_json)
+    space = build_space(family, preset, settings)
+    work = (Evaluation if evaluation else Training)(space, batch)
+    rows = space.sample(np.random.default_rng(0), steps)
+    show({"family": family, "batch": batch, **measure(work, rows)}, as_json)
 
 
-def measure(space: SearchSpace, batch: int, steps: int) -> dict[str, Any]:
-    """All figures for one space."""
-    stepper = Stepper.on_noise(space, batch)
+class Training:
+    """Training steps on noise."""
+
+    def __init__(self, space: SearchSpace, batch: int) -> None:
+        self._stepper = Stepper.on_noise(space, batch)
+
+    def __call__(self, row: np.ndarray) -> None:
+        """A step of a network."""
+        jax.block_until_ready(self._stepper(row))
+
+    def program(self, row: np.ndarray) -> str:
+        """Text of the compiled gradient program."""
+        function, arguments, static = self._stepper.gradient(row)
+        return function.lower(*arguments, **static).compile().as_text() or ""
+
+
+class Evaluation:
+    """Evaluations on noise."""
+
+    def __init__(self, space: SearchSpace, batch: int) -> None:
+        net, data = build_supernet(space), noise(space, batch)
+        self._params = net.init(jax.random.key(0))
+        labels = data["validation_labels"].astype(np.int32)
+        self._evaluator = Evaluator(net, data["validation"], labels, batch, data["x"][None])
+        self._compiled: Any = self._evaluator.program
+        self._evaluator.program = cast(Any, self._recorded)
+        self._call: tuple[tuple, dict[str, Any]] = (), {}
+
+    def _recorded(self, *arguments: Any, **static: Any) -> Any:
+        self._call = arguments, static
+        return self._compiled(*arguments, **static)
+
+    def __call__(self, row: np.ndarray) -> None:
+        """An evaluation of a network."""
+        self._evaluator(self._params, row[None])
+
+    def program(self, row: np.ndarray) -> str:
+        """Text of the compiled program."""
+        self(row)
+        arguments, static = self._call
+        return self._compiled.lower(*arguments, **static).compile().as_text()
+
+
+def measure(work: Training | Evaluation, rows: np.ndarray) -> dict[str, Any]:
+    """All figures, over the networks of `rows`."""
     totals: dict[str, float] = {}
     taken, used, faults = [], [], []
-    for row in space.sample(np.random.default_rng(0), steps):
-        function, arguments, static = stepper.gradient(row)
-        known = instructions(function.lower(*arguments, **static).compile().as_text())
-        stepper(row)
+    for row in rows:
+        known = instructions(work.program(row))
+        work(row)
         with tempfile.TemporaryDirectory() as scratch:
             before = resource.getrusage(resource.RUSAGE_SELF)
-            jax.block_until_ready(stepper(row))
+            work(row)
             after = resource.getrusage(resource.RUSAGE_SELF)
             used.append((after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime))
             faults.append(after.ru_minflt - before.ru_minflt)
             with jax.profiler.trace(scratch):
-                taken.append(seconds(lambda row=row: stepper(row)))
+                taken.append(seconds(lambda row=row: work(row)))
             shared = divided(events(Path(scratch), known))
         shared["host"] = max(1e9 * taken[-1] - sum(shared.values()), 0.0)
         for kind, value in shared.items():
@@ -104,8 +155,7 @@ def measure(space: SearchSpace, batch: int, steps: int) -> dict[str, Any]:
     whole = sum(totals.values())
     shares = {kind: round(totals[kind] / whole, 4) for kind in sorted(totals, key=lambda kind: -totals[kind])}
     return {
-        "batch": batch,
-        "step_ms": 1e3 * median(taken),
+        "ms": 1e3 * median(taken),
         "user_seconds": median(user for user, _ in used),
         "system_seconds": median(system for _, system in used),
         "page_faults": median(faults),

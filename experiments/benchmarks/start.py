@@ -23,6 +23,8 @@ from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import seconds
 from experiments.commands.options import json_option
+from experiments.compilation import tidy_after_compilation
+from experiments.memory import keep_freed_memory
 from search_spaces import build_space
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -65,6 +67,8 @@ def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None
 
 def first_step(family: str) -> None:
     """Runs in a process of its own: prints how long the first training step takes."""
+    keep_freed_memory(family)
+    tidy_after_compilation()
     preset, settings, batch = SETTINGS[family]
     space = build_space(family, preset, settings)
     stepper = Stepper.on_noise(space, batch)

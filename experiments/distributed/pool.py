@@ -216,7 +216,7 @@ def pool(
     with connect(section, directory, panel) as ray:
         stored = [] if params is None else [ray.put(jax.device_get(params))]
         given = experiment.config.as_dict(), str(directory.absolute()), cache, module_path(), stored
-        actor = ray.remote(**_options(section))(Resident)
+        actor = ray.remote(**_options(section, experiment.space.family))(Resident)
         made = Pool(ray, [actor.remote(*given) for _ in range(section.sizes[-1])], section.sizes[0])
         try:
             yield made
@@ -224,13 +224,13 @@ def pool(
             made.close()
 
 
-def _options(section: RaySection) -> dict[str, Any]:
+def _options(section: RaySection, family: str) -> dict[str, Any]:
     options: dict[str, Any] = {
         "num_cpus": section.cpus_per_worker,
         "num_gpus": section.gpus_per_worker,
         "max_restarts": section.max_failures,
         "max_task_retries": -1,
-        "runtime_env": {"env_vars": environment(section)},
+        "runtime_env": {"env_vars": environment(section, family)},
     }
     return options if section.accelerator_type is None else {**options, "accelerator_type": section.accelerator_type}
 

@@ -6,13 +6,18 @@ import sys
 from collections.abc import Sequence
 
 from experiments.distributed.section import RaySection
-from experiments.memory import VARIABLES
+from experiments.memory import variables
 
 
-def environment(section: RaySection) -> dict[str, str]:
-    """Variables that must be set before JAX is imported; XLA sizes its thread pool by NPROC."""
+def environment(section: RaySection, family: str) -> dict[str, str]:
+    """Variables that must be set before JAX is imported; XLA sizes its thread pool by NPROC.
+
+    Args:
+        section: Where the process runs.
+        family: Of the networks.
+    """
     platform = "cuda" if section.gpus_per_worker else "cpu"
-    return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker)), **VARIABLES}
+    return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker)), **variables(family)}
 
 
 def begin(path: Sequence[str]) -> None:

@@ -136,7 +136,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
             storage_path=section.storage or str(run.path.absolute() / "ray"),
             failure_config=FailureConfig(max_failures=section.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),
-            worker_runtime_env={"env_vars": environment(section)},
+            worker_runtime_env={"env_vars": environment(section, experiment.space.family)},
         ),
     )
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments.benchmarks.profile import Event, divided, events, instructions, measure
+from experiments.benchmarks.profile import Evaluation, Event, Training, divided, events, instructions, measure
 from search_spaces import build_space
 
 
@@ -37,8 +38,11 @@ def test_time_with_several_instructions_is_divided_among_them() -> None:
     assert found == pytest.approx({"gemm": 9, "copies": 6})
 
 
-def test_the_steps_of_a_space_are_measured_and_their_time_is_shared_out() -> None:
+@pytest.mark.parametrize("work", [Training, Evaluation])
+def test_the_work_of_a_space_is_measured_and_its_time_is_shared_out(work: type[Training | Evaluation]) -> None:
     space = build_space("vit", "small", {"width": [16], "depth": [1, 2], "heads": [1], "head_dim": 8})
-    figures = measure(space, 2, 1)
-    assert figures["step_ms"] > 0
+    figures = measure(work(space, 2), space.sample(np.random.default_rng(0), 1))
+    assert figures["ms"] > 0
     assert sum(figures["shares"].values()) == pytest.approx(1, abs=0.01)
+    assert {"gemm", "normalisation", "attention"} <= figures["shares"].keys()
+    assert ("optimiser" in figures["shares"]) == (work is Training)
