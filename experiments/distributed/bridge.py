@@ -36,6 +36,15 @@ class Bridge:
         self._asked = False
         self._report = Report()
         self._others = _reserved()
+        self._leader: Any = None
+
+    def lead(self, leader: Any) -> None:
+        """Ray Train's controller, which the driver has no other way to, tells its handle."""
+        self._leader = leader
+
+    def leader(self) -> Any:
+        """Handle of the controller, once it has started."""
+        return self._leader
 
     def placed(self) -> bool:
         """Whether there is room for workers that were asked for since."""

@@ -1,12 +1,13 @@
 """The train stage on Ray: starts the workers through Ray Train, shows how they get on, and passes requests to stop."""
 
+import contextlib
 import math
 import shutil
 import sys
 import threading
 import time
-from types import ModuleType
-from typing import Any
+from types import ModuleType, TracebackType
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -55,9 +56,9 @@ def train_on_ray(
             "path": module_path(),
             "bridge": bridge,
         }
-        fitting = _Fitting(section, experiment, run, task)
         try:
-            report = _followed(ray, bridge, fitting, section, experiment.steps, stop, quiet)
+            with _Fitting(section, experiment, run, task) as fitting:
+                report = _followed(ray, bridge, fitting, section, experiment.steps, stop, quiet)
         except ray.exceptions.RayError as error:
             raise UserError(f"ray: the cluster is lost: {error}. The same command goes on.") from None
         if fitting.kept is not None:
@@ -84,8 +85,24 @@ def _beside(ray: ModuleType) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Bridge).remote()
 
 
+def _leading(bridge: Any) -> Any:
+    """What has the controller tell its handle when it starts."""
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+
+    class Leading(ControllerCallback):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            import ray
+
+            ray.get(bridge.lead.remote(ray.get_runtime_context().current_actor))
+
+    return Leading()
+
+
 class _Fitting:
-    """Ray Train's `fit` in a thread: in the main one it would take Ctrl-C for itself.
+    """Ray Train's `fit` in a thread: in the main one it would take Ctrl-C for itself. A context manager.
+
+    When it is left before training has ended, the controller is killed and with it the workers, as a thread that still
+    asks Ray for something when the driver leaves ends the whole process.
 
     Attributes:
         kept: The last checkpoint that the storage holds, if there is a storage.
@@ -95,9 +112,27 @@ class _Fitting:
     def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: dict[str, Any]) -> None:
         self.kept: Any = None
         self.failure = ""
+        self._bridge = task["bridge"]
         self._trainer = _trainer(section, experiment, run, task)
         self._thread = threading.Thread(target=self._fit, name="fit", daemon=True)
+
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+        from ray.exceptions import RayError
+
+        until = time.monotonic() + _GRACE
+        while self._thread.is_alive() and time.monotonic() < until:
+            with contextlib.suppress(RayError):  # it may be the cluster that is lost
+                leader: Any = ray.get(self._bridge.leader.remote(), timeout=_GRACE)
+                if leader is not None:
+                    ray.kill(leader)
+            self._thread.join(_SECONDS)
 
     def _fit(self) -> None:
         try:
@@ -136,6 +171,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
             storage_path=section.storage or str(run.path.absolute() / "ray"),
             failure_config=FailureConfig(max_failures=section.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),
+            callbacks=[_leading(task["bridge"])],
             worker_runtime_env={"env_vars": environment(section, experiment.space.family)},
         ),
     )

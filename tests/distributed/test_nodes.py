@@ -78,14 +78,17 @@ sys.stdin.read()
 
 
 def test_a_full_cluster_is_said_and_waited_for(nodes, config, tmp_path):
-    settings = ("train.steps=2", "sampler.seconds=0", f"ray={{address: '{nodes.address}', workers: 2}}")
+    plugins = "plugins=[tests.distributed.unhurried, tests.distributed.leaving]"
+    settings = ("train.steps=2", "sampler.seconds=0", plugins, f"ray={{address: '{nodes.address}', workers: 2}}")
     other = subprocess.Popen([sys.executable, "-c", HOLD, nodes.address], stdin=PIPE, stderr=PIPE, text=True)
     said(other)
     run = start("train", config, tmp_path / "run", *settings)
     expected = "warning: training waits, as no room was found for 2 workers of 1 CPU each; free are 0 CPU\n"
     assert said(run) == expected
     run.send_signal(signal.SIGINT)
-    assert "stopped while training waited for room" in finish(run, 130)
+    error = finish(run, 130)
+    assert "stopped while training waited for room" in error
+    assert "still in Ray" not in error
     run = start("train", config, tmp_path / "run", *settings)
     assert said(run) == expected
     other.communicate()
