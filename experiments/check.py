@@ -10,6 +10,7 @@ from experiments.config import ExperimentConfig
 from experiments.distributed.division import check_division
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
+from experiments.residuals import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
 from supernet.superposed import build_superposed
@@ -35,12 +36,14 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
     panel_of(experiment)
     if "gradient" in stages:
         build_superposed(experiment.space, config.supernet.sharing)
+        if config.train.rematerialize is True:
+            raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")
     return experiment
 
 
 def _check_passes(experiment: Experiment) -> None:
     """Refuses passes that the family does not have, and to cut batches that it normalises as a whole."""
-    train, net = experiment.config.train, experiment.training_net
+    train, net = experiment.config.train, training_net(experiment)
     if train.accumulate > 1 and net.statistics_shapes:
         raise UserError(
             f"train.accumulate: {train.accumulate}, but family {experiment.space.family} normalises with its batch, so "
@@ -74,7 +77,11 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "smallest": _cost(experiment, space.smallest.genes),
             "largest": _cost(experiment, space.largest.genes),
         },
-        "train": {"steps": experiment.steps, "paths_per_step": experiment.sampler.paths_per_step},
+        "train": {
+            "steps": experiment.steps,
+            "paths_per_step": experiment.sampler.paths_per_step,
+            "rematerialize": training_net(experiment).passes.rematerialize,
+        },
         "search": {"type": config.search.type, "evaluations": config.search.evaluations},
         "budgets": {budget.name: dict(budget.limits) for budget in experiment.budgets},
     }
@@ -92,7 +99,8 @@ def lines(description: dict[str, Any]) -> list[str]:
         f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
         f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
         *(f"{end:<10}{_costs(space[end])}" for end in ("smallest", "largest")),
-        f"train     {train['steps']:,} steps of {train['paths_per_step']} paths",
+        f"train     {train['steps']:,} steps of {train['paths_per_step']} paths"
+        + (", sublayers computed again for the backward pass" if train["rematerialize"] else ""),
         f"search    {search['type']}: {search['evaluations']:,} evaluations",
     ]
     width = max(map(len, description["budgets"]))

@@ -53,14 +53,6 @@ class Experiment:
         """The supernet."""
         return build_supernet(self.space, self.config.supernet.sharing)
 
-    @cached_property
-    def training_net(self) -> Supernet:
-        """The same supernet, with passes computed as training is set to."""
-        passes = self.config.train.passes
-        if passes == self.net.passes:
-            return self.net
-        return build_supernet(self.space, self.config.supernet.sharing, passes)
-
     @property
     def steps(self) -> int:
         """Training steps, also where the configuration counts epochs."""

@@ -27,7 +27,6 @@ from search.halving import in_batches
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
 from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
-from supernet.passes import Passes
 from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
 
@@ -215,7 +214,8 @@ class TrainSection(BaseModel):
         accumulate: Parts of the batch that are passed one after the other, so that less memory holds a step; the
             update is that of the whole batch.
         precision: `bfloat16` computes products in that type and adds up in float32, which weights and gradients keep.
-        rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again.
+        rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again; `auto` does
+            so where what would be kept takes more than half of the device's memory.
         optimizer: Rate, decay, clipping.
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
         distillation: What the paths of a step learn from besides labels.
@@ -237,7 +237,7 @@ class TrainSection(BaseModel):
     path_batch: Literal["whole", "share"] = "whole"
     accumulate: Positive = 1
     precision: Literal["float32", "bfloat16"] = "float32"
-    rematerialize: bool = False
+    rematerialize: bool | Literal["auto"] = "auto"
     optimizer: Optimized = OptimizerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Distilled = Distillation()
@@ -259,11 +259,6 @@ class TrainSection(BaseModel):
             given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
             raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
         return self
-
-    @property
-    def passes(self) -> Passes:
-        """How forward and backward passes are computed."""
-        return Passes(self.precision, self.rematerialize)
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> "TrainSection":

@@ -18,6 +18,7 @@ from experiments.distributed.workers import Workers
 from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.objective import objective_of
+from experiments.residuals import training_net
 from experiments.tensorboard import EventLog
 from samplers import Paths, Score, StepFeedback
 from search_spaces import UserError
@@ -53,7 +54,7 @@ def train_step(experiment: Experiment) -> TrainStep:
     settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
-    return TrainStep(experiment.training_net, optimizer, settings.distillation, settings.ema, gene_norms)
+    return TrainStep(training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms)
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
@@ -168,7 +169,8 @@ def train(
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
         curves.log.hparams(experiment.config.as_dict(), {probed: metric}, done)
-        return {"steps": done, "programs_compiled": step.programs_compiled, probed: metric}
+        again = step.net.passes.rematerialize
+        return {"steps": done, "programs_compiled": step.programs_compiled, "rematerialize": again, probed: metric}
 
 
 def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:

@@ -22,7 +22,7 @@ from supernet.passes import wide
 from supernet.rotary import rotate
 from supernet.standalone.language import ACTIVATIONS, normalise
 from supernet.supernet import SUPERNETS, Params, Statistics, Supernet
-from supernet.switch import Context, Stage, Sublayer, layered, merged, run
+from supernet.switch import Context, Stage, Sublayer, layered, run
 
 
 @SUPERNETS.register("language")
@@ -35,7 +35,7 @@ class LanguageSupernet(Supernet):
     """
 
     stacked = "layers"
-    has_passes = True
+    has_precisions = True
     space: LanguageSpace
 
     def init(self, key: jax.Array) -> Params:
@@ -89,7 +89,7 @@ class LanguageSupernet(Supernet):
         sizes = [(groups, queries) for groups in space.kv_heads for queries in space.queries]
         attend, mlp = self.attention(*x.shape), self.mlp()
 
-        sublayers = (Sublayer(attend, sizes), Sublayer(mlp, space.mlp_width))
+        sublayers = (Sublayer(self._kept(attend), sizes), Sublayer(self._kept(mlp), space.mlp_width))
         weights = (params["layers"]["attention"], params["layers"]["mlp"])
         stream = layered(sublayers, (heads, hidden), weights, self.embed(params, x), space.parallel)
         return self.logits(params, stream, x.shape)
@@ -161,8 +161,7 @@ class LanguageSupernet(Supernet):
         def settle(params: Params, inputs: tuple, size: Any, context: Context) -> jax.Array:
             return normalise(self.space, inputs[-1], params["norm"])
 
-        chain = (*stages, Stage(settle)) if self.space.post_norm else stages
-        return merged(chain) if self.passes.rematerialize else chain
+        return (*stages, Stage(settle)) if self.space.post_norm else stages
 
     def attention(self, b: int, t: int) -> tuple[Stage, ...]:
         """Attention over b sequences of t tokens: queries, keys and values; probabilities; what is added."""

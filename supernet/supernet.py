@@ -1,8 +1,7 @@
 """Supernet: the weights of every network of a space, and the forward pass of any of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from search_spaces.registry import Registry
 from supernet.passes import PLAIN, Passes
 from supernet.sharing import SHARING, WeightSharing
 from supernet.standalone import MODULES
+from supernet.switch import Stage, kept_bytes, merged
 
 Params = dict[str, Any]
 Statistics = dict[str, Any]
@@ -33,21 +33,19 @@ class Supernet(ABC):
         passes: How passes are computed.
 
     Raises:
-        UserError: The family computes passes in one way only.
+        UserError: The family computes passes in one precision only.
     """
 
     stacked: ClassVar[str]
     """Name of the parts of the weights whose leaves have a leading axis of layers."""
-    has_passes: ClassVar[bool] = False
-    """Whether passes can be computed in other ways than the first."""
+    has_precisions: ClassVar[bool] = False
+    """Whether passes can be computed in another precision than float32."""
 
     def __init__(self, space: SearchSpace, sharing: WeightSharing, passes: Passes = PLAIN) -> None:
-        for field in fields(passes):
-            given = getattr(passes, field.name)
-            if given != field.default and not self.has_passes:
-                raise UserError(
-                    f"train.{field.name}: {given} is not for family {space.family}. Leave it at {field.default}."
-                )
+        if passes.precision != PLAIN.precision and not self.has_precisions:
+            raise UserError(
+                f"train.precision: {passes.precision} is not for family {space.family}. Leave it at {PLAIN.precision}."
+            )
         self.space = space
         self.sharing = sharing
         self.passes = passes
@@ -70,6 +68,17 @@ class Supernet(ABC):
     def classes(self) -> int:
         """Of how many classes (for language models: tokens) each output is a distribution."""
         return self._shapes_of(lambda params, x: self.apply_sliced(params, self.space.largest, x)).shape[-1]
+
+    def kept_bytes(self, rows: int) -> int:
+        """Bytes that the sublayers of the largest subnet keep of so many rows, where they do not compute them again."""
+        largest = self.space.largest
+        example = self.example(largest)
+        x = jax.ShapeDtypeStruct((rows, *example.shape), example.dtype)
+        return kept_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
+
+    def _kept(self, stages: Sequence[Stage]) -> Sequence[Stage]:
+        """The stages of a sublayer, so that it keeps of them what the passes say."""
+        return merged(stages) if self.passes.rematerialize else stages
 
     @cached_property
     def statistics_shapes(self) -> Statistics:

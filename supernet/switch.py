@@ -9,6 +9,7 @@ gradients where they belong.
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 
 Tree = Any
 Size = Any
+
+_counted: ContextVar[list[int] | None] = ContextVar("counted", default=None)
 
 
 @dataclass
@@ -43,8 +46,8 @@ class Stage:
         forward: `(params, inputs, size, context) -> output`; `inputs` are the sublayer's input and the outputs of all
             stages before this one.
         backward: `(params, inputs, output, cotangent, size, context) -> (params cotangent, inputs cotangents)` where
-            a gradient written by hand beats recomputing the stage; a cotangent that is zero may be None. Not for the
-            last stage, whose output is not kept. None takes the automatic gradient.
+            a gradient written by hand beats recomputing the stage; a cotangent that is zero may be None. The output of
+            the last stage is not kept, and is None. None takes the automatic gradient.
     """
 
     forward: Callable[[Tree, tuple, Size, Context], Tree]
@@ -66,7 +69,25 @@ class Sublayer:
 
 def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> Tree:
     """The sublayer at one size, with JAX's own differentiation."""
-    return values_of(stages, params, x, size, context)[-1]
+    *kept, y = values_of(stages, params, x, size, context)
+    if (counted := _counted.get()) is not None:
+        counted += [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)]
+    return y
+
+
+def kept_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
+    """Bytes that the sublayers of a network keep for the backward pass, where they do not compute them again.
+
+    Args:
+        network: Calls `run` for each of its sublayers; it is traced, not computed.
+        arguments: Of the network, or their shapes.
+    """
+    token = _counted.set(counted := [])
+    try:
+        jax.eval_shape(lambda *given: network(*given), *arguments)  # a function of its own, or JAX knows the answer
+    finally:
+        _counted.reset(token)
+    return sum(counted)
 
 
 def values_of(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> tuple:
@@ -79,7 +100,18 @@ def values_of(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, contex
 
 def merged(stages: Sequence[Stage]) -> tuple[Stage]:
     """The chain as one stage: nothing but its input is kept for the backward pass, and all of it is computed again."""
-    return (Stage(lambda params, inputs, size, context: run(stages, params, inputs[0], size, context)),)
+
+    def forward(params: Tree, inputs: tuple, size: Size, context: Context) -> Tree:
+        return values_of(stages, params, inputs[0], size, context)[-1]
+
+    def backward(
+        params: Tree, inputs: tuple, output: Tree, cotangent: Tree, size: Size, context: Context
+    ) -> tuple[Tree, tuple]:
+        *values, _ = values_of(stages, params, inputs[0], size, context)
+        grads, d_x = _pull_back(stages, params, tuple(values), cotangent, size, context)
+        return grads, (d_x,)
+
+    return (Stage(forward, backward),)
 
 
 def switched(
@@ -301,9 +333,9 @@ def _pull_back(
     cotangents: list[Tree] = [None] * len(values) + [cotangent]
     grads: Tree = None
     for i in reversed(range(len(stages))):
-        stage, inputs = stages[i], values[: i + 1]
+        stage, inputs, output = stages[i], values[: i + 1], (*values, None)[i + 1]
         if stage.backward is not None:
-            d_params, d_inputs = stage.backward(params, inputs, values[i + 1], cotangents[i + 1], size, context)
+            d_params, d_inputs = stage.backward(params, inputs, output, cotangents[i + 1], size, context)
         else:
             _, vjp = jax.vjp(lambda p, v, stage=stage: stage.forward(p, v, size, context), params, inputs)
             d_params, d_inputs = vjp(cotangents[i + 1])

@@ -77,4 +77,5 @@ def test_language_step_alone_needs_no_peer(monkeypatch):
     monkeypatch.setattr(comparison, "SETTINGS", SMALL)
     figures = comparison.compare("language", 3, 1, 0, None, "no such interpreter")
     assert {"steps_per_s", "programs_compiled", "compile_seconds"} <= figures.keys()
+    assert figures["device"]["model"]
     assert "ratio" not in figures

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from experiments.benchmarks import faults, growth, products, sampling_cost, start
+from experiments.benchmarks import faults, growth, products, residuals, sampling_cost, start
 from experiments.config import load_config
 from experiments.experiment import build_experiment
+from search_spaces import build_space
 
 
 def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +54,15 @@ def test_growth_times_each_value_of_a_setting() -> None:
     found = growth.measure("layers", (1, 2), base, rounds=1)
     assert found.keys() == {"1", "2"}
     assert all(one["step_ms"] > 0 and one["compile_seconds"] > 0 for one in found.values())
+
+
+def test_what_is_computed_again_is_timed_and_weighed() -> None:
+    settings = {"width": [16], "depth": [4], "heads": [1, 2], "mlp_ratio": [2.0], "head_dim": 8}
+    found = residuals.measure(build_space("vit", "small", settings), 8, 2, 1)
+    assert 0 < found["peak_bytes_again"] < found["peak_bytes_kept"]
+    assert 0 < found["kept_bytes"] < found["peak_bytes_kept"]
+    assert found["kept_ms"] > 0
+    assert found["again_ms"] > 0
 
 
 def test_the_start_is_timed_in_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:

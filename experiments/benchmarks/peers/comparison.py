@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.benchmarks.peers.process import peer_process
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
-from experiments.measure import cores
+from experiments.measure import cores, this_device
 from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings
@@ -50,7 +50,8 @@ def compare(
     data = noise(space, batch)
     genes = space.sample(np.random.default_rng(seed), architectures)
     with _started(space, params, data, peer, python) as ask:
-        figures = {"family": family, "batch": batch, "architectures": architectures, "peer": peer}
+        figures: dict[str, Any] = {"family": family, "batch": batch, "architectures": architectures, "peer": peer}
+        figures["device"] = this_device()
         if ask is not None:
             difference = max(_difference(net, params, row, data["x"], ask) for row in genes[:_CHECKED])
             if not difference < _TOLERANCE:

@@ -2,7 +2,8 @@
 
 It wants other versions than ours, so it has an interpreter of its own (`--python`):
 
-    python -m venv whittle && whittle/bin/pip install torch==2.13.0 numpy lightning torchmetrics jsonargparse
+    python -m venv whittle && whittle/bin/pip install torch==2.13.0 numpy lightning torchmetrics jsonargparse \
+        safetensors psutil
     whittle/bin/pip install --no-deps whittle==0.6.0 litgpt==0.5.12
 
 References:

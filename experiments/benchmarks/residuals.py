@@ -1,0 +1,65 @@
+"""What it costs to compute sublayers again for the backward pass, and what it saves (`train.rematerialize`).
+
+Command: `python -m experiments.benchmarks.residuals --family vit --json`
+
+Sizes as in `stepper`. Both kinds of step are taken in turn, on the same networks; memory is the compiler's figure for
+the gradient program of the largest network.
+"""
+
+from functools import partial
+from statistics import median
+from typing import Any
+
+import click
+import jax
+import numpy as np
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
+from experiments.benchmarks.timing import alternate, peak_bytes
+from experiments.commands.options import json_option
+from experiments.compilation import tidy_after_compilation
+from experiments.memory import keep_freed_memory
+from search_spaces import SearchSpace, build_space
+from supernet.passes import Passes
+from supernet.supernet import build_supernet
+
+
+@click.command()
+@click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
+@click.option("--architectures", default=6, show_default=True, help="Random architectures that are compared.")
+@click.option("--rounds", default=5, show_default=True, help="Alternating rounds of each.")
+@json_option
+def main(family: str, architectures: int, rounds: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    keep_freed_memory(family)
+    tidy_after_compilation()
+    preset, settings, batch = SETTINGS[family]
+    space = build_space(family, preset, settings)
+    show({"family": family, "batch": batch, **measure(space, batch, architectures, rounds)}, as_json)
+
+
+def measure(space: SearchSpace, batch: int, architectures: int, rounds: int) -> dict[str, Any]:
+    """All figures for one space."""
+    nets = [build_supernet(space, passes=Passes(rematerialize=again)) for again in (False, True)]
+    params, data = nets[0].init(jax.random.key(0)), noise(space, batch)
+    steppers = [Stepper(net, params, data["x"], data["targets"]) for net in nets]
+    rows = space.sample(np.random.default_rng(0), architectures)
+    pairs = np.array([alternate([partial(stepper, row) for stepper in steppers], rounds) for row in rows])
+    ratios = pairs[:, 1] / pairs[:, 0]
+    largest = np.array(space.largest.genes, np.int32)
+    kept, again = (peak_bytes(stepper.compiled(largest)[1]) for stepper in steppers)
+    return {
+        "architectures": architectures,
+        "kept_ms": 1e3 * median(pairs[:, 0]),
+        "again_ms": 1e3 * median(pairs[:, 1]),
+        "ratio": median(ratios),
+        "spread": np.quantile(ratios, [0.25, 0.75]).tolist(),
+        "kept_bytes": nets[0].kept_bytes(batch),
+        "peak_bytes_kept": kept,
+        "peak_bytes_again": again,
+    }
+
+
+if __name__ == "__main__":
+    main()
