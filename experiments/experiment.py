@@ -95,9 +95,9 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     Raises:
         UserError: Parts that cannot work, alone or together.
     """
+    choose_arenas(config.space.family)  # before anything that may start threads, which choose theirs
     data = config.data.load(config.seed)
     space = config.space.build(data)
-    choose_arenas(space.family)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)

@@ -74,7 +74,7 @@ def fill_holes() -> int:
     Returns:
         Bytes given back.
     """
-    if not _kept_in_one_arena():
+    if not (_has_glibc() and _kept_in_one_arena()):
         return 0
     libc = ctypes.PyDLL(None)
     libc.malloc.restype = ctypes.c_void_p
@@ -89,8 +89,7 @@ def fill_holes() -> int:
                 size = smallest // 16 * 16 - 16  # without the header
                 for start in filter(None, (libc.malloc(size) for _ in range(count))):
                     first, last = -(-start // page) * page, (start + size) // page * page
-                    if last > first:
-                        libc.madvise(first, last - first, mmap.MADV_DONTNEED)
+                    if last > first and not libc.madvise(first, last - first, mmap.MADV_DONTNEED):
                         given_back += last - first
     return given_back
 
@@ -118,11 +117,12 @@ def _settings(family: str) -> Mapping[int, int]:
     return _KEPT if family in _SEVERAL_ARENAS else _IN_ONE_ARENA
 
 
+def _has_glibc() -> bool:
+    return sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+
+
 def _set(settings: Mapping[int, int]) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or not all(mallopt(name, value) for name, value in settings.items()):
+    if not _has_glibc() or not all(ctypes.CDLL(None).mallopt(name, value) for name, value in settings.items()):
         return False
     global _was_set
     _was_set = settings

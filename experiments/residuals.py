@@ -54,10 +54,16 @@ def _is_too_much(experiment: Experiment, net: Supernet) -> bool:
     """Whether what one pass of the largest network keeps does not fit beside all else."""
     ray, paths = experiment.config.ray, experiment.sampler.paths_per_step
     shares = schedule_of(experiment, 1 if ray is None else ray.sizes[0]).shares(paths)
-    rows = max(share.rows.stop - share.rows.start for share in shares)
-    rows = -(-rows // (experiment.config.train.accumulate * jax.local_device_count()))
-    workers = 1 if ray is None else max(1, round((os.cpu_count() or 1) / ray.cpus_per_worker))
+    pieces = {-(-(share.rows.stop - share.rows.start) // experiment.config.train.accumulate) for share in shares}
+    devices = jax.local_device_count()
+    # Rows that do not divide between the devices are on each of them.
+    rows = max(piece if piece % devices else piece // devices for piece in pieces)
+    workers = 1 if ray is None else min(ray.sizes[-1], max(1, int(_cores() / ray.cpus_per_worker + 1e-9)))
     return net.kept_bytes(rows) > _SHARE * device_bytes(workers)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine_bytes() -> int:

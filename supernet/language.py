@@ -89,7 +89,7 @@ class LanguageSupernet(Supernet):
         sizes = [(groups, queries) for groups in space.kv_heads for queries in space.queries]
         attend, mlp = self.attention(*x.shape), self.mlp()
 
-        sublayers = (Sublayer(self._kept(attend), sizes), Sublayer(self._kept(mlp), space.mlp_width))
+        sublayers = (Sublayer(self.kept(attend), sizes), Sublayer(self.kept(mlp), space.mlp_width))
         weights = (params["layers"]["attention"], params["layers"]["mlp"])
         stream = layered(sublayers, (heads, hidden), weights, self.embed(params, x), space.parallel)
         return self.logits(params, stream, x.shape)

@@ -64,7 +64,7 @@ class MobileNetSupernet(Supernet):
         x = self._stem(params, x, outer)
         fixed, size = self._fixed
         context = _inner(None, _at(statistics, "first"), collect)
-        x = switched(self._kept(fixed.stages), [size], jnp.int32(0), params["first"], x, context, skippable=False)
+        x = switched(self.kept(fixed.stages), [size], jnp.int32(0), params["first"], x, context, skippable=False)
         collected["first"] = context.collected
         for stage in range(self.space.stages):
             name = _stage(stage)
@@ -82,13 +82,13 @@ class MobileNetSupernet(Supernet):
         kernels, expands = (genes[columns[name].reshape(self.space.stages, -1)[stage]] for name in ("kernel", "expand"))
 
         context = _inner(kernels[0], _at(statistics, "entry"), collect)
-        stages, sizes = self._kept(self._block(stage, 0).stages), self._sizes(stage, 0)
+        stages, sizes = self.kept(self._block(stage, 0).stages), self._sizes(stage, 0)
         x = switched(stages, sizes, expands[0], params["entry"], x, context, skippable=False)
         collected = {"entry": context.collected}
         if "rest" not in params:
             return x, collected
 
-        stages, sizes = self._kept(self._block(stage, 1).stages), self._sizes(stage, 1)
+        stages, sizes = self.kept(self._block(stage, 1).stages), self._sizes(stage, 1)
 
         def block(x: jax.Array, inputs: tuple) -> tuple[jax.Array, Any]:
             weights, kernel, expand, given = inputs

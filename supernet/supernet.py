@@ -76,8 +76,8 @@ class Supernet(ABC):
         x = jax.ShapeDtypeStruct((rows, *example.shape), example.dtype)
         return kept_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
 
-    def _kept(self, stages: Sequence[Stage]) -> Sequence[Stage]:
-        """The stages of a sublayer, so that it keeps of them what the passes say."""
+    def kept(self, stages: Sequence[Stage]) -> Sequence[Stage]:
+        """The stages of a sublayer, merged if `passes` say that nothing of them is kept; `apply` wraps all in it."""
         return merged(stages) if self.passes.rematerialize else stages
 
     @cached_property

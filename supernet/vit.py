@@ -59,7 +59,7 @@ class ViTSupernet(Supernet):
         hidden = [space.hidden(int(width), ratio) for ratio in space.mlp_ratio]
         attend, mlp = self._attention(len(x)), _mlp()
 
-        sublayers = (Sublayer(self._kept(attend), space.heads), Sublayer(self._kept(mlp), hidden))
+        sublayers = (Sublayer(self.kept(attend), space.heads), Sublayer(self.kept(mlp), hidden))
         parts = (("norm1", "attention"), ("norm2", "fc1", "fc2"))
         weights = [{name: params["layers"][name] for name in names} for names in parts]
         stream = layered(sublayers, (heads, ratios), weights, self._embed(params, x))

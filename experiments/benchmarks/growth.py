@@ -16,10 +16,8 @@ import numpy as np
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import Stepper
-from experiments.benchmarks.timing import alternate, without_cache
+from experiments.benchmarks.timing import alternate, memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 from search_spaces import build_space
 
 BASE = {"layers": 12, "width": 192, "choices": 2, "batch": 32, "paths": 1}
@@ -35,8 +33,7 @@ _HEAD = 64
 @json_option
 def main(settings: tuple[str, ...], rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
-    keep_freed_memory("vit")
-    tidy_after_compilation()
+    memory_as_in_runs("vit")
     without_cache()
     show({name: measure(name, VALUES[name], BASE, rounds) for name in settings or VALUES}, as_json)
 

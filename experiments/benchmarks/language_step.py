@@ -13,10 +13,8 @@ import click
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import compare
-from experiments.benchmarks.timing import without_cache
+from experiments.benchmarks.timing import memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 
 
 @click.command()
@@ -26,8 +24,7 @@ from experiments.memory import keep_freed_memory
 @json_option
 def main(steps: int, peer: str | None, python: str, as_json: bool) -> None:
     """Runs the benchmark."""
-    keep_freed_memory("language")
-    tidy_after_compilation()
+    memory_as_in_runs("language")
     without_cache()
     show(compare("language", steps, 10, 0, peer, python), as_json)
 

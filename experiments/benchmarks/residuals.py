@@ -16,10 +16,8 @@ import numpy as np
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
-from experiments.benchmarks.timing import alternate, peak_bytes
+from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
 from supernet.passes import Passes
 from supernet.supernet import build_supernet
@@ -32,8 +30,7 @@ from supernet.supernet import build_supernet
 @json_option
 def main(family: str, architectures: int, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
-    keep_freed_memory(family)
-    tidy_after_compilation()
+    memory_as_in_runs(family)
     preset, settings, batch = SETTINGS[family]
     space = build_space(family, preset, settings)
     show({"family": family, "batch": batch, **measure(space, batch, architectures, rounds)}, as_json)

@@ -21,10 +21,8 @@ import numpy as np
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper
-from experiments.benchmarks.timing import seconds
+from experiments.benchmarks.timing import memory_as_in_runs, seconds
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 from search_spaces import build_space
 
 _CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -67,8 +65,7 @@ def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None
 
 def first_step(family: str) -> None:
     """Runs in a process of its own: prints how long the first training step takes."""
-    keep_freed_memory(family)
-    tidy_after_compilation()
+    memory_as_in_runs(family)
     preset, settings, batch = SETTINGS[family]
     space = build_space(family, preset, settings)
     stepper = Stepper.on_noise(space, batch)

@@ -19,10 +19,8 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
-from experiments.benchmarks.timing import alternate, peak_bytes, seconds, without_cache
+from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes, seconds, without_cache
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 from search_spaces import Architecture, SearchSpace, build_space
 from supernet.supernet import Supernet, build_supernet
 
@@ -51,8 +49,7 @@ class _Fixed:
 @json_option
 def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
     """Runs the benchmark."""
-    keep_freed_memory(family)
-    tidy_after_compilation()
+    memory_as_in_runs(family)
     without_cache()
     preset, settings, _ = SETTINGS[family]
     space = build_space(family, preset, {**settings, **_CHANGED[family]})

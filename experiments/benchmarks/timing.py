@@ -7,6 +7,15 @@ from typing import Any
 
 import jax
 
+from experiments.compilation import tidy_after_compilation
+from experiments.memory import keep_freed_memory
+
+
+def memory_as_in_runs(family: str) -> None:
+    """Has the C library keep and tidy memory as the command line does; call it before JAX computes anything."""
+    keep_freed_memory(family)
+    tidy_after_compilation()
+
 
 def seconds(call: Callable[[], Any]) -> float:
     """Wall-clock seconds until the result of `call` is ready."""

@@ -166,7 +166,11 @@ def _write_shards(directory: Path, tensors: Iterator[tuple[str, np.ndarray]], sh
 
     def flush() -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in held.items()}
-        save_file(arrays, directory / f"shard-{len(shards)}", metadata={"format": "pt"})
+        file = directory / f"shard-{len(shards)}"
+        file.touch()
+        mode = file.stat().st_mode
+        save_file(arrays, file, metadata={"format": "pt"})  # puts a file in its place that nobody else may read
+        file.chmod(mode)
         shards.append(list(held))
         held.clear()
 

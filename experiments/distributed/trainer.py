@@ -26,6 +26,7 @@ from search_spaces import UserError
 
 _SECONDS = 0.2
 _GRACE = 10.0
+_LEAVING = 60.0  # seconds at most until the controller is gone
 _LOOK = 10.0  # seconds between two looks for room for more workers
 _PATIENCE, _LONGEST = 20.0, 900.0  # seconds without room for the workers until that is said, and until training ends
 
@@ -126,13 +127,15 @@ class _Fitting:
         import ray
         from ray.exceptions import RayError
 
-        until = time.monotonic() + _GRACE
+        until = time.monotonic() + _LEAVING
         while self._thread.is_alive() and time.monotonic() < until:
-            with contextlib.suppress(RayError):  # it may be the cluster that is lost
+            with contextlib.suppress(RayError, ConnectionError):  # it may be the cluster that is lost
                 leader: Any = ray.get(self._bridge.leader.remote(), timeout=_GRACE)
                 if leader is not None:
                     ray.kill(leader)
             self._thread.join(_SECONDS)
+        if self._thread.is_alive():
+            print("warning: Ray Train does not end; this process may be ended by Ray", file=sys.stderr)
 
     def _fit(self) -> None:
         try:

@@ -150,8 +150,9 @@ def test_a_type_is_chosen_and_the_tokenizer_copied(supernest: Any, here: Path) -
     assert (code, err) == (0, "")
     (row,) = json.loads(out)
     assert row == {"subnet": "words", "model_type": "llama", "directory": "run/transformers/words"}
-    names = {path.name for path in (here / "run" / "transformers" / "words").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json"}
+    files = {path.name: path.stat().st_mode for path in (here / "run" / "transformers" / "words").iterdir()}
+    assert files.keys() == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert files["model.safetensors"] == files["config.json"]
     again = import_checkpoint(here / "run" / "transformers" / "words")
     module, _ = build_supernet(again.space).extract(again.params, again.space.largest)
     tokens = jnp.asarray([[2, 3, 4, 5, 0, 1]], jnp.int32)

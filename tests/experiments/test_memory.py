@@ -6,8 +6,8 @@ import sys
 import jax
 import pytest
 
-from experiments import compilation
-from experiments.memory import variables
+from experiments import compilation, memory
+from experiments.memory import fill_holes, keep_freed_memory, variables
 
 _TOUCH = """
 import ctypes, os, resource, sys, threading
@@ -85,6 +85,15 @@ def _holes(how: str) -> tuple[int, ...]:
     run = subprocess.run([sys.executable, "-c", _HOLES, how], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return tuple(map(int, run.stdout.split()))
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    for name, value in variables("vit").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(memory, "_has_glibc", lambda: False)
+    monkeypatch.setattr(memory.ctypes, "PyDLL", None)
+    assert not keep_freed_memory("vit")
+    assert fill_holes() == 0
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")

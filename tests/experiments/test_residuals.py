@@ -54,6 +54,24 @@ def test_what_a_pass_does_not_see_takes_no_memory(config, monkeypatch, setting):
     assert not again(config(*settings, setting))
 
 
+def test_rows_that_do_not_divide_are_on_every_device(config, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ViTSupernet, "kept_bytes", lambda self, rows: seen.append(rows) or 1)
+    for devices in (1, 5, 8):
+        monkeypatch.setattr(jax, "local_device_count", lambda devices=devices: devices)
+        again(config())
+    assert seen == [24, 24, 3]
+
+
+@pytest.mark.parametrize(("settings", "expected"), [("cpus_per_worker: 3", 2), ("cpus_per_worker: 1", 4)])
+def test_memory_is_that_of_the_workers_on_the_machine(config, monkeypatch, settings, expected):
+    seen = []
+    monkeypatch.setattr(residuals, "_cores", lambda: 8)
+    monkeypatch.setattr(residuals, "device_bytes", lambda workers: seen.append(workers) or 1e12)
+    again(config(f"ray={{workers: 4, {settings}}}"))
+    assert seen == [expected]
+
+
 def test_the_device_tells_its_memory_and_a_machine_divides_its(monkeypatch, tmp_path):
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     (tmp_path / "max").write_text("max\n")

@@ -15,10 +15,8 @@ import click
 from experiments.benchmarks.output import show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.stepper import SETTINGS
-from experiments.benchmarks.timing import without_cache
+from experiments.benchmarks.timing import memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
 
 
 @click.command()
@@ -33,8 +31,7 @@ def main(
     family: str, architectures: int, evaluated: int, python: str, peer: str | None, seed: int, as_json: bool
 ) -> None:
     """Runs the benchmark."""
-    keep_freed_memory(family)
-    tidy_after_compilation()
+    memory_as_in_runs(family)
     without_cache()
     show(compare(family, architectures, evaluated, seed, peer or family, python), as_json)
 
