@@ -9,12 +9,14 @@ import threading
 from collections.abc import Mapping
 
 # Parameters of glibc's mallopt.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
-_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
+# Arenas but the first consist of heaps of 64 MiB; one that is empty stays where that much is to be left at the top.
+_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
 _IN_ONE_ARENA = {**_KEPT, _ARENA_MAX: 1}
-_GIVEN_BACK = {_TRIM_THRESHOLD: 1 << 20, _MMAP_THRESHOLD: 1 << 20, _MMAP_MAX: 1 << 16}
+_GIVEN_BACK = {_TRIM_THRESHOLD: 1 << 20, _TOP_PAD: 1 << 17, _MMAP_THRESHOLD: 1 << 20, _MMAP_MAX: 1 << 16}
 _NAMES = {
-    _MMAP_MAX: "MALLOC_MMAP_MAX_", _TRIM_THRESHOLD: "MALLOC_TRIM_THRESHOLD_", _ARENA_MAX: "MALLOC_ARENA_MAX"
+    _MMAP_MAX: "MALLOC_MMAP_MAX_", _TRIM_THRESHOLD: "MALLOC_TRIM_THRESHOLD_", _TOP_PAD: "MALLOC_TOP_PAD_",
+    _ARENA_MAX: "MALLOC_ARENA_MAX",
 }  # fmt: skip
 
 _SEVERAL_ARENAS = frozenset({"mobilenet"})

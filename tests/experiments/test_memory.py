@@ -50,6 +50,40 @@ def test_pages_are_kept_by_the_call_and_by_the_environment():
     assert _faults("not", **variables("vit")) < given_back / 5
 
 
+_HEAPS = """
+import ctypes, resource, threading
+from experiments.memory import keep_freed_memory
+assert keep_freed_memory("mobilenet")
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+
+def touch():
+    blocks = [libc.malloc(30 << 20) for _ in range(6)]
+    for block in blocks:
+        ctypes.memset(block, 1, 30 << 20)
+    for block in blocks:
+        libc.free(block)
+
+def thread():
+    touch()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    touch()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+own = threading.Thread(target=thread)  # in an arena of its own, which needs several heaps
+own.start()
+own.join()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
+def test_pages_of_other_arenas_are_kept():
+    run = subprocess.run([sys.executable, "-c", _HEAPS], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 20  # of 90 huge ones, or 46,080
+
+
 _HOLES = """
 import ctypes, random, sys
 from experiments.memory import choose_arenas, fill_holes, keep_freed_memory
