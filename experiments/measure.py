@@ -143,8 +143,13 @@ def median_seconds(programs: Sequence[Program], warmup: int, repeats: int, seed:
 
 def cores() -> int:
     """Processor cores that this process may use; XLA uses no more than NPROC, where that is set."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = allowed_cores()
     return min(there, int(os.environ.get("NPROC", there)))
+
+
+def allowed_cores() -> int:
+    """How many this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def this_device() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 
 from experiments.distributed.division import schedule_of
 from experiments.experiment import Experiment
+from experiments.measure import allowed_cores
 from search_spaces import UserError
 from supernet.passes import Passes
 from supernet.supernet import Supernet, build_supernet
@@ -58,12 +59,8 @@ def _is_too_much(experiment: Experiment, net: Supernet) -> bool:
     devices = jax.local_device_count()
     # Rows that do not divide between the devices are on each of them.
     rows = max(piece if piece % devices else piece // devices for piece in pieces)
-    workers = 1 if ray is None else min(ray.sizes[-1], max(1, int(_cores() / ray.cpus_per_worker + 1e-9)))
+    workers = 1 if ray is None else min(ray.sizes[-1], max(1, int(allowed_cores() / ray.cpus_per_worker + 1e-9)))
     return net.kept_bytes(rows) > _SHARE * device_bytes(workers)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _machine_bytes() -> int:

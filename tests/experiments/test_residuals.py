@@ -66,7 +66,7 @@ def test_rows_that_do_not_divide_are_on_every_device(config, monkeypatch):
 @pytest.mark.parametrize(("settings", "expected"), [("cpus_per_worker: 3", 2), ("cpus_per_worker: 1", 4)])
 def test_memory_is_that_of_the_workers_on_the_machine(config, monkeypatch, settings, expected):
     seen = []
-    monkeypatch.setattr(residuals, "_cores", lambda: 8)
+    monkeypatch.setattr(residuals, "allowed_cores", lambda: 8)
     monkeypatch.setattr(residuals, "device_bytes", lambda workers: seen.append(workers) or 1e12)
     again(config(f"ray={{workers: 4, {settings}}}"))
     assert seen == [expected]
