@@ -194,17 +194,18 @@ def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool
     return keys[1] in plugin.paths and (keys[1] not in plugin.names or Path(value).exists())
 
 
-def config_of(tree: Mapping[str, Any], directory: Path) -> ExperimentConfig:
-    """The configuration that `ExperimentConfig.as_dict` gave, in another process.
+def config_of(tree: Mapping[str, Any], directory: Path, name: str = "config.yaml") -> ExperimentConfig:
+    """Checks an experiment that is given as plain values, such as `ExperimentConfig.as_dict` gives.
 
     Args:
         tree: Plain values.
-        directory: Where a copy of the device file may be.
+        directory: Directory that paths are relative to, and where a copy of the device file may be.
+        name: What messages call the experiment.
 
     Raises:
         UserError: A plug-in is missing, or a file that it names.
     """
-    return _validated(tree, directory / "config.yaml", (), tree)
+    return _validated(tree, directory / name, (), tree)
 
 
 def load_data_section(settings: Iterable[str], source: str | None = None) -> DataSection:

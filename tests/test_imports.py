@@ -18,6 +18,7 @@ ALLOWED = {
     "samplers": {"search_spaces", "samplers"},
     "search": {"search_spaces", "search"},
     "experiments": {"search_spaces", "supernet", "samplers", "search", "experiments"},
+    "supernest": {"search_spaces", "supernet", "experiments", "supernest"},
 }
 
 
@@ -63,7 +64,7 @@ def test_imports_are_found_wherever_they_stand() -> None:
     assert imported_packages(source) == {"a", "c", "g"}
 
 
-@pytest.mark.parametrize("package", ["search_spaces", "samplers", "search"])
+@pytest.mark.parametrize("package", ["search_spaces", "samplers", "search", "supernest"])
 def test_numpy_packages_do_not_import_jax(package: str) -> None:
     result = run_python(f"import sys, {package}; assert 'jax' not in sys.modules and 'flax' not in sys.modules")
     assert result.returncode == 0, result.stderr

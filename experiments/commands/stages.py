@@ -62,21 +62,15 @@ def run_stages(
     Raises:
         UserError: It cannot be run as it is; nothing was written then.
     """
-    from experiments.run_directory import RunDirectory, check_run_directory
-    from search_spaces.errors import UserError
+    from experiments.open_run import open_run
 
     config = load(path, overrides)
     out = out or Path("runs") / config.name
-    if not check_run_directory(out, config):
-        if not {"train", "gradient"} & set(stages):
-            raise UserError(f"{out}: holds no run. Train first: supernest train {path} --out {out}")
-        from experiments.check import validate
-
-        with about(path):
-            validate(config, stages)  # before anything is written
+    with about(path):
+        directory = open_run(out, config, stages, str(path))
     from experiments import pipeline
 
-    with RunDirectory.create_or_resume(out, config) as directory, about(path):
+    with directory, about(path):
         for name, (before, now) in directory.changes.items():
             click.echo(
                 f"note: {name} was {before} when this run began, and is {now}; results may differ in the last bits.",

@@ -1,0 +1,42 @@
+"""Supernest in Python: what the command line does, from a script or a notebook.
+
+    import supernest as sn
+
+    run = sn.run("my.yaml", out="runs/my")  # trains, searches and exports; calling it again resumes
+    net = run.subnet("half")
+    logits = net.predict(images)  # uint8[n, h, w, c]
+
+Names are imported when they are first used, so that `import supernest` takes no time.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from search_spaces.errors import UserError
+    from supernest.experiment import Experiment, run
+    from supernest.finished_run import Run
+    from supernet.subnet import Subnet, load_subnet
+
+__all__ = ["Experiment", "Run", "Subnet", "UserError", "load_subnet", "run"]
+
+_MODULES = {
+    "Experiment": "supernest.experiment",
+    "Run": "supernest.finished_run",
+    "Subnet": "supernet.subnet",
+    "UserError": "search_spaces.errors",
+    "load_subnet": "supernet.subnet",
+    "run": "supernest.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'supernest' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,129 @@
+"""Runs in Python: figures, candidates and exported networks of a run directory."""
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from search_spaces.errors import UserError
+from supernet.subnet import Subnet, load_subnet
+
+
+class Run:
+    """A run directory. It is read anew at each use, so a run that goes on elsewhere can be watched.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        UserError: There is no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.yaml").is_file():
+            raise UserError(f"{self.path}: is no run directory. Give the directory of a run, such as runs/digits.")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Figures of every stage that was run, as in `summary.json`; empty before the first has ended."""
+        return self._json("summary.json") or {}
+
+    @property
+    def pareto(self) -> Mapping[str, Any]:
+        """The search's fronts and the best candidate of each budget, as in `search/pareto.json`.
+
+        Raises:
+            UserError: Nothing was searched yet.
+        """
+        found = self._json("search/pareto.json")
+        if found is None:
+            raise UserError(f"{self.path}: nothing was searched yet. Search first.")
+        return found
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    @property
+    def subnets(self) -> dict[str, Path]:
+        """Exported networks: name to directory."""
+        directory = self.path / "subnets"
+        found = sorted(directory.iterdir()) if directory.is_dir() else []
+        return {path.name: path for path in found if (path / "manifest.json").is_file()}
+
+    def subnet(self, name: str) -> Subnet:
+        """Loads an exported network, after checking its files against their hashes.
+
+        Raises:
+            UserError: There is no such network, or it was altered.
+        """
+        from search_spaces.errors import did_you_mean
+
+        subnets = self.subnets
+        if name not in subnets:
+            known = f" Exported are: {', '.join(subnets)}.{did_you_mean(name, subnets)}" if subnets else " None is."
+            raise UserError(f"{self.path}: no subnet {name!r} was exported.{known}")
+        return load_subnet(subnets[name])
+
+    def find(self, budget: str, device: str | Path | None = None, batch_size: int | None = None) -> Mapping[str, Any]:
+        """Finds the best evaluated subnet for a budget, without evaluating or exporting anything.
+
+        Args:
+            budget: Limits, such as `"macs<=40%,latency_ms<=3"`.
+            device: Device file for latency and memory; the run's own when None.
+            batch_size: Batch size that latency and memory refer to; the run's when None.
+
+        Returns:
+            The answer, as `supernest export RUN --budget ... --show --json` prints it.
+
+        Raises:
+            UserError: The budget cannot be read or met by any subnet, or nothing was searched yet.
+        """
+        from experiments import answer
+
+        finished = answer.open_finished(self.path, None if device is None else Path(device), batch_size)
+        return answer.answer(finished, *answer.parse_budget(budget, finished))
+
+    def export(
+        self,
+        budget: str,
+        *,
+        refine: int | None = None,
+        device: str | Path | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
+    ) -> Subnet:
+        """Exports the best subnet for another budget, and loads it.
+
+        Args:
+            budget: Limits, such as `"macs<=40%,latency_ms<=3"`.
+            refine: Evaluate up to so many candidates for this budget first.
+            device: Device file for latency and memory; the run's own when None.
+            batch_size: Batch size that latency and memory refer to; the run's when None.
+            progress: Show a progress bar where the output is a terminal.
+
+        Raises:
+            UserError: No evaluated subnet meets the budget, or something else that the user can mend.
+        """
+        from experiments import answer
+        from experiments.refine import deliver
+
+        read = partial(answer.open_finished, self.path, None if device is None else Path(device), batch_size)
+        parsed, resolved = answer.parse_budget(budget, read())
+        found = deliver(self.path, (), read, parsed, resolved, refine, False, not progress)
+        return load_subnet(found["subnet"]["directory"])
+
+    def _json(self, name: str) -> Any:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}). Restore it, or run the stage again.") from None

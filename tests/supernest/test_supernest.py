@@ -1,0 +1,85 @@
+"""The Python face: experiments from sections and files, a run from training to exported networks, one-line errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import supernest as sn
+from experiments import cli
+
+SECTIONS = {
+    "name": "face",
+    "space": {"family": "vit", "preset": "small", "depth": [1, 2], "width": [16, 32], "heads": [1, 2]},
+    "train": {"steps": 4, "batch_size": 16, "checkpoint_every": 4, "evaluate_every": 4, "diagnose_every": None},
+    "search": {"type": "random", "evaluations": 6},
+    "budgets": {"full": "macs<=100%"},
+    "export": {"stablehlo": False},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> sn.Run:
+    """A whole run of the sections, made once."""
+    return sn.Experiment(**SECTIONS).run(tmp_path_factory.mktemp("face") / "run", progress=False)
+
+
+def test_a_run_has_figures_front_and_networks(run: sn.Run) -> None:
+    assert run.summary["train"]["steps"] == 4
+    assert run.pareto["evaluated"] == 6
+    assert list(run.subnets) == ["full"]
+    assert run.report.is_file()
+    images = np.random.default_rng(0).integers(0, 256, (3, *run.subnet("full").config["input"]["shape"]), np.uint8)
+    assert run.subnet("full").predict(images).shape == (3, 10)
+
+
+def test_an_answer_and_an_export_for_another_budget(run: sn.Run) -> None:
+    found = run.find("macs<=90%")
+    assert found["best"]["costs"]["macs"] <= found["limits"]["macs"]
+    subnet = run.export("macs<=90%", progress=False)
+    assert subnet.architecture == found["best"]["architecture"]
+    assert len(run.subnets) == 2
+
+
+def test_a_file_and_its_settings_are_the_experiment_of_the_command_line(run: sn.Run, tmp_path: Path) -> None:
+    file = tmp_path / "face.yaml"
+    file.write_text(yaml.safe_dump({**SECTIONS, "train": {**SECTIONS["train"], "steps": 9}}), "utf-8")
+    experiment = sn.Experiment(file, settings={"train.steps": 4})
+    assert experiment.config == sn.Experiment(**SECTIONS).config
+    before = run.summary
+    assert experiment.run(run.path, progress=False).summary == before  # nothing is done twice
+
+
+def test_check_is_the_command_line_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "face.yaml"
+    file.write_text(yaml.safe_dump(SECTIONS), "utf-8")
+    assert cli.main(["check", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(sn.Experiment(file).check()))
+
+
+def test_errors_are_one_line(run: sn.Run, tmp_path: Path) -> None:
+    with pytest.raises(sn.UserError, match=r"^Experiment: train\.steps: [^\n]*$"):
+        sn.Experiment(**{**SECTIONS, "train": {"steps": -1}})
+    with pytest.raises(sn.UserError, match="not both"):
+        sn.Experiment()
+    with pytest.raises(sn.UserError, match="is no run directory"):
+        sn.Run(tmp_path)
+    with pytest.raises(sn.UserError, match=r"no subnet 'ful' was exported.*full"):
+        run.subnet("ful")
+    with pytest.raises(sn.UserError, match="holds no run"):
+        sn.Experiment(**SECTIONS).search(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = sn.nothing
+
+
+def test_names_are_there_and_typed(tmp_path: Path) -> None:
+    assert set(sn.__all__) <= set(dir(sn))
+    assert all(getattr(sn, name) is not None for name in sn.__all__)
+    assert (Path(sn.__file__).parent / "py.typed").is_file()
+    code = "import sys, supernest; assert not {'jax', 'numpy', 'pydantic'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(sn.__file__).parents[1]).returncode == 0
