@@ -98,7 +98,7 @@ class ViT(nnx.Module):
         """Images float32[b, h, w, c] to logits float32[b, classes]."""
         x = self.patch(patches(x, self.patch_size))
         if self.class_token is not None:
-            x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (len(x), 1, x.shape[-1])), x], axis=1)
+            x = jnp.concatenate([jnp.broadcast_to(self.class_token[...], (x.shape[0], 1, x.shape[-1])), x], axis=1)
         x = x + self.position[...]
         for layer in self.layers:
             x = layer(x)

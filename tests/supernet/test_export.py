@@ -81,6 +81,21 @@ def test_stablehlo_and_orbax_hold_the_same_network(exported):
         np.testing.assert_array_equal(leaf, weights[name])
 
 
+def test_a_class_token_is_exported_for_any_batch_size(tmp_path):
+    space = build_space("vit", "small", {"depth": [1, 2], "width": [16], "class_token": True})
+    net = build_supernet(space)
+    export_subnet(
+        net, net.init(jax.random.key(0)), space.largest, tmp_path / "half", statistics=None,
+        preprocessing=Preprocessing((8, 8), (0.3,), (0.2,)), input_shape=(8, 8, 1), labels=["a", "b"], probe=IMAGES[:9],
+        measure=lambda subnet: {},
+    )  # fmt: skip
+    subnet = load_subnet(tmp_path / "half")
+    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.stablehlo").read_bytes()))
+    for images in (IMAGES[:1], IMAGES[:5]):
+        logits = program.call(flatten(subnet.weights), subnet.preprocessing(jnp.asarray(images)))
+        np.testing.assert_allclose(logits, subnet.predict(images), atol=1e-4)
+
+
 def test_it_runs_in_a_process_that_never_imports_elastic_code(exported):
     code = (
         "import sys, numpy as np; from supernet.subnet import load_subnet; "
