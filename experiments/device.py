@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from search_spaces import CostModel, Genes, SearchSpace, UserError
+from search_spaces.cost import CostTables
 from search_spaces.pieces import Pieces
 from supernet.manifest import disk_errors_for
 
@@ -142,6 +143,17 @@ class DeviceCost:
             for table, model in zip((tables.latency, tables.fixed, tables.temporary), self._models, strict=True)
         ]
         return {**self.space.cost(genes), "latency_ms": found[0] / 1e6, "memory_bytes": found[1] + found[2]}
+
+    def tables(self, metric: str) -> CostTables:
+        """See `search_spaces.cost.Tabulated`."""
+        tables, (latency, fixed, temporary) = self.device.tables[self.batch_size], self._models
+        if metric == "latency_ms":
+            return replace(latency.tables("value"), constant=tables.latency.constant, per=1e6)
+        if metric == "memory_bytes":
+            both = [model.tables("value") for model in (fixed, temporary)]
+            sums, peaks = (both[0].sums + both[1].sums), (both[0].peaks + both[1].peaks)
+            return CostTables(sums, peaks, tables.fixed.constant + tables.temporary.constant)
+        return self.space.cost.tables(metric)
 
     @cached_property
     def _models(self) -> list[CostModel]:

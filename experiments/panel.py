@@ -3,6 +3,7 @@
 import numpy as np
 
 from search_spaces import Genes, SearchSpace, UserError, did_you_mean
+from search_spaces.extremes import highest, lowest
 
 _PANEL = 4
 _DRAWS, _UNIFORM, _ROUNDS = 4096, 8, 24
@@ -35,7 +36,8 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
     costs = space.cost(space.ends)
     if metric not in costs:
         raise UserError(f"rank.strata: {metric!r} is no cost.{did_you_mean(metric, costs)}")
-    edges = np.geomspace(costs[metric][0], costs[metric][1], bins + 1)
+    ends = (lowest(space, space.cost, metric).value, highest(space, space.cost, metric).value)
+    edges = np.geomspace(*ends, bins + 1)
     room = np.diff(np.round(np.linspace(0, count, bins + 1))).astype(int)
     rng = np.random.default_rng([seed, _PANEL])
     chosen: dict[tuple[int, ...], None] = {}

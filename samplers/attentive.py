@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int32
 
-from samplers.cost_bins import CostBins, cost_range
+from samplers.cost_bins import CostBins, check_range
 from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
 from search_spaces import PREDICTORS, Genes, Predictor, UserError, did_you_mean
 
@@ -40,7 +40,7 @@ class AttentiveSampler(Sampler):
         candidates: Candidates a path (published: 3). 1 draws by cost alone.
         score: What candidates are compared by, "predictor" (the paper) or "loss" (its code).
         cost_metric: Which cost the bins divide.
-        bins: Bins of equal width, between the smallest and the largest architecture (published: of 25 MFLOPs).
+        bins: Bins of equal width, between the cheapest and the dearest architecture (published: of 25 MFLOPs).
         prior: How bins are drawn: "space" as often as uniform draws fall in them (published), or "uniform" over those
             in which any fall.
         tries: Draws of a candidate until its cost is in the bin; the last is taken as it is (published: 100).
@@ -75,7 +75,7 @@ class AttentiveSampler(Sampler):
         _one_of("score", self.score, ("predictor", "loss"))
         _one_of("prior", self.prior, ("space", "uniform"))
         _one_of("predictor", self.predictor, PREDICTORS)
-        cost_range(self.space, self._cost)
+        check_range(*self.cost_range(self.cost_metric))
         if not self._predicts:
             return
         if self.warmup > self.memory:
@@ -151,7 +151,9 @@ class AttentiveSampler(Sampler):
 
     @cached_property
     def _cost_bins(self) -> CostBins:
-        return CostBins.estimate(self.space, self._cost, self.bins, self.rng(0, _BINS), self.table)
+        return CostBins.estimate(
+            self.space, self._cost, self.bins, self.rng(0, _BINS), self.table, self.cost_range(self.cost_metric)
+        )
 
     @cached_property
     def _prior(self) -> Float[np.ndarray, " bins"]:

@@ -29,8 +29,8 @@ class ComplexityAwareSampler(Sampler):
 
     Args:
         levels: How many, spread evenly over the costs of the space; or the lowest cost of each, as numbers or as texts
-            like "25%" of the largest subnet's.
-        slack: By how much the costs of a level differ at most, as a share of the largest subnet's.
+            like "25%" of the dearest subnet's.
+        slack: By how much the costs of a level differ at most, as a share of the dearest subnet's.
         cost_metric: The cost that makes the levels.
         random_paths: Random paths a step.
         table_size: Architectures a level that random paths are drawn from, with replacement. They are drawn once,
@@ -89,8 +89,7 @@ class ComplexityAwareSampler(Sampler):
     @cached_property
     def windows(self) -> Levels:
         """The cost levels."""
-        smallest, largest = self.costs_of(self.space.ends).tolist()
-        return Levels.of(self.levels, self.slack, smallest, largest)
+        return Levels.of(self.levels, self.slack, *self.cost_range(self.cost_metric))
 
     @cached_property
     def walk(self) -> LevelWalk:

@@ -3,7 +3,7 @@
 References:
     Wang, Li, Gong, Chandra. AttentiveNAS: Improving Neural Architecture Search via Attentive Sampling. CVPR 2021,
     arXiv:2011.09011.
-    Differs: a number of bins from the smallest to the largest architecture, where the paper's are 25 MFLOPs wide; a
+    Differs: a number of bins from the cheapest to the dearest architecture, where the paper's are 25 MFLOPs wide; a
     gene counts towards its bin's values only in architectures in which it means something.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64
 
 from search_spaces import Genes, SearchSpace, UserError
+from search_spaces.extremes import highest, lowest
 
 _AT_ONCE = 16
 
@@ -25,8 +26,8 @@ class CostBins:
     Attributes:
         space: The space whose architectures are drawn.
         costs: Cost of each architecture.
-        low: Cost of the smallest architecture.
-        high: Cost of the largest architecture, more than `low`.
+        low: Cost of the cheapest architecture.
+        high: Cost of the dearest architecture, more than `low`.
         shares: Share of all architectures that lies in each bin.
         chances: For each bin and gene, the distribution over the gene's values; 0 beyond them.
     """
@@ -46,13 +47,23 @@ class CostBins:
         bins: int,
         rng: np.random.Generator,
         draws: int,
+        ends: tuple[float, float] | None = None,
     ) -> "CostBins":
         """Fills the bins with uniform draws; a bin that none falls in has share 0.
 
+        Args:
+            space: The space whose architectures are drawn.
+            costs: Cost of each architecture.
+            bins: How many bins.
+            rng: Source of the draws.
+            draws: How many architectures are drawn.
+            ends: Cost of the cheapest and of the dearest architecture; found by a bounded search when None.
+
         Raises:
-            UserError: The largest architecture costs no more than the smallest.
+            UserError: All architectures cost the same.
         """
-        low, high = cost_range(space, costs)
+        low, high = ends or _ends(space, costs)
+        check_range(low, high)
         values = np.arange(space.cardinalities.max())
         uniform = np.where(values < space.cardinalities[:, None], 1 / space.cardinalities[:, None], 0.0)
         empty = cls(space, costs, low, high, np.zeros(bins), np.broadcast_to(uniform, (bins, *uniform.shape)))
@@ -67,7 +78,7 @@ class CostBins:
     def of(self, genes: Genes) -> Int64[np.ndarray, " a"]:
         """The bin of each architecture."""
         bins = len(self.shares)
-        # A cost that does not grow with every gene, such as a latency, may lie outside the ends.
+        # A bounded search need not find the ends of a cost that does not grow with every gene.
         return np.clip((self.costs(genes) - self.low) / (self.high - self.low) * bins, 0, bins - 1).astype(np.int64)
 
     def draw(self, rng: np.random.Generator, wanted: Int64[np.ndarray, " a"], tries: int) -> Int32[np.ndarray, "a g"]:
@@ -91,16 +102,21 @@ class CostBins:
         return found
 
 
-def cost_range(space: SearchSpace, costs: Callable[[Genes], Float[np.ndarray, " a"]]) -> tuple[float, float]:
-    """Cost of the smallest and of the largest architecture.
+def _ends(space: SearchSpace, costs: Callable[[Genes], Float[np.ndarray, " a"]]) -> tuple[float, float]:
+    def cost(genes: Genes) -> dict[str, np.ndarray]:
+        return {"cost": costs(genes)}
+
+    return lowest(space, cost, "cost").value, highest(space, cost, "cost").value
+
+
+def check_range(low: float, high: float) -> None:
+    """Refuses a cost that all architectures share.
 
     Raises:
-        UserError: The largest costs no more than the smallest.
+        UserError: The dearest architecture costs no more than the cheapest.
     """
-    low, high = (float(cost) for cost in costs(space.ends))
     if not low < high:
         raise UserError(
-            f"sampler.cost_metric: the largest architecture costs {high:g} and the smallest {low:g}, so there is "
-            "nothing to divide into bins. Name a metric that grows with the architecture."
+            f"sampler.cost_metric: the dearest architecture costs {high:g} and the cheapest {low:g}, so there is "
+            "nothing to divide into bins. Name a metric that depends on the architecture."
         )
-    return low, high

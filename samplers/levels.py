@@ -24,7 +24,7 @@ _TABLES = 102
 _CHUNK = 4096  # steps of a walk that are drawn at once
 
 LevelSettings = int | tuple[float | str, ...]
-"""A number of levels, or the lowest cost of each: a number, or a text such as "25%" of the largest subnet's."""
+"""A number of levels, or the lowest cost of each: a number, or a text such as "25%" of the dearest subnet's."""
 
 
 class EmptyLevel(UserError):
@@ -49,7 +49,7 @@ class Levels:
     @property
     def windows(self) -> list[tuple[float, float]]:
         """Lowest and highest cost of each level."""
-        # The next number up, for the sum's rounding may leave out the largest subnet.
+        # The next number up, for the sum's rounding may leave out the dearest subnet.
         return [(low, math.nextafter(low + self.width, math.inf)) for low in self.lower]
 
     @property
@@ -68,11 +68,11 @@ class Levels:
         """The levels that settings stand for.
 
         Args:
-            setting: As `LevelSettings`; a number of levels is spread evenly from the smallest subnet's cost to as far
-                below the largest's as a level is wide.
-            slack: Width of a level as a share of the largest subnet's cost.
-            smallest: Cost of the smallest subnet.
-            largest: Cost of the largest.
+            setting: As `LevelSettings`; a number of levels is spread evenly from the cheapest subnet's cost to as far
+                below the dearest's as a level is wide.
+            slack: Width of a level as a share of the dearest subnet's cost.
+            smallest: Cost of the cheapest subnet.
+            largest: Cost of the dearest.
 
         Raises:
             UserError: Levels that do not ascend, cannot be read, or do not fit.
@@ -105,7 +105,7 @@ def _cost(level: float | str, largest: float) -> float:
     except ValueError:
         cost = math.nan
     if not 0 <= cost < math.inf:
-        raise UserError(f"sampler.levels: {level!r} is no cost. Give a number, or a share of the largest, '25%'.")
+        raise UserError(f"sampler.levels: {level!r} is no cost. Give a number, or a share of the dearest, '25%'.")
     return cost
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64
 
 from search_spaces import Registry, SearchSpace, UserError, did_you_mean
+from search_spaces.extremes import highest, lowest
 
 ROLES = ("largest", "smallest", "random")
 
@@ -183,6 +184,16 @@ class Sampler(ABC):
         if metric not in found:
             raise UserError(f"sampler.cost_metric: {metric!r} is not known.{did_you_mean(metric, found)}")
         return np.asarray(found[metric], np.float64)
+
+    def cost_range(self, metric: str) -> tuple[float, float]:
+        """Cost of the cheapest and of the dearest architecture, which need not be the ends of the space.
+
+        Raises:
+            UserError: The metric is not known.
+        """
+        self.costs(self.space.ends, metric)
+        cost = self.cost or self.space.cost
+        return lowest(self.space, cost, metric).value, highest(self.space, cost, metric).value
 
 
 SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "samplers")

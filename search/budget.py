@@ -1,15 +1,20 @@
-"""Budget: named limits on what a network may cost, absolute or as a share of the largest subnet."""
+"""Budget: named limits on what a network may cost, absolute or as a share of what the dearest subnet costs.
+
+The dearest subnet is the largest one, unless a cost does not grow with every gene, as a measured latency may not.
+"""
 
 import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from search_spaces import CostModel, Genes, SearchSpace, UserError, did_you_mean
+from search_spaces.extremes import highest, lowest, nearest
 
 Costs = Mapping[str, np.ndarray]
 """Metric name to one number an architecture."""
@@ -20,7 +25,7 @@ CostFunction = Callable[[Genes], Costs]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]*")
 _LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|≤)\s*(.+?)\s*")
 _SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_EXAMPLE = "Write an amount such as 100000, 1.5e6, 300M, or a share of the largest subnet such as 50%."
+_EXAMPLE = "Write an amount such as 100000, 1.5e6, 300M, or a share of the dearest subnet's cost such as 50%."
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Limit:
 
     Attributes:
         metric: What is limited.
-        amount: The limit, in the metric's unit or in percent of the largest subnet; positive.
+        amount: The limit, in the metric's unit or in percent of what the dearest subnet costs; positive.
         percent: Whether it is a percentage, then at most 100.
     """
 
@@ -49,10 +54,12 @@ class ResolvedBudget:
     Attributes:
         name: Its name, in reports and as the directory of the subnet found for it.
         limits: Metric and the most it may be, in the metric's unit.
+        anchor: Genes of a subnet that meets it, which others are drawn towards; the smallest one when None.
     """
 
     name: str
     limits: tuple[tuple[str, float], ...]
+    anchor: tuple[int, ...] | None = field(default=None, compare=False)
 
     def feasible(self, costs: Costs) -> Bool[np.ndarray, " a"]:
         """Which architectures meet every limit; one that costs exactly the limit does."""
@@ -116,7 +123,7 @@ class Budget:
         """The budget in absolute numbers for a space.
 
         Args:
-            space: The space; percentages are of its largest subnet.
+            space: The space; percentages are of what its dearest subnet costs.
             cost: Costs of its architectures; the space's cost model when None.
 
         Raises:
@@ -124,71 +131,55 @@ class Budget:
                 alone contradict each other.
         """
         cost = cost or space.cost
-        ends = cost(space.ends)
         limits = tuple(
-            (limit.metric, limit.amount / 100 * float(ends[limit.metric][1]) if limit.percent else limit.amount)
+            (limit.metric, limit.amount / 100 * highest(space, cost, limit.metric).value)
+            if limit.percent
+            else (limit.metric, limit.amount)
             for limit in self.limits
         )
         resolved = ResolvedBudget(self.name, limits)
-        if not resolved.feasible(ends)[0]:
-            self._explain(space, cost, resolved, ends)
-        return resolved
+        smallest = np.array([space.smallest.genes], np.int32)
+        if resolved.feasible(cost(smallest))[0]:
+            return resolved
+        met = nearest(space, cost, limits).genes
+        if not resolved.feasible(cost(met[None]))[0]:
+            self._explain(space, cost, resolved)
+        return replace(resolved, anchor=tuple(met.tolist()))
 
-    def _explain(self, space: SearchSpace, cost: CostFunction, resolved: ResolvedBudget, ends: Costs) -> None:
+    def _explain(self, space: SearchSpace, cost: CostFunction, resolved: ResolvedBudget) -> NoReturn:
         where = f"search.budgets.{self.name}"
-        for limit, alone in zip(self.limits, resolved.limits, strict=True):
-            if _nearest(space, cost, (alone,)) is not None:
-                lowest = _lowest(space, cost, limit.metric)
-                if lowest > alone[1]:
-                    raise UserError(
-                        f"{where}.{limit.metric}: '{limit}' is below the smallest subnet, which costs "
-                        f"{_in_each_unit(ends)}. Raise the limit to {_round_up(lowest)} or more."
-                    )
+        for limit, (metric, most) in zip(self.limits, resolved.limits, strict=True):
+            cheapest = lowest(space, cost, metric)
+            if cheapest.value > most:
+                below = "what any subnet costs" if cheapest.exact else "all costs that a bounded search found"
+                raise UserError(
+                    f"{where}.{metric}: '{limit}' is below {below}; the cheapest subnet costs "
+                    f"{_in_each_unit(space, cost, cheapest.genes)}. Raise the limit to {_round_up(cheapest.value)} or "
+                    "more."
+                )
         for count in range(2, len(self.limits) + 1):
             for chosen in itertools.combinations(range(len(self.limits)), count):
-                nearest = _nearest(space, cost, tuple(resolved.limits[i] for i in chosen))
-                if nearest is not None:
+                near = nearest(space, cost, [resolved.limits[i] for i in chosen])
+                if near.value > 1:
                     texts = [f"'{self.limits[i]}'" for i in chosen]
+                    found = "" if near.exact else " that a bounded search found"
                     raise UserError(
                         f"{where}: {', '.join(texts[:-1])} and {texts[-1]} contradict each other: each can be met, but "
-                        f"the nearest subnet to {'both' if count == 2 else 'all'} costs {_in_each_unit(nearest)}; "
-                        f"the smallest costs {_in_each_unit(ends)}. Raise one of them."
+                        f"the nearest subnet to {'both' if count == 2 else 'all'}{found} costs "
+                        f"{_in_each_unit(space, cost, near.genes)}; the smallest costs "
+                        f"{_in_each_unit(space, cost, np.array(space.smallest.genes, np.int32))}. Raise one of them."
                     )
+        raise UserError(
+            f"{where}: no subnet that meets {self} was found, though each limit can be met and any of them together "
+            "may be. Raise one of them."
+        )
 
 
-def _nearest(space: SearchSpace, cost: CostFunction, limits: tuple[tuple[str, float], ...]) -> Costs | None:
-    """Costs of the subnet that comes nearest to limits (and of the largest); None where one meets them all."""
-    budget = ResolvedBudget("", limits)
-    genes = _descend(space, lambda genes: budget.excess(cost(genes)))
-    costs = cost(np.array([genes, space.largest.genes], np.int32))
-    return None if budget.feasible(costs)[0] else costs
-
-
-def _lowest(space: SearchSpace, cost: CostFunction, metric: str) -> float:
-    genes = _descend(space, lambda genes: np.asarray(cost(genes)[metric], float))
-    return float(cost(genes[None])[metric][0])
-
-
-def _descend(space: SearchSpace, value: Callable[[Genes], np.ndarray]) -> np.ndarray:
-    """Genes of least value, going from the smallest subnet by single changes for as long as that helps.
-
-    A measured cost need not grow with every gene, so the smallest subnet need not be the fastest.
-    """
-    genes = np.array(space.smallest.genes, np.int32)
-    best = float(value(genes[None])[0])
-    while best > 0:
-        near = space.neighbours(genes)
-        values = value(near)
-        if not len(near) or values.min() >= best:
-            break
-        genes, best = near[int(values.argmin())], float(values.min())
-    return genes
-
-
-def _in_each_unit(costs: Costs) -> str:
-    """The first of two costs, also as shares of the second, which is the largest subnet's."""
+def _in_each_unit(space: SearchSpace, cost: CostFunction, genes: np.ndarray) -> str:
+    """What an architecture costs, also as shares of the dearest."""
     return ", ".join(
-        f"{metric} {value[0]:.10g} ({100 * value[0] / value[1]:.3g}% of the largest)" for metric, value in costs.items()
+        f"{metric} {value[0]:.10g} ({100 * value[0] / (highest(space, cost, metric).value or 1):.3g}% of the dearest)"
+        for metric, value in cost(genes[None]).items()
     )
 
 
@@ -229,5 +220,5 @@ def _limit(where: str, metric: str, given: int | float | str) -> Limit:
     if amount <= 0:
         raise UserError(f"{where}: {given!r} is not positive. {_EXAMPLE}")
     if percent and amount > 100:
-        raise UserError(f"{where}: {given!r} is more than the largest subnet costs. Give at most 100%.")
+        raise UserError(f"{where}: {given!r} is more than the dearest subnet costs. Give at most 100%.")
     return Limit(metric, amount, percent)

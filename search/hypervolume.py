@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from search.archive import Archive
 from search.budget import CostFunction
+from search_spaces.extremes import highest
 
 
 def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarray, " m"]) -> float:
@@ -26,12 +27,11 @@ def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarra
 
 
 def archive_hypervolume(archive: Archive, metric: str, cost: CostFunction | None = None) -> float:
-    """Hypervolume of error against a metric's share of the largest network of the space.
+    """Hypervolume of error against a metric's share of the dearest network of the space.
 
-    The reference point is the space's reference error at the cost of the largest network, so archives of one space
+    The reference point is the space's reference error at the cost of the dearest network, so archives of one space
     compare; within 0 to 1 where errors are shares. `cost` gives that cost; the space when None.
     """
-    largest = np.array([archive.space.largest.genes], np.int32)
-    most = float((cost or archive.space.cost)(largest)[metric][0])
+    most = highest(archive.space, cost or archive.space.cost, metric).value
     shares = archive.costs[metric].astype(float) / (most or 1.0)  # an encoder has no key-value cache
     return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([archive.space.reference_error, 1.0]))

@@ -56,8 +56,8 @@ def most_probable(
         cheaper = excesses < excess
         if not cheaper.any():
             assert not stuck, "a budget that was resolved for the space is met within it"
-            # A measured cost need not fall with every gene; from the smallest network a resolved budget is in reach.
-            genes, stuck = np.array(space.smallest.genes, np.int32), True
+            # A measured cost need not fall with every gene; the anchor of a resolved budget meets it.
+            genes, stuck = np.array((budget and budget.anchor) or space.smallest.genes, np.int32), True
             (lost,), (excess,) = state(genes[None])
             continue
         if stuck:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Int
 
 from search.budget import CostFunction, ResolvedBudget
 from search_spaces import Genes, SearchSpace
+from search_spaces.extremes import members
 
 _ROUNDS = 8
 _OVERSAMPLE = 16
@@ -52,26 +53,29 @@ class Unseen:
 def shrink(
     space: SearchSpace, rng: np.random.Generator, genes: Genes, budget: ResolvedBudget, cost: CostFunction
 ) -> Int[np.ndarray, "f g"]:
-    """Makes architectures smaller until they meet a budget.
+    """Moves architectures towards the anchor of a budget, or to the smallest one, until they meet the budget.
 
-    While a row is over budget, one of its active genes that is not at its smallest value, chosen uniformly, steps down
-    by one value. A row comes out as near below the budget as single steps reach, and keeps what was not in the way.
+    While a row is over budget, one of its active genes that is not at the anchor's value, chosen uniformly, steps
+    towards it by one value. A row comes out as near below the budget as single steps reach, and keeps what was not in
+    the way.
 
     Args:
         genes: Canonical architectures; those that meet the budget come back as they are.
 
     Returns:
-        The architectures, in order; without those that are over budget even at the smallest.
+        The architectures, in order; without those that are over budget even at the anchor.
     """
     genes = genes.copy()
+    anchor = np.array(budget.anchor or space.smallest.genes, np.int32)
     over = np.flatnonzero(~budget.feasible(cost(genes)))
     while over.size:
         rows = genes[over]
-        reducible = (rows > 0) & space.active(rows)
-        movable = reducible.any(axis=1)
-        over, rows, reducible = over[movable], rows[movable], reducible[movable]
-        column = np.where(reducible, rng.random(rows.shape), -1.0).argmax(axis=1)
-        rows[np.arange(len(rows)), column] -= 1
+        away = (rows != anchor) & space.active(rows)
+        movable = away.any(axis=1)
+        over, rows, away = over[movable], rows[movable], away[movable]
+        column = np.where(away, rng.random(rows.shape), -1.0).argmax(axis=1)
+        at = np.arange(len(rows)), column
+        rows[at] += np.sign(anchor[column] - rows[at])
         genes[over] = space.canonical(rows)
         over = over[~budget.feasible(cost(genes[over]))]
     return genes[budget.feasible(cost(genes))]
@@ -108,16 +112,22 @@ def draw_neighbours(
     """Adds up to `count` architectures that differ from a seen one in one gene and meet a budget; says how many.
 
     This is for the end of a space, where random draws hit seen architectures only. Costs that grow with every gene
-    connect everything that meets a budget with the smallest architecture by single changes, so when this finds nothing,
-    there is nothing left.
+    connect everything that meets a budget with the smallest architecture by single changes; others need not, so what
+    this does not find is looked for in all that meets the budgets (`search_spaces.extremes.members`).
     """
-    smallest = np.array([space.smallest.genes], np.int32)
-    added = unseen.add(smallest[meets_any(budgets, cost, smallest)], count)
+    anchors = np.array([budget.anchor or space.smallest.genes for budget in budgets], np.int32)
+    added = unseen.add(anchors[meets_any(budgets, cost, anchors)], count)
     for row in rng.permutation(len(seen)):
         if added >= count:
             break
         near = space.neighbours(seen[row])
         added += unseen.add(near[meets_any(budgets, cost, near)], count - added)
+    for budget in budgets:
+        if added < count:
+            for genes in members(space, cost, budget.limits, rng):
+                added += unseen.add(genes, count - added)
+                if added >= count:
+                    break
     return added
 
 

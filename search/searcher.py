@@ -133,7 +133,8 @@ class Searcher(ABC):
             draw(self.space, rng, int(share), budget, self.costs, unseen)
         if len(unseen) < count:
             seen = np.concatenate([state.genes, unseen.genes])
-            draw_neighbours(self.space, rng, count - len(unseen), self.budgets, self.costs, seen, unseen)
+            cost = self.cost or self.space.cost
+            draw_neighbours(self.space, rng, count - len(unseen), self.budgets, cost, seen, unseen)
 
 
 SEARCHERS: Registry[type[Searcher]] = Registry("searcher", "search")

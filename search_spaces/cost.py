@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, SupportsInt
+from typing import NamedTuple, Protocol, SupportsInt, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -54,6 +54,36 @@ class Term:
         return Term(tuple(int(c) for c in columns), np.array(rows, np.int64).reshape(shape))
 
 
+Factor = tuple[tuple[int, ...], np.ndarray]
+"""Genes, and a number for each combination of their values: float64[n_1, ..., n_k]."""
+
+
+@dataclass(frozen=True)
+class CostTables:
+    """One cost as tables: `(constant + sums + peaks) / per`, for whoever reasons about all architectures at once.
+
+    Attributes:
+        sums: Tables that are added up.
+        peaks: Groups of tables; of each group the dearest counts.
+        constant: Added for every architecture.
+        per: Unit of the cost in units of the tables, such as nanoseconds a millisecond.
+    """
+
+    sums: tuple[Factor, ...] = ()
+    peaks: tuple[tuple[Factor, ...], ...] = ()
+    constant: float = 0
+    per: float = 1
+
+
+@runtime_checkable
+class Tabulated(Protocol):
+    """A cost function whose costs are known as tables, so that its extremes are exact."""
+
+    def tables(self, metric: str) -> CostTables:
+        """The tables of a metric."""
+        ...
+
+
 class CostModel:
     """The sum of terms, each read from its table: exact, and vectorised over architectures.
 
@@ -100,6 +130,12 @@ class CostModel:
             rows = (genes[part].astype(np.float32) @ self._strides + self._offsets).astype(np.intp)
             totals[part] = self._combine.reduce(self._rows.take(rows, axis=0), axis=1)
         return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}
+
+    def tables(self, metric: str) -> CostTables:
+        """See `Tabulated`."""
+        index = self.metrics.index(metric)
+        factors = tuple((term.columns, term.table[..., index].astype(np.float64)) for term in self.terms)
+        return CostTables(sums=factors) if self._combine is np.add else CostTables(peaks=(factors,))
 
 
 def _joined(terms: Sequence[Term], combine: np.ufunc) -> list[Term]:

@@ -256,7 +256,7 @@ def test_any_cost_divides_the_bins(space):
     np.testing.assert_allclose(sampler._cost_bins.shares, 1 / 3, atol=0.02)
     with pytest.raises(UserError, match=r"sampler\.cost_metric: 'macs' is not known"):
         AttentiveSampler(space, 0, PLAN, cost=latency)
-    with pytest.raises(UserError, match=r"sampler\.cost_metric: the largest architecture costs 1 and the smallest 1"):
+    with pytest.raises(UserError, match=r"sampler\.cost_metric: the dearest architecture costs 1 and the cheapest 1"):
         AttentiveSampler(space, 0, PLAN, cost=lambda genes: {"macs": np.ones(len(genes))})
 
 

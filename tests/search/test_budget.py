@@ -1,12 +1,15 @@
 """Budgets: what parses, what it means, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search import Budget, Limit, ResolvedBudget
 from search_spaces import CostModel, UserError
+from tests.search_spaces.crooked import Crooked, Measured
 
 limits = st.lists(st.sampled_from(CostModel.metrics), min_size=1, unique=True).flatmap(
     lambda metrics: st.tuples(
@@ -61,7 +64,7 @@ def test_amounts(text, amount, percent):
         ({"latency_ms": 3}, r"b: 'latency_ms' is no metric\. .*Known: activation_bytes, macs, params"),
         ("macs<=0", r"b\.macs: '0' is not positive"),
         ({"macs": -5}, r"b\.macs: -5 is not positive"),
-        ("macs<=120%", r"b\.macs: '120%' is more than the largest subnet"),
+        ("macs<=120%", r"b\.macs: '120%' is more than the dearest subnet"),
         ("macs<=50%, macs<=1e6", r"b: 'macs<=50%' and 'macs<=1000000' limit macs twice"),
         ("macs<=fast", r"b\.macs: 'fast' is no amount"),
         ({"macs": True}, r"b\.macs: True is no amount"),
@@ -131,7 +134,7 @@ def test_limits_that_contradict_each_other_are_named(small):
     text = str(error.value)
     assert text.startswith("search.budgets.b: 'macs<=1' and 'params<=1' contradict each other: each can be met, but ")
     assert "activation_bytes<=9" not in text
-    assert "the smallest costs macs 1 (33.3% of the largest), params 3 (300% of the largest)" in text
+    assert "the smallest costs macs 1 (33.3% of the dearest), params 3 (100% of the dearest)" in text
     assert Budget.parse("b", "macs<=2, params<=2").resolve(small, cost).limits == (("macs", 2), ("params", 2))
     # Nothing is refused for what another subnet than the smallest meets.
     assert Budget.parse("b", "params<=1").resolve(small, cost).limits == (("params", 1),)
@@ -150,3 +153,48 @@ def test_three_limits_of_which_any_two_can_be_met(small):
         UserError, match=r"'macs<=1', 'params<=1' and 'activation_bytes<=1' contradict .* nearest subnet to all"
     ):
         Budget.parse("b", "macs<=1, params<=1, activation_bytes<=1").resolve(small, cost)
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10**6), st.sampled_from([("macs",), ("latency_ms",), ("latency_ms", "memory_bytes")]))
+def test_a_budget_is_refused_if_and_only_if_no_subnet_meets_it(seed, metrics):
+    """Costs that do not grow with the genes: the smallest subnet need be neither the cheapest nor feasible."""
+    space = Crooked(seed)
+    cost = Measured(space, seed)
+    costs = cost(space.members)
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        amounts = {m: float(rng.choice(np.unique(costs[m])[:8])) + 0.01 for m in metrics}
+        met = np.logical_and.reduce([np.asarray(costs[m]) <= most for m, most in amounts.items()])
+        budget = Budget.parse("b", amounts, (*CostModel.metrics, "latency_ms", "memory_bytes"))
+        if met.any():
+            resolved = budget.resolve(space, cost)
+            anchor = np.array([resolved.anchor or space.smallest.genes], np.int32)
+            assert resolved.feasible(cost(anchor))[0]
+            continue
+        with pytest.raises(UserError) as error:
+            budget.resolve(space, cost)
+        text = str(error.value)
+        alone = [m for m, most in amounts.items() if np.asarray(costs[m]).min() > most]
+        if alone:
+            assert text.startswith(f"search.budgets.b.{alone[0]}: ")
+            assert "is below what any subnet costs" in text
+            (needed,) = map(float, re.findall(r"Raise the limit to (\S+) or more", text))
+            assert np.asarray(costs[alone[0]]).min() == pytest.approx(needed, rel=1e-8)
+        else:
+            assert "contradict each other" in text
+
+
+def test_percent_is_of_the_dearest_where_that_is_not_the_largest():
+    space = next(s for s in map(Crooked, range(100)) if s.cost(s.members)["macs"].max() > s.cost(s.ends)["macs"][1] > 0)
+    most = space.cost(space.members)["macs"].max()
+    whole = Budget.parse("b", "macs<=100%").resolve(space)
+    assert whole.limits == (("macs", most),)
+    assert whole.feasible(space.cost(space.members)).all()
+
+
+def test_a_bounded_search_says_that_it_is_one(small):
+    """A cost without tables, of a space that is too large to be listed."""
+    budget = Budget.parse("b", "macs<=1")
+    with pytest.raises(UserError, match=r"'macs<=1' is below all costs that a bounded search found; the cheapest"):
+        budget.resolve(small, lambda genes: small.cost(genes))

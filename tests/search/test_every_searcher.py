@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search import SEARCHERS, Archive, ResolvedBudget, Searcher, best, run_search
+from search import SEARCHERS, Archive, Budget, ResolvedBudget, Searcher, best, run_search
 from search_spaces import UserError, build_space
+from tests.search_spaces.crooked import Crooked, Measured
 
 
 @pytest.fixture(params=list(SEARCHERS))
@@ -94,6 +95,20 @@ def test_exhausts_a_small_space_exactly_once(make, tiny, every, limits, landscap
     # The archive of an exhausted space resumes to nothing.
     run_search(searcher, evaluate, Archive.open(archive.path, searcher), 10_000)
     assert len(evaluate.asked) == feasible.sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_exhausts_a_budget_whose_networks_are_islands(make, landscape, tmp_path, seed):
+    """Costs that do not grow with the genes: single changes need not lead from one network of a budget to another."""
+    space = Crooked(seed, span=100)
+    cost = Measured(space, seed)
+    latency = cost(space.members)["latency_ms"]
+    budgets = (Budget.parse("b", {"latency_ms": float(np.sort(latency)[24])}, ("latency_ms",)).resolve(space, cost),)
+    searcher = make(space, budgets, cost=cost, population=7)
+    evaluate = landscape(space)
+    run_search(searcher, evaluate, Archive.open(tmp_path / "archive.jsonl", searcher), 10_000)
+    within = space.members[budgets[0].feasible(cost(space.members))]
+    assert sorted(evaluate.asked) == sorted(map(tuple, within.tolist()))
 
 
 def test_a_kill_at_any_byte_leaves_the_same_archive(make, tiny, limits, landscape, tmp_path, monkeypatch):

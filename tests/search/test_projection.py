@@ -6,6 +6,7 @@ import pytest
 from search import Budget
 from search.projection import most_probable
 from search_spaces import MobileNetSpace, build_space
+from tests.search_spaces.crooked import Crooked, Measured
 
 
 def distribution(space, seed, sharpness=1.0):
@@ -92,3 +93,13 @@ def test_a_cost_that_does_not_fall_with_every_gene(tiny) -> None:
     budget = Budget.parse("b", {"latency_ms": 1.5}, ("latency_ms",)).resolve(tiny, cost)
     found = most_probable(tiny, probabilities, budget, cost)
     assert budget.feasible(cost(found[None])).all()
+
+
+def test_a_budget_that_only_another_corner_than_the_smallest_meets() -> None:
+    for seed in range(20):
+        space = Crooked(seed)
+        cost = Measured(space, seed)
+        latency = np.sort(cost(space.members)["latency_ms"])
+        budget = Budget.parse("b", {"latency_ms": float(latency[0])}, ("latency_ms",)).resolve(space, cost)
+        found = most_probable(space, distribution(space, seed), budget, cost)
+        assert cost(found[None])["latency_ms"][0] == latency[0]
