@@ -64,7 +64,7 @@ search:
   type: nsga2
   evaluations: 300
 
-budgets:                   # one exported subnet each; absolute, or a share of the largest
+budgets:                   # one exported subnet each; absolute, or a share of the dearest
   small: {{params: {small}%}}
   large: {{params: {large}%}}
 """

@@ -99,7 +99,7 @@ search:
   type: evolution          # supernest list searchers
   evaluations: 600
 
-budgets:                   # one exported subnet each; absolute, or a share of the largest subnet
+budgets:                   # one exported subnet each; absolute, or a share of the dearest subnet
   full: {{macs: 100%}}
   half: {{macs: 50%}}
   quarter: {{macs: 25%}}

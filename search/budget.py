@@ -151,11 +151,14 @@ class Budget:
         for limit, (metric, most) in zip(self.limits, resolved.limits, strict=True):
             cheapest = lowest(space, cost, metric)
             if cheapest.value > most:
-                below = "what any subnet costs" if cheapest.exact else "all costs that a bounded search found"
+                below = "what any subnet costs; the cheapest"
+                if not cheapest.exact:
+                    below = "all costs that a bounded search found; the cheapest subnet"
+                elif tuple(cheapest.genes.tolist()) == space.smallest.genes:
+                    below = "the smallest subnet, which"
                 raise UserError(
-                    f"{where}.{metric}: '{limit}' is below {below}; the cheapest subnet costs "
-                    f"{_in_each_unit(space, cost, cheapest.genes)}. Raise the limit to {_round_up(cheapest.value)} or "
-                    "more."
+                    f"{where}.{metric}: '{limit}' is below {below} costs {_in_each_unit(space, cost, cheapest.genes)}. "
+                    f"Raise the limit to {_round_up(cheapest.value)} or more."
                 )
         for count in range(2, len(self.limits) + 1):
             for chosen in itertools.combinations(range(len(self.limits)), count):

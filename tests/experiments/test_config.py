@@ -226,7 +226,7 @@ MISTAKES = [
     (BASE + "budgets: {}", "budgets: none. Give at least one"),
     (BASE + "budgets: [macs<=50%]", 'budgets: ["macs<=50%"] is not a group of budgets.'),
     (BASE + "budgets: {a: {mac: 50%}}", "budgets.a: 'mac' is no metric. Did you mean 'macs'?"),
-    (BASE + "budgets: {a: {macs: 500%}}", "budgets.a.macs: '500%' is more than the largest subnet costs."),
+    (BASE + "budgets: {a: {macs: 500%}}", "budgets.a.macs: '500%' is more than the dearest subnet costs."),
     (BASE + "budgets: {../a: {macs: 50%}}", "'../a' is no name."),
     ("space: {family: vti}\ntrain: {steps: 1}", "space.family: 'vti' is not known. Did you mean 'vit'?"),
     (
