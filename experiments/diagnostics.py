@@ -1,14 +1,17 @@
 """Diagnostics of path sampling, in TensorBoard: what is drawn, what it costs the gradients, and what goes wrong."""
 
+import json
+
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
-from experiments.tensorboard import EventLog
+from experiments.tensorboard import VISITS, EventLog
 from samplers import Paths, SamplerState
 from samplers.data_importance import effective_sample_size
+from search_spaces import SearchSpace
 from supernet.training import StepResult
 
 _BINS = 5
@@ -75,6 +78,8 @@ class Diagnostics:
         shares = self._visits / np.maximum(self._visits.sum(axis=1, keepdims=True), 1)
         off = np.arange(self._visits.shape[1]) >= space.cardinalities[:, None]
         self._log.heat_map(done, "paths/visits_by_gene_and_value", np.where(off, np.nan, shares))
+        rows = [row[:count] for row, count in zip(shares.round(4).tolist(), space.cardinalities, strict=True)]
+        self._log.text(done, VISITS, json.dumps({"genes": _gene_names(space), "shares": rows}))
         self._visits[:] = 0
         distributions = self._experiment.sampler.distributions(state)
         for name, p in distributions.items():
@@ -103,6 +108,15 @@ class Diagnostics:
                 self._log.text(done, f"warnings/{end}_end_collapses", text)
                 if not self._quiet:
                     tqdm.write(f"warning: {text}")
+
+
+def _gene_names(space: SearchSpace) -> list[str]:
+    """Returns a name for each gene: its choice, and its place among those of the choice, counted from 1."""
+    names = [""] * space.num_genes
+    for choice, columns in space.columns.items():
+        for place, column in np.ndenumerate(columns):
+            names[column] = " ".join([choice, *(str(i + 1) for i in place)])
+    return names
 
 
 def collapsed(error: float, best: float, chance: float, progress: float) -> bool:

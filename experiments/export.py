@@ -179,19 +179,32 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
     return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
 
 
-def reached(subnet: Subnet, split: Split) -> dict[str, float]:
-    """Share of right outputs of a standalone network; where outputs are tokens, also mean loss and perplexity."""
+def reached(subnet: Subnet, split: Split) -> dict[str, Any]:
+    """Measures a standalone network on a split.
+
+    Returns:
+        `accuracy`, the share of right outputs; where outputs are tokens also their mean `loss` and `perplexity`,
+        elsewhere `by_class`: how many of each class are right, and how many there are.
+    """
+    names = subnet.config["labels"]
     chunk, count, right, loss = _chunk(split), 0, 0, 0.0
+    by_class = np.zeros((len(names), 2), np.int64)
     for start in range(0, len(split), chunk):
         examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
         logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
         count += int(there.sum())
-        right += int((logits.argmax(axis=-1) == labels)[there].sum())
+        hits = logits.argmax(axis=-1) == labels
+        right += int(hits[there].sum())
+        if labels.ndim == 1:
+            known = there & (labels < len(names))
+            np.add.at(by_class, labels[known], np.stack([hits[known], np.ones(known.sum(), bool)], axis=1))
         losses = np.asarray(output_losses(jnp.asarray(logits), jnp.asarray(labels)), np.float64)
         loss += float(losses[there].sum())
     found = {"accuracy": right / max(count, 1)}
     loss /= max(count, 1)
-    return found | ({"loss": loss, "perplexity": math.exp(loss)} if labels.ndim > 1 else {})
+    if labels.ndim > 1:
+        return {**found, "loss": loss, "perplexity": math.exp(loss)}
+    return {**found, "by_class": dict(zip(names, by_class.tolist(), strict=True))}
 
 
 def _chunk(split: Split) -> int:

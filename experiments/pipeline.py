@@ -18,7 +18,7 @@ from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.rank import rank
-from experiments.report import write_page
+from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
 from experiments.search import search
 from experiments.tensorboard import EventLog
@@ -51,6 +51,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     summary = _read_summary(directory.summary)
     summary["name"] = config.name
     summary["objective"] = objective_of(experiment.space).name
+    summary["chance"] = experiment.data.chance
     summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
     try:
         with (
@@ -85,7 +86,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             if "rank" in stages:
                 summary["rank"] = rank(experiment, params, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
-            write_page(directory.path, summary)
+            write_page(directory.path)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}. The same command resumes it.") from None
     return summary

@@ -20,6 +20,9 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttr
 
 from supernet.manifest import disk_errors_for
 
+VISITS = "paths/visits_by_gene_and_value/numbers"
+"""Tag of the text that holds, as JSON, how often each value of each gene was trained."""
+
 _BINS = 30
 _CELL = 12  # pixels
 _DARK, _BRIGHT, _ABSENT = np.array([20, 24, 80]), np.array([253, 231, 76]), np.array([160, 160, 160])

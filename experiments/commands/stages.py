@@ -87,7 +87,7 @@ def _report(summary: dict[str, Any], stages: Sequence[str], path: Path) -> str:
     from experiments import pipeline, rank_report
 
     if "export" in stages:
-        return f"{pipeline.table(summary)}\n{path}"
+        return f"{pipeline.table(summary)}\nreport: {path.with_name('report.html')}\n{path}"
     if "rank" in stages:
         return f"{rank_report.table(summary['rank'])}\n{path}"
     figures = {name: value for name, value in summary[stages[-1]].items() if isinstance(value, int | float | str)}

@@ -82,8 +82,9 @@ def test_from_text_to_networks_that_compute_what_the_supernet_computes(supernest
     assert (code, err) == (0, "")
     assert "val. perplexity  test perplexity" in out
     page = (here / "run" / "report.html").read_text()
-    assert "Pareto front: loss and macs" in page
-    assert "validation perplexity" in page
+    assert "Candidates and the Pareto front" in page
+    assert '"shown":"perplexity","percent":false,"lowerIsBetter":true' in page
+    assert '"kv_cache_bytes":[' in page
     code, out, err = supernest("rank", "small.yaml", "--out", "run", "--quiet", *learns)
     assert (code, err) == (0, "")
     assert "3 architectures, by loss on 17 sequences" in out

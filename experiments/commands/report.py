@@ -1,0 +1,22 @@
+"""`supernest report`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="HTML file to write.  [default: RUN/report.html for one run, comparison.html for several]",
+)  # fmt: skip
+def report(runs: Sequence[Path], out: Path | None) -> None:
+    """Write one page about one or several runs, finished or going.
+
+    The page needs no network and no other file: open it in a browser, or send it to somebody.
+    """
+    from experiments.reporting import write_report
+
+    click.echo(write_report(runs, out or (runs[0] / "report.html" if len(runs) == 1 else Path("comparison.html"))))

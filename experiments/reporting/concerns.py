@@ -1,0 +1,37 @@
+"""Concerns about a run that its figures alone do not show: what may be wrong, and what to do."""
+
+from experiments.reporting.run_facts import RunFacts
+
+_CLOSE = 0.05  # of the way from guessing to a perfect answer
+_TRUSTED_TAU = 0.7
+
+
+def concerns(facts: RunFacts) -> list[str]:
+    """Returns a sentence or two for each concern; none for a run without any."""
+    found = [text for tag, text in sorted(facts.texts.items()) if tag.startswith("warnings/")]
+    chance = facts.summary.get("chance")
+    best = min((c.error for c in facts.candidates if c.error is not None), default=None)
+    if chance is not None and best is not None and best > chance * (1 - _CLOSE):
+        found.append(
+            f"The best candidate's {facts.objective.name} is {best:.3f}; guessing gives {chance:.3f}. The supernet has "
+            "learned next to nothing: train longer, or with another learning rate, before you trust any figure here."
+        )
+    genes = {str(sorted(subnet.architecture.items())) for subnet in facts.subnets}
+    if len(facts.subnets) > 1 and len(genes) == 1:
+        found.append(
+            f"One network answers all {len(facts.subnets)} budgets: no larger one was better. Train longer, search "
+            "with more evaluations, or lower the budgets."
+        )
+    failed = sum(candidate.error is None for candidate in facts.candidates)
+    if failed > len(facts.candidates) / 2:
+        found.append(
+            f"{failed:,} of {len(facts.candidates):,} candidates failed or stopped early. Look at the training's loss."
+        )
+    found += [str(subnet.row["over_limit"]) for subnet in facts.subnets if "over_limit" in subnet.row]
+    tau = facts.summary.get("rank", {}).get("kendall_tau", {}).get("value")
+    if tau is not None and tau < _TRUSTED_TAU / 2:
+        found.append(
+            f"The supernet's ranking agrees little with networks trained alone (Kendall's tau-b {tau:.2f}). Choose "
+            "among several candidates by training each, or train the supernet longer."
+        )
+    return found

@@ -1,0 +1,151 @@
+"""Facts of a run for its report, read from its directory; whatever a stage has not written yet is empty."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.objective import OBJECTIVES, Objective
+from experiments.reporting.events import Curve, read_events
+from search_spaces.errors import UserError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture that the search evaluated.
+
+    Attributes:
+        architecture: Readable form.
+        error: Objective on the whole validation split; None where the evaluation failed or stopped early.
+        costs: Metric to number.
+        generation: Generation of the searcher.
+    """
+
+    architecture: Mapping[str, Any]
+    error: float | None
+    costs: Mapping[str, float]
+    generation: int
+
+
+@dataclass(frozen=True)
+class ExportedSubnet:
+    """A network that was exported.
+
+    Attributes:
+        name: Its directory below `subnets/`.
+        row: Figures of the summary: budget, limits, costs, what it reaches.
+        architecture: Readable form.
+        report: Content of its `report.json`.
+    """
+
+    name: str
+    row: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    report: Mapping[str, Any]
+
+    def over(self) -> list[str]:
+        """Returns the limited metrics of which it has more than its budget allows."""
+        costs = {**self.row, **self.row.get("predicted", {})}
+        return [metric for metric, most in self.row["limits"].items() if costs.get(metric, 0) > most]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that a report shows of one run.
+
+    Attributes:
+        path: The run directory.
+        summary: Content of `summary.json`.
+        objective: What the search minimises.
+        curves: Scalars of training by tag, step to value.
+        texts: Texts of training by tag, warnings among them.
+        candidates: What the search evaluated, in its order.
+        budgets: Resolved limits by budget.
+        subnets: Exported networks, in the order of the summary.
+        ranking: Content of `rank/rank.json`; empty without a ranking.
+        config: The resolved configuration, as YAML.
+        versions: Versions and seed when the run began, from `run.json`.
+    """
+
+    path: Path
+    summary: Mapping[str, Any]
+    objective: Objective
+    curves: Mapping[str, Curve]
+    texts: Mapping[str, str]
+    candidates: Sequence[Candidate]
+    budgets: Mapping[str, Mapping[str, float]]
+    subnets: Sequence[ExportedSubnet]
+    ranking: Mapping[str, Any]
+    config: str
+    versions: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.summary.get("name") or self.versions.get("name") or self.path.name)
+
+
+def read_run(path: Path) -> RunFacts:
+    """Reads a run directory.
+
+    Raises:
+        UserError: There is no run, or a file of it cannot be read.
+    """
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
+    summary = _json(path / "summary.json")
+    budgets = _json(path / "search" / "pareto.json").get("budgets", {})
+    curves, texts = read_events(path / "tensorboard" / "train")
+    return RunFacts(
+        path=path,
+        summary=summary,
+        objective=OBJECTIVES[summary.get("objective", "error")],
+        curves=curves,
+        texts=texts,
+        candidates=_candidates(path / "search" / "archive.jsonl"),
+        budgets={name: found["limits"] for name, found in budgets.items()},
+        subnets=[_subnet(path, row) for row in summary.get("subnets", [])],
+        ranking=_json(path / "rank" / "rank.json"),
+        config=(path / "config.yaml").read_text("utf-8"),
+        versions=_json(path / "run.json"),
+    )  # fmt: skip
+
+
+def interval(right: int, count: int) -> tuple[float, float]:
+    """Returns the 95 % Wilson interval of the share of right answers among `count`."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def _candidates(path: Path) -> list[Candidate]:
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[1:-1]  # neither the header nor a torn last line
+    try:
+        return [
+            Candidate(record["architecture"], record["objectives"]["error"], record["costs"], record["generation"])
+            for record in map(json.loads, lines)
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: cannot be read. Restore the file, or delete it and search again.") from None
+
+
+def _subnet(run: Path, row: Mapping[str, Any]) -> ExportedSubnet:
+    directory = run / "subnets" / Path(row["directory"]).name
+    architecture = _json(directory / "architecture.json").get("architecture", {})
+    return ExportedSubnet(directory.name, row, architecture, _json(directory / "report.json"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Restore the file, or run its stage again.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is not a JSON object. Restore the file, or run its stage again.")
+    return found
