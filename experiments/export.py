@@ -138,8 +138,12 @@ def _export(
 
     def measure(subnet: Subnet) -> dict[str, Any]:
         splits = {"validation": data.validation, "test": data.test}
+
+        def figures(split: str) -> dict[str, Any]:
+            return reached(subnet, splits[split], f"{directory}: {split} split")
+
         return {
-            **{f"{name}_{key}": value for name in splits for key, value in reached(subnet, splits[name]).items()},
+            **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
             f"search_{objective_of(space).name}": float(archive.errors[index]),
             **_on_device(subnet, example, archive.genes[index], cost),
             "data_fingerprint": data.fingerprint,
@@ -179,12 +183,20 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
     return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
 
 
-def reached(subnet: Subnet, split: Split) -> dict[str, Any]:
+def reached(subnet: Subnet, split: Split, where: str) -> dict[str, Any]:
     """Measures a standalone network on a split.
+
+    Args:
+        subnet: The network.
+        split: The examples.
+        where: The network and the split in messages.
 
     Returns:
         `accuracy`, the share of right outputs; where outputs are tokens also their mean `loss` and `perplexity`,
         elsewhere `by_class`: how many of each class are right, and how many there are.
+
+    Raises:
+        UserError: Outputs are not finite: the network has failed, as it would have in a search.
     """
     names = subnet.config["labels"]
     chunk, count, right, loss = _chunk(split), 0, 0, 0.0
@@ -192,6 +204,13 @@ def reached(subnet: Subnet, split: Split) -> dict[str, Any]:
     for start in range(0, len(split), chunk):
         examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
         logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
+        broken = int((~np.isfinite(logits)).reshape(len(logits), -1).any(axis=1).sum())
+        if broken:
+            raise UserError(
+                f"{where}: the network has failed: its outputs are not finite on {broken} of the examples {start:,} to "
+                f"{start + len(logits) - 1:,}, so it has no accuracy. Train with a lower train.optimizer.learning_rate "
+                "or clip_norm, in a new run directory."
+            )
         count += int(there.sum())
         hits = logits.argmax(axis=-1) == labels
         right += int(hits[there].sum())

@@ -35,8 +35,8 @@ class Objective:
     form: str
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
-        """The objective of scores; NaN for networks whose loss is not finite, whatever their likeliest classes."""
-        return np.where(np.isfinite(scores.loss), self.lower(getattr(scores, self.figure)), np.nan)
+        """The objective of scores; NaN for networks that have failed, whatever their likeliest classes."""
+        return np.where(scores.failed, np.nan, self.lower(getattr(scores, self.figure)))
 
     def text(self, objective: float) -> str:
         """An objective to read."""

@@ -22,7 +22,7 @@ from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.kept import digest, find, kept
 from experiments.tensorboard import EventLog
-from experiments.train import train, train_step, trained_params
+from experiments.train import TrainingDiverged, train, train_step, trained_params
 from samplers import Paths, Sampler, SamplerState, Score
 from supernet.distillation import Distillation
 from supernet.embed import embed
@@ -203,6 +203,11 @@ def _trained_alone(member: Experiment, step: TrainStep, work: Path, stop: StopRe
         train(member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True, first, step)
         params = trained_params(member, checkpoints)
     scores = member.evaluator(params, genes)
+    if scores.failed[0]:
+        raise TrainingDiverged(
+            f"rank: network {architecture.description} of the panel, trained on its own, has outputs that are not "
+            "finite. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
+        )
     return {
         "architecture": architecture.description,
         "accuracy": float(scores.accuracy[0]),

@@ -113,7 +113,7 @@ def table(summary: dict[str, Any]) -> str:
 def evaluate_subnet(directory: Path, split: Split) -> dict[str, Any]:
     """What an exported subnet reaches on examples, without any supernet."""
     subnet = load_subnet(directory)
-    return {"directory": str(directory), "examples": len(split), **reached(subnet, split)}
+    return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

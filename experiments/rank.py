@@ -55,12 +55,15 @@ def panel_of(experiment: Experiment) -> Genes:
 
 
 def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
-    """The figures of a ranking: by accuracy or by loss, as the configuration says; regret is always of accuracy."""
+    """The figures of a ranking: by accuracy or by loss, as the configuration says; regret is always of accuracy.
+
+    Networks that have failed with inherited weights rank last.
+    """
     settings = experiment.config.rank
     if ranked_by(experiment) == "accuracy":
         of_truth, score = truth.accuracy, inherited.accuracy
     else:
-        # A loss that is not finite ranks last.
-        of_truth, score = -truth.loss, np.nan_to_num(-inherited.loss, nan=_WORST, neginf=_WORST)
+        of_truth, score = -truth.loss, -inherited.loss
+    score = np.where(inherited.failed, _WORST, score)
     seed = np.random.default_rng([experiment.config.seed, _RESAMPLING]).integers(2**31)
     return fidelity(of_truth, score, truth.accuracy, settings.bootstrap, int(seed))

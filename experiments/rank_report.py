@@ -45,7 +45,7 @@ def write_report(
             "genes": row.tolist(),
             "costs": {metric: int(values[i]) for metric, values in costs.items()},
             "alone": {"accuracy": float(truth.accuracy[i]), "loss": float(truth.loss[i])},
-            "inherited": {"accuracy": float(inherited.accuracy[i]), "loss": _number(inherited.loss[i])},
+            "inherited": {"accuracy": _number(inherited.accuracy[i]), "loss": _number(inherited.loss[i])},
         }
         for i, row in enumerate(genes)
     ]

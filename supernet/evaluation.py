@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from search_spaces import Program
 from supernet.labels import output_losses
@@ -16,10 +16,18 @@ _CAPACITY = 64
 
 
 class Scores(NamedTuple):
-    """Per candidate, over all outputs with a label (images, or tokens): share of right ones, and mean cross-entropy."""
+    """Per candidate, over all outputs with a label (images, or tokens): share of right ones, and mean cross-entropy.
+
+    A candidate whose loss is not finite has failed, and so has no accuracy: its likeliest classes mean nothing.
+    """
 
     accuracy: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
+
+    @property
+    def failed(self) -> Bool[np.ndarray, " p"]:
+        """Candidates that have failed; wherever candidates are compared, these come last or are left out."""
+        return ~np.isfinite(self.loss)
 
     @property
     def perplexity(self) -> Float[np.ndarray, " p"]:
@@ -78,7 +86,7 @@ class Evaluator:
         return self.program._cache_size()  # type: ignore[attr-defined]
 
     def __call__(self, params: Params, genes: Int[np.ndarray, "p g"], fraction: float = 1.0) -> Scores:
-        """Scores of `genes`, in their order.
+        """Scores of `genes`, in their order; both figures are NaN for those that have failed.
 
         Args:
             params: The supernet's.
@@ -101,7 +109,8 @@ class Evaluator:
                 )
                 correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
         outputs = max(self._outputs[batches - 1], 1)
-        return Scores(correct / outputs, loss / outputs)
+        failed = ~np.isfinite(loss)
+        return Scores(np.where(failed, np.nan, correct / outputs), np.where(failed, np.nan, loss / outputs))
 
     def _scores(
         self,

@@ -51,12 +51,16 @@ class Subnet:
         return compiled(self.module)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
-        """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t].
+        """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t]; n may be 0.
 
         Raises:
             UserError: Examples of another type or shape than the network takes.
         """
         self.preprocessing.check(examples, self.config["input"]["shape"])
+        if not len(examples):
+            example = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
+            one = jax.eval_shape(lambda x: self.forward(self.preprocessing(x)), example)
+            return np.zeros((0, *one.shape[1:]), one.dtype)
         logits = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]

@@ -1,15 +1,38 @@
 """What search minimises, and what becomes of candidates that cannot be evaluated."""
 
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.data import Split
+from experiments.export import reached
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.search import judged
-from search_spaces import build_space
+from search_spaces import UserError, build_space
 from supernet.evaluation import Evaluator, Scores
 from supernet.supernet import build_supernet
+
+
+@dataclass(frozen=True)
+class Rows(Split):
+    """Examples in memory."""
+
+    x: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def read(self, rows):
+        return self.x[rows], self.labels[rows]
+
+    def take(self, indices):
+        return Rows(*self.read(indices))
+
 
 GENES = np.arange(4, dtype=np.int32)[:, None]
 
@@ -21,8 +44,22 @@ def test_a_classifier_that_computes_nan_has_failed():
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(6, 8, 8, 1)).astype(np.float32), np.zeros(6, int)  # class 0: argmax of NaN
     scores = Evaluator(net, x, labels, 4, x[None])(params, space.sample(rng, 3))
-    assert (scores.accuracy > 0).all()
+    assert scores.failed.all()
+    assert np.isnan(scores.accuracy).all()
     assert np.isnan(objective_of(space).of(scores)).all()
+
+
+def test_an_exported_network_that_computes_nan_has_no_accuracy():
+    class Broken:
+        config: ClassVar = {"labels": ["a", "b"]}
+
+        def predict(self, examples, batch_size):
+            return np.where(examples[:, :1] > 2, np.nan, [[0.0, 1.0]])
+
+    examples = Rows(np.arange(5)[:, None], np.ones(5, int))
+    assert reached(cast(Any, Broken()), examples.take(np.arange(3)), "here")["accuracy"] == 1
+    with pytest.raises(UserError, match="here: the network has failed: its outputs are not finite on 2 of "):
+        reached(cast(Any, Broken()), examples, "here")
 
 
 def test_what_the_device_cannot_evaluate_fails_alone():

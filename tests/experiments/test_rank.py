@@ -128,6 +128,17 @@ def test_by_loss_a_loss_that_is_no_number_ranks_last(here: Path) -> None:
     assert found["regret"].value == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("objective", ["accuracy", "loss"])
+def test_networks_that_failed_rank_last_whatever_their_likeliest_class(here: Path, objective: str) -> None:
+    """The argmax of NaN is class 0, which is right for a tenth of the digits: more than the other two have right."""
+    experiment = build_experiment(load_config("small.yaml", [f"rank.objective={objective}"]))
+    truth = Truth(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.3]))
+    inherited = Scores(np.array([0.09, 0.08, 0.1]), np.array([2.3, 2.4, np.nan]))
+    found = compare(experiment, inherited, truth)
+    assert found["kendall_tau"].value == 1
+    assert found["regret"].value == 0
+
+
 @pytest.mark.slow
 def test_kills_do_not_change_the_outcome(here: Path) -> None:
     def start(stage: str, out: str) -> subprocess.Popen[bytes]:

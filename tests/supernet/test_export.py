@@ -145,6 +145,13 @@ def test_what_cannot_be_a_subnet_says_so(copy, tmp_path):
             load_subnet(copy)
 
 
+def test_no_images_have_no_logits(exported):
+    subnet = load_subnet(exported)
+    one, none = (subnet.predict(np.zeros((count, 8, 8, 1), np.uint8)) for count in (1, 0))
+    assert none.shape == (0, *one.shape[1:])
+    assert none.dtype == one.dtype
+
+
 def test_images_of_the_wrong_kind_are_refused(exported):
     subnet = load_subnet(exported)
     for images in (np.zeros((2, 9, 8, 1), np.uint8), np.zeros((2, 8, 8, 1), np.float32)):
