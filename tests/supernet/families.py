@@ -73,7 +73,7 @@ class Family:
         """`(genes, program) -> logits, gradients` through `apply`."""
 
         def run(genes: jax.Array, program: Program) -> Any:
-            return self._with_gradients(lambda p: self.net.apply(p, genes, self.x, program=program)[0])
+            return self.with_gradients(lambda p: self.net.apply(p, genes, self.x, program=program)[0])
 
         return jax.jit(run, static_argnames="program")
 
@@ -82,7 +82,7 @@ class Family:
         """`(genes, program) -> logits, gradients` through `apply_masked`."""
 
         def run(genes: jax.Array, program: Program) -> Any:
-            return self._with_gradients(lambda p: self.net.apply_masked(p, genes, self.x, program=program))
+            return self.with_gradients(lambda p: self.net.apply_masked(p, genes, self.x, program=program))
 
         return jax.jit(run, static_argnames="program")
 
@@ -99,9 +99,11 @@ class Family:
     def sliced(self, genes: np.ndarray) -> Any:
         """Logits and gradients through `apply_sliced`, compiled for one architecture."""
         architecture = self.space.architecture(genes)
-        return jax.jit(lambda: self._with_gradients(lambda p: self.net.apply_sliced(p, architecture, self.x)))()
+        return jax.jit(lambda: self.with_gradients(lambda p: self.net.apply_sliced(p, architecture, self.x)))()
 
-    def _with_gradients(self, forward: Any) -> Any:
+    def with_gradients(self, forward: Any) -> Any:
+        """Logits and gradients of `forward`, which takes the weights."""
+
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             logits = forward(params)
             return jnp.sum(self.direction * logits), logits

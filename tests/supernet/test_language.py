@@ -13,7 +13,7 @@ from supernet.generate import generate
 from supernet.language import LanguageSupernet
 from supernet.standalone.language import ACTIVATIONS, LanguageModel
 from supernet.supernet import build_supernet
-from tests.supernet.count_macs import count
+from tests.reference.counting import count
 from tests.supernet.families import SETTINGS, Family
 from tests.supernet.test_parity import assert_close, assert_gradients_close
 

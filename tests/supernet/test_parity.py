@@ -11,7 +11,7 @@ from flax import nnx
 from search_spaces import Architecture, build_space
 from supernet.resolution import resize
 from supernet.supernet import SUPERNETS, Params, Statistics, build_supernet
-from tests.supernet.count_macs import count
+from tests.reference.counting import count
 from tests.supernet.families import Family, small
 
 ARCHITECTURES = 200

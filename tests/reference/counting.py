@@ -1,4 +1,4 @@
-"""Multiply-adds of a traced function, counted from its jaxpr: an opinion that no cost model had a part in."""
+"""Multiply-adds of a traced function, counted from its jaxpr: no cost model has a part in the count."""
 
 import math
 from collections.abc import Callable, Iterator

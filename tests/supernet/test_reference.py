@@ -1,0 +1,142 @@
+"""Every pass of every family against the textbook pass of `tests/reference`: logits, gradients and costs."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from safetensors.numpy import save_file
+
+from search_spaces import build_space
+from supernet.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
+from supernet.supernet import build_supernet
+from supernet.superposed import SUPERPOSED, build_superposed, one_hot
+from tests.reference import Truth, counted, reference, truth
+from tests.supernet.families import SETTINGS, Family
+from tests.supernet.test_parity import ARCHITECTURES, assert_close, assert_gradients_close
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("vit", {}),
+    "vit_class_token": ("vit", {"class_token": True}),
+}
+"""Family and further settings of each small space."""
+FORM_ARCHITECTURES = 40  # of a space with further settings
+
+
+class Compared(Family):
+    """Small family, and its reference's results, each computed once."""
+
+    def __init__(self, name: str) -> None:
+        family, settings = CASES[name]
+        space = build_space(family, "small", {**SETTINGS[family], **settings})
+        super().__init__((build_superposed if family in SUPERPOSED else build_supernet)(space))
+        self.reference = reference(family)
+        self.truth = cache(self._truth)
+        self.drawn = self.draw(FORM_ARCHITECTURES if settings else ARCHITECTURES)
+
+    def _truth(self, genes: tuple[int, ...]) -> Truth:
+        description = self.space.architecture(np.array(genes)).description
+        return truth(self.reference, self.params, self.x, self.direction, description, self.space)
+
+
+@cache
+def compared(name: str) -> Compared:
+    return Compared(name)
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Compared:
+    return compared(request.param)
+
+
+def assert_equal(found: Any, expected: Truth) -> None:
+    logits, gradients = found
+    assert_close(logits, expected.logits)
+    assert_gradients_close(gradients, expected.gradients)
+
+
+def test_switched_and_masked_equal_the_reference_with_gradients(case: Compared) -> None:
+    for genes in case.drawn:
+        program, expected = case.space.program(genes), case.truth(tuple(genes))
+        assert_equal(case.switched(genes, program), expected)
+        assert_equal(case.masked(genes, program), expected)
+
+
+def test_superposed_at_one_hot_equals_the_reference_with_gradients(case: Compared) -> None:
+    if case.space.family not in SUPERPOSED:
+        pytest.skip(f"{case.space.family} has no superposed pass")
+    net: Any = case.net
+    run = jax.jit(lambda relaxed: case.with_gradients(lambda params: net.apply_superposed(params, relaxed, case.x)))
+    for genes in case.drawn:
+        assert_equal(run(one_hot(case.space, genes)), case.truth(tuple(genes)))
+
+
+@pytest.mark.slow
+def test_sliced_equals_the_reference_with_gradients(case: Compared) -> None:
+    for genes in case.drawn:
+        architecture = case.space.architecture(genes)
+        found = case.with_gradients(lambda params, a=architecture: case.net.apply_sliced(params, a, case.x))
+        assert_equal(found, case.truth(tuple(genes)))
+
+
+@pytest.mark.slow
+def test_extracted_and_reloaded_equal_the_reference(case: Compared, tmp_path: Path) -> None:
+    for genes in case.drawn:
+        architecture, expected = case.space.architecture(genes), case.truth(tuple(genes))
+        module, weights = case.net.extract(case.params, architecture)
+        x = case.input(architecture)
+
+        def extracted(params: Any, architecture: Any = architecture, module: Any = module, x: Any = x) -> jax.Array:
+            graph, state = nnx.split(module)
+            nnx.replace_by_pure_dict(state, case.net.slice(params, architecture, {}))
+            return nnx.merge(graph, state)(x)
+
+        assert_equal(case.with_gradients(extracted), expected)
+
+        reloaded = written_and_read(case, architecture, weights, tmp_path)
+        assert_close(reloaded.module(x), expected.logits)
+        read = flatten(reloaded.weights)
+        for name, leaf in flatten(weights).items():
+            np.testing.assert_array_equal(leaf, read[name], err_msg=name)
+
+
+def written_and_read(case: Compared, architecture: Any, weights: Any, directory: Path) -> Any:
+    """Returns the network as `load_subnet` reads it from the files of an export that decide what it computes."""
+    config = {
+        "family": case.space.family, "module": case.net.config(architecture), "input": {"dtype": "uint8"},
+        "preprocessing": {"image_size": [8, 8], "mean": [0.0], "std": [1.0]},
+    }  # fmt: skip
+    (directory / CONFIG).write_text(json.dumps(config), "utf-8")
+    (directory / ARCHITECTURE).write_text(json.dumps({"architecture": architecture.description}), "utf-8")
+    save_file({name: np.ascontiguousarray(leaf) for name, leaf in flatten(weights).items()}, directory / WEIGHTS)
+    return read_subnet(directory)
+
+
+def test_costs_are_those_of_the_reference(case: Compared) -> None:
+    drawn = case.drawn
+    costs = case.space.cost(drawn)
+    example = case.net.example(case.space.largest)
+    x = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
+    for i, genes in enumerate(drawn):
+        description = case.space.architecture(genes).description
+        found = counted(case.reference, case.net.shapes, x, description, case.space)
+        assert found == {name: costs[name][i] for name in found}
+
+
+def test_a_gradient_outside_the_cut_would_be_seen(case: Compared) -> None:
+    """The reference's gradients are exactly 0 for what the smallest subnet lacks, and not 0 for what it has."""
+    smallest, largest = (case.truth(tuple(genes)).gradients for genes in case.space.ends)
+    inside = [np.count_nonzero(leaf) for leaf in jax.tree.leaves(smallest)]
+    assert sum(inside) < sum(leaf.size for leaf in jax.tree.leaves(largest)) / 2
+    assert all(inside)
+    # Gradients of keys' biases are 0 but for rounding, so a few may be exactly 0.
+    assert all(np.count_nonzero(leaf) > leaf.size / 2 for leaf in jax.tree.leaves(largest))
+
+
+def test_a_family_without_a_reference_is_an_error() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"tests\.reference\.other"):
+        reference("other")
