@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import sys
+import traceback
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -23,6 +25,7 @@ from experiments.data import SOURCES, AnySource
 from experiments.device import DEVICE_METRICS
 from experiments.device_section import DeviceSection
 from experiments.distributed.section import RaySection
+from experiments.paths import shown
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.sections import (
     DataSection,
@@ -41,6 +44,7 @@ from experiments.start import StartSection, begun
 from experiments.yaml_files import dump_yaml, override, parse_override, read_yaml
 from search import Budget
 from search_spaces import FAMILIES, CostModel, UserError
+from search_spaces.names import name_fault
 
 
 def _budgets(given: Any, info: ValidationInfo) -> tuple[Budget, ...]:
@@ -92,7 +96,7 @@ class ExperimentConfig(BaseModel):
 
     model_config = STRICT
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "experiment"
+    name: str = "experiment"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     plugins: tuple[str, ...] = ()
     data: DataSection = DataSection()
@@ -113,6 +117,23 @@ class ExperimentConfig(BaseModel):
     export: ExportSection = ExportSection()
     rank: RankSection = RankSection()
     ray: RaySection | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        fault = name_fault(name)
+        if fault is not None:
+            raise ProblemsError([Problem((), f"{shown(name)} {fault}")])
+        return name
+
+    @field_validator("plugins")
+    @classmethod
+    def _modules(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(plugins):
+            if not all(part.isidentifier() for part in name.split(".")):
+                text = f"{shown(name)} is no module. Write it as an import statement does: my_package.my_space."
+                raise ProblemsError([Problem((i,), text)])
+        return plugins
 
     @model_validator(mode="before")
     @classmethod
@@ -249,21 +270,38 @@ def _validated(
 
 
 def _import_plugins(plugins: Any, directory: Path) -> None:
-    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+    if not isinstance(plugins, list) or not all(
+        isinstance(name, str) and all(part.isidentifier() for part in name.split(".")) for name in plugins
+    ):
         return  # validation says what is wrong with them
     if plugins and str(directory) not in sys.path:
         sys.path.append(str(directory))
     for i, name in enumerate(plugins):
         try:
-            importlib.import_module(name)
+            module = importlib.import_module(name)
+            if getattr(module.__spec__, "origin", None) is None:  # a namespace package: no code is there
+                text = f"{show(name)} is a directory without {name.split('.')[-1]}/__init__.py. Name a module in it."
+                raise ProblemsError([Problem(("plugins", i), text)])
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 text = f"{show(name)} needs the module {error.name!r}, which is not installed. Install it."
             else:
                 text = f"{show(name)} is no module here. Install it, or put it beside the experiment file."
             raise ProblemsError([Problem(("plugins", i), text)]) from None
+        except ProblemsError:
+            raise
         except UserError as error:
             raise ProblemsError([Problem(("plugins", i), f"{show(name)} cannot be used: {error}")]) from None
+        except Exception as error:
+            raise ProblemsError([Problem(("plugins", i), f"{show(name)} {import_fault(error)}")]) from error
+
+
+def import_fault(error: Exception) -> str:
+    """Returns what to say of a module whose own code fails while it is imported: the error, and its last line there."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line, file = (error.lineno, error.filename) if isinstance(error, SyntaxError) else (last.lineno, last.filename)
+    said = " ".join(str(error).split())
+    return f"fails when it is imported: {type(error).__name__}: {said} ({file}, line {line}). Mend it there."
 
 
 def _with_tuples(value: Any) -> Any:

@@ -17,6 +17,7 @@ Location = tuple[int | str, ...]
 _KEY = re.compile(r"[\w.\[\]-]+")
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _SHOWN = 5
+_LONGEST_KEY = 60
 _BOUNDS = {
     "greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le",
 }  # fmt: skip
@@ -45,7 +46,12 @@ class Problem:
         """The location as a dotted key, list indices in brackets: `space.width[1]`."""
         text = ""
         for part in self.location:
-            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+            if isinstance(part, int):
+                text += f"[{part}]"
+                continue
+            name = part if part.isprintable() else ascii(part)[1:-1]
+            name = name if len(name) <= _LONGEST_KEY else f"{name[:_LONGEST_KEY]}..."
+            text += f".{name}" if text else name
         return text
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationInfo, model_validator
 
+from experiments.paths import path_fault, shown
 from experiments.problems import Problem, ProblemsError
 from experiments.settings import STRICT
 
@@ -45,6 +46,9 @@ class SealedSection(BaseModel):
         given = {"path": given} if isinstance(given, str) else given
         if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
             return given
+        fault = path_fault(given["path"])
+        if fault is not None:
+            raise ProblemsError([Problem(("path",), f"{shown(given['path'])} {fault}")])
         directory = Path((info.context or {}).get("paths_from") or Path.cwd())
         path = Path(os.path.normpath(directory / Path(given["path"]).expanduser()))
         sealed = given.get("sha256")

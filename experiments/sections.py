@@ -19,6 +19,7 @@ from pydantic import (
 
 from experiments.data import SOURCES, AnySource, Dataset
 from experiments.data.augment import Augmentation
+from experiments.paths import path_fault, shown
 from experiments.problems import Problem, ProblemsError, refused, unknown
 from experiments.settings import STRICT, PluginSection, as_mapping, build_settings
 from samplers import SAMPLERS, Plan, Sampler
@@ -46,6 +47,9 @@ def _located(directory: Path, settings: Mapping[str, Any], name: str, names: Col
     given = settings[name]
     if not isinstance(given, str):
         return given
+    fault = path_fault(given)
+    if fault is not None:
+        raise ProblemsError([Problem((name,), f"{shown(given)} {fault}")])
     path = Path(directory, Path(given).expanduser())
     return given if name in names and not path.exists() else os.path.normpath(path)
 
@@ -54,10 +58,13 @@ def _distillation(given: Any, info: ValidationInfo) -> Distillation:
     """The settings, with directories of teachers made absolute: they are relative to the experiment file."""
     directory = (info.context or {}).get("paths_from")
     if isinstance(given, Mapping) and directory is not None and isinstance(given.get("teachers"), list | tuple):
-        names = [
-            str(Path(directory, name).resolve()) if isinstance(name, str) and Path(directory, name).is_dir() else name
-            for name in given["teachers"]
-        ]
+        names = list(given["teachers"])
+        for i, name in enumerate(names):
+            fault = path_fault(name) if isinstance(name, str) else None
+            if fault is not None:
+                raise ProblemsError([Problem(("teachers", i), f"{shown(name)} {fault}")])
+            if isinstance(name, str) and Path(directory, name).is_dir():
+                names[i] = os.path.realpath(Path(directory, name))
         given = {**given, "teachers": names}
     return build_settings(Distillation, given)
 
@@ -414,6 +421,11 @@ class RankSection(BaseModel):
     @classmethod
     def _located(cls, cache: str | None, info: ValidationInfo) -> str | None:
         directory = (info.context or {}).get("paths_from")
-        if cache is None or directory is None:
+        if cache is None:
+            return cache
+        fault = path_fault(cache)
+        if fault is not None:
+            raise ProblemsError([Problem((), f"{shown(cache)} {fault}")])
+        if directory is None:
             return cache
         return os.path.normpath(Path(directory, Path(cache).expanduser()))

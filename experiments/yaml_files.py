@@ -1,34 +1,70 @@
 """Experiment files: YAML read safely and strictly, `--set` overrides, and the resolved form that is written down."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from experiments.paths import shown
+from experiments.problems import show
 from search_spaces.errors import UserError
 
-_LARGEST_FILE = 1 << 20
+_LARGEST_FILE = 1 << 18
+_DEEPEST = 64  # levels; experiments have six
+
+
+# Plain scalars that YAML 1.1, YAML 1.2 and people read in different ways.
+_AMBIGUOUS = (
+    (re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?"), "is a number to base 60 in YAML 1.1"),
+    (re.compile(r"[-+]?0\d[\d_.]*"), "begins with 0, which makes a number to base 8 in YAML 1.1"),
+    (re.compile(r"[-+]?0o[0-7_]+"), "is a number to base 8 in YAML 1.2, and a text in YAML 1.1"),
+    (re.compile(r"[-+]?(0b[01_]+|0x[\da-fA-F_]+)"), "is not to base 10"),
+    (re.compile(r"[-+]?[\d.]*\d_[\d_.]*(e[-+]?\d+)?", re.IGNORECASE), "holds '_', which YAML 1.1 leaves out"),
+    (re.compile(r"yes|no|on|off", re.IGNORECASE), "is true or false in YAML 1.1, and a text in YAML 1.2"),
+)
+
+
+def _ambiguity(text: str) -> str | None:
+    """Returns in which other way a plain scalar can be read, or None."""
+    return next((said for form, said in _AMBIGUOUS if form.fullmatch(text)), None)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key given twice, and has neither anchors nor merge keys."""
+    """`SafeLoader` that refuses a key given twice, and has neither anchors nor merge keys nor ambiguous scalars."""
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {_DEEPEST} deep", problem_mark=event.start_mark)
         if getattr(event, "anchor", None) is not None:
             raise yaml.MarkedYAMLError(problem="anchors and aliases are not read", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(node, yaml.ScalarNode) and node.style is None and (said := _ambiguity(node.value)):
+            number = re.fullmatch(r"[-+\d_.:]*", node.value)
+            wanted = "a plain number, or a text in quotes" if number else "true, false, or a text in quotes"
+            wanted = wanted if number or node.value.isalpha() else "a number to base 10, or a text in quotes"
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown(node.value)} {said}; write {wanted}", problem_mark=node.start_mark
+            )
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             fault = "is no text; write it in quotes" if not isinstance(key, str) else "is given twice; keep one"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a group as a key", problem_mark=key_node.start_mark)
             if not isinstance(key, str) or key in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key_node.value!r} {fault}", problem_mark=key_node.start_mark
+                    problem=f"the key {shown(str(key_node.value))} {fault}", problem_mark=key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -48,7 +84,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: {place}{error.problem or error.context}. Correct the YAML there.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}. Correct the YAML.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{where}: a value cannot be read ({error}). Correct the YAML.") from None
     _check_kinds(value, where, "")
     return value
@@ -61,7 +97,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: There is no such file, it cannot be read, or holds no mapping.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)  # no more, as a device has no end
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give an experiment file; `supernest init {path}` writes one.") from None
     except IsADirectoryError:
@@ -69,7 +106,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Give a file that can.") from None
     if len(content) > _LARGEST_FILE:
-        raise UserError(f"{path}: {len(content)} bytes is too large for an experiment file. Give another file.")
+        raise UserError(f"{path}: more than {_LARGEST_FILE:,} bytes, too large for an experiment file. Give another.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -90,8 +127,8 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     key, equals, value = text.partition("=")
     keys = tuple(key.strip().split("."))
     if not equals or not all(keys):
-        raise UserError(f"--set {text!r}: is not of the form key=value. Write for example --set train.steps=1000.")
-    return keys, parse_yaml(value, f"--set {key.strip()}")
+        raise UserError(f"--set {shown(text)}: is not of the form key=value. Write for example --set train.steps=1000.")
+    return keys, parse_yaml(value, f"--set {shown_key('.'.join(keys))}")
 
 
 def override(tree: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
@@ -111,7 +148,8 @@ def _override(tree: Mapping[str, Any], keys: Sequence[str], depth: int, value: A
     if below is not None and not isinstance(below, Mapping):
         parent = ".".join(keys[: depth + 1])
         raise UserError(
-            f"--set {'.'.join(keys)}: {parent} is {below!r}, which has no settings below it. Set {parent} itself."
+            f"--set {shown_key('.'.join(keys))}: {shown_key(parent)} is {show(below)}, which has no settings "
+            f"below it. Set {shown_key(parent)} itself."
         )
     return {**tree, key: _override(below or {}, keys, depth + 1, value)}
 
@@ -133,8 +171,19 @@ def _list(dumper: yaml.SafeDumper, value: Sequence[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", list(value), flow_style=flat)
 
 
+def _str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    style = "'" if _ambiguity(value) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _str)
 _Dumper.add_representer(list, _list)
 _Dumper.add_representer(tuple, _list)
+
+
+def shown_key(key: str) -> str:
+    """Returns a key as it is written, or quoted and cut where it holds what no key does."""
+    return key if re.fullmatch(r"[\w.%-]{1,100}", key) else shown(key)
 
 
 def _check_kinds(value: Any, where: str, key: str) -> None:

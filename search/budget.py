@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from search_spaces import CostModel, Genes, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest, nearest
+from search_spaces.names import name_fault
 
 Costs = Mapping[str, np.ndarray]
 """Metric name to one number an architecture."""
@@ -22,7 +23,6 @@ Costs = Mapping[str, np.ndarray]
 CostFunction = Callable[[Genes], Costs]
 """Costs of architectures; a space's cost model, or one that adds a latency table's metrics to it."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%-]*")
 _LIMIT = re.compile(r"\s*(\w+)\s*(?:<=|≤)\s*(.+?)\s*")
 _SUFFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _EXAMPLE = "Write an amount such as 100000, 1.5e6, 300M, or a share of the dearest subnet's cost such as 50%."
@@ -93,7 +93,7 @@ class Budget:
         """Reads a budget.
 
         Args:
-            name: Letters, digits, and ``. _ - %``; it names a directory.
+            name: It names a directory: see `search_spaces.names`.
             spec: `{"macs": "50%", "params": 100000}` or `"macs<=50%, params<=100k"`.
             metrics: The metrics that can be limited.
 
@@ -101,11 +101,9 @@ class Budget:
             UserError: A bad name, no limit, an unknown metric, a metric limited twice, or an amount that is no
                 positive number, or a percentage over 100.
         """
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise UserError(
-                f"search.budgets: {name!r} is no name. Use letters, digits, '.', '_', '-' and '%', a letter or digit "
-                "first."
-            )
+        fault = name_fault(name)
+        if fault is not None:
+            raise UserError(f"search.budgets: {str(name)[:60]!r} {fault}")
         where = f"search.budgets.{name}"
         limits: dict[str, Limit] = {}
         for metric, amount in _pairs(where, spec):

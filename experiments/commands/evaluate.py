@@ -9,10 +9,11 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import json_option, set_option
+from experiments.paths import UserPath
 
 
 @click.command()
-@click.argument("subnet", type=click.Path(path_type=Path))
+@click.argument("subnet", type=UserPath())
 @click.option("--data", required=True, metavar="YAML|SOURCE", help="An experiment file, or a source of data.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
 @set_option

@@ -1,6 +1,7 @@
 """`supernest export`."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -11,13 +12,14 @@ import click
 
 from experiments.commands.options import stage_options
 from experiments.commands.stages import run_stages
+from experiments.paths import UserPath
 
 
 @click.command()
 @stage_options
 @click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
-@click.option("--device", type=click.Path(path_type=Path), help="Device file that latency and memory are of.")
+@click.option("--device", type=UserPath(), help="Device file that latency and memory are of.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="That they are of.  [default: the run's]")
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
@@ -44,7 +46,7 @@ def export(
 
     run = options.pop("out")
     if config.is_dir():
-        if run is not None and run.resolve() != config.resolve():
+        if run is not None and os.path.realpath(run) != os.path.realpath(config):
             raise UserError(f"--out: {run} is not the run directory {config}. Leave it out.")
         run, config = config, config / "config.yaml"
     if form == "transformers":

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from experiments.commands.options import json_option
+from experiments.paths import UserPath
 
 
 @click.command()
-@click.argument("subnet", type=click.Path(path_type=Path))
+@click.argument("subnet", type=UserPath())
 @click.option("--prompt", required=True, help="Text to go on from.")
 @click.option("--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="The most that follow.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from experiments.commands.options import json_option
+from experiments.paths import UserPath
 
 
 @click.command(name="import")
 @click.argument("checkpoint", metavar="DIR|NAME")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write; must not exist.")
+@click.option("--out", type=UserPath(), required=True, help="Directory to write; must not exist.")
 @click.option(
-    "--calibrate", "texts", multiple=True, type=click.Path(path_type=Path), metavar="TEXT",
+    "--calibrate", "texts", multiple=True, type=UserPath(), metavar="TEXT",
     help="Order heads, MLP units, channels and layers by what matters on this text; may be repeated.",
 )  # fmt: skip
 @click.option(

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import click
 
+from experiments.paths import UserPath
+
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), default="experiment.yaml")
+@click.argument("file", type=UserPath(), default="experiment.yaml")
 @click.option("--family", default="vit", show_default=True, help="Family of the space: vit, mobilenet or language.")
 def init(file: Path, family: str) -> None:
     """Write a commented experiment file to start from."""

@@ -9,11 +9,12 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import config_argument, json_option, quiet_option, set_option
+from experiments.paths import UserPath
 
 
 @click.command()
 @config_argument
-@click.option("--out", type=click.Path(path_type=Path), default="device.json", show_default=True, help="Device file.")
+@click.option("--out", type=UserPath(), default="device.json", show_default=True, help="Device file.")
 @click.option("--batch-sizes", default="1,64", show_default=True, help="Examples a call; the first is what counts.")
 @click.option("--networks", default=100, show_default=True, help="Networks that the tables are fitted to.")
 @click.option("--held-out", default=50, show_default=True, help="Networks that predictions are compared with.")

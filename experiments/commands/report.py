@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
+from experiments.paths import UserPath
+
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=UserPath())
 @click.option(
-    "--out", type=click.Path(path_type=Path),
+    "--out", type=UserPath(),
     help="HTML file to write.  [default: RUN/report.html for one run, comparison.html for several]",
 )  # fmt: skip
 def report(runs: Sequence[Path], out: Path | None) -> None:

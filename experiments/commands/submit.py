@@ -7,12 +7,13 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import set_option
+from experiments.paths import UserPath
 
 STAGES = ("run", "train", "search", "export", "rank", "gradient")
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("config", type=UserPath(), required=False)
 @click.option("--address", required=True, help="Dashboard of the cluster, such as http://127.0.0.1:8265.")
 @click.option("--out", metavar="PATH", help="Run directory on the cluster: absolute, seen by all of its nodes.")
 @click.option(

@@ -196,7 +196,7 @@ MISTAKES = [
     (BASE + "name: !!python/name:os.system", "could not determine a constructor"),
     (BASE + "name: 2024-01-01", "name: 2024-01-01 is a date. Write it in quotes"),
     (BASE + "name: 12", "name: 12 is not a text. Write it in quotes: '12'."),
-    (BASE + "name: a b", "name: 'a b' does not match"),
+    (BASE + "name: a b", "name: 'a b' is no name"),
     (BASE + "seed: -1", "seed: -1 is out of range. Give at least 0."),
     (BASE + "seed: 1.0", "seed: 1.0 is not a whole number."),
     (BASE + "seed: true", "seed: true is not a whole number."),
