@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.batches import BatchMaker
 from experiments.config import ExperimentConfig
-from experiments.distributed.division import check_division
+from experiments.distributed.division import check_division, schedule_of
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
 from experiments.residuals import training_net
@@ -33,6 +33,7 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
     BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
     check_division(experiment)
     _check_passes(experiment)
+    _check_statistics(experiment)
     panel_of(experiment)
     if "gradient" in stages:
         build_superposed(experiment.space, config.supernet.sharing)
@@ -52,6 +53,31 @@ def _check_passes(experiment: Experiment) -> None:
     if train.accumulate > train.batch_size:
         raise UserError(
             f"train.accumulate: {train.accumulate} parts of {train.batch_size} rows. Set {train.batch_size} or less."
+        )
+
+
+def _check_statistics(experiment: Experiment) -> None:
+    """Refuses batch statistics of a single value: what they normalise is zero, so nothing is learned through it."""
+    net, config = experiment.net, experiment.config
+    if not net.statistics_shapes or net.values_per_statistic > 1:
+        return
+    paths = experiment.sampler.paths_per_step
+    why = (
+        f"is all that batch statistics of family {experiment.space.family} have here, and its last map has one "
+        "position: of one value, normalisation leaves zero"
+    )
+    sizes = (1,) if config.ray is None else config.ray.sizes
+    shares = [share for workers in sizes for share in schedule_of(experiment, workers).shares(paths)]
+    if min(share.rows.stop - share.rows.start for share in shares) < 2:
+        parts = paths if config.train.path_batch == "share" else 1
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size}; one image a path {why}. Set {2 * parts} or more, or larger "
+            "images, or smaller strides."
+        )
+    if min(config.evaluation.calibration_batch_size, len(experiment.data.train)) < 2:
+        raise UserError(
+            f"evaluation.calibration_batch_size: {config.evaluation.calibration_batch_size}; one image {why}. Set 2 or "
+            "more."
         )
 
 

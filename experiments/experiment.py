@@ -62,7 +62,7 @@ class Experiment:
     def calibration(self) -> np.ndarray:
         """Batches of training inputs for batch statistics; a fixed draw from the seed."""
         settings = self.config.evaluation
-        size = min(settings.batch_size, len(self.data.train))
+        size = min(settings.calibration_batch_size, len(self.data.train))
         rng = np.random.default_rng([self.config.seed, _CALIBRATION])
         rows = np.resize(rng.permutation(len(self.data.train)), settings.calibration_batches * size)
         x, _ = self._read(self.data.train, rows)

@@ -372,12 +372,14 @@ class EvaluationSection(BaseModel):
     Attributes:
         batch_size: Examples a dispatch; another size gives the same accuracies.
         calibration_batches: Training batches from which batch statistics are estimated anew for each subnet.
+        calibration_batch_size: Examples in each of these batches; all training examples where there are fewer.
     """
 
     model_config = STRICT
 
     batch_size: Positive = 256
     calibration_batches: Positive = 8
+    calibration_batch_size: Positive = 256
 
 
 class ExportSection(BaseModel):

@@ -216,6 +216,11 @@ class MobileNetSupernet(Supernet):
         resolution = architecture.description["resolution"]
         return jax.ShapeDtypeStruct((resolution, resolution, self.space.channels), np.float32)
 
+    @property
+    def values_per_statistic(self) -> int:
+        """See `Supernet.values_per_statistic`: the positions of the last map at the lowest resolution."""
+        return self.space.final_size(self.space.resolution[0]) ** 2
+
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`.
 

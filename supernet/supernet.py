@@ -87,6 +87,14 @@ class Supernet(ABC):
         genes = jnp.asarray(self.space.largest.genes, jnp.int32)
         return self._shapes_of(lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1])
 
+    @property
+    def values_per_statistic(self) -> int:
+        """Values of one example that a batch statistic averages, in the norm and the subnet where they are fewest.
+
+        A family with batch statistics says how many; of a single value in all, the batch's own statistics leave zero.
+        """
+        return 1
+
     @abstractmethod
     def apply(
         self,
