@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from search_spaces.errors import UserError, did_you_mean
+from search_spaces.errors import UserError, did_you_mean, one_line
 
 Location = tuple[int | str, ...]
 
@@ -49,7 +49,7 @@ class Problem:
             if isinstance(part, int):
                 text += f"[{part}]"
                 continue
-            name = part if part.isprintable() else ascii(part)[1:-1]
+            name = part if part.isprintable() and part else ascii(part)[1:-1] or "''"
             name = name if len(name) <= _LONGEST_KEY else f"{name[:_LONGEST_KEY]}..."
             text += f".{name}" if text else name
         return text
@@ -78,7 +78,7 @@ class ConfigError(UserError):
         lines = [f"{source(problem)}: {problem}" for problem in problems[:_SHOWN]]
         if len(problems) > _SHOWN:
             lines.append(f"{source(problems[_SHOWN])}: and {len(problems) - _SHOWN} more. Mend these first.")
-        super().__init__("\n".join(lines))
+        ValueError.__init__(self, "\n".join(map(one_line, lines)))
         self.problems = tuple(problems)
 
 
@@ -163,15 +163,15 @@ def _remedy(value: Any, wanted: str) -> str:
             sign = "" if exponent[0] in "+-" else "+"
             if wanted == "a number":
                 return f"YAML reads a text; write {mantissa}e{sign}{exponent}."
-            return f"Write {float(value):.0f}."
-        if re.fullmatch(r"[+-]?\d+(\.\d+)?", value):
+            return f"Write {float(value):.0f}." if abs(float(value)) < 1e15 else f"Give {wanted}."
+        if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", value):
             return f"Write it without quotes: {value}."
     if wanted == "a list":
         return "Give the values in brackets: [a, b]."
     if wanted == "a group of settings":
         return "Give settings by name."
     if wanted == "a text" and value is not None and not isinstance(value, list | tuple | dict):
-        return f"Write it in quotes: '{value}'."
+        return f"Write it in quotes: '{show(value)}'."
     return f"Give {wanted}."
 
 

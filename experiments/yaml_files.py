@@ -2,18 +2,20 @@
 
 import math
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import yaml
 
 from experiments.paths import shown
-from experiments.problems import show
+from experiments.problems import Problem, show
 from search_spaces.errors import UserError
 
 _LARGEST_FILE = 1 << 18
 _DEEPEST = 64  # levels; experiments have six
+_MOST_DIGITS = 100
 
 
 # Plain scalars that YAML 1.1, YAML 1.2 and people read in different ways.
@@ -27,33 +29,82 @@ _AMBIGUOUS = (
 )
 
 
+_NO_VALUES = {
+    "tag:yaml.org,2002:merge": "is a merge key, which is not read; write the settings out",
+    "tag:yaml.org,2002:value": "is no value; write it in quotes for a text",
+}
+
+
 def _ambiguity(text: str) -> str | None:
     """Returns in which other way a plain scalar can be read, or None."""
+    if len(text) > _MOST_DIGITS and re.fullmatch(r"[-+]?[\d.]+", text):
+        return f"has {len(text)} digits, which programs round differently"
     return next((said for form, said in _AMBIGUOUS if form.fullmatch(text)), None)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key given twice, and has neither anchors nor merge keys nor ambiguous scalars."""
+def _plainly(text: str) -> str:
+    """Returns how to write a scalar that was written so that it can be read in two ways."""
+    digits, sign = text.replace("_", "").lstrip("+-"), "-" if text.startswith("-") else ""
+    if text.isalpha():
+        return "true or false"
+    if ":" in digits:
+        value = 0.0
+        for part in digits.split(":"):
+            value = 60 * value + float(part)
+        return f"{sign}{value:g}"
+    if re.fullmatch(r"0o?[0-7]+", digits):
+        octal = digits.replace("o", "")
+        return f"{sign}{octal.lstrip('0') or 0} or {sign}{int(octal, 8)}"
+    if re.fullmatch(r"0b[01]+|0x[\da-f]+", digits, re.IGNORECASE):
+        return f"{sign}{int(digits, 0)}"
+    return f"{sign}{digits.lstrip('0') or 0}" if len(digits) <= _MOST_DIGITS else "fewer"
 
-    depth = 0
+
+class _StrictLoader(yaml.SafeLoader):
+    """`SafeLoader` without anchors, merge keys, tags, deep nesting, a key given twice and ambiguous scalars."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._location: list[int | str] = []
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {_DEEPEST} deep", problem_mark=event.start_mark)
         if getattr(event, "anchor", None) is not None:
-            raise yaml.MarkedYAMLError(problem="anchors and aliases are not read", problem_mark=event.start_mark)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        if isinstance(node, yaml.ScalarNode) and node.style is None and (said := _ambiguity(node.value)):
-            number = re.fullmatch(r"[-+\d_.:]*", node.value)
-            wanted = "a plain number, or a text in quotes" if number else "true, false, or a text in quotes"
-            wanted = wanted if number or node.value.isalpha() else "a number to base 10, or a text in quotes"
-            raise yaml.MarkedYAMLError(
-                problem=f"{shown(node.value)} {said}; write {wanted}", problem_mark=node.start_mark
-            )
+            self._refuse("anchors and aliases are not read", event)
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!") and (tag, type(event)) != ("tag:yaml.org,2002:str", yaml.ScalarEvent):
+            self._refuse(f"could not determine a constructor for {shown(tag)}, as tags are not read", event)
+        if len(self._location) > _DEEPEST:
+            self._refuse(f"nested more than {_DEEPEST} deep", event)
+        self._location.append(index if isinstance(index, int) else getattr(index, "value", ""))
+        try:
+            node = super().compose_node(parent, cast(Any, index))
+            if isinstance(node, yaml.ScalarNode):
+                self._check(node)
+        finally:
+            self._location.pop()
         return node
+
+    def _refuse(self, problem: str, at: Any) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
+
+    def _check(self, node: yaml.ScalarNode) -> None:
+        """Refuses a scalar that can be read in two ways, or that is none; the message names its key."""
+        said, text = None, node.value
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+            said = "holds half of a surrogate pair, which is no character; write a whole one"
+        elif node.tag in _NO_VALUES:
+            said = _NO_VALUES[node.tag]
+        elif node.tag.endswith(":timestamp"):
+            try:
+                self.construct_yaml_timestamp(node)
+            except ValueError:
+                said = "is no date that there is; write it in quotes for a text"
+        elif node.style is None and (ambiguity := _ambiguity(text)):
+            said = f"{ambiguity}; write {_plainly(text)}, or {shown(text)} in quotes for a text"
+        if said:
+            key = Problem(tuple(part for part in self._location if part != ""), f"{shown(text)} {said}")
+            self._refuse(str(key), node)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -61,7 +112,10 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             fault = "is no text; write it in quotes" if not isinstance(key, str) else "is given twice; keep one"
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a group as a key", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem="a list or a group is no key; write a name before the colon",
+                    problem_mark=key_node.start_mark,
+                )
             if not isinstance(key, str) or key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key {shown(str(key_node.value))} {fault}", problem_mark=key_node.start_mark
@@ -82,9 +136,15 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise UserError(f"{where}: {place}{error.problem or error.context}. Correct the YAML there.") from None
+    except yaml.reader.ReaderError as error:
+        line, code = text.count("\n", 0, error.position) + 1, error.character
+        code = code if isinstance(code, int) else ord(code)
+        raise UserError(
+            f"{where}: unacceptable character U+{code:04X} in line {line}. Remove it, or write an escape in quotes."
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}. Correct the YAML.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: a value cannot be read ({error}). Correct the YAML.") from None
     _check_kinds(value, where, "")
     return value
@@ -97,6 +157,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: There is no such file, it cannot be read, or holds no mapping.
     """
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise UserError(f"{path}: is a pipe, which may never end. Save the experiment in a file.")
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)  # no more, as a device has no end
     except FileNotFoundError:

@@ -43,11 +43,66 @@ def refused(tmp_path: Path, supernest: Any) -> Any:
     "scalar", ["1:30", "1:30.5", "010", "08", "00", "0o17", "1_000", "1_0.5", "0x10", "0b1", "yes", "No", "on", "OFF"]
 )
 def test_a_scalar_that_can_be_read_otherwise_is_refused_unless_it_is_quoted(scalar: str) -> None:
-    with pytest.raises(UserError, match=r"^f: line 1, column 4: '.*in quotes"):
+    with pytest.raises(UserError, match=r"^f: line 1, column 4: a: '.*; write [^a].*in quotes"):
         parse_yaml(f"a: {scalar}", "f")
     assert parse_yaml(f"a: '{scalar}'", "f") == {"a": scalar}
     assert yaml.safe_load(dump_yaml({"a": scalar})) == {"a": scalar}
     assert parse_yaml(dump_yaml({"a": scalar, "b": [scalar]}), "f") == {"a": scalar, "b": [scalar]}
+
+
+@pytest.mark.parametrize(
+    ("scalar", "plain"),
+    [
+        ("1:30", "90"),
+        ("-1:30.5", "-90.5"),
+        ("010", "10 or 8"),
+        ("09", "9"),
+        ("1_0", "10"),
+        ("0b11", "3"),
+        ("0x1F", "31"),
+    ],
+)
+def test_a_scalar_that_can_be_read_otherwise_is_refused_with_what_to_write(scalar: str, plain: str) -> None:
+    with pytest.raises(UserError, match=rf"b\[1\]\.c: '{scalar}' .*; write {plain}, or '{scalar}' in quotes"):
+        parse_yaml(f"b: [1, {{c: {scalar}}}]", "f")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: " + "9" * 5000, "a: '9.* has 5000 digits"),
+        ("a: 2024-13-40", "a: '2024-13-40' is no date"),
+        ("a: =", "a: '=' is no value"),
+        ('a: "\\ud800"', "a: '.ud800' holds half of a surrogate pair"),
+        ("a: !!binary aGk=", "line 1, column 4: could not determine a constructor for 'tag:yaml.org,2002:binary'"),
+        ("a: !!bool x", "line 1, column 4: could not determine"),
+        ("a: !!str {b: 1}", "line 1, column 4: could not determine"),
+        ("<<: {a: 1}", "'<<' is a merge key"),
+        ("? [a]\n: 1", "line 1, column 3: a list or a group is no key"),
+        ("a: 1\nb: \x00", "unacceptable character U\\+0000 in line 2"),
+        (": :", "line 1, column 1: "),
+    ],
+)
+def test_what_yaml_would_end_in_a_message_of_its_own_is_said_in_ours(text: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        parse_yaml(text, "f")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_every_error_of_a_user_is_one_line_that_can_be_printed() -> None:
+    said = str(UserError(f"a\nb\u2028{chr(0xD800)}\x1b[0m: {'x' * 10_000}. Mend it."))
+    assert said.startswith("a\\nb\\u2028\\ud800\\x1b[0m: xx")
+    assert said.endswith("x. Mend it.")
+    assert said.isprintable()
+    assert len(said) < 1600
+
+
+def test_a_pipe_is_not_waited_for(supernest: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    code, _, err = supernest("check", str(tmp_path / "pipe.yaml"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "is a pipe" in err
 
 
 @pytest.mark.parametrize("scalar", ["0", "10", "-3", "0.5", "1.0e-3", "true", "null", "3x3", "mpd-7", "192.168.0.1"])
