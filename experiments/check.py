@@ -93,6 +93,7 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "validation": len(data.validation),
             "test": len(data.test),
             **data.describe(),
+            **({"notes": list(data.notes)} if data.notes else {}),
         },
         "device": _device(config),
         "space": {
@@ -121,6 +122,7 @@ def lines(description: dict[str, Any]) -> list[str]:
         f"name      {description['name']}",
         f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
         f"{data['test']:,} test {_examples(data)}",
+        *(f"          {note}" for note in data.get("notes", ())),
         *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
         f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
         f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",

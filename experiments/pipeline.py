@@ -9,7 +9,8 @@ from typing import Any
 from experiments.checkpoints import Checkpoints
 from experiments.compilation import use_compilation_cache
 from experiments.config import ExperimentConfig
-from experiments.data import Split
+from experiments.data import Examples, Split
+from experiments.data.class_names import renumbered
 from experiments.distributed.candidates import scoring
 from experiments.distributed.trainer import train_on_ray
 from experiments.experiment import build_experiment
@@ -48,6 +49,8 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     """
     use_compilation_cache(directory.path / "cache")
     experiment = build_experiment(config)
+    for note in experiment.data.notes:
+        print(f"warning: {note}", file=sys.stderr)
     summary = _read_summary(directory.summary)
     summary["name"] = config.name
     summary["objective"] = objective_of(experiment.space).name
@@ -110,9 +113,15 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def evaluate_subnet(directory: Path, split: Split) -> dict[str, Any]:
-    """What an exported subnet reaches on examples, without any supernet."""
+def evaluate_subnet(directory: Path, split: Split, class_names: Sequence[str] = ()) -> dict[str, Any]:
+    """What an exported subnet reaches on examples, without any supernet; their classes are matched by name.
+
+    Raises:
+        UserError: The subnet cannot be loaded, has failed, or does not know a class of the examples.
+    """
     subnet = load_subnet(directory)
+    if isinstance(split, Examples) and class_names:
+        split = renumbered("--data", split, class_names, subnet.config["labels"])
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}
 
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from experiments.data import SOURCES, AnySource, Dataset
+from experiments.data import SOURCES, AnySource, Dataset, ImageDataset, Source, Split
 from experiments.data.augment import Augmentation
 from experiments.paths import path_fault, shown
 from experiments.problems import Problem, ProblemsError, refused, unknown
@@ -79,6 +79,7 @@ class DataSection(PluginSection):
         source: A registered source; its settings stand beside these.
         validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1). Not used where the
             source has a validation split of its own.
+        hold_out: Take that share even where the source has a validation split, which is then not used.
         train_limit: At most so many training examples.
         augmentation: Of training images.
     """
@@ -87,6 +88,7 @@ class DataSection(PluginSection):
 
     source: str = "digits"
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    hold_out: bool = False
     train_limit: Positive | None = None
     augmentation: Augmented = Augmentation()
 
@@ -115,7 +117,19 @@ class DataSection(PluginSection):
         Raises:
             UserError: Something is missing, corrupt or cannot be split as wanted.
         """
-        return self.build().load(seed, self.validation_fraction, self.train_limit)
+        return self.build().load(seed, self.validation_fraction, self.train_limit, self.hold_out)
+
+    def load_split(self, seed: int, split: str) -> tuple[Split, tuple[str, ...], str]:
+        """One split, its class names and what an example is called; of a test split only itself need be there.
+
+        Raises:
+            UserError: Something is missing, corrupt or cannot be split as wanted.
+        """
+        source = self.build()
+        if split == "test" and isinstance(source, Source):
+            return *source.read_test(), ImageDataset.unit
+        data = self.load(seed)
+        return getattr(data, split), data.class_names, data.unit
 
 
 class SpaceSection(PluginSection):

@@ -33,11 +33,11 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
     from experiments import pipeline
 
     with about(Path(data)) if Path(data).suffix else contextlib.nullcontext():
-        dataset = section.load(seed)
-    result = {**pipeline.evaluate_subnet(subnet, getattr(dataset, split)), "split": split}
+        examples, names, unit = section.load_split(seed, split)
+    result = {**pipeline.evaluate_subnet(subnet, examples, names), "split": split}
     if as_json:
         click.echo(json.dumps(result))
         return
     perplexity = f"perplexity {result['perplexity']:.3f}, " if "perplexity" in result else ""
     reached = f"{perplexity}accuracy {result['accuracy']:.2%}"
-    click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {dataset.unit}")
+    click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {unit}")

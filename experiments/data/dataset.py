@@ -44,6 +44,7 @@ class Dataset(ABC):
         fingerprint: SHA-256 of the source (every split, before splitting), in hexadecimal.
         class_names: Name of each class; none where outputs are tokens.
         tokenizer: Name of the tokenizer; None where there is none.
+        notes: What a user should know of the data, a sentence each.
     """
 
     inputs: ClassVar[str]
@@ -55,6 +56,7 @@ class Dataset(ABC):
     fingerprint: str
     class_names: tuple[str, ...]
     tokenizer: str | None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def settings(self, names: Collection[str]) -> dict[str, Any]:

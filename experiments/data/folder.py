@@ -1,4 +1,7 @@
-"""Source `folder`: pictures in `train/<class>/`, `test/<class>/` and, where there is one, `validation/<class>/`."""
+"""Source `folder`: pictures in `train/<class>/`, `test/<class>/` and, where there is one, `validation/<class>/`.
+
+The validation folder may be called `valid`, `val` or `dev` too.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +11,7 @@ import numpy as np
 from experiments.data.examples import Examples, all_of
 from experiments.data.files import directory
 from experiments.data.pictures import FileStore, check_size
-from experiments.data.source import SOURCES, Source, Splits
+from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -44,14 +47,25 @@ class Folder(Source):
         names = tuple(sorted(path.name for path in directory(str(root / "train")).iterdir() if path.is_dir()))
         if not names:
             raise UserError(f"{root / 'train'}: no class folder in it. Put the pictures in train/<class>/.")
-        own = (root / "validation").is_dir()
+        present = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        own = own_validation(self.path, present)
         return Splits(
             where=self.path,
             train=self._split(root, "train", names),
             test=self._split(root, "test", names),
             class_names=names,
-            validation=self._split(root, "validation", names) if own else None,
+            validation=self._split(root, own, names) if own else None,
+            unused=tuple(f"{name}/" for name in present if name not in ("train", "test", own)),
         )
+
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """See `Source.read_test`: without `train/`, the classes are the folders of `test/`."""
+        root = directory(self.path)
+        if (root / "train").is_dir():
+            splits = self.read()
+            return splits.test, splits.class_names
+        names = tuple(sorted(path.name for path in directory(str(root / "test")).iterdir() if path.is_dir()))
+        return self._split(root, "test", names), names
 
     def _split(self, root: Path, split: str, class_names: tuple[str, ...]) -> Examples:
         label_of = {name: label for label, name in enumerate(class_names)}

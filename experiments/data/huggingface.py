@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data.arrays import checked_labels, class_names_of
 from experiments.data.examples import STATISTICS_LIMIT, Examples, all_of
 from experiments.data.pictures import PictureStore, check_size
-from experiments.data.source import SOURCES, Source, Splits
+from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
 OLDEST = 4
@@ -34,7 +34,8 @@ class HuggingFace(Source):
         label: Column of classes.
         train: Split to learn from.
         test: Split that is read once, at export.
-        validation: Split that search reads; carved out of `train` where empty.
+        validation: Split that search reads; where null, the split called validation, valid, val or dev, and carved out
+            of `train` where there is none.
     """
 
     names = ("path",)
@@ -61,30 +62,43 @@ class HuggingFace(Source):
         """
         library = import_datasets()
         splits = self._open(library)
-        train_labels = self._labels(splits, self.train)
-        feature = splits[self.train].features[self.label]
-        named = tuple(feature.names) if isinstance(feature, library.ClassLabel) else ()
-        names = class_names_of(self._where(self.train), train_labels, named)
-
-        def examples(split: str) -> Examples:
-            labels = checked_labels(self._where(split), self._labels(splits, split), len(names))
-            if not isinstance(splits[split].features.get(self.image), library.Image):
-                columns = [key for key, kind in splits[split].features.items() if isinstance(kind, library.Image)]
-                raise UserError(
-                    f"{self._where(split)}: {self.image!r} is not an image column.{did_you_mean(self.image, columns)}"
-                )
-            encoded = splits[split].select_columns([self.image])
-            encoded = encoded.cast_column(self.image, library.Image(decode=False))
-            store = ColumnStore(self._where(split), encoded, self.image, self.image_size, self.grey)
-            return all_of(store, labels)
-
-        return Splits(
-            where=self.path,
-            train=examples(self.train),
-            test=examples(self.test),
-            class_names=names,
-            validation=examples(self.validation) if self.validation else None,
+        names = self._class_names(library, splits, self.train)
+        validation = self.validation
+        if validation is None:
+            validation = own_validation(self.path, set(splits) - {self.train, self.test})
+        train, test, own = (
+            None if split is None else self._examples(library, splits, split, names)
+            for split in (self.train, self.test, validation)
         )
+        assert train is not None
+        assert test is not None
+        unused = tuple(name for name in splits if name not in (self.train, self.test, validation))
+        return Splits(self.path, train, test, names, own, unused)
+
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """See `Source.read_test`: without a training split, the classes are those of the test split."""
+        library = import_datasets()
+        splits = self._open(library)
+        names = self._class_names(library, splits, self.train if self.train in splits else self.test)
+        return self._examples(library, splits, self.test, names), names
+
+    def _class_names(self, library: Any, splits: Any, split: str) -> tuple[str, ...]:
+        labels = self._labels(splits, split)
+        feature = splits[split].features[self.label]
+        named = tuple(feature.names) if isinstance(feature, library.ClassLabel) else ()
+        return class_names_of(self._where(split), labels, named)
+
+    def _examples(self, library: Any, splits: Any, split: str, names: tuple[str, ...]) -> Examples:
+        labels = checked_labels(self._where(split), self._labels(splits, split), len(names))
+        if not isinstance(splits[split].features.get(self.image), library.Image):
+            columns = [key for key, kind in splits[split].features.items() if isinstance(kind, library.Image)]
+            raise UserError(
+                f"{self._where(split)}: {self.image!r} is not an image column.{did_you_mean(self.image, columns)}"
+            )
+        encoded = splits[split].select_columns([self.image])
+        encoded = encoded.cast_column(self.image, library.Image(decode=False))
+        store = ColumnStore(self._where(split), encoded, self.image, self.image_size, self.grey)
+        return all_of(store, labels)
 
     def _where(self, split: str) -> str:
         return f"{self.path}: {split}"

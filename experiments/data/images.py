@@ -31,6 +31,7 @@ class ImageDataset(Dataset):
         class_names: Name of each class, in label order.
         mean: Per channel, of the training pixels scaled to 0..1.
         std: Per channel, likewise.
+        notes: As in `Dataset`.
         fingerprint: As in `Dataset`; over shapes, labels and pixels, or over names and sizes where images are files.
     """
 
@@ -47,6 +48,7 @@ class ImageDataset(Dataset):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def settings(self, names: Collection[str]) -> dict[str, Any]:
         """See `Dataset.settings`: image size, channels and classes."""

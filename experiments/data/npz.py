@@ -1,5 +1,6 @@
 """Source `npz`: arrays in one NumPy .npz file, read without pickle."""
 
+import dataclasses
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import numpy as np
 
 from experiments.data.arrays import array_examples, class_names_of
 from experiments.data.examples import Examples
-from experiments.data.source import SOURCES, Source, Splits
+from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
 
@@ -18,6 +19,8 @@ from search_spaces.errors import UserError, did_you_mean
 @dataclass(frozen=True)
 class Npz(Source):
     """Arrays `train_images`, `train_labels`, `test_images`, `test_labels`, and `validation_*` where there is one.
+
+    The latter may be called `valid_*`, `val_*` or `dev_*` too.
 
     Images are uint8[n, height, width] or uint8[n, height, width, channels]; labels are integers 0..classes-1, [n] or
     [n, 1].
@@ -36,8 +39,21 @@ class Npz(Source):
         Raises:
             UserError: The file is missing or corrupt, lacks a key, holds objects, or an array is not as it should be.
         """
-        arrays = read_arrays(Path(self.path))
+        return self._splits(read_arrays(Path(self.path)))
 
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """See `Source.read_test`: without training arrays, classes are numbered as the test labels say."""
+        arrays = read_arrays(Path(self.path))
+        if any(key.startswith("train_") for key in arrays) or "test_labels" not in arrays:
+            splits = self._splits(arrays)
+            return splits.test, splits.class_names
+        labels = arrays["test_labels"]
+        numbered = {key.replace("test_", "train_"): arrays[key] for key in arrays if key.startswith("test_")}
+        names = self.class_names or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+        splits = dataclasses.replace(self, class_names=names)._splits({**arrays, **numbered})
+        return splits.test, names
+
+    def _splits(self, arrays: Mapping[str, np.ndarray]) -> Splits:
         def get(key: str) -> np.ndarray:
             if key not in arrays:
                 raise UserError(
@@ -52,13 +68,15 @@ class Npz(Source):
         def examples(split: str) -> Examples:
             return array_examples(f"{self.path}: {split}", get(f"{split}_images"), get(f"{split}_labels"), len(names))
 
-        own = any(key.startswith("validation_") for key in arrays)
+        own = own_validation(self.path, {key.split("_")[0] for key in arrays})
+        used = {f"{split}_{kind}" for split in ("train", "test", own) for kind in ("images", "labels")}
         return Splits(
             where=self.path,
             train=examples("train"),
             test=examples("test"),
             class_names=names,
-            validation=examples("validation") if own else None,
+            validation=examples(own) if own else None,
+            unused=tuple(sorted(set(arrays) - used)),
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +11,12 @@ import numpy as np
 from experiments.data.dataset import Dataset
 from experiments.data.examples import Examples
 from experiments.data.images import ImageDataset
-from experiments.data.splits import hold_out, limited
+from experiments.data.splits import held_out, limited
 from search_spaces.errors import UserError
 from search_spaces.registry import Registry
+
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+"""What a validation split of a source may be called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,7 @@ class Splits:
         test: The source's own test split.
         class_names: Name of each class.
         validation: The source's own validation split, where it has one.
+        unused: Further splits of the source, which nothing reads.
     """
 
     where: str
@@ -32,6 +37,25 @@ class Splits:
     test: Examples
     class_names: tuple[str, ...]
     validation: Examples | None = None
+    unused: tuple[str, ...] = ()
+
+
+def own_validation(where: str, present: Collection[str]) -> str | None:
+    """The name of a source's own validation split, if it has one.
+
+    Args:
+        where: The source in messages.
+        present: Names of its splits.
+
+    Raises:
+        UserError: It has several.
+    """
+    found = [name for name in VALIDATION_NAMES if name in present]
+    if len(found) > 1:
+        raise UserError(
+            f"{where}: holds {' and '.join(map(repr, found))}, which both name a validation split. Keep one."
+        )
+    return found[0] if found else None
 
 
 class AnySource(ABC):
@@ -46,7 +70,9 @@ class AnySource(ABC):
     names: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> Dataset:
+    def load(
+        self, seed: int, validation_fraction: float, train_limit: int | None = None, hold_out: bool = False
+    ) -> Dataset:
         """Reads the source, checks it, and splits it.
 
         Args:
@@ -54,6 +80,7 @@ class AnySource(ABC):
             validation_fraction: Share of the training examples, in (0, 1), that becomes the validation split, unless
                 the source has one of its own.
             train_limit: At most so many training examples; validation and test are not affected.
+            hold_out: Leave a validation split of the source unused, and hold a share of the training examples out.
 
         Raises:
             UserError: Something in the source, or in these arguments, cannot work.
@@ -71,15 +98,28 @@ class Source(AnySource):
             UserError: Something is missing, corrupt or not what it should be.
         """
 
-    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> ImageDataset:
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """Returns the test split and its class names; a source that can do so reads no other split for it.
+
+        Raises:
+            UserError: Something is missing, corrupt or not what it should be.
+        """
+        splits = self.read()
+        return splits.test, splits.class_names
+
+    def load(
+        self, seed: int, validation_fraction: float, train_limit: int | None = None, hold_out: bool = False
+    ) -> ImageDataset:
         """Returns the data set; see the function `load`."""
-        return load(self, seed, validation_fraction, train_limit)
+        return load(self, seed, validation_fraction, train_limit, hold_out)
 
 
 SOURCES: Registry[type[AnySource]] = Registry("data source", "experiments.data")
 
 
-def load(source: Source, seed: int, validation_fraction: float, train_limit: int | None = None) -> ImageDataset:
+def load(
+    source: Source, seed: int, validation_fraction: float, train_limit: int | None = None, hold_out: bool = False
+) -> ImageDataset:
     """Reads a source, checks it, and splits it.
 
     Args:
@@ -88,6 +128,7 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
         validation_fraction: Share of the training examples, in (0, 1), that becomes the validation split, stratified by
             class. A source that has a validation split of its own keeps it, and this is not used.
         train_limit: At most so many training examples, stratified; validation and test are not affected.
+        hold_out: Hold out training examples even where the source has a validation split.
 
     Raises:
         UserError: Something in the source, or in these arguments, cannot work.
@@ -97,9 +138,9 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
     where, names = splits.where, splits.class_names
     check(splits)
     train, validation = splits.train, splits.validation
-    if validation is None:
-        held_out = hold_out(where, train.labels, names, validation_fraction, seed)
-        train, validation = train.take(np.flatnonzero(~held_out)), train.take(np.flatnonzero(held_out))
+    if hold_out or validation is None:
+        kept_back = held_out(where, train.labels, names, validation_fraction, seed)
+        train, validation = train.take(np.flatnonzero(~kept_back)), train.take(np.flatnonzero(kept_back))
     if train_limit is not None:
         train = train.take(np.flatnonzero(limited(where, train.labels, names, train_limit, seed)))
     mean, std = train.statistics
@@ -113,7 +154,29 @@ def load(source: Source, seed: int, validation_fraction: float, train_limit: int
         mean=mean,
         std=std,
         fingerprint=fingerprint(splits),
+        notes=_notes(splits, hold_out),
     )
+
+
+def _notes(splits: Splits, hold_out: bool) -> tuple[str, ...]:
+    """What a user should know of a source that can be used all the same."""
+    notes = []
+    if splits.unused:
+        names = ", ".join(map(repr, splits.unused[:5])) + (", …" if len(splits.unused) > 5 else "")
+        notes.append(
+            f"{splits.where}: {names} not used. The splits are train, test and validation "
+            f"({', '.join(VALIDATION_NAMES)})."
+        )
+    for split, examples in (("validation", None if hold_out else splits.validation), ("test", splits.test)):
+        counts = np.bincount([] if examples is None else examples.labels, minlength=len(splits.class_names))
+        missing = np.flatnonzero(counts == 0)
+        if examples is not None and len(missing):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            notes.append(
+                f"{splits.where}: the {split} split has no example of class {splits.class_names[missing[0]]!r}{more}, "
+                "so its figures say nothing of it."
+            )
+    return tuple(notes)
 
 
 def check_fraction(name: str, given: float) -> None:

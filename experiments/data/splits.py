@@ -30,7 +30,7 @@ def draw(
     return drawn
 
 
-def hold_out(
+def held_out(
     where: str, labels: Int32[np.ndarray, " n"], class_names: Sequence[str], fraction: float, seed: int
 ) -> Bool[np.ndarray, " n"]:
     """Marks the examples of the validation split, `round(fraction * n)` of them.

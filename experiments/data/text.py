@@ -64,7 +64,9 @@ class Text(AnySource):
             raise UserError(f"data.masked: {self.masked} is not at least 0 and less than 1. BERT takes 0.15.")
         check_fraction("test_fraction", self.test_fraction)
 
-    def load(self, seed: int, validation_fraction: float, train_limit: int | None = None) -> TextDataset:
+    def load(
+        self, seed: int, validation_fraction: float, train_limit: int | None = None, hold_out: bool = False
+    ) -> TextDataset:
         """See `AnySource.load`; nothing is drawn, so the seed decides nothing.
 
         Raises:
@@ -82,7 +84,7 @@ class Text(AnySource):
         parts, digests = {}, [digest]
         held_out = (
             ("test", self.test_path, self.test_fraction),
-            ("validation", self.validation_path, validation_fraction),
+            ("validation", None if hold_out else self.validation_path, validation_fraction),
         )
         for name, path, fraction in held_out:
             if path is None:

@@ -245,6 +245,25 @@ def test_npz_reads_what_was_written(tmp_path):
     assert (data.validation.images(np.array([0, 1])) == 7).all()
 
 
+@pytest.mark.parametrize("name", ["valid", "val", "dev"])
+def test_npz_uses_its_validation_arrays_and_names_the_rest(tmp_path, name):
+    extra = {f"{name}_images": np.full((2, 4, 4, 3), 7, np.uint8), f"{name}_labels": np.array([0, 0])}
+    data = saved(tmp_path, **extra, weights=np.zeros(3)).load(0, 0.5)
+    assert (len(data.train), len(data.validation)) == (6, 2)
+    assert "'weights' not used" in data.notes[0]
+    assert "the validation split has no example of class '1'" in data.notes[1]
+    assert len(Npz(str(tmp_path / "data.npz")).load(0, 0.5, hold_out=True).train) == 3
+    refused(saved(tmp_path, **extra, validation_images=extra[f"{name}_images"]), "Keep one")
+
+
+def test_npz_with_test_arrays_only_has_a_test_split(tmp_path):
+    tests = {key: value for key, value in arrays().items() if key.startswith("test_")}
+    np.savez(tmp_path / "test.npz", allow_pickle=True, **tests)
+    examples, names = Npz(str(tmp_path / "test.npz")).read_test()
+    assert (examples.labels.tolist(), names) == ([1, 0], ("0", "1"))
+    assert saved(tmp_path).read_test()[1] == ("0", "1")
+
+
 @pytest.mark.parametrize(
     ("changed", "part"),
     [

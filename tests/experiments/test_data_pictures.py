@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.data.class_names import renumbered
 from experiments.data.folder import Folder
 from experiments.data.huggingface import HuggingFace
 from experiments.data.pictures import decode
@@ -56,6 +58,47 @@ def test_folder_keeps_its_own_validation_and_can_be_grey(tmp_path):
     write_folder(tmp_path, ("train", "test", "validation"), each=1)
     data = Folder(str(tmp_path), image_size=5, grey=True).load(0, 0.5)
     assert (len(data.train), len(data.validation), data.image_shape) == (3, 3, (5, 5, 1))
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev"])
+def test_a_validation_folder_is_used_whatever_it_is_called(tmp_path, name):
+    source = write_folder(tmp_path, ("train", "test", name), each=2)
+    data = source.load(0, 0.5)
+    assert (len(data.train), len(data.validation), data.notes) == (6, 6, ())
+    held_out = source.load(0, 0.5, hold_out=True)
+    assert (len(held_out.train), len(held_out.validation), held_out.notes) == (3, 3, ())
+
+
+def test_folders_that_no_split_is_made_of_are_named(tmp_path):
+    source = write_folder(tmp_path, ("train", "test", "holdout"))
+    (tmp_path / ".cache").mkdir()
+    assert source.load(0, 0.5).notes == (
+        f"{tmp_path}: 'holdout/' not used. The splits are train, test and validation (validation, valid, val, dev).",
+    )
+    for name in ("val", "dev"):
+        (tmp_path / name).mkdir()
+    refused(source.read, str(tmp_path), "holds 'val' and 'dev'", "Keep one.")
+
+
+def test_a_validation_folder_that_lacks_a_class_says_so(tmp_path):
+    source = write_folder(tmp_path, ("train", "test", "val"))
+    shutil.rmtree(tmp_path / "val" / "green")
+    (note,) = source.load(0, 0.5).notes
+    assert "the validation split has no example of class 'green', so its figures say nothing of it" in note
+
+
+def test_a_folder_with_a_test_split_only_has_one(tmp_path):
+    source = write_folder(tmp_path, ("train", "test"))
+    with_train, names = source.read_test()
+    shutil.rmtree(tmp_path / "train")
+    shutil.rmtree(tmp_path / "test" / "blue")
+    alone, few = source.read_test()
+    assert (names, few) == (("blue", "green", "red"), ("green", "red"))
+    assert renumbered("here", alone, few, names).labels.tolist() == [1] * 4 + [2] * 4
+    assert with_train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    refused(lambda: renumbered("here", alone, few, ("blue", "green")), "here: the network has no class 'red'")
+    assert renumbered("here", alone, ("0", "1"), names) is alone
+    refused(lambda: renumbered("here", alone, ("0", "1", "2"), ("a", "b")), "3 classes, but the network has 2")
 
 
 def test_folder_fingerprint_follows_names_and_sizes(tmp_path):
@@ -166,6 +209,21 @@ def test_huggingface_reads_a_saved_data_set(saved):
     assert HuggingFace(saved, image_size=5).load(1, 0.25).fingerprint == data.fingerprint
     own = HuggingFace(saved, image_size=5, validation="test").load(0, 0.25)
     assert (len(own.train), len(own.validation)) == (8, 2)
+
+
+def test_huggingface_uses_its_validation_split_and_names_the_rest(saved):
+    datasets = pytest.importorskip("datasets")
+    whole = datasets.load_from_disk(saved)
+    more = datasets.DatasetDict({**whole, "validation": whole["test"], "unsupervised": whole["test"]})
+    more.save_to_disk(saved + "2")
+    source = HuggingFace(saved + "2", image_size=5)
+    data = source.load(0, 0.25)
+    assert (len(data.train), len(data.validation)) == (8, 2)
+    assert "'unsupervised' not used" in data.notes[0]
+    assert len(source.load(0, 0.25, hold_out=True).train) == 6
+    datasets.DatasetDict({"test": whole["test"]}).save_to_disk(saved + "3")
+    alone, names = HuggingFace(saved + "3", image_size=5).read_test()
+    assert (alone.labels.tolist(), names) == ([0, 1], ("blue", "red"))
 
 
 def test_huggingface_settings_that_do_not_fit_are_refused(saved):
