@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, SupportsInt, runtime_checkable
 import numpy as np
 from jaxtyping import Int
 
+from search_spaces.bounds import check_costs, check_entries, check_rows
+
 _CHUNK = 8192
 _ROWS = 4096  # of a joint table: few look-ups, in tables that stay in the processor's cache
 
@@ -48,8 +50,15 @@ class Term:
     def tabulate(
         columns: Iterable[SupportsInt], values: Sequence[Sequence], cost: Callable[..., Sequence[int]]
     ) -> "Term":
-        """Fills the table by calling `cost(*values)`, a `Cost` or a family's own record, for every combination."""
+        """Fills the table by calling `cost(*values)`, a `Cost` or a family's own record, for every combination.
+
+        Raises:
+            UserError: There are too many combinations, or a cost is beyond what can be counted exactly.
+        """
+        check_entries([len(v) for v in values])
         rows = [cost(*combination) for combination in itertools.product(*values)]
+        names = getattr(rows[0], "_fields", tuple(f"cost {i}" for i in range(len(rows[0]))))
+        check_costs(names, [max(abs(row[i]) for row in rows) for i in range(len(names))])
         shape = (*(len(v) for v in values), len(rows[0]))
         return Term(tuple(int(c) for c in columns), np.array(rows, np.int64).reshape(shape))
 
@@ -93,6 +102,9 @@ class CostModel:
         metrics: What the last axis of the tables holds.
         combine: `np.add`; or `np.maximum`, where the dearest term counts and not the sum.
 
+    Raises:
+        UserError: Costs may add up to more than can be counted exactly.
+
     Attributes:
         terms: As given.
     """
@@ -107,9 +119,13 @@ class CostModel:
         combine: np.ufunc = np.add,
     ) -> None:
         self.terms, self.metrics, self._combine = tuple(terms), metrics, combine
+        dearest = [np.abs(term.table.reshape(-1, len(metrics))).max(axis=0, initial=0).tolist() for term in self.terms]
+        total = sum if combine is np.add else max
+        check_costs(metrics, [total(of) for of in zip(*dearest, strict=True)])  # in whole numbers without bounds
         # One matrix product turns genes into the row that each term reads; products of small integers are exact in
         # float32 (tables have far fewer than 2**24 rows), and far faster than integer indexing arithmetic.
         terms = _joined(terms, combine)
+        check_rows(sum(int(np.prod(term.table.shape[:-1], dtype=np.int64)) for term in terms))
         self._strides = np.zeros((num_genes, len(terms)), np.float32)
         self._offsets = np.zeros(len(terms), np.float32)
         start = 0

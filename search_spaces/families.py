@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search_spaces.bounds import check_sizes
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.registry import Registry
 from search_spaces.space import SearchSpace
@@ -49,6 +50,7 @@ def build_space(family: str, preset: str | None = None, settings: Mapping[str, A
     ]
     if missing:
         raise UserError(f"space.{missing[0]}: missing. Set it, or choose a preset: {', '.join(sorted(cls.presets))}.")
+    check_sizes(values)
     return cls(**values)
 
 

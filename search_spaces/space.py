@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from search_spaces.architecture import Architecture
+from search_spaces.bounds import check_genes
 from search_spaces.choice import Choice, Value
 from search_spaces.cost import Cost, CostModel
 from search_spaces.errors import UserError, did_you_mean
@@ -67,6 +68,7 @@ class SearchSpace(ABC):
                 gate = self._by_name[choice.gate]
                 positions = int(max(gate.values))  # type: ignore[type-var]
                 shapes[choice.name] = (positions,) if gate.repeats == 1 else (gate.repeats, positions)
+            check_genes(choice.gate or choice.name, math.prod(shapes[choice.name]))
         return shapes
 
     @cached_property
