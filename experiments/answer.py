@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.device import DEVICE_METRICS, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
+from experiments.run_identity import run_identity
 from experiments.yaml_files import read_yaml
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
@@ -88,7 +89,10 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
         raise UserError(f"--batch-size: {run} knows no device. Name a file of supernest profile: --device FILE")
     usual = section.get("batch_size")
     cost = known.cost(space, batch_size or usual) if known else space.cost
-    archives = [Archive.read(path, space) for path in (main, *sorted((run / "search" / "refine").glob("*.jsonl")))]
+    first = Archive.read(main, space, run={"config": run_identity(read_yaml(config))})
+    refined = sorted((run / "search" / "refine").glob("*.jsonl"))
+    of_run = {name: first.run.get(name, "") for name in ("config", "weights")}
+    archives = [first, *(Archive.read(path, space, run=of_run) for path in refined)]
     suffix = f"_{known.sha256[:8]}" if known and not same else ""
     if known and batch_size not in (None, usual or next(iter(known.tables))):
         suffix += f"_b{batch_size}"

@@ -1,8 +1,9 @@
 """Checkpoints of a training state: written by Orbax behind the training loop, whole or not at all, hashed, pruned.
 
 One step is one directory, `step_00000120`: `state/` (the arrays, an Orbax PyTree checkpoint whose keys are the paths of
-the leaves), `checkpoint.json` (the plain Python leaves, shapes and dtypes, the metric) and `manifest.json` (the SHA-256
-of each file). It takes its name in one rename after all of it is on the disk, so a step that has a name is whole.
+the leaves), `checkpoint.json` (the plain Python leaves, shapes and dtypes, the metric, the run) and `manifest.json`
+(the SHA-256 of each file). It takes its name in one rename after all of it is on the disk, so a step that has a name is
+whole.
 
 Orbax's own `CheckpointManager` commits before anybody could add hashes (its callback after a save is not told the
 directory), and the copy that it starts may outlive the buffers that the next step donates. So the arrays are copied to
@@ -51,9 +52,10 @@ class Checkpoints:
       directory: holds the steps; made by the first `save`.
       keep_last: how many of the newest steps survive, at least 1.
       keep_best: how many of the steps with the lowest metric survive besides.
+      run: identity of the run that they belong to; others are not restored. Any are when `None`, for who only looks.
     """
 
-    def __init__(self, directory: Path | str, keep_last: int = 2, keep_best: int = 1) -> None:
+    def __init__(self, directory: Path | str, keep_last: int = 2, keep_best: int = 1, run: str | None = None) -> None:
         if keep_last < 1:
             raise UserError(f"checkpoints.keep_last: {keep_last} is less than 1. Keep at least the newest checkpoint.")
         if keep_best < 0:
@@ -61,6 +63,7 @@ class Checkpoints:
         self._directory = Path(directory).absolute()
         self._keep_last = keep_last
         self._keep_best = keep_best
+        self._run = run
         self._swept = False
         self._writer: threading.Thread | None = None
         self._failure: BaseException | None = None
@@ -92,7 +95,7 @@ class Checkpoints:
         if not self._swept:
             self._sweep()
         arrays, description = checkpoint_tree.to_host(tree)
-        description |= {"step": int(step), "metric": None if metric is None else float(metric)}
+        description |= {"step": int(step), "metric": None if metric is None else float(metric), "run": self._run}
         # Entered here, so that a directory that cannot be written is reported by the call that asked for it.
         whole_or_nothing = ExitStack()
         stage = whole_or_nothing.enter_context(atomic_directory(self._path(step)))
@@ -129,8 +132,8 @@ class Checkpoints:
           The step and the tree.
 
         Raises:
-          UserError: where there is no such checkpoint, a file of it is missing, truncated, altered or unlisted, or its
-            tree differs from `like`; the first difference is named.
+          UserError: where there is no such checkpoint, a file of it is missing, truncated, altered or unlisted, it is
+            of another run, or its tree differs from `like`; the first difference is named.
         """
         self.wait()
         steps = self.steps()
@@ -140,7 +143,7 @@ class Checkpoints:
         path = self._path(step)
         if step not in steps:
             raise UserError(f"{path}: no checkpoint of step {step}. Choose one of {', '.join(map(str, steps))}.")
-        self._verify(path, step, steps)
+        self._verify(step, steps)
         description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
         return step, checkpoint_tree.read(path / _STATE, description, like)
 
@@ -205,19 +208,36 @@ class Checkpoints:
 
     def _metric(self, step: int) -> float | None:
         # A damaged older checkpoint must not stop training; `restore` is where it is reported.
-        try:
-            metric = json.loads((self._path(step) / _DESCRIPTION).read_text(encoding="utf-8"))["metric"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return metric if isinstance(metric, float) and not math.isnan(metric) else None
+        found = self._description(step)
+        metric = found.get("metric")
+        own = self._run is None or found.get("run") == self._run
+        return metric if own and isinstance(metric, float) and not math.isnan(metric) else None
 
-    def _verify(self, path: Path, step: int, steps: list[int]) -> None:
+    def _description(self, step: int) -> dict[str, Any]:
+        """What `checkpoint.json` says; nothing where it is missing or damaged."""
+        try:
+            found = json.loads((self._path(step) / _DESCRIPTION).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def _verify(self, step: int, steps: list[int]) -> None:
+        path, fault = self._path(step), self._fault(step)
+        if fault is not None:
+            good = next((s for s in reversed(steps) if s < step and self._fault(s) is None), None)
+            way_on = "start again (no earlier checkpoint is whole)" if good is None else f"resume from step {good}"
+            raise UserError(f"{fault} Delete the directory {path} to {way_on}.")
+
+    def _fault(self, step: int) -> str | None:
+        """What is wrong with the files of a checkpoint, or with whose it is; `None` for nothing."""
+        path = self._path(step)
         try:
             verify_manifest(path, remedy="")
         except UserError as error:
-            good = next((s for s in reversed(steps) if s < step and _is_whole(self._path(s))), None)
-            way_on = "start again (no earlier checkpoint is whole)" if good is None else f"resume from step {good}"
-            raise UserError(f"{str(error).rstrip()} Delete the directory {path} to {way_on}.") from None
+            return str(error).rstrip()
+        if self._run is not None and self._description(step).get("run") != self._run:
+            return f"{path / _DESCRIPTION}: a checkpoint of another run, with other settings or of an older version."
+        return None
 
     def _join(self) -> None:
         if self._writer is not None:
@@ -228,11 +248,3 @@ class Checkpoints:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        verify_manifest(path)
-    except UserError:
-        return False
-    return True

@@ -27,6 +27,7 @@ from experiments.device_section import DeviceSection
 from experiments.distributed.section import RaySection
 from experiments.paths import shown
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
+from experiments.run_identity import run_identity
 from experiments.sections import (
     DataSection,
     EvaluationSection,
@@ -176,6 +177,11 @@ class ExperimentConfig(BaseModel):
         """SHA-256 of all that decides the outcome, in hexadecimal."""
         decides = {name: section for name, section in self.as_dict().items() if name != "ray"}
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Hash that binds the files of a run to one another; settings that may differ on a resume do not count."""
+        return run_identity(self.as_dict())
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentConfig:

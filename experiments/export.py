@@ -20,6 +20,8 @@ from experiments.interrupt import Interrupted, StopRequest
 from experiments.measure import lowered, memory_of
 from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
+from experiments.run_identity import CUT_FROM
+from experiments.search import cut_from
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
 from supernet.evaluation import calibrate
@@ -45,13 +47,13 @@ def export(
         UserError: No candidate meets a budget, or an export that is there was altered.
         Interrupted: `stop` was requested; the finished exports are whole.
     """
-    rows = []
+    rows, origin = [], cut_from(experiment, params)
     bar = tqdm(experiment.budgets, desc="export", unit="subnet", disable=quiet or None, dynamic_ncols=True)
     with bar:
         for budget in bar:
             if stop:
                 raise Interrupted(f"stopped after exporting {len(rows)} of {len(experiment.budgets)} subnets")
-            rows.append(export_budget(experiment, params, archive, budget, run))
+            rows.append(export_budget(experiment, params, archive, budget, run, origin))
     return rows
 
 
@@ -61,6 +63,7 @@ def export_budget(
     archive: Archive,
     budget: ResolvedBudget,
     run: RunDirectory,
+    origin: Mapping[str, str],
     cost: DeviceCost | None = None,
 ) -> dict[str, Any]:
     """Exports the best candidate of one budget, unless it is there and whole.
@@ -71,13 +74,14 @@ def export_budget(
         archive: What was evaluated.
         budget: The budget.
         run: The run directory.
+        origin: What `cut_from` gives: the report tells it, and an export of anything else is not kept.
         cost: Costs on the device that the report tells of; those of the experiment's own when None.
 
     Returns:
         Its row for the summary.
 
     Raises:
-        UserError: No candidate meets the budget, or the export that is there was altered.
+        UserError: No candidate meets the budget, or the export that is there was altered, or is of another run.
     """
     index = best(archive, budget)
     if index is None:
@@ -86,9 +90,9 @@ def export_budget(
             "Raise search.evaluations or the budget."
         )
     directory = run.subnets / budget.name
-    report = _existing(directory, archive.genes[index])
+    report = _existing(directory, archive.genes[index], origin)
     if report is None:
-        report = _export(experiment, params, archive, index, directory, cost or experiment.cost_on_device)
+        report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
     reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
     over = _over_memory(report, budget, cost or experiment.cost_on_device)
     if over:
@@ -119,17 +123,26 @@ def _over_memory(report: Mapping[str, Any], budget: ResolvedBudget, cost: Device
     )
 
 
-def _existing(directory: Path, genes: np.ndarray) -> dict[str, Any] | None:
+def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> dict[str, Any] | None:
+    """The report of the export that is there; None where there is none, or another architecture of this run."""
     if not directory.exists():
         return None
-    verify_manifest(directory, f"Delete {directory} to export it again.")
-    if json.loads((directory / ARCHITECTURE).read_text())["genes"] != genes.tolist():
-        return None
-    return json.loads((directory / REPORT).read_text())
+    remedy = f"Delete {directory} to export it again."
+    verify_manifest(directory, remedy)
+    report = json.loads((directory / REPORT).read_text())
+    if report.get(CUT_FROM) != dict(origin):
+        raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {remedy}")
+    return report if json.loads((directory / ARCHITECTURE).read_text())["genes"] == genes.tolist() else None
 
 
 def _export(
-    experiment: Experiment, params: Params, archive: Archive, index: int, directory: Path, cost: DeviceCost | None
+    experiment: Experiment,
+    params: Params,
+    archive: Archive,
+    index: int,
+    directory: Path,
+    origin: Mapping[str, str],
+    cost: DeviceCost | None,
 ) -> dict[str, Any]:
     data, net, space = experiment.data, experiment.net, experiment.space
     architecture = space.architecture(archive.genes[index])
@@ -146,6 +159,7 @@ def _export(
             **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
             f"search_{objective_of(space).name}": float(archive.errors[index]),
             **_on_device(subnet, example, archive.genes[index], cost),
+            CUT_FROM: dict(origin),
             "data_fingerprint": data.fingerprint,
             "seed": experiment.config.seed,
         }

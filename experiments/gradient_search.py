@@ -55,7 +55,8 @@ def gradient_search(
         Interrupted: `stop` was requested; a checkpoint of the step is saved.
     """
     search, home = _Search(experiment), run.path / "gradient"
-    with Checkpoints(home / "checkpoints", experiment.config.train.keep_last, keep_best=0) as own:
+    keep, identity = experiment.config.train.keep_last, experiment.config.identity
+    with Checkpoints(home / "checkpoints", keep, keep_best=0, run=identity) as own:
         published = checkpoints.latest()
         if published is not None and (own.latest() or 0) < search.steps:
             raise UserError(

@@ -114,7 +114,7 @@ class PanelTrainer:
             for i, row in enumerate(genes):
                 for j, seed in enumerate(seeds):
                     member, key = _member(base, row, seed), _key(base, row, seed)
-                    make = partial(_trained_alone, member, self._step, stop=stop)
+                    make = partial(_trained_alone, member, self._step, digest(key), stop=stop)
                     try:
                         result = kept(directory / digest(key), key, make, stop)
                     except Interrupted as stopped:
@@ -190,7 +190,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str,
     }
 
 
-def _trained_alone(member: Experiment, step: TrainStep, work: Path, stop: StopRequest) -> dict[str, Any]:
+def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
     """Accuracy and loss of one network after its training, which goes on from a checkpoint in `work`."""
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
@@ -199,7 +199,7 @@ def _trained_alone(member: Experiment, step: TrainStep, work: Path, stop: StopRe
     if member.config.start is None:
         fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
         first = embed(member.net, fresh, architecture)
-    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
+    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0, run=identity) as checkpoints:
         train(member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True, first, step)
         params = trained_params(member, checkpoints)
     scores = member.evaluator(params, genes)

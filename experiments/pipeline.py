@@ -21,7 +21,7 @@ from experiments.objective import OBJECTIVES, objective_of
 from experiments.rank import rank
 from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
-from experiments.search import search
+from experiments.search import evaluated, search
 from experiments.tensorboard import EventLog
 from experiments.train import train, trained_params
 from search import Archive
@@ -59,7 +59,9 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     try:
         with (
             stop_on_signals() as stop,
-            Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints,
+            Checkpoints(
+                directory.checkpoints, config.train.keep_last, config.train.keep_best, config.identity
+            ) as checkpoints,
         ):
             if "train" in stages:
                 if config.ray is None:
@@ -83,7 +85,8 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                     _, summary["search"] = search(experiment, params, directory, stop, quiet, scores=scores)
                 _write_summary(directory.summary, summary)
             if "export" in stages:
-                archive = Archive.read(directory.archive, experiment.space)
+                origin = evaluated(experiment, params, experiment.cost_on_device)
+                archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
                 summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
                 _write_summary(directory.summary, summary)
             if "rank" in stages:

@@ -19,7 +19,7 @@ from experiments.export import export_budget
 from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
 from experiments.objective import objective_of
 from experiments.run_directory import RunDirectory
-from experiments.search import evaluated, judged
+from experiments.search import cut_from, evaluated, judged
 from experiments.train import trained_params
 from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
 from search.continued import Continued
@@ -61,10 +61,12 @@ def deliver(
     with RunDirectory.create_or_resume(run, config) as directory:
         use_compilation_cache(run / "cache")
         experiment = build_experiment(config)
-        with Checkpoints(directory.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints:
+        keep = config.train.keep_last, config.train.keep_best
+        with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)
+        origin, before = cut_from(experiment, params), read()
+        before.archive.check_run(origin)
         if evaluations:
-            before = read()
             with stop_on_signals() as stop:
                 refine(experiment, params, directory, before, resolved, evaluations, stop, quiet)
         finished = read()
@@ -73,7 +75,7 @@ def deliver(
             raise answers.none_meets(found, run)
         if not show:
             cost = finished.cost if isinstance(finished.cost, DeviceCost) else None
-            found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, cost)
+            found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, origin, cost)
             _note(directory.summary, found)
     return found
 
@@ -102,7 +104,7 @@ def refine(
     main = Archive.read(run.archive, finished.space)
     searcher = Continued.of(inner, main)
     path = answers.refined_archive(run.path, budget.name, len(main))
-    archive = Archive.open(path, searcher, run=evaluated(params, finished.cost))
+    archive = Archive.open(path, searcher, run=evaluated(experiment, params, finished.cost))
 
     evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.space))
 

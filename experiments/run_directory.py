@@ -15,15 +15,10 @@ from typing import Any
 from experiments.config import ExperimentConfig
 from experiments.device_section import KEPT
 from experiments.problems import flatten, show
+from experiments.run_identity import is_free
 from experiments.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for, write_text_atomically
-
-# Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device, its
-# hash decides).
-FREE_SETTINGS = frozenset({"train.log_every", "device.path"})
-# Sections that no stage depends on which others build upon, and where the run is computed.
-FREE_SECTIONS = ("rank.", "ray")
 
 _CONFIG, _RUN, _LOCK = "config.yaml", "run.json", ".lock"
 _UNFINISHED = (f".{_CONFIG}.", f".{_RUN}.", f".{KEPT}.")
@@ -233,9 +228,7 @@ def _same_config(path: Path, config: ExperimentConfig) -> None:
         )
     old = flatten(parse_yaml(content.decode(), str(path / _CONFIG)))
     new = flatten(config.as_dict())
-    keys = [
-        key for key in dict.fromkeys([*old, *new]) if key not in FREE_SETTINGS and not key.startswith(FREE_SECTIONS)
-    ]
+    keys = [key for key in dict.fromkeys([*old, *new]) if not is_free(key)]
     changed = [key for key in keys if key not in old or key not in new or old[key] != new[key]]
     if not changed:
         return

@@ -65,7 +65,7 @@ def search(
     wanted = evaluations or experiment.config.search.evaluations
     searcher = _started(experiment.searcher, started_from(run))
     write_space(run.path, experiment.space)
-    archive = Archive.open(run.archive, searcher, run=evaluated(params, experiment.cost_on_device))
+    archive = Archive.open(run.archive, searcher, run=evaluated(experiment, params, experiment.cost_on_device))
 
     objective = objective_of(experiment.space)
     evaluate = judged(scores or partial(experiment.evaluator, params), objective)
@@ -134,10 +134,16 @@ def _started(searcher: Searcher, path: Path) -> Searcher:
     return Seeded.of(searcher, first)
 
 
-def evaluated(params: Params, cost: CostFunction | None) -> str:
-    """What an archive is of, and never continued without: the weights, and the device where costs are of one."""
-    device = f" on {cost.device.sha256}" if isinstance(cost, DeviceCost) else ""
-    return weights_fingerprint(params) + device
+def evaluated(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:
+    """Returns the hashes of what an archive is of: those of `cut_from`, and the device file's where costs are of one.
+    An archive is continued only for the same."""
+    device = {"device": cost.device.sha256} if isinstance(cost, DeviceCost) else {}
+    return cut_from(experiment, params) | device
+
+
+def cut_from(experiment: Experiment, params: Params) -> dict[str, str]:
+    """Returns what archives and exported subnets are of: the identity of the run, and the hash of the weights."""
+    return {"config": experiment.config.identity, "weights": weights_fingerprint(params)}
 
 
 def weights_fingerprint(params: Params) -> str:

@@ -1,5 +1,6 @@
 """Exported subnets of a run as directories that transformers loads: `RUN/transformers/NAME`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 from experiments.checkpoint_import import MODEL_TYPES, write_checkpoint
 from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
 from experiments.imported import ImportedDirectory
+from experiments.run_identity import CUT_FROM, run_identity
 from experiments.yaml_files import read_yaml
 from search_spaces import UserError, did_you_mean
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import TOKENIZER, flatten, load_subnet
+from supernet.subnet import REPORT, TOKENIZER, flatten, load_subnet
 
 
 def export_for_transformers(
@@ -43,7 +45,7 @@ def export_for_transformers(
     imported = _origin(run)
     source: Mapping[str, Any] = imported.source if imported else {}
     tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
-    found = []
+    identity, found = run_identity(read_yaml(run / "config.yaml")), []
     for name in names or known:
         directory, out = run / "subnets" / name, run / "transformers" / name
         subnet = load_subnet(directory)
@@ -52,6 +54,8 @@ def export_for_transformers(
                 f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
                 "It runs as it is: supernet.subnet.load_subnet."
             )
+        if json.loads((directory / REPORT).read_text(encoding="utf-8")).get(CUT_FROM, {}).get("config") != identity:
+            raise UserError(f"{directory / REPORT}: exported from another run. Delete {directory} to export it again.")
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
         own = directory / TOKENIZER

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,34 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from search.budget import Costs
+from search.archive_lines import (
+    append,
+    cannot,
+    chained,
+    corrupt,
+    last_line,
+    line_of,
+    load,
+    number_of,
+    short,
+    stop_of,
+    sync_directory,
+    whole_numbers,
+)
+from search.budget import CostFunction, Costs
 from search.searcher import Searcher
 from search_spaces import Genes, SearchSpace, UserError
 
 _FORMAT = "supernest search archive"
-_VERSION = 1
+_VERSION = 2
+_DIGEST = "digest"
 
 
 class Archive:
     """An append-only file. Its first line says which search it belongs to; each further line is one architecture.
+
+    Each line ends with a digest of itself and of all lines before it, so a line that was changed, moved or left out is
+    found when the file is read. Costs are computed again then, and must be those that were written.
 
     The bytes follow from the search alone, so a search that was killed and resumed leaves the same file as one that was
     not. When each line was written is therefore in a file beside it, `NAME.times`, one JSON line for each batch of
@@ -28,6 +47,7 @@ class Archive:
     Attributes:
         path: The file.
         space: The space of its architectures.
+        run: Hashes of what was evaluated, by name.
         objective_names: Names of the objectives, "error" first.
         metrics: Names of the costs.
         genes: Canonical genes, one row an entry, in the order of evaluation.
@@ -48,6 +68,8 @@ class Archive:
 
     def __init__(self, path: Path, space: SearchSpace, header: dict[str, Any]) -> None:
         self.path, self.space = path, space
+        self.run: dict[str, str] = dict(header["run"])
+        self._digest = chained("", header)
         self.objective_names: tuple[str, ...] = tuple(header["objectives"])
         self.metrics: tuple[str, ...] = tuple(header["metrics"])
         self._seed = header["seed"]
@@ -58,52 +80,89 @@ class Archive:
         self.fractions, self.partial_errors = np.zeros(0), np.zeros(0)
 
     @classmethod
-    def open(cls, path: Path | str, searcher: Searcher, run: str = "") -> "Archive":
+    def open(cls, path: Path | str, searcher: Searcher, run: Mapping[str, str] | None = None) -> "Archive":
         """Starts the archive of a search, or takes it up where a killed one left it (a torn last line is cut off).
 
         Args:
             path: The file; its directory is made where it is missing.
             searcher: The search, with its budgets and settings.
-            run: Names what is evaluated (a hash of the supernet's weights), so that errors of another supernet are
-                never mixed in.
+            run: Hashes of what is evaluated, by name (the supernet's weights, for example), so that errors of another
+                supernet are never mixed in.
 
         Raises:
             UserError: The file belongs to another search, is corrupt, or cannot be written.
         """
-        path, header = Path(path), _header(searcher, run)
-        line = _line(header)
+        path, header = Path(path), _header(searcher, run or {})
+        line = line_of(header)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
             if b"\n" not in content and line.startswith(content):
                 path.write_bytes(b"")
-                _append(path, line)
-                _sync_directory(path.parent)
+                times_path(path).unlink(missing_ok=True)  # of an archive that was deleted
+                append(path, line)
+                sync_directory(path.parent)
                 return cls(path, searcher.space, header)
             whole = content.rfind(b"\n") + 1
-            archive = cls._parse(path, searcher.space, content[:whole])
+            archive = cls._parse(path, searcher.space, content[:whole], searcher.costs)
             _refuse_other(path, json.loads(content[: content.index(b"\n")]), header)
             written = path.stat().st_mtime
             if whole < len(content):
                 os.truncate(path, whole)
             archive._complete_times(written)
         except OSError as error:
-            raise _cannot(path, error) from error
+            raise cannot(path, error) from error
         return archive
 
     @classmethod
-    def read(cls, path: Path | str, space: SearchSpace) -> "Archive":
+    def read(
+        cls,
+        path: Path | str,
+        space: SearchSpace,
+        costs: CostFunction | None = None,
+        run: Mapping[str, str] | None = None,
+    ) -> "Archive":
         """Reads an archive without changing the file; a torn last line is left out.
 
+        Args:
+            path: The file.
+            space: The space of its architectures.
+            costs: Costs of architectures; those of the space when None. Metrics that only the file has are not checked.
+            run: Hashes by name that must be those of the file; names that are left out may be any.
+
         Raises:
-            UserError: The file is missing, corrupt, or of another space.
+            UserError: The file is missing, corrupt, changed, cut short, or of another space or run.
         """
         path = Path(path)
         try:
+            times = times_path(path).read_bytes() if times_path(path).exists() else b""  # written after the lines
             content = path.read_bytes()
         except OSError as error:
-            raise _cannot(path, error) from error
-        return cls._parse(path, space, content[: content.rfind(b"\n") + 1])
+            raise cannot(path, error) from error
+        archive = cls._parse(path, space, content[: content.rfind(b"\n") + 1], costs or space.cost)
+        archive.check_run(run or {})
+        if last_line(times_path(path), times) > len(archive) + 1:
+            raise UserError(
+                f"{path}: holds {len(archive)} architectures, fewer than {times_path(path).name} tells of. Restore the "
+                "file, or delete it and search again."
+            )
+        return archive
+
+    def check_run(self, run: Mapping[str, str]) -> None:
+        """Checks what was evaluated.
+
+        Args:
+            run: Hashes by name; names that are left out may be any.
+
+        Raises:
+            UserError: A hash is another one in the file.
+        """
+        for name, expected in run.items():
+            if self.run.get(name) != expected:
+                raise UserError(
+                    f"{self.path}:1: the archive is of another run: {name} {short(self.run.get(name))} there and "
+                    f"{short(expected)} here. Restore the archive of this run, or delete it and search again."
+                )
 
     def __len__(self) -> int:
         return len(self.genes)
@@ -154,17 +213,19 @@ class Archive:
         partial_errors = np.full(len(genes), np.nan) if partial_errors is None else partial_errors
         rows = [{metric: costs[metric][i] for metric in self.metrics} for i in range(len(genes))]
         stops = zip(fractions, partial_errors, strict=True)
-        lines = [
-            _line(self._record(row, values, cost, generation, stop))
-            for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True)
-        ]
+        lines, digest = [], self._digest
+        for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True):
+            record = self._record(row, values, cost, generation, stop)
+            digest = chained(digest, record)
+            lines.append(line_of(record | {_DIGEST: digest}))
         first = len(self) + 2  # the header is line 1
         written = {"first": first, "last": first + len(genes) - 1, "time": datetime.now(UTC).isoformat()}
         try:
-            _append(self.path, b"".join(lines))
-            _append(times_path(self.path), _line(written))
+            append(self.path, b"".join(lines))
+            append(times_path(self.path), line_of(written))
         except OSError as error:
-            raise _cannot(self.path, error) from error
+            raise cannot(self.path, error) from error
+        self._digest = digest
         generations = np.full(len(genes), generation, np.int64)
         self._extend(genes, objectives, costs, generations, fractions, partial_errors)
 
@@ -174,15 +235,15 @@ class Archive:
         if times.exists():
             whole = 0
             for number, line in enumerate(times.read_bytes().split(b"\n")[:-1], start=1):
-                last = _load(times, number, line).get("last")
+                last = load(times, number, line).get("last")
                 if not isinstance(last, int):
-                    raise _corrupt(times, number)
+                    raise corrupt(times, number)
                 if last <= len(self) + 1:
                     whole, covered = whole + len(line) + 1, last
             os.truncate(times, whole)
         if covered <= len(self):
             time = datetime.fromtimestamp(written, UTC).isoformat()
-            _append(times, _line({"first": covered + 1, "last": len(self) + 1, "time": time}))
+            append(times, line_of({"first": covered + 1, "last": len(self) + 1, "time": time}))
 
     # ---------------------------------------------------------------- lines
 
@@ -230,35 +291,42 @@ class Archive:
         return record | {"failed": True} if math.isnan(objectives[0]) else record
 
     @classmethod
-    def _parse(cls, path: Path, space: SearchSpace, content: bytes) -> "Archive":
+    def _parse(cls, path: Path, space: SearchSpace, content: bytes, cost: CostFunction) -> "Archive":
         lines = content.split(b"\n")[:-1]
-        header = _load(path, 1, lines[0] if lines else b"")
+        header = load(path, 1, lines[0] if lines else b"")
         if header.get("format") != _FORMAT or header.get("version") != _VERSION:
             raise UserError(f"{path}:1: not the header of a search archive of version {_VERSION}. Choose another file.")
         if header.get("space") != space.fingerprint:
             raise UserError(f"{path}:1: the archive is of another search space. Use it with the config of its run.")
         try:
             archive = cls(path, space, header)
-        except (KeyError, TypeError) as error:
-            raise _corrupt(path, 1) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise corrupt(path, 1) from error
         seen: set[tuple[int, ...]] = set()
         genes, objectives, costs, generations, stops = [], [], [], [], []
         for number, line in enumerate(lines[1:], start=2):
-            record = _load(path, number, line)
+            record = load(path, number, line)
             try:
-                genes.append(_whole_numbers(record["genes"]))
+                genes.append(whole_numbers(record["genes"]))
                 found = [record["objectives"][name] for name in archive.objective_names]
-                objectives.append([math.nan if value is None else _number(value) for value in found])
-                costs.append([_number(record["costs"][metric]) for metric in archive.metrics])
-                generations.extend(_whole_numbers([record["generation"]]))
-                stops.append(_stop(record))
+                objectives.append([math.nan if value is None else number_of(value) for value in found])
+                costs.append([number_of(record["costs"][metric]) for metric in archive.metrics])
+                generations.extend(whole_numbers([record["generation"]]))
+                stops.append(stop_of(record))
                 described = space.architecture(genes[-1])
                 if described.genes != genes[-1] or described.description != record["architecture"]:
                     raise ValueError
+                digest = record.pop(_DIGEST)
+                archive._digest = chained(archive._digest, record)
             except (KeyError, TypeError, ValueError) as error:
-                raise _corrupt(path, number) from error
+                raise corrupt(path, number) from error
             if genes[-1] in seen:
                 raise UserError(f"{path}:{number}: an architecture that an earlier line holds. Restore the file.")
+            if digest != archive._digest:
+                raise UserError(
+                    f"{path}:{number}: was changed after it was written, or a line before it was (its digest is of "
+                    "other lines). Restore the file, or delete it and search again."
+                )
             seen.add(genes[-1])
         if genes:
             columns = {metric: np.array([row[i] for row in costs]) for i, metric in enumerate(archive.metrics)}
@@ -271,7 +339,16 @@ class Archive:
                 fractions,
                 partial_errors,
             )
+            archive._check_costs(cost)
         return archive
+
+    def _check_costs(self, cost: CostFunction) -> None:
+        for metric, values in cost(self.genes).items():
+            for index in np.flatnonzero(self.costs.get(metric, values) != values)[:1]:
+                raise UserError(
+                    f"{self.path}:{index + 2}: {metric} is {self.costs[metric][index]}, and the cost model says "
+                    f"{values[index]}. Restore the file, or delete it and search again."
+                )
 
 
 def times_path(path: Path) -> Path:
@@ -279,7 +356,7 @@ def times_path(path: Path) -> Path:
     return path.with_suffix(".times")
 
 
-def _header(searcher: Searcher, run: str) -> dict[str, Any]:
+def _header(searcher: Searcher, run: Mapping[str, str]) -> dict[str, Any]:
     settings = searcher.settings
     if searcher.halving:
         settings["halving"] = searcher.halving
@@ -290,7 +367,7 @@ def _header(searcher: Searcher, run: str) -> dict[str, Any]:
         "version": _VERSION,
         "family": searcher.space.family,
         "space": searcher.space.fingerprint,
-        "run": run,
+        "run": dict(run),
         "searcher": {"name": type(searcher).__name__, **settings},
         "seed": searcher.seed,
         "budgets": {budget.name: dict(budget.limits) for budget in searcher.budgets},
@@ -300,67 +377,13 @@ def _header(searcher: Searcher, run: str) -> dict[str, Any]:
 
 
 def _refuse_other(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    for key, value in json.loads(_line(expected)).items():
-        if found.get(key) != value:
+    for key, value in json.loads(line_of(expected)).items():
+        there = found.get(key)
+        if there != value:
+            if key == "run" and isinstance(there, dict):  # hashes: only what differs, in short
+                name = next(name for name in sorted({*value, *there}) if value.get(name) != there.get(name))
+                key, there, value = f"run.{name}", short(there.get(name)), short(value.get(name))
             raise UserError(
-                f"{path}:1: the archive is of another search: {key} is {found.get(key)!r} there and {value!r} here. "
+                f"{path}:1: the archive is of another search: {key} is {there!r} there and {value!r} here. "
                 "Search with the settings of the archive, or into another file."
             )
-
-
-def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
-
-
-def _load(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _corrupt(path, number) from error
-    if not isinstance(record, dict):
-        raise _corrupt(path, number)
-    return record
-
-
-def _whole_numbers(values: list) -> tuple[int, ...]:
-    if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise ValueError
-    return tuple(values)
-
-
-def _number(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
-        raise ValueError
-    return value
-
-
-def _stop(record: dict[str, Any]) -> tuple[float, float]:
-    if "stopped" not in record:
-        return 1.0, math.nan
-    fraction, error = _number(record["stopped"]["fraction"]), _number(record["stopped"]["error"])
-    if not 0 < fraction < 1 or record["objectives"]["error"] is not None:
-        raise ValueError
-    return fraction, error
-
-
-def _append(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _corrupt(path: Path, number: int) -> UserError:
-    return UserError(f"{path}:{number}: corrupt line. Restore the file, or delete it and search again.")
-
-
-def _cannot(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: {error.strerror or error}. Make it readable and writable, with space left on the disk.")

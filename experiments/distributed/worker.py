@@ -51,7 +51,8 @@ def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
         config = config_of(task["config"], run.path)
         experiment, workers = build_experiment(config), Workers()
         line = Line(task["bridge"], first)
-        with Checkpoints(run.checkpoints, config.train.keep_last, config.train.keep_best) as checkpoints:
+        keep = config.train.keep_last, config.train.keep_best
+        with Checkpoints(run.checkpoints, *keep, run=config.identity) as checkpoints:
             line.begin(workers.count, checkpoints.latest() or 0)
             return train(
                 experiment, checkpoints, lambda step: EventLog(run.tensorboard / "train", step, main_process=first),

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from experiments import cli
 from experiments.config import load_config
 from experiments.run_directory import RunDirectory
 from search import Archive, Budget, run_search
+from search.archive import times_path
 from search.random_search import RandomSearch
 from search_spaces import Genes, SearchSpace, build_space
 from supernet.subnet import load_subnet
@@ -46,13 +46,26 @@ def errors_of(genes: Genes) -> np.ndarray:
 @pytest.fixture
 def finished(tmp_path: Path, space: SearchSpace) -> Path:
     """A run directory in which 40 architectures seem to have been evaluated."""
-    (tmp_path / "e.yaml").write_text(YAML, encoding="utf-8")
-    run = tmp_path / "run"
-    with RunDirectory.create_or_resume(run, load_config(tmp_path / "e.yaml")) as directory:
+    return searched(tmp_path / "run", space, YAML)
+
+
+def searched(run: Path, space: SearchSpace, text: str) -> Path:
+    """A run directory of an experiment in which 40 architectures seem to have been evaluated."""
+    file = run.with_suffix(".yaml")
+    file.write_text(text, encoding="utf-8")
+    config = load_config(file)
+    with RunDirectory.create_or_resume(run, config) as directory:
         answers.write_space(run, space)
         searcher = RandomSearch(space, (Budget.parse("full", "macs<=100%").resolve(space),), 0)
-        run_search(searcher, errors_of, Archive.open(directory.archive, searcher), 40)
+        archive = Archive.open(directory.archive, searcher, {"config": config.identity, "weights": "feed"})
+        run_search(searcher, errors_of, archive, 40)
     return run
+
+
+def stopped_after(archive: Path, content: bytes) -> None:
+    """Leaves an archive as a kill leaves it, after this content."""
+    archive.write_bytes(content)
+    times_path(archive).unlink()
 
 
 @pytest.fixture
@@ -197,7 +210,7 @@ def test_what_is_no_finished_run_is_refused(finished, supernest, tmp_path):
     code, _, err = supernest("export", str(tmp_path / "empty"), "--budget", "macs<=50%")
     assert code == 2
     assert "is no run directory" in err
-    code, _, err = supernest("export", str(tmp_path / "e.yaml"), "--budget", "macs<=50%")
+    code, _, err = supernest("export", str(tmp_path / "run.yaml"), "--budget", "macs<=50%")
     assert code == 2
     assert "--budget: of which run?" in err
     path = finished / "search" / "archive.jsonl"
@@ -223,7 +236,7 @@ def test_archives_of_refinements_count_once(finished, space):
     main = Archive.read(finished / "search" / "archive.jsonl", space)
     searcher = RandomSearch(space, (Budget.parse("x", "macs<=30%").resolve(space),), 1)
     path = answers.refined_archive(finished, "x", len(main))
-    run_search(searcher, lambda genes: np.full(len(genes), 0.01), Archive.open(path, searcher), 20)
+    run_search(searcher, lambda genes: np.full(len(genes), 0.01), Archive.open(path, searcher, main.run), 20)
     more = Archive.read(path, space)
     merged = answers.open_finished(finished).archive
     rows = {row.tobytes() for row in np.concatenate([main.genes, more.genes])}
@@ -232,13 +245,9 @@ def test_archives_of_refinements_count_once(finished, space):
     assert all(np.isfinite(error[row.tobytes()]) for row in more.genes)  # also where the first evaluation failed
 
 
-def test_another_device_file_in_the_place_of_the_runs_is_refused(finished, space, supernest, tmp_path):
-    (tmp_path / "e.yaml").write_text(YAML + "device: d.json\n", encoding="utf-8")
-    run = tmp_path / "other"
+def test_another_device_file_in_the_place_of_the_runs_is_refused(space, supernest, tmp_path):
     write_device(tmp_path / "d.json", space)
-    with RunDirectory.create_or_resume(run, load_config(tmp_path / "e.yaml")):
-        answers.write_space(run, space)
-    shutil.copytree(finished / "search", run / "search", dirs_exist_ok=True)
+    run = searched(tmp_path / "other", space, YAML + "device: d.json\n")
     arguments = ("export", str(run), "--budget", "latency_ms<=50%", "--show")
     assert supernest(*arguments)[0] == 0
     write_device(run / "device.json", space, batch_sizes=(8,))
@@ -294,7 +303,7 @@ def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     assert dict(subnet.architecture) == found["best"]["architecture"]
     assert found["subnet"]["validation_accuracy"] == pytest.approx(1 - found["best"]["validation_error"], abs=1e-6)
     # Killed in the middle, the same command goes on to the same bytes; answered again, nothing is evaluated.
-    archive.write_bytes(content[: len(content) // 2])
+    stopped_after(archive, content[: len(content) // 2])
     code, out, err = supernest(
         "export", "run", "--budget", "latency_ms<=1, macs<=60%", "--refine", "6", "--show", "--quiet"
     )
@@ -304,7 +313,7 @@ def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     # A search that was stopped is refined, goes on, and is refined again, which is another refinement.
     main = tmp_path / "run" / "search" / "archive.jsonl"
     evaluated = main.read_bytes()
-    main.write_bytes(b"".join(evaluated.splitlines(keepends=True)[:9]))
+    stopped_after(main, b"".join(evaluated.splitlines(keepends=True)[:9]))
     refine = ("export", "run", "--budget", "latency_ms<=1, macs<=60%", "--refine", "6", "--show", "--quiet")
     assert supernest(*refine)[::2] == (0, "")
     assert (directory / "latency_ms1_macs60%_after_8.jsonl").exists()

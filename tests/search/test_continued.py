@@ -24,13 +24,15 @@ def make(request):
 def main(make, small, limits, landscape, tmp_path):
     """The archive of a search for the whole space."""
     searcher = make(small, limits(small, "macs<=100%"))
-    return run_search(searcher, landscape(small), Archive.open(tmp_path / "main.jsonl", searcher, "run"), 24)
+    return run_search(
+        searcher, landscape(small), Archive.open(tmp_path / "main.jsonl", searcher, {"weights": "run"}), 24
+    )
 
 
 def test_goes_on_for_a_new_budget_with_nothing_twice(make, main, small, limits, landscape, tmp_path):
     (budget,) = limits(small, "macs<=30%")
     searcher, evaluate = Continued.of(make(small, (budget,)), main), landscape(small)
-    archive = run_search(searcher, evaluate, Archive.open(tmp_path / "more.jsonl", searcher, "run"), 15)
+    archive = run_search(searcher, evaluate, Archive.open(tmp_path / "more.jsonl", searcher, {"weights": "run"}), 15)
     assert len(archive) == len(evaluate.asked) == 15
     assert budget.feasible(archive.costs).all()
     both = np.concatenate([main.genes, archive.genes])
@@ -42,7 +44,7 @@ def test_a_kill_leaves_the_same_archive_and_more_evaluations_extend_it(make, mai
     searcher, path = Continued.of(make(small, (budget,)), main), tmp_path / "more.jsonl"
 
     def search(count: int) -> bytes:
-        run_search(searcher, landscape(small), Archive.open(path, searcher, "run"), count)
+        run_search(searcher, landscape(small), Archive.open(path, searcher, {"weights": "run"}), count)
         return path.read_bytes()
 
     whole = search(16)
@@ -57,8 +59,8 @@ def test_a_kill_leaves_the_same_archive_and_more_evaluations_extend_it(make, mai
 def test_the_archive_tells_what_it_continues(make, main, small, limits, landscape, tmp_path):
     budgets = limits(small, "macs<=30%")
     searcher = Continued.of(make(small, budgets), main)
-    Archive.open(tmp_path / "more.jsonl", searcher, "run")
+    Archive.open(tmp_path / "more.jsonl", searcher, {"weights": "run"})
     genes = np.array([small.largest.genes], np.int32)
     main.append(genes, np.zeros((1, main.objectives.shape[1])), small.cost(genes), 9)
     with pytest.raises(UserError, match="of another search: searcher"):
-        Archive.open(tmp_path / "more.jsonl", Continued.of(make(small, budgets), main), "run")
+        Archive.open(tmp_path / "more.jsonl", Continued.of(make(small, budgets), main), {"weights": "run"})

@@ -121,14 +121,14 @@ def test_a_kill_at_any_byte_leaves_the_same_archive(make, tiny, limits, landscap
     searcher = make(tiny, limits(tiny, "macs<=100%", "macs<=60%"), population=4)
     path = tmp_path / "archive.jsonl"
     evaluate = landscape(tiny, fails=0.25)
-    run_search(searcher, evaluate, Archive.open(path, searcher, "run"), 7)
+    run_search(searcher, evaluate, Archive.open(path, searcher, {"weights": "run"}), 7)
     content = path.read_bytes()
     assert b'"failed": true' in content
     header = content.index(b"\n") + 1
     for cut in range(len(content) + 1):
         path.write_bytes(content[:cut])
         whole = content[: max(content.rfind(b"\n", 0, cut) + 1, header)]
-        archive = Archive.open(path, searcher, "run")
+        archive = Archive.open(path, searcher, {"weights": "run"})
         assert path.read_bytes() == whole, cut
         held = whole.count(b"\n") - 1
         assert len(archive) == held

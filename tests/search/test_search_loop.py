@@ -7,6 +7,7 @@ import pytest
 
 from search import Archive, Evolution, best, run_search
 from search_spaces import UserError
+from tests.search.digests import with_digests
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_an_archive_of_another_version_of_the_searcher_is_refused(searcher, smal
     path = tmp_path / "a"
     run_search(searcher, landscape(small), Archive.open(path, searcher), 30)
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:20], lines[21], lines[20], *lines[22:]]))
+    path.write_bytes(with_digests([*lines[:20], lines[21], lines[20], *lines[22:]]))
     with pytest.raises(UserError, match=r"a:21: not the architecture that this search asks for"):
         run_search(searcher, landscape(small), Archive.open(path, searcher), 40)
 

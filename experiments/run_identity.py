@@ -1,0 +1,45 @@
+"""Identity of a run: the hash of the settings that decide what it computes, by which its files know one another.
+
+It follows from the configuration alone: a run that is moved, renamed, killed, or computed by other workers keeps it,
+and two runs of one configuration, which compute the same, share it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device, its
+# hash decides).
+FREE_SETTINGS = frozenset({"train.log_every", "device.path"})
+# Sections that no stage depends on which others build upon, and where the run is computed.
+FREE_SECTIONS = ("rank.", "ray")
+
+
+CUT_FROM = "cut_from"
+"""What the report of an exported subnet calls the identity of its run and the hash of the supernet's weights."""
+
+
+def is_free(key: str) -> bool:
+    """Whether the setting of this dotted key may differ when a run goes on."""
+    return key in FREE_SETTINGS or key.startswith(FREE_SECTIONS)
+
+
+def run_identity(config: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of all settings that are not free, in hexadecimal.
+
+    Args:
+        config: The whole configuration, defaults included, as plain values.
+    """
+    return hashlib.sha256(json.dumps(_deciding(config, ""), sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(value: Any, key: str) -> Any:
+    if isinstance(value, Mapping):
+        below = {name: f"{key}.{name}" if key else str(name) for name in value}
+        return {name: _deciding(value[name], below[name]) for name in value if not is_free(below[name])}
+    if isinstance(value, list | tuple):
+        return [_deciding(item, key) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1 and 1.0 are one setting
+    return value
