@@ -5,12 +5,13 @@ import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, did_you_mean, one_line
+
+if TYPE_CHECKING:  # answers from a finished run do not wait for it
+    from pydantic import BaseModel, ValidationError
+    from pydantic_core import ErrorDetails
 
 Location = tuple[int | str, ...]
 
@@ -107,7 +108,7 @@ def refused(error: UserError, names: Iterable[str] = ()) -> Problem:
     return Problem((), str(error))
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+def problems_of(error: "ValidationError", model: "type[BaseModel]") -> list[Problem]:
     """Returns what pydantic found wrong, and what the parts' own checks did."""
     problems: list[Problem] = []
     for details in error.errors():
@@ -122,7 +123,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     return problems
 
 
-def problem_of(details: ErrorDetails, location: Location, known: Collection[str]) -> Problem:
+def problem_of(details: "ErrorDetails", location: Location, known: Collection[str]) -> Problem:
     """Returns one finding of pydantic in our words.
 
     Args:
@@ -175,8 +176,10 @@ def _remedy(value: Any, wanted: str) -> str:
     return f"Give {wanted}."
 
 
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+def _fields_at(model: "type[BaseModel]", location: Location) -> list[str]:
     """The settings of the model that `location` leads to."""
+    from pydantic import BaseModel
+
     for part in location:
         field = model.model_fields.get(str(part))
         if field is None:
