@@ -109,6 +109,12 @@ class Checkpoints:
         self._raise_failure()
         return max(self.steps(), default=None)
 
+    def best(self) -> int | None:
+        """The step with the lowest metric, the newest of equals, or `None` where no step has one."""
+        self.wait()
+        metrics = {step: metric for step in self.steps() if (metric := self._metric(step)) is not None}
+        return min(metrics, key=lambda step: (metrics[step], -step), default=None)
+
     def last_good(self) -> str:
         """What there is to go back to, as a part of a message; a save in the background is waited for."""
         self.wait()

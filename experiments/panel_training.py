@@ -32,8 +32,8 @@ _WEIGHTS = 5
 _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
 _INDIFFERENT = frozenset(
-    {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "evaluate_every", "log_every",
-     "diagnose_every", "path_batch"}
+    {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "checkpoint", "evaluate_every",
+     "log_every", "diagnose_every", "path_batch"}
 )  # fmt: skip
 
 
@@ -75,6 +75,7 @@ def alone(experiment: Experiment) -> Experiment:
                     "distillation": Distillation(),
                     "evaluate_every": config.rank.steps or experiment.steps,
                     "diagnose_every": None,
+                    "checkpoint": "last",
                 }
             ),
         }

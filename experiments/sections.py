@@ -243,7 +243,8 @@ class TrainSection(BaseModel):
         ema: Decay of the weights' moving average, which search and export then use; null for none.
         checkpoint_every: Steps between checkpoints.
         keep_last: How many of the last checkpoints stay.
-        keep_best: How many of the best do.
+        keep_best: How many of those with the lowest validation error of the probe subnets do.
+        checkpoint: Which one search, rank and export take: the `last`, or the `best` of these.
         evaluate_every: Steps between evaluations of probe subnets on the validation split.
         log_every: Steps between figures in TensorBoard.
         diagnose_every: Steps between diagnostics of the sampling (gradient cosines and variance, visits, loss by
@@ -266,6 +267,7 @@ class TrainSection(BaseModel):
     checkpoint_every: Positive = 200
     keep_last: Positive = 2
     keep_best: Annotated[int, Field(ge=0)] = 1
+    checkpoint: Literal["last", "best"] = "last"
     evaluate_every: Positive = 200
     log_every: Positive = 20
     diagnose_every: Annotated[int, Field(ge=2)] | None = 200
@@ -279,6 +281,13 @@ class TrainSection(BaseModel):
         if (self.steps is None) == (self.epochs is None):
             given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
             raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> "TrainSection":
+        if self.checkpoint == "best" and not self.keep_best:
+            text = "best, but keep_best is 0, so that none is kept. Set keep_best to 1 or more, or checkpoint to last."
+            raise ProblemsError([Problem(("checkpoint",), text)])
         return self
 
     @model_validator(mode="after")

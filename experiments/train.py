@@ -58,10 +58,10 @@ def train_step(experiment: Experiment) -> TrainStep:
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
-    """The weights to search with, of the last step.
+    """The weights to search with: of the last step, or of the best one that was kept, as `train.checkpoint` says.
 
     Raises:
-        UserError: Training has not finished.
+        UserError: Training has not finished, or kept no best checkpoint.
     """
     done = checkpoints.latest() or 0
     if done < experiment.steps:
@@ -69,9 +69,16 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
             f"{experiment.config.name}: trained for {done} of {experiment.steps} steps. "
             "Run `supernest train` (or `run`) first."
         )
+    chosen = None
+    if experiment.config.train.checkpoint == "best":
+        chosen = checkpoints.best()
+        if chosen is None:
+            raise UserError(
+                f"train.checkpoint: best, but no checkpoint of {experiment.config.name} was evaluated. Set it to last."
+            )
     step = train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
-    _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()))
+    _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)
     return progress.train.evaluated
 
 

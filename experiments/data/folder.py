@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.data.examples import Examples, all_of
 from experiments.data.files import directory
-from experiments.data.pictures import FileStore, check_size
+from experiments.data.pictures import FileStore, check_background, check_size
 from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
@@ -28,14 +28,17 @@ class Folder(Source):
         path: The directory that holds `train` and `test`.
         image_size: Side in pixels. The shorter side of each picture is resized to it, then the centre is cropped.
         grey: One channel in place of three.
+        background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
     """
 
     path: str
     image_size: int
     grey: bool = False
+    background: str | None = None
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
+        check_background(self.background)
 
     def read(self) -> Splits:
         """Returns the splits; no picture is decoded yet.
@@ -78,7 +81,7 @@ class Folder(Source):
                 raise UserError(f"{folder}: holds no picture ({', '.join(SUFFIXES)}). Add some, or remove the folder.")
             files += [f"{split}/{folder.name}/{name}" for name in found]
             labels += [label_of[folder.name]] * len(found)
-        return all_of(FileStore(root, files, self.image_size, self.grey), np.asarray(labels, np.int32))
+        return all_of(FileStore(root, files, self.image_size, self.grey, self.background), np.asarray(labels, np.int32))
 
 
 def is_picture(path: Path) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.data.arrays import checked_labels, class_names_of
 from experiments.data.examples import STATISTICS_LIMIT, Examples, all_of
-from experiments.data.pictures import PictureStore, check_size
+from experiments.data.pictures import PictureStore, check_background, check_size
 from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
@@ -28,6 +28,7 @@ class HuggingFace(Source):
             hub.
         image_size: Side in pixels. The shorter side of each picture is resized to it, then the centre is cropped.
         grey: One channel in place of three.
+        background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
         name: Configuration of the data set, where it has several.
         revision: Commit, tag or branch on the hub.
         image: Column of pictures.
@@ -43,6 +44,7 @@ class HuggingFace(Source):
     path: str
     image_size: int
     grey: bool = False
+    background: str | None = None
     name: str | None = None
     revision: str | None = None
     image: str = "image"
@@ -53,6 +55,7 @@ class HuggingFace(Source):
 
     def __post_init__(self) -> None:
         check_size(self.image_size)
+        check_background(self.background)
 
     def read(self) -> Splits:
         """Returns the splits; no picture is decoded yet.
@@ -97,7 +100,7 @@ class HuggingFace(Source):
             )
         encoded = splits[split].select_columns([self.image])
         encoded = encoded.cast_column(self.image, library.Image(decode=False))
-        store = ColumnStore(self._where(split), encoded, self.image, self.image_size, self.grey)
+        store = ColumnStore(self._where(split), encoded, self.image, self.image_size, self.grey, self.background)
         return all_of(store, labels)
 
     def _where(self, split: str) -> str:
@@ -135,6 +138,7 @@ class ColumnStore(PictureStore):
         column: The image column.
         image_size: Side of the square that each is brought to.
         grey: One channel in place of three.
+        background: Colour behind what is transparent.
     """
 
     where: str
@@ -142,6 +146,7 @@ class ColumnStore(PictureStore):
     column: str
     image_size: int
     grey: bool
+    background: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

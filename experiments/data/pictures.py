@@ -20,29 +20,31 @@ from PIL import Image, ImageOps
 from experiments.data.examples import Images, ImageStore
 from search_spaces.errors import UserError
 
+BACKGROUNDS = ("white", "black")
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 
 
-def decode(where: str, picture: Path | bytes, size: int, grey: bool) -> UInt8[np.ndarray, "size size channels"]:
+def decode(
+    where: str, picture: Path | bytes, size: int, grey: bool, background: str | None = None
+) -> UInt8[np.ndarray, "size size channels"]:
     """Decodes a picture: upright, 3 channels (1 if `grey`), shorter side resized to `size`, centre cropped to a square.
-
-    Transparency is dropped.
 
     Args:
         where: The picture in messages.
         picture: Its file, or its encoded bytes.
         size: Side of the result in pixels.
         grey: Whether to return brightness alone.
+        background: Colour behind what is transparent, one of `BACKGROUNDS`.
 
     Raises:
-        UserError: It cannot be decoded, or has more than 8 bits a channel.
+        UserError: It cannot be decoded, has more than 8 bits a channel, or is transparent and there is no background.
     """
     try:
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
             if opened.mode not in EIGHT_BIT:
                 raise UserError(f"{where}: pixels are of mode {opened.mode}; expected 8 bits a channel. Convert it.")
-            upright = ImageOps.exif_transpose(opened).convert("L" if grey else "RGB")
+            upright = _opaque(where, ImageOps.exif_transpose(opened), background).convert("L" if grey else "RGB")
         square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
         return np.asarray(square, np.uint8).reshape(size, size, -1)
     except UserError:
@@ -52,6 +54,30 @@ def decode(where: str, picture: Path | bytes, size: int, grey: bool) -> UInt8[np
             f"{where}: cannot be decoded ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
             f"Replace or remove the picture."
         ) from error
+
+
+def _opaque(where: str, image: Image.Image, background: str | None) -> Image.Image:
+    """The picture on its background; what has no transparent pixel stays what it is."""
+    if not image.has_transparency_data:
+        return image
+    layered = image.convert("RGBA")
+    least = layered.getchannel("A").getextrema()[0]
+    if least == 255:
+        return image
+    if background is None:
+        raise UserError(
+            f"{where}: has transparent pixels, and what colour is behind them is not known. Set data.background to "
+            f"{' or '.join(BACKGROUNDS)}."
+        )
+    return Image.alpha_composite(Image.new("RGBA", layered.size, background), layered)
+
+
+def check_background(background: str | None) -> None:
+    """Raises a `UserError` for a background that is not known."""
+    if background is not None and background not in BACKGROUNDS:
+        raise UserError(
+            f"data.background: {background!r} is not known. Set {' or '.join(BACKGROUNDS)}, or leave it out."
+        )
 
 
 def check_size(image_size: int) -> None:
@@ -66,6 +92,7 @@ class PictureStore(ImageStore):
     lazy: ClassVar[bool] = True
     image_size: int
     grey: bool
+    background: str | None
 
     @abstractmethod
     def picture(self, row: int) -> tuple[str, Path | bytes]:
@@ -79,7 +106,7 @@ class PictureStore(ImageStore):
         """
 
         def one(row: int) -> np.ndarray:
-            return decode(*self.picture(row), self.image_size, self.grey)
+            return decode(*self.picture(row), self.image_size, self.grey, self.background)
 
         if not len(rows):
             return np.zeros((0, *self.shape[1:]), np.uint8)
@@ -95,12 +122,14 @@ class FileStore(PictureStore):
         names: File of each row.
         image_size: Side of the square that each is brought to.
         grey: One channel in place of three.
+        background: Colour behind what is transparent.
     """
 
     root: Path
     names: Sequence[str]
     image_size: int
     grey: bool
+    background: str | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

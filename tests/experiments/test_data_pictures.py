@@ -138,6 +138,23 @@ def test_every_eight_bit_mode_decodes_to_three_channels(tmp_path, mode):
     assert (decode("x", path, 4, grey=False) == 255).all()
 
 
+def test_transparent_pixels_get_a_background_or_a_word(tmp_path):
+    source = write_folder(tmp_path)
+    path = tmp_path / "test" / "red" / "1.PNG"
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 8, 4))
+    clear.save(path)
+    row = np.array([9])
+    refused(lambda: source.load(0, 0.5).test.images(row), str(path), "transparent pixels", "data.background")
+    for background, below in (("white", 255), ("black", 0)):
+        image = Folder(str(tmp_path), 8, background=background).load(0, 0.5).test.images(row)[0]
+        assert (image[:4] == (255, 0, 0)).all()
+        assert (image[4:] == below).all()
+    Image.new("RGBA", (8, 8), (255, 0, 0, 255)).save(path)  # nothing shows through
+    assert (source.load(0, 0.5).test.images(row)[0] == (255, 0, 0)).all()
+    refused(lambda: Folder(str(tmp_path), 8, background="pink"), "data.background: 'pink'", "white or black")
+
+
 def test_unreadable_pictures_are_refused_by_name(tmp_path):
     source = write_folder(tmp_path)
     path = tmp_path / "test" / "red" / "0.png"
