@@ -105,6 +105,7 @@ class TextDataset(Dataset):
         vocabulary: Tokens of the tokenizer.
         tokenizer: Its name, for `load_tokenizer`.
         fingerprint: As in `Dataset`; over the files' bytes.
+        notes: As in `Dataset`.
     """
 
     inputs = "tokens"
@@ -117,6 +118,7 @@ class TextDataset(Dataset):
     vocabulary: int
     tokenizer: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def settings(self, names: Collection[str]) -> dict[str, Any]:
         """See `Dataset.settings`: context, vocabulary, and whether tokens see only what is before them."""

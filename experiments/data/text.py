@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from experiments.data.files import COMPRESSED, lines, read_bytes
 from experiments.data.sequences import Masking, Sequences, TextDataset
-from experiments.data.source import SOURCES, AnySource, check_fraction
+from experiments.data.source import SOURCES, AnySource, check_fraction, own_validation
 from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenizer
 from search_spaces.errors import UserError, did_you_mean
 from supernet.manifest import disk_errors_for
@@ -29,7 +29,8 @@ class Text(AnySource):
 
     The tokens of all documents follow each other, the tokenizer's token for the end of a text after each, and are cut
     every `context` tokens; attention sees across documents. Validation and test text are the end of the training text
-    unless they have files of their own.
+    unless they have files of their own: in a directory that holds `train.txt`, the files `validation.txt` (or `valid`,
+    `val`, `dev`) and `test.txt`.
 
     Args:
         path: A file (.txt or .jsonl, also .gz or .xz), or a directory of them, in the order of their names.
@@ -80,11 +81,12 @@ class Text(AnySource):
             if tokenizer.mask is None:
                 raise UserError(f"data.masked: the tokenizer {self.tokenizer} has no mask token. Set 0, or another.")
             masking = Masking(self.masked, tokenizer.mask, tokenizer.size)
-        train, digest = self._tokens(tokenizer, self.path)
+        own, notes = _own_splits(Path(self.path))
+        train, digest = self._tokens(tokenizer, own.get("train", self.path))
         parts, digests = {}, [digest]
         held_out = (
-            ("test", self.test_path, self.test_fraction),
-            ("validation", None if hold_out else self.validation_path, validation_fraction),
+            ("test", self.test_path or own.get("test"), self.test_fraction),
+            ("validation", None if hold_out else self.validation_path or own.get("validation"), validation_fraction),
         )
         for name, path, fraction in held_out:
             if path is None:
@@ -108,6 +110,7 @@ class Text(AnySource):
             vocabulary=tokenizer.size,
             tokenizer=self.tokenizer,
             fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
+            notes=notes,
         )
 
     def _tokens(self, tokenizer: Tokenizer, path: str) -> tuple[Int[np.ndarray, " n"], str]:
@@ -181,6 +184,28 @@ def _first(parts: Iterator[bytes], most: int) -> bytes:
 def _ending(file: Path) -> str:
     plain = file.with_suffix("") if file.suffix in COMPRESSED else file
     return plain.suffix.lower()
+
+
+def _own_splits(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The files of a directory that are named as splits, if one is named `train`, and what to say of its others."""
+    files = text_files(path) if path.is_dir() else []
+    by_name: dict[str, list[Path]] = {}
+    for file in files:
+        plain = file.with_suffix("") if file.suffix in COMPRESSED else file
+        by_name.setdefault(plain.stem.lower(), []).append(file)
+    if "train" not in by_name:
+        return {}, ()
+    validation = own_validation(str(path), by_name)
+    names = {"train": "train", "test": "test", **({"validation": validation} if validation else {})}
+    splits = {split: by_name[name] for split, name in names.items() if name in by_name}
+    for split, found in splits.items():
+        if len(found) > 1:
+            raise UserError(
+                f"{path}: {' and '.join(file.name for file in found)} both are the {split} split. Keep one."
+            )
+    unused = [file.name for file in files if [file] not in splits.values()]
+    note = f"{path}: {', '.join(map(repr, unused[:5]))} not used, as train.txt and its like are the splits."
+    return {split: str(found[0]) for split, found in splits.items()}, (note,) if unused else ()
 
 
 def text_files(path: Path) -> list[Path]:

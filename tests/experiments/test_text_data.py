@@ -38,6 +38,26 @@ def everything(split: Sequences) -> tuple[np.ndarray, np.ndarray]:
     return split.read(np.arange(len(split)))
 
 
+# ---------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize("name", ["validation.txt", "valid.txt", "val.jsonl", "dev.txt.gz"])
+def test_files_of_a_directory_that_are_named_as_splits_are_these(tmp_path, name):
+    for file, byte in (("train.txt", b"a"), (name, b"b"), ("test.txt", b"c"), ("more.txt", b"d")):
+        content = byte * 100
+        content = json.dumps({"text": content.decode()}).encode() if file.endswith(".jsonl") else content
+        (tmp_path / file).write_bytes(gzip.compress(content) if file.endswith(".gz") else content)
+    data = load(tmp_path)
+    for split, byte in ((data.train, b"a"), (data.validation, b"b"), (data.test, b"c")):
+        assert set(everything(split)[0].ravel().tolist()) <= {byte[0], END}
+    assert data.notes == (f"{tmp_path}: 'more.txt' not used, as train.txt and its like are the splits.",)
+    held_out = Text(str(tmp_path), context=10).load(0, 0.5, hold_out=True)
+    assert set(everything(held_out.validation)[0].ravel().tolist()) <= {b"a"[0], END}
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(UserError, match="both are the train split"):
+        load(tmp_path)
+
+
 # ---------------------------------------------------------------- tokenizers
 
 
