@@ -12,8 +12,10 @@ from search_spaces import LanguageSpace
 _SIZES = ("width", "depth", "kv_heads", "queries", "mlp_width")
 
 
-def starter(space: LanguageSpace, name: str, file: Path, texts: Sequence[Path], tokenizer: str | None) -> str:
-    """A whole experiment: elastic fine-tuning under the frozen parent's guidance, a search, and two subnets.
+def starter(
+    space: LanguageSpace, name: str, file: Path, texts: Sequence[Path], tokenizer: str | None, new_head: bool = False
+) -> str:
+    """Returns a whole experiment: elastic fine-tuning under the frozen parent's guidance, a search, and two subnets.
 
     Args:
         space: The proposed space.
@@ -22,12 +24,16 @@ def starter(space: LanguageSpace, name: str, file: Path, texts: Sequence[Path], 
         texts: What it was ordered by, of which the first is trained on too; a name to be replaced when there are none.
         tokenizer: Its directory, relative to the file. When None, bytes are the tokens where there are as many, and
             otherwise it is a name to be replaced.
+        new_head: The parent's head knows nothing, so the largest subnet of a step teaches in its place.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.absolute().parent.name)
     sizes = dump_yaml({key: list(getattr(space, key)) for key in _SIZES}).replace("\n", "\n  ").rstrip()
     small, large = _budgets(space)
     masked = "" if space.causal else "  masked: 0.15             # hidden tokens, which are predicted\n"
     tokenizer = tokenizer or (BYTES if may_be_bytes(space.vocabulary) else "tokenizer.json")
+    teacher = "{type: external, teachers: [parent]}  # the network as it was imported"
+    if new_head:
+        teacher = "{type: largest, weight: 0.5}  # the parent's head is new, and cannot teach"
     path = dump_yaml({"path": str(texts[0].absolute()) if texts else "text.txt"}).rstrip()
     return f"""\
 # {name} and smaller networks of its kind.
@@ -56,7 +62,7 @@ train:
   steps: 1000
   batch_size: 8
   optimizer: {{type: adamw, learning_rate: 1.0e-4, weight_decay: 0.0, warmup_steps: 50, clip_norm: 1.0}}
-  distillation: {{type: external, teachers: [parent]}}  # the network as it was imported
+  distillation: {teacher}
   checkpoint_every: 250
   evaluate_every: 250
 

@@ -49,7 +49,7 @@ def import_to(
     space = checkpoint.space
     batches = calibration_batches(texts, directory, space.vocabulary, space.context, sequences) if texts else None
     tokenizer = f"{HOME}/{TOKENIZER}" if has_tokenizer(directory) else None
-    text = starter(space, name, out / EXPERIMENT, texts, tokenizer)
+    text = starter(space, name, out / EXPERIMENT, texts, tokenizer, checkpoint.new_head)
     space = write_imported(checkpoint, name, directory, out, text, batches, _TYPES[dtype] if dtype else None)
     return {
         "directory": str(out),
@@ -58,6 +58,7 @@ def import_to(
         "ordered": batches is not None,
         "calibration_tokens": sum(batch.size for batch in batches or ()),
         "subnets": space.size,
+        "remarks": list(checkpoint.remarks),
         "smallest": _costs(space, space.smallest.genes),
         "largest": _costs(space, space.largest.genes),
     }
@@ -69,6 +70,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['directory']}: {found['model_type']}, {found['largest']['params']:,} params, {order}",
         f"space: {found['subnets']:,} subnets, from {found['smallest']['params']:,} params",
+        *(f"note: {remark}" for remark in found["remarks"]),
         f"Next: look at {found['experiment']}, then: supernest run {found['experiment']}",
     ]
 

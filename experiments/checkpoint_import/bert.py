@@ -7,14 +7,21 @@ References:
 
 from typing import Any
 
-from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes, head_size_of
+import numpy as np
+
+from experiments.checkpoint_import.model_type import GELU, MODEL_TYPES, ModelType, Sizes, activation, head_size_of
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import Row, linear, norm
 from search_spaces import LanguageForm
 
+_DEFAULTS = {
+    "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12, "is_decoder": False, "tie_word_embeddings": True,
+}  # fmt: skip
+
 
 def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
-    activation = settings.only("hidden_act", ("gelu", "gelu_new", "gelu_pytorch_tanh"), "gelu")
     settings.only("position_embedding_type", ("absolute", None), "absolute")
     settings.only("is_decoder", (False,), False)
     width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
@@ -27,7 +34,7 @@ def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
         "norm": "layer",
         "norm_epsilon": settings.number("layer_norm_eps", 1e-12),
         "post_norm": True,
-        "activation": "gelu" if activation == "gelu" else "gelu_tanh",
+        "activation": activation(settings, "hidden_act", GELU),
         "qkv_bias": True,
         "out_bias": True,
         "mlp_bias": True,
@@ -57,7 +64,7 @@ def _rows(form: LanguageForm) -> list[Row]:
     embeddings, layer, ours = "bert.embeddings", "bert.encoder.layer.{i}", "layers.{i}"
     attention = f"{layer}.attention"
     names = {"q": "query", "k": "key", "v": "value"}
-    bias = "cls.predictions.bias"  # since version 5 it is not the one that is added where the decoder is not tied
+    bias = "cls.predictions.bias"  # the decoder's is the one that is added; files that have one of them mean both
     return [
         Row(f"{embeddings}.word_embeddings.weight", ("embedding",)),
         Row(f"{embeddings}.position_embeddings.weight", ("position",)),
@@ -71,15 +78,30 @@ def _rows(form: LanguageForm) -> list[Row]:
         *norm(f"{layer}.output.LayerNorm", f"{ours}.mlp.norm", bias=True),
         *linear("cls.predictions.transform.dense", "transform.dense", True),
         *norm("cls.predictions.transform.LayerNorm", "transform.norm", bias=True),
-        Row(bias, ("head_bias",)) if form.tied else Row("cls.predictions.decoder.bias", ("head_bias",), also=bias),
+        Row("cls.predictions.decoder.bias", ("head_bias",), also=bias),
         *([] if form.tied else [Row("cls.predictions.decoder.weight", ("head",))]),
     ]
+
+
+def _new_head(form: LanguageForm, width: int) -> dict[str, np.ndarray]:
+    """A head as `BertForMaskedLM` begins with: its dense layer drawn, its output matrix the embedding."""
+    drawn = np.random.default_rng(0).normal(0.0, 0.02, (width, width)).astype(np.float32)
+    zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
+    return {
+        "transform.dense.kernel": drawn,
+        "transform.dense.bias": zeros,
+        "transform.norm.scale": ones,
+        "transform.norm.bias": zeros,
+        "head_bias": np.zeros(form.vocabulary, np.float32),
+    }
 
 
 MODEL_TYPES.register("bert")(
     ModelType(
         "BertForMaskedLM", "bert.", _read, _write, _rows,
-        ignored=(r"bert\.pooler\..*", r"cls\.(seq_relationship|predictions\.(decoder|bias)).*", r".*\.position_ids"),
+        ignored=(r"bert\.pooler\..*", r"cls\.(seq_relationship|predictions\.(decoder|bias)).*",
+                 r".*\.(position|token_type)_ids"),
+        defaults=_DEFAULTS, new_head=_new_head, other_heads=r"(classifier|qa_outputs|score)\..*",
         renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     )
 )  # fmt: skip

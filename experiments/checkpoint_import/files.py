@@ -73,15 +73,18 @@ class Tensor:
 
 
 def tensors_of(directory: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by name.
+    """Returns all tensors of a checkpoint by name.
+
+    One file counts before an index. Of an index only the names of its files count, not where it says that tensors are:
+    all tensors of those files are the checkpoint's.
 
     Raises:
-        UserError: No safetensors, a shard that is missing or cannot be read, or an index that does not fit the shards.
+        UserError: No safetensors, or a shard that is missing or cannot be read.
     """
+    if (directory / SINGLE).is_file():  # first, as transformers: it may have been saved over shards
+        return tensors_in(directory / SINGLE)
     if (directory / INDEX).is_file():
         return _indexed(directory)
-    if (directory / SINGLE).is_file():
-        return tensors_in(directory / SINGLE)
     pickles = sorted(path.name for path in directory.glob("pytorch_model*.bin"))
     if pickles:
         raise pickled(str(directory / pickles[0]))
@@ -112,11 +115,7 @@ def _indexed(directory: Path) -> dict[str, Tensor]:
             f"{directory / missing[0]}: missing, though {INDEX} names it ({len(missing)} of {len(files)} shards "
             f"are). {_AGAIN}"
         )
-    headers = {file: tensors_in(directory / file) for file in files}
-    for name, file in places.items():
-        if name not in headers[file]:
-            raise UserError(f"{directory / file}: has no tensor {name}, though {INDEX} says so. {_AGAIN}")
-    return {name: headers[file][name] for name, file in places.items()}
+    return {name: tensor for file in files for name, tensor in tensors_in(directory / file).items()}
 
 
 def tensors_in(path: Path) -> dict[str, Tensor]:

@@ -6,16 +6,19 @@ References:
 
 from typing import Any
 
-from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes, head_size_of
+from experiments.checkpoint_import.model_type import GELU, MODEL_TYPES, ModelType, Sizes, activation, head_size_of
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import SAME, SIDE_BY_SIDE, Row, fused, linear, norm
 from search_spaces import LanguageForm
 
-_TANH = ("gelu_new", "gelu_pytorch_tanh")
+_DEFAULTS = {
+    "vocab_size": 50257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_inner": None,
+    "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
-    activation = settings.only("activation_function", (*_TANH, "gelu"), "gelu_new")
     for key, wanted in {
         "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False,
     }.items():  # fmt: skip
@@ -28,7 +31,7 @@ def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
         "positions": "learned",
         "norm": "layer",
         "norm_epsilon": settings.number("layer_norm_epsilon", 1e-5),
-        "activation": "gelu_tanh" if activation in _TANH else "gelu",
+        "activation": activation(settings, "activation_function", GELU),
         "qkv_bias": True,
         "out_bias": True,
         "mlp_bias": True,
@@ -71,6 +74,10 @@ def _rows(form: LanguageForm) -> list[Row]:
 MODEL_TYPES.register("gpt2")(
     ModelType(
         "GPT2LMHeadModel", "transformer.", _read, _write, _rows,
-        ignored=(r".*\.attn\.(masked_)?bias", r"lm_head\.weight"),
+        ignored=(r".*\.(cross)?attn\.(masked_)?bias", r"lm_head\.weight"), defaults=_DEFAULTS,
+        names={
+            "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+            "n_positions": "max_position_embeddings",
+        },
     )
 )  # fmt: skip

@@ -7,31 +7,44 @@ References:
 
 from typing import Any
 
-from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType, Sizes, head_size_of, rope, written_rope
+from experiments.checkpoint_import.model_type import (
+    GELU,
+    MODEL_TYPES,
+    ModelType,
+    Sizes,
+    activation,
+    head_size_of,
+    rope,
+    written_rope,
+)  # fmt: skip
 from experiments.checkpoint_import.settings import Settings
-from experiments.checkpoint_import.tensors import Row, fused, head_by_head, linear, norm
+from experiments.checkpoint_import.tensors import ROTARY_BUFFERS, Row, fused, head_by_head, linear, norm
 from search_spaces import LanguageForm
+
+_DEFAULTS = {
+    "vocab_size": 50432, "hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64,
+    "intermediate_size": 24576, "hidden_act": "gelu", "max_position_embeddings": 2048, "layer_norm_eps": 1e-5,
+    "tie_word_embeddings": False, "use_parallel_residual": True, "attention_bias": True,
+}  # fmt: skip
 
 
 def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
-    settings.only("hidden_act", ("gelu",), "gelu")
     width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     bias = settings.flag("attention_bias", True)
-    share = settings.number("rotary_pct", 0.25)
     return {
         "vocabulary": settings.size("vocab_size"),
         "head_size": head_size_of(settings, width, heads),
         "max_positions": settings.size("max_position_embeddings"),
-        "rotary": settings.of("rope_parameters").number("partial_rotary_factor", share),
+        "rotary": settings.of("rope_parameters").number("partial_rotary_factor", 0.25),
         "norm": "layer",
         "norm_epsilon": settings.number("layer_norm_eps", 1e-5),
-        "activation": "gelu",
+        "activation": activation(settings, "hidden_act", GELU),
         "qkv_bias": bias,
         "out_bias": bias,
         "mlp_bias": True,
         "parallel": settings.flag("use_parallel_residual", True),
         "tied": settings.flag("tie_word_embeddings", False),
-        **rope(settings, settings.number("rotary_emb_base", 10000.0)),
+        **rope(settings),
     }, Sizes(width, settings.size("num_hidden_layers"), heads, 1, settings.size("intermediate_size"))
 
 
@@ -42,7 +55,7 @@ def _write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
         "num_hidden_layers": sizes.depth,
         "num_attention_heads": sizes.heads,
         "intermediate_size": sizes.mlp_width,
-        "hidden_act": form.activation,
+        "hidden_act": "gelu_new" if form.activation == "gelu_tanh" else form.activation,
         "max_position_embeddings": form.length,
         "layer_norm_eps": form.norm_epsilon,
         "rotary_pct": form.rotary,
@@ -73,6 +86,8 @@ def _rows(form: LanguageForm) -> list[Row]:
 MODEL_TYPES.register("gpt_neox")(
     ModelType(
         "GPTNeoXForCausalLM", "gpt_neox.", _read, _write, _rows,
-        ignored=(r".*\.attention\.(masked_)?bias", r".*\.rotary_emb\.inv_freq", r"embed_out\.weight"),
+        ignored=(r".*\.attention\.(masked_)?bias", ROTARY_BUFFERS, r"embed_out\.weight"),
+        defaults=_DEFAULTS,
+        rotation={"rope_theta": ("rotary_emb_base", 10000.0), "partial_rotary_factor": ("rotary_pct", 0.25)},
     )
 )  # fmt: skip

@@ -10,6 +10,13 @@ from experiments.checkpoint_import.model_type import MODEL_TYPES
 from experiments.checkpoint_import.settings import Settings
 from search_spaces import LanguageForm
 
+_DEFAULTS = {
+    "vocab_size": 32000,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 2048,
+    "num_key_value_heads": None,
+}
+
 
 def _biases(settings: Settings) -> dict[str, bool]:
     attention = settings.flag("attention_bias", False)
@@ -20,4 +27,4 @@ def _written(form: LanguageForm) -> dict[str, bool]:
     return {"attention_bias": form.qkv_bias, "mlp_bias": form.mlp_bias}
 
 
-MODEL_TYPES.register("llama")(llama_like("LlamaForCausalLM", _biases, _written, heads_divide_width=True))
+MODEL_TYPES.register("llama")(llama_like("LlamaForCausalLM", _biases, _written, _DEFAULTS, heads_divide_width=True))

@@ -1,19 +1,34 @@
 """What Llama and the model types that follow it share: pre-norm, RoPE, RMSNorm, SwiGLU, grouped queries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.checkpoint_import.model_type import ModelType, Sizes, grouped, head_size_of, rope, written_rope
+from experiments.checkpoint_import.model_type import (
+    SILU,
+    ModelType,
+    Sizes,
+    activation,
+    grouped,
+    head_size_of,
+    rope,
+    written_rope,
+)  # fmt: skip
+from experiments.checkpoint_import.precedence import THETA
 from experiments.checkpoint_import.settings import Settings
-from experiments.checkpoint_import.tensors import Row, linear, norm
+from experiments.checkpoint_import.tensors import ROTARY_BUFFERS, Row, linear, norm
 from search_spaces import LanguageForm
+
+_DEFAULTS = {
+    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "hidden_act": "silu", "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+}  # fmt: skip
 
 
 def llama_like(
     architecture: str,
     biases: Callable[[Settings], dict[str, bool]],
     write_biases: Callable[[LanguageForm], dict[str, Any]],
-    theta: float = 10000.0,
+    defaults: Mapping[str, Any],
     window: Callable[[Settings], int | None] = lambda settings: None,
     heads_divide_width: bool = False,
     **form: Any,
@@ -24,14 +39,15 @@ def llama_like(
         architecture: The class that loads it.
         biases: Which biases it has, from its settings; fields of the form.
         write_biases: Settings that say the same, and others that only this model type has.
-        theta: Base of the wavelengths where the settings do not say it.
+        defaults: Values that its class fills in, beside those that all of them do.
         window: Tokens that attention sees back, from its settings; up to so many it is full attention.
         heads_divide_width: Its class refuses other sizes.
         form: What all networks of the type have; fields of the form.
     """
 
     def read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
-        settings.only("hidden_act", ("silu",), "silu")
+        if settings.of("rope_parameters").values.get("rope_type") == "llama3":
+            settings.of("rope_parameters").only("partial_rotary_factor", (None, 1.0))
         width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
         given = settings.values.get("head_dim")
         if given is None or heads_divide_width:
@@ -43,9 +59,9 @@ def llama_like(
             "max_positions": min(positions, window(settings) or positions),
             "norm": "rms",
             "norm_epsilon": settings.number("rms_norm_eps", 1e-6),
-            "activation": "swiglu",
+            "activation": activation(settings, "hidden_act", SILU),
             "tied": settings.flag("tie_word_embeddings", False),
-            **rope(settings, theta),
+            **rope(settings),
             **biases(settings),
             **form,
         }, Sizes(width, settings.size("num_hidden_layers"), *grouped(settings), settings.size("intermediate_size"))
@@ -84,5 +100,7 @@ def llama_like(
             *([] if form.tied else [Row("lm_head.weight", ("head",))]),
         ]
 
-    ignored = (r".*\.rotary_emb\.inv_freq", r"lm_head\.weight")
-    return ModelType(architecture, "model.", read, write, rows, ignored, {}, True, heads_divide_width)
+    return ModelType(
+        architecture, "model.", read, write, rows, (ROTARY_BUFFERS, r"lm_head\.weight"), {**_DEFAULTS, **defaults},
+        rotation=THETA, free_head_size=True, heads_divide_width=heads_divide_width,
+    )  # fmt: skip

@@ -9,12 +9,18 @@ from experiments.checkpoint_import.llama_like import llama_like
 from experiments.checkpoint_import.model_type import MODEL_TYPES
 from experiments.checkpoint_import.settings import Settings
 
+_DEFAULTS = {
+    "vocab_size": 32000, "intermediate_size": 14336, "max_position_embeddings": 131072, "num_key_value_heads": 8,
+    "sliding_window": 4096,
+}  # fmt: skip
+
 
 def _window(settings: Settings) -> int | None:
-    # The class has a window of 4096 where a file does not say that there is none.
-    return None if settings.values.get("sliding_window", 4096) is None else settings.size("sliding_window", 4096)
+    return None if settings.values["sliding_window"] is None else settings.size("sliding_window")
 
 
 MODEL_TYPES.register("mistral")(
-    llama_like("MistralForCausalLM", lambda settings: {}, lambda form: {"sliding_window": None}, window=_window)
+    llama_like(
+        "MistralForCausalLM", lambda settings: {}, lambda form: {"sliding_window": None}, _DEFAULTS, window=_window
+    )
 )

@@ -4,11 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from experiments.checkpoint_import.precedence import settled
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import Row
 from search_spaces import LanguageForm, Registry, UserError
 
 MODEL_TYPES: Registry["ModelType"] = Registry("model type", "experiments.checkpoint_import")
+SILU: Mapping[str, str] = dict.fromkeys(("silu", "swish"), "swiglu")
+GELU: Mapping[str, str] = {
+    **dict.fromkeys(("gelu", "gelu_python"), "gelu"),
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate", "gelu_python_tanh"), "gelu_tanh"),
+}
+"""Names of the same activations in transformers, and what `LanguageForm` calls them."""
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
@@ -38,7 +47,13 @@ class ModelType:
         write: From form and sizes to `config.json`, but for `model_type` and `architectures`.
         rows: The table of tensors.
         ignored: Expressions for the names of tensors that hold nothing of the network.
+        defaults: Values that its class fills in for keys of `config.json` that are absent.
+        names: Keys of `config.json`, and another name of each that counts before it.
+        rotation: Keys of the settings of rotation that may also stand elsewhere, as `precedence.THETA`.
         renamed: Ends of names as older checkpoints have them, and as they are in the table.
+        new_head: Arrays of a head that knows nothing, by their names in ours, from the form and the width; for model
+            types whose checkpoints often have no language-model head. None where it must be there.
+        other_heads: Expression for the names of tensors of heads for other tasks, left out where the head is new.
         free_head_size: The size of a head is a setting of its own, and does not follow from width and heads.
         heads_divide_width: The heads must divide the width all the same.
     """
@@ -49,24 +64,34 @@ class ModelType:
     write: Callable[[LanguageForm, Sizes], dict[str, Any]]
     rows: Callable[[LanguageForm], list[Row]]
     ignored: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+    rotation: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    new_head: Callable[[LanguageForm, int], Mapping[str, np.ndarray]] | None = None
+    other_heads: str = ""
     free_head_size: bool = False
     heads_divide_width: bool = True
 
+    def described(self, settings: Settings) -> tuple[dict[str, Any], Sizes]:
+        """Reads settings as they are in a file, each where it counts; see `read`."""
+        return self.read(settled(settings, self.defaults, self.names, self.rotation))
 
-def rope(settings: Settings, theta: float = 10000.0) -> dict[str, Any]:
-    """Fields of the form that say how positions rotate; both where version 4 has them and where version 5 does.
+
+def rope(settings: Settings) -> dict[str, Any]:
+    """Reads how positions rotate; fields of the form.
+
+    Args:
+        settings: After `precedence.settled`, so that all of it is in `rope_parameters`.
 
     Raises:
-        UserError: Positions are scaled in another way than Llama 3's.
+        UserError: Positions are scaled in another way than Llama 3's, or each kind of layer has its own.
     """
     scaling: tuple[float, ...] = ()
-    for key in ("rope_scaling", "rope_parameters"):
-        inner = settings.of(key)
-        theta = inner.number("rope_theta", theta)
-        if inner.only("rope_type", ("default", "llama3"), inner.values.get("type", "default")) == "llama3":
-            scaling = tuple(inner.number(name) for name in _LLAMA3)
-    return {"positions": "rope", "rope_theta": settings.number("rope_theta", theta), "rope_scaling": scaling}
+    inner = settings.of("rope_parameters")
+    if inner.only("rope_type", ("default", "llama3"), "default") == "llama3":
+        scaling = tuple(inner.number(name) for name in _LLAMA3)
+    return {"positions": "rope", "rope_theta": inner.number("rope_theta"), "rope_scaling": scaling}
 
 
 def written_rope(form: LanguageForm) -> dict[str, Any]:
@@ -88,6 +113,20 @@ def grouped(settings: Settings) -> tuple[int, int]:
     if heads % kv_heads:
         raise settings.error("num_key_value_heads", f"does not divide the {heads} heads. The file is damaged")
     return kv_heads, heads // kv_heads
+
+
+def activation(settings: Settings, key: str, known: Mapping[str, str]) -> str:
+    """Reads an activation by any of its names.
+
+    Args:
+        settings: Of the checkpoint.
+        key: Where it stands.
+        known: Names in transformers, and the form's name of each.
+
+    Raises:
+        UserError: It is none of those.
+    """
+    return known[settings.only(key, tuple(known))]
 
 
 def head_size_of(settings: Settings, width: int, heads: int) -> int:

@@ -7,7 +7,7 @@ References:
 
 from experiments.checkpoint_import.llama_like import llama_like
 from experiments.checkpoint_import.model_type import MODEL_TYPES
-from experiments.checkpoint_import.qwen2 import WITHOUT_WINDOW, window
+from experiments.checkpoint_import.qwen2 import DEFAULTS, WITHOUT_WINDOW, window
 from experiments.checkpoint_import.settings import Settings
 from search_spaces import LanguageForm
 
@@ -21,4 +21,6 @@ def _written(form: LanguageForm) -> dict:
     return {"attention_bias": form.qkv_bias, **WITHOUT_WINDOW}
 
 
-MODEL_TYPES.register("qwen3")(llama_like("Qwen3ForCausalLM", _biases, _written, window=window, qk_norm=True))
+MODEL_TYPES.register("qwen3")(
+    llama_like("Qwen3ForCausalLM", _biases, _written, {**DEFAULTS, "head_dim": 128}, window=window, qk_norm=True)
+)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.checkpoint_import.files import TYPES, Tensor, common_type, tensors_of
+from experiments.checkpoint_import.files import SINGLE, TYPES, Tensor, common_type, tensors_of
+from experiments.checkpoint_import.head import NewTensor, output_side
 from experiments.checkpoint_import.model_type import MODEL_TYPES, ModelType
 from experiments.checkpoint_import.proposal import propose
 from experiments.checkpoint_import.settings import Settings
@@ -34,13 +35,20 @@ class Checkpoint:
         model_type: Its name.
         settings: The `config.json`.
         rows: The table of the model type, and where the tensor of each row lies.
+        remarks: What a user has to know of it: a window that cuts sequences, a head that is new.
     """
 
     space: LanguageSpace
     net: Supernet
     model_type: str
     settings: Mapping[str, Any]
-    rows: tuple[tuple[Row, Tensor], ...]
+    rows: tuple[tuple[Row, Tensor | NewTensor], ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def new_head(self) -> bool:
+        """Whether its head was made here, and knows nothing."""
+        return any(isinstance(tensor, NewTensor) for _, tensor in self.rows)
 
     @property
     def dtypes(self) -> dict[str, np.dtype]:
@@ -122,18 +130,34 @@ def open_checkpoint(directory: Path, context: int | None = None) -> Checkpoint:
     if settings.values.get("quantization_config"):
         raise settings.error("quantization_config", "is not supported. Import the weights that are not quantised")
     model_type = MODEL_TYPES[name]
-    fields, sizes = model_type.read(settings)
+    settings.only("transformers_weights", (None, SINGLE))
+    fields, sizes = model_type.described(settings)
     try:
         form = LanguageForm(**fields, context=min(fields["max_positions"], _CONTEXT))
     except UserError as error:
         raise UserError(f"{settings.where}: {error}") from None
     form = dataclasses.replace(form, context=context or form.context)
+    found = {_current(name, model_type): tensor for name, tensor in tensors_of(directory).items()}
+    if not any(name.startswith(model_type.prefix) for name in found):
+        found = {_headless(name, model_type, form): tensor for name, tensor in found.items()}
+    form, found, remarks = output_side(model_type, form, sizes.width, found)
     space = propose(form, sizes, model_type)
     net = build_supernet(space)
-    rows = _matched(directory, model_type, form, sizes.depth, net)
+    rows = _matched(directory, model_type, form, sizes.depth, net, found)
     embedding = next(tensor for row, tensor in rows if row.ours == ("embedding",))
-    check_vocabulary(directory, embedding)
-    return Checkpoint(space, net, name, settings.values, tuple(rows))
+    check_vocabulary(directory, f"{embedding.name} in {embedding.file}", form.vocabulary)
+    return Checkpoint(space, net, name, settings.values, tuple(rows), (*_window(settings, form), *remarks))
+
+
+def _window(settings: Settings, form: LanguageForm) -> list[str]:
+    """A remark on sequences that are shorter than `config.json` says, because layers see a window only."""
+    positions = settings.values.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions <= form.length:
+        return []
+    return [
+        f"attention sees a window of {form.length} tokens: here and in exports sequences are at most as long (of "
+        f"{positions} in config.json), where it is full attention"
+    ]
 
 
 def _place(name: str) -> tuple[str, int | None]:
@@ -143,12 +167,18 @@ def _place(name: str) -> tuple[str, int | None]:
 
 
 def _matched(
-    directory: Path, model_type: ModelType, form: LanguageForm, depth: int, net: Supernet
-) -> list[tuple[Row, Tensor]]:
-    """Each row of the table and its tensor; everything is checked, nothing is read."""
-    found = {_current(name, model_type): tensor for name, tensor in tensors_of(directory).items()}
-    if not any(name.startswith(model_type.prefix) for name in found):
-        found = {_headless(name, model_type, form): tensor for name, tensor in found.items()}
+    directory: Path, model_type: ModelType, form: LanguageForm, depth: int, net: Supernet, found: dict[str, Any]
+) -> list[tuple[Row, Tensor | NewTensor]]:
+    """Returns each row of the table and its tensor; everything is checked, nothing is read.
+
+    Args:
+        directory: Of the checkpoint.
+        model_type: Its model type.
+        form: Its form, as it is stored.
+        depth: Its layers.
+        net: A supernet whose largest network it is.
+        found: Its tensors by the names of the table; emptied.
+    """
     shapes = plain_shapes(net)
     matched = []
     for row in expanded(model_type.rows(form), depth):
@@ -156,7 +186,7 @@ def _matched(
         if tensor is None:
             raise UserError(
                 f"{directory}: no tensor {row.theirs}, which a {model_type.architecture} of this config.json has. "
-                "Give a complete checkpoint with its head."
+                f"Give a complete checkpoint{'' if row.theirs.startswith(model_type.prefix) else ' with its head'}."
             )
         expected = row.transform.shape([shapes[name] for name in row.ours])
         if tensor.shape != expected:
@@ -172,8 +202,8 @@ def _matched(
     for name, tensor in found.items():
         if not any(re.fullmatch(pattern, name) for pattern in model_type.ignored):
             raise UserError(
-                f"{tensor.file}: {tensor.name}: unknown in a {model_type.architecture}; without it the network would "
-                "compute something else. Give a checkpoint of that class."
+                f"{tensor.file}: {tensor.name}: unknown in a {model_type.architecture} of this config.json. Give the "
+                "config.json that belongs to it, or a checkpoint of that class."
             )
     return matched
 
@@ -187,7 +217,8 @@ def _current(name: str, model_type: ModelType) -> str:
 
 def _headless(name: str, model_type: ModelType, form: LanguageForm) -> str:
     """The name in the table of a tensor whose checkpoint has no prefix."""
-    heads = {row.theirs for row in model_type.rows(form) if not row.theirs.startswith(model_type.prefix)}
+    rows = model_type.rows(dataclasses.replace(form, tied=False))
+    heads = {name for row in rows for name in (row.theirs, row.also) if not name.startswith(model_type.prefix)}
     return name if name in heads else model_type.prefix + name
 
 

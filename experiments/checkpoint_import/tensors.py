@@ -11,6 +11,9 @@ import numpy as np
 
 Shape = tuple[int, ...]
 
+ROTARY_BUFFERS = r"(.*\.)?rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)"
+"""Expression for the names of tables that follow from `config.json`; older checkpoints have them."""
+
 
 class Transform(NamedTuple):
     """How the same numbers lie in theirs and in ours.

@@ -6,7 +6,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from experiments.checkpoint_import.files import Tensor
 from search_spaces import UserError
 
 TOKENIZER_FILES = (
@@ -26,21 +25,21 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def check_vocabulary(directory: Path, embedding: Tensor) -> None:
+def check_vocabulary(directory: Path, embedding: str, rows: int) -> None:
     """Refuses a tokenizer that has tokens for which the embedding has no row.
 
     Args:
         directory: With the tokenizer's files, if there are any.
-        embedding: Its rows are the tokens that the network knows.
+        embedding: What errors call it.
+        rows: The tokens that the network knows.
 
     Raises:
         UserError: There is such a token, or a file cannot be read.
     """
-    rows = embedding.shape[0]
     for path in (directory / name for name in (*_VOCABULARIES, "added_tokens.json")):
         if path.is_file() and (last := _last_token(path)) >= rows:
             raise UserError(
-                f"{path}: has token {last}, but {embedding.name} in {embedding.file} has rows for {rows} tokens only. "
+                f"{path}: has token {last}, but {embedding} has rows for {rows} tokens only. "
                 "Give the tokenizer that belongs to it."
             )
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from supernet.subnet import flatten
 from supernet.supernet import Params, Supernet
 
 _SHARD_BYTES = 5 * 10**9
-# What a checkpoint says of its own weights and code, and keys that `written_rope` writes in another form.
-_REPLACED = ("rope_parameters", "rope_scaling", "dtype", "torch_dtype", "auto_map", "_name_or_path")
+# What goes along from a parent's settings: all else follows from the network, or is of the parent's layers and weights.
+_KEPT = re.compile(
+    r"\w+_token_id|\w*dropout\w*|\w+_pdrop|initializer_range|use_cache|tokenizer_class|reorder_and_upcast_attn"
+)
 
 
 def export_checkpoint(
@@ -130,9 +133,11 @@ def _uniform(module: Mapping[str, Any], model_type: str) -> Sizes:
 def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The `config.json`; refused where reading it back gives another network."""
     sizes, form = _uniform(module, model_type), LanguageForm(**module["form"])
-    kept = {key: value for key, value in settings.items() if key not in _REPLACED}
+    kept = {key: value for key, value in settings.items() if _KEPT.fullmatch(key)}
     config = {**kept, **kind.write(form, sizes), "model_type": model_type, "architectures": [kind.architecture]}
-    fields, found = kind.read(Settings(config, f"architecture as {model_type}"))
+    if not -1 <= (config.get("pad_token_id") or 0) < form.vocabulary:
+        config["pad_token_id"] = None  # transformers refuses one beyond the rows
+    fields, found = kind.described(Settings(config, f"architecture as {model_type}"))
     wanted = {**form.form, "max_positions": form.length}
     pairs = [*zip(found._asdict().items(), sizes, strict=True)]
     pairs += [((name, value), wanted[name]) for name, value in {**_defaults(), **fields}.items()]

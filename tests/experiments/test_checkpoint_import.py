@@ -304,6 +304,7 @@ def missing_shard(directory: Path) -> None:
 
 
 def elsewhere(directory: Path) -> None:
+    (directory / "model.safetensors").rename(directory.parent / "model.safetensors")
     index = {"weight_map": {"a": "../model.safetensors"}}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
