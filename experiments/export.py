@@ -19,6 +19,7 @@ from experiments.experiment import Experiment
 from experiments.interrupt import Interrupted, StopRequest
 from experiments.measure import lowered, memory_of
 from experiments.objective import objective_of
+from experiments.plugin_errors import plugin_errors
 from experiments.run_directory import RunDirectory
 from experiments.run_identity import CUT_FROM
 from experiments.search import cut_from
@@ -92,7 +93,8 @@ def export_budget(
     directory = run.subnets / budget.name
     report = _existing(directory, archive.genes[index], origin)
     if report is None:
-        report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
+        with plugin_errors(experiment.config.plugins, f"{directory} was exported"):
+            report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
     reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
     over = _over_memory(report, budget, cost or experiment.cost_on_device)
     if over:

@@ -87,6 +87,6 @@ def _subnet(directory: str, data: Dataset) -> Teacher:
 
     def teacher(x: jax.Array) -> jax.Array:
         x = (x * std + mean - own_mean) / own_std
-        return subnet.forward(resize(x, own.image_size[0]))
+        return subnet.forward(resize(x, own.image_size))
 
     return teacher

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from flax import nnx
 from jaxtyping import Shaped
 from safetensors.numpy import save
 
-from search_spaces import Architecture, UserError
+from search_spaces import Architecture, SearchSpace, UserError
 from supernet.inputs import Input
 from supernet.manifest import atomic_directory, write_manifest
 from supernet.subnet import (
@@ -40,6 +41,10 @@ PARITY_TOLERANCE = 1e-4
 
 class ParityError(UserError):
     """The standalone network does not compute what the supernet computes."""
+
+
+class CountError(UserError):
+    """The cost model of a space does not count the parameters that its networks have."""
 
 
 def export_subnet(
@@ -78,6 +83,7 @@ def export_subnet(
 
     Raises:
         ParityError: The outputs differ by more than `PARITY_TOLERANCE`.
+        CountError: The network has another number of parameters than the space's cost model says.
     """
     space = net.space
     genes = np.asarray(architecture.genes, np.int32)
@@ -109,6 +115,8 @@ def export_subnet(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary.resolve() / ORBAX, _text_keys(unflatten(arrays)))
         subnet = read_subnet(temporary)
+        costs = {metric: int(value[0]) for metric, value in space.cost(genes[None]).items()}
+        _check_params(space, costs["params"], subnet, directory)
         parity = parity_error(net, params, genes, statistics, subnet, probe)
         if not parity <= PARITY_TOLERANCE:
             raise ParityError(
@@ -117,7 +125,6 @@ def export_subnet(
             )
         if stablehlo:
             (temporary / STABLEHLO).write_bytes(serialised_forward(subnet))
-        costs = {metric: int(value[0]) for metric, value in space.cost(genes[None]).items()}
         report = {
             "costs": costs,
             "parity_error": parity,
@@ -147,22 +154,47 @@ def parity_error(
 
 
 def serialised_forward(subnet: Subnet) -> bytes:
-    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size (and any number of tokens), on CPU,
-    CUDA and TPU.
+    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size (and any number of tokens that the
+    network has positions for), on CPU, CUDA and TPU.
 
-    `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name.
+    `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name. More
+    tokens than positions are an error there; tokens outside the vocabulary make a sequence's logits NaN. Equal networks
+    have equal bytes: the program does not say where the code that it was made from lies.
     """
     module = nnx.eval_shape(lambda: subnet.module)
 
     def forward(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
         graph, state = nnx.split(module)
         nnx.replace_by_pure_dict(state, unflatten(weights))
-        return nnx.merge(graph, state)(x)
+        return subnet.preprocessing.guarded(x, nnx.merge(graph, state)(x))
 
     flat = flatten(subnet.weights)
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
     x = subnet.preprocessing.traced(subnet.config["input"]["shape"])
-    return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
+    with _no_source_locations():
+        return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
+
+
+@contextmanager
+def _no_source_locations() -> Iterator[None]:
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
+
+
+def _check_params(space: SearchSpace, said: int, subnet: Subnet, directory: Path) -> None:
+    counted = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(subnet.module, nnx.Param)))
+    if counted != said:
+        cls = type(space)
+        raise CountError(
+            f"{directory}: the network has {counted:,} parameters, and the cost model of family {space.family!r} "
+            f"({cls.__module__}.{cls.__qualname__}.cost) says {said:,}. Nothing was written; correct the cost model, "
+            "and search again in a new run: budgets were judged by it."
+        )
 
 
 def _text_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:

@@ -43,6 +43,15 @@ class Input(ABC):
     def traced(self, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
         """A batch of what the network takes, of any size, from the shape of what a user gives."""
 
+    def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
+        """Marks the outputs of a compiled program that was given what the network does not take: they become NaN.
+
+        Args:
+            given: What the program was given, in the shapes of `traced`.
+            logits: What it computed.
+        """
+        return logits
+
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """What `config.json` says of it under `preprocessing`."""
@@ -67,7 +76,7 @@ class Preprocessing(Input):
     def __call__(self, given: jax.Array) -> jax.Array:
         """uint8[b, h, w, c] to float32[b, *image_size, c]."""
         x = (given.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-        return resize(x, self.image_size[0])
+        return resize(x, self.image_size)
 
     def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
         """See `Input.check`."""
@@ -119,8 +128,14 @@ class Tokens(Input):
             )
 
     def traced(self, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
-        """See `Input.traced`; sequences of any length."""
-        return jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, t"), jnp.int32)
+        """See `Input.traced`; sequences of any length up to the longest, which the program then insists on."""
+        shape = jax.export.symbolic_shape("b, t", constraints=(f"t <= {self.length}",))
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
+
+    def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
+        """See `Input.guarded`: of each sequence that holds a token outside the vocabulary."""
+        known = jnp.all((given >= 0) & (given < self.vocabulary), axis=1)
+        return jnp.where(known[:, None, None], logits, jnp.nan)
 
     def as_dict(self) -> dict[str, Any]:
         """See `Input.as_dict`."""

@@ -3,9 +3,15 @@
 import jax
 
 
-def resize(x: jax.Array, size: int) -> jax.Array:
-    """Images [b, h, w, c] as [b, size, size, c]: antialiased bilinear; the same array where nothing changes."""
+def resize(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+    """Resizes images [b, h, w, c], antialiased and bilinear; returns the same array where nothing changes.
+
+    Args:
+        x: Images.
+        size: Height and width of the result, or one number for both.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
     b, h, w, c = x.shape
-    if (h, w) == (size, size):
+    if (h, w) == (height, width):
         return x
-    return jax.image.resize(x, (b, size, size, c), "bilinear")
+    return jax.image.resize(x, (b, height, width, c), "bilinear")

@@ -1,5 +1,6 @@
 """Exported subnets: what is in the directory, that it stands alone, and what a damaged one says."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,11 +12,11 @@ import orbax.checkpoint as ocp
 import pytest
 from jax import export as jax_export
 
-from search_spaces import UserError, build_space
-from supernet.export import ParityError, export_subnet
-from supernet.inputs import Preprocessing
+from search_spaces import UserError, ViTSpace, build_space
+from supernet.export import CountError, ParityError, export_subnet, serialised_forward
+from supernet.inputs import Preprocessing, Tokens
 from supernet.manifest import write_manifest
-from supernet.subnet import flatten, load_subnet
+from supernet.subnet import Subnet, flatten, load_subnet
 from supernet.supernet import build_supernet
 from supernet.vit import ViTSupernet
 
@@ -94,6 +95,66 @@ def test_a_class_token_is_exported_for_any_batch_size(tmp_path):
     for images in (IMAGES[:1], IMAGES[:5]):
         logits = program.call(flatten(subnet.weights), subnet.preprocessing(jnp.asarray(images)))
         np.testing.assert_allclose(logits, subnet.predict(images), atol=1e-4)
+
+
+def test_images_need_not_be_square(tmp_path):
+    class Wide(ViTSupernet):  # as many patches as in a square
+        def example(self, architecture):
+            return jax.ShapeDtypeStruct((4, 16, 1), jnp.float32)
+
+    images = np.random.default_rng(0).integers(0, 256, (9, 8, 32, 1), dtype=np.uint8)
+    export_subnet(
+        Wide(SPACE, NET.sharing), PARAMS, ARCHITECTURE, tmp_path / "half", statistics=None,
+        preprocessing=Preprocessing((4, 16), (0.3,), (0.2,)), input_shape=(8, 32, 1), labels=["a", "b"], probe=images,
+        measure=lambda subnet: {},
+    )  # fmt: skip
+    subnet = load_subnet(tmp_path / "half")
+    x = subnet.preprocessing(jnp.asarray(images))
+    assert x.shape == (9, 4, 16, 1)
+    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.stablehlo").read_bytes()))
+    np.testing.assert_allclose(program.call(flatten(subnet.weights), x), subnet.predict(images), atol=1e-4)
+
+
+def test_equal_networks_have_equal_programs_that_tell_no_place(exported):
+    subnet = load_subnet(exported)
+    written = (exported / "forward.stablehlo").read_bytes()
+    assert serialised_forward(subnet) == written
+    assert (lambda: serialised_forward(subnet))() == written  # from another line
+    for place in (__file__, sys.prefix, str(exported), ".py"):
+        assert place.encode() not in written
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_a_language_program_refuses_what_its_network_does_not_take(length):
+    sizes = {"width": [16], "depth": [1], "kv_heads": [1], "mlp_width": [16], "head_size": 8, "vocabulary": 19}
+    net = build_supernet(build_space("language", "small", {**sizes, "context": length}))
+    module, weights = net.extract(net.init(jax.random.key(0)), net.space.smallest)
+    subnet = Subnet({"input": {"shape": [length]}}, {}, module, weights, Tokens(19, length))
+    program = jax_export.deserialize(bytearray(serialised_forward(subnet)))
+    tokens = np.random.default_rng(0).integers(0, 19, (3, length)).astype(np.int32)
+    logits = program.call(flatten(weights), jnp.asarray(tokens))
+    np.testing.assert_allclose(logits, subnet.predict(tokens), atol=1e-5)
+    with pytest.raises(ValueError, match="shape"):  # one token more than there are positions
+        program.call(flatten(weights), jnp.zeros((1, length + 1), jnp.int32))
+    tokens[1, -1], tokens[2, 0] = 19, -1
+    logits = np.asarray(program.call(flatten(weights), jnp.asarray(tokens)))
+    assert np.isfinite(logits[0]).all()
+    assert np.isnan(logits[1:]).all()
+
+
+def test_a_cost_model_that_counts_too_little_is_not_exported(tmp_path):
+    class Cheap(ViTSpace):
+        @property
+        def cost(self):
+            return lambda genes: {metric: values - 1 for metric, values in SPACE.cost(genes).items()}
+
+    net = ViTSupernet(Cheap(**dataclasses.asdict(SPACE)), NET.sharing)
+    count = int(SPACE.cost(np.array([ARCHITECTURE.genes], np.int32))["params"][0])
+    with pytest.raises(
+        CountError, match=rf"has {count:,} parameters.* family 'vit' .*Cheap\.cost\) says {count - 1:,}"
+    ):
+        _export(tmp_path / "half", net=net)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_runs_in_a_process_that_never_imports_elastic_code(exported):
