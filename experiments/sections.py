@@ -244,7 +244,8 @@ class TrainSection(BaseModel):
         checkpoint_every: Steps between checkpoints.
         keep_last: How many of the last checkpoints stay.
         keep_best: How many of those with the lowest validation error of the probe subnets do.
-        checkpoint: Which one search, rank and export take: the `last`, or the `best` of these.
+        checkpoint: Which one search, rank and export take: the `last`, or the `best` of these; may differ from that of
+            a run that has begun, but a search goes on with the weights that it began with only.
         evaluate_every: Steps between evaluations of probe subnets on the validation split.
         log_every: Steps between figures in TensorBoard.
         diagnose_every: Steps between diagnostics of the sampling (gradient cosines and variance, visits, loss by

@@ -51,6 +51,11 @@ def test_a_training_that_has_not_finished_has_no_best_yet(tmp_path):
             trained_params(experiment, checkpoints)
 
 
+def test_a_finished_run_can_be_searched_from_the_other_checkpoint():
+    """What was searched before is bound to the hash of its weights, so it is never mixed with another's."""
+    assert config(checkpoint="best").identity == config().identity
+
+
 def test_the_best_must_be_kept():
     with pytest.raises((UserError, ValidationError), match="keep_best is 0"):
         config(checkpoint="best", keep_best=0)

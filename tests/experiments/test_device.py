@@ -1,5 +1,6 @@
 """Device files: what they cost, and how an experiment uses them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from experiments.experiment import build_experiment
 from experiments.run_directory import RunDirectory
 from samplers import Plan
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
+from search_spaces.extremes import highest, lowest
 from search_spaces.pieces import Pieces
 from tests.experiments.device_files import write_device
 
@@ -35,6 +37,26 @@ def yaml(tmp_path: Path, space: SearchSpace) -> Path:
     write_device(tmp_path / "machine.json", space, (1, 64))
     (tmp_path / "e.yaml").write_text(YAML, encoding="utf-8")
     return tmp_path / "e.yaml"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_extremes_of_a_device_are_those_of_all_networks(seed, tmp_path):
+    """Measured pieces are random numbers here, so neither cost grows with the network."""
+    space = build_space("vit", "small", {"width": (16, 24, 32), "depth": (1, 2, 3), "heads": (1, 2)})
+    path = write_device(tmp_path / "d.json", space)
+    content, rng = json.loads(path.read_text(encoding="utf-8")), np.random.default_rng(seed)
+    for table in ("latency_ns", "fixed_bytes", "temporary_bytes"):
+        count = len(content["tables"][0][table]["pieces"])
+        content["tables"][0][table]["pieces"] = rng.integers(1, 1000, count).tolist()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    cost = read_device(path).cost(space)
+    sides = tuple(space.cardinalities.tolist())
+    genes = np.stack(np.unravel_index(np.arange(np.prod(sides)), sides), axis=1).astype(np.int32)
+    everything = cost(np.unique(space.canonical(genes), axis=0))
+    for metric, values in everything.items():
+        for extreme, expected in ((lowest, values.min()), (highest, values.max())):
+            found = extreme(space, cost, metric)
+            assert (found.value, found.exact) == (expected, True)
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
