@@ -113,6 +113,16 @@ def test_each_array_keeps_its_own_type(supernest: Any, here: Path) -> None:
                 np.testing.assert_array_equal(stored[name], leaf)
 
 
+def test_a_head_that_is_new_is_said_and_does_not_teach(supernest: Any, here: Path) -> None:
+    write_checkpoint_of("bert", here / "encoder")
+    path = here / "encoder" / "model.safetensors"
+    save_file({name: leaf for name, leaf in load_file(path).items() if not name.startswith("cls.")}, path)
+    code, out, err = supernest("import", "encoder", "--out", "ours")
+    assert (code, err) == (0, "")
+    assert "note: no masked-language-model head is stored" in out
+    assert "  distillation: {type: largest, weight: 0.5}" in (here / "ours" / "experiment.yaml").read_text()
+
+
 # ---------------------------------------------------------------- what is refused
 
 
