@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, SupportsInt, runtime_checkable
+from typing import Any, NamedTuple, Protocol, SupportsInt, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -31,6 +31,10 @@ class Cost(NamedTuple):
 
     def __add__(self, other: "Cost") -> "Cost":  # type: ignore[override]
         return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+Record = Any
+"""A named tuple of whole numbers: `Cost`, or a family's own, whose fields are its metrics."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,8 +15,10 @@ from jaxtyping import Bool, Int
 from search_spaces.architecture import Architecture
 from search_spaces.bounds import check_genes
 from search_spaces.choice import Choice, Value
-from search_spaces.cost import Cost, CostModel
+from search_spaces.cost import Cost, CostModel, Record
 from search_spaces.errors import UserError, did_you_mean
+from search_spaces.network import Layer, Network
+from search_spaces.network_cost import cost_model
 
 Genes = Int[np.ndarray, "a g"]
 Program = tuple[Value, ...]
@@ -36,6 +38,21 @@ class SearchSpace(ABC):
     metrics: ClassVar[tuple[str, ...]] = Cost._fields
     """What `cost` tells of."""
 
+    def __post_init__(self) -> None:
+        self.check_positive()
+        if type(self).network is not SearchSpace.network:
+            self.network.check(self.choices)
+
+    def check_positive(self) -> None:
+        """Refuses values of choices that are no size.
+
+        Raises:
+            UserError: A number that is not positive.
+        """
+        for choice in self.choices:
+            if any(not isinstance(value, str) and value <= 0 for value in choice.values):
+                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+
     @property
     def reference_error(self) -> float:
         """An error that no network should have, from which hypervolumes are measured: 1, as errors are shares."""
@@ -46,10 +63,20 @@ class SearchSpace(ABC):
     def choices(self) -> tuple[Choice, ...]:
         """The elastic dimensions, in gene order; a gate comes before the choices that it gates."""
 
-    @property
-    @abstractmethod
+    @cached_property
+    def network(self) -> Network:
+        """The description: weights, their axes and products."""
+        raise NotImplementedError(f"family {self.family} has no description")
+
+    @cached_property
     def cost(self) -> CostModel:
         """Exact params, MACs and activation bytes of any number of architectures."""
+        return cost_model(self)
+
+    def price(self, cost: Cost, sizes: Mapping[str, int]) -> Record:
+        """Returns what a sublayer costs in the space's `metrics`, from its counts and the lengths of its axes."""
+        del sizes
+        return cost
 
     # ---------------------------------------------------------------- layout
 
@@ -80,6 +107,13 @@ class SearchSpace(ABC):
             columns[name] = np.arange(start, start + count).reshape(shape)
             start += count
         return columns
+
+    def column(self, name: str, group: int = 0, position: int = 0) -> int:
+        """The gene of a choice that a position of a stack of layers reads; see `network.Stack`."""
+        columns, gate = self.columns[name], self._by_name[name].gate
+        if gate is not None:
+            return int(columns.reshape(-1, columns.shape[-1])[group, position])
+        return int(columns.reshape(-1)[group if columns.size > 1 else 0])
 
     @cached_property
     def cardinalities(self) -> Int[np.ndarray, " g"]:
@@ -214,6 +248,20 @@ class SearchSpace(ABC):
         for i, item in enumerate(given):
             below = None if lengths is None or leaf_row else lengths[i]
             self._write(genes, choice, columns[i], item, below, f"{where}[{i}]")
+
+    def active_layers(self, architecture: Architecture) -> Iterator[Layer]:
+        """The layers of an architecture's network, in the order in which they run."""
+        genes = architecture.genes
+
+        def value(name: str, *at: int) -> Value:
+            return self._by_name[name].values[genes[self.column(name, *at)]]
+
+        for stack in self.network.stacks:
+            depths = self._by_name[stack.depth].values if stack.depth in self._by_name else (1,)
+            row = genes[self.column(stack.depth, stack.group)] if stack.depth in self._by_name else 0
+            for index, position in enumerate(stack.positions_of(depths)[row]):
+                if position >= 0:
+                    yield Layer(stack, index, {name: value(name, stack.group, int(position)) for name in stack.choices})
 
     # ---------------------------------------------------------------- programs
 

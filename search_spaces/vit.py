@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from search_spaces.choice import Choice
-from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.errors import UserError
 from search_spaces.families import FAMILIES
+from search_spaces.network import Axis, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
 from search_spaces.space import SearchSpace
 
 
@@ -68,14 +68,12 @@ class ViTSpace(SearchSpace):
         for name in ("head_dim", "patch_size", "image_size", "channels", "classes"):
             if getattr(self, name) < 1:
                 raise UserError(f"space.{name}: {getattr(self, name)} is less than 1. Give a positive size.")
-        for choice in self.choices:
-            if min(choice.values) <= 0:  # type: ignore[type-var]
-                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
         if self.image_size % self.patch_size:
             raise UserError(
                 f"space.patch_size: {self.patch_size} does not divide the image size {self.image_size}. "
                 f"Give a divisor of {self.image_size}."
             )
+        super().__post_init__()
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
@@ -107,38 +105,25 @@ class ViTSpace(SearchSpace):
         return int(width * ratio)
 
     @cached_property
-    def cost(self) -> CostModel:
-        column = {name: columns.reshape(-1).tolist() for name, columns in self.columns.items()}
-        terms = [Term.tabulate(column["width"], [self.width], self._ends)]
-        for layer in range(self.max_depth):
-
-            def attention(width: int, depth: int, heads: int, layer: int = layer) -> Cost:
-                return self._attention(width, heads) if layer < depth else Cost()
-
-            def mlp(width: int, depth: int, ratio: float, layer: int = layer) -> Cost:
-                return self._mlp(width, ratio) if layer < depth else Cost()
-
-            shared = [*column["width"], *column["depth"]]
-            terms += [
-                Term.tabulate([*shared, column["heads"][layer]], [self.width, self.depth, self.heads], attention),
-                Term.tabulate([*shared, column["mlp_ratio"][layer]], [self.width, self.depth, self.mlp_ratio], mlp),
-            ]
-        return CostModel(self.num_genes, terms)
-
-    def _ends(self, width: int) -> Cost:
-        patches = self.tokens - self.class_token
-        params = (self.patch_dim + 1) * width + (self.tokens + self.class_token) * width
-        params += 2 * width + (width + 1) * self.classes
-        macs = patches * self.patch_dim * width + width * self.classes
-        return Cost(params, macs, 4 * (patches * width + self.classes))
-
-    def _attention(self, width: int, heads: int) -> Cost:
-        t, inner = self.tokens, heads * self.head_dim
-        params = 2 * width + (width + 1) * 3 * inner + (inner + 1) * width
-        macs = t * width * inner * 4 + 2 * t * t * inner
-        return Cost(params, macs, 4 * (t * 4 * inner + heads * t * t + t * width))
-
-    def _mlp(self, width: int, ratio: float) -> Cost:
-        t, hidden = self.tokens, self.hidden(width, ratio)
-        params = 2 * width + (width + 1) * hidden + (hidden + 1) * width
-        return Cost(params, 2 * t * width * hidden, 4 * t * (hidden + width))
+    def network(self) -> Network:
+        tokens, patches = self.tokens, self.tokens - self.class_token
+        width, heads = Axis("width"), Axis("heads")
+        inner = Axis("inner", ("heads",), lambda heads: heads * self.head_dim)
+        hidden = Axis("hidden", ("width", "mlp_ratio"), self.hidden)
+        qkv: Shape = (width, (3, inner))
+        ends = {
+            "patch": linear(self.patch_dim, width, patches),
+            "position": table(tokens, width),
+            **({"class_token": table(width)} if self.class_token else {}),
+            "norm": norm(width),
+            "head": linear(width, self.classes),
+        }
+        attention = {
+            "norm1": norm(width),
+            "attention/qkv": Part({"kernel": qkv, "bias": qkv[1:]}, (Product(tokens, (width,), (3, inner)),)),
+            "attention/out": linear(inner, width, tokens),
+        }
+        scores = Product(tokens, (self.head_dim,), (tokens, heads)), Product(tokens, (tokens,), (inner,))
+        mlp = {"norm2": norm(width), "fc1": linear(width, hidden, tokens), "fc2": linear(hidden, width, tokens)}
+        layer = Sublayer("attention", attention, scores), Sublayer("mlp", mlp)
+        return Network(Sublayer("ends", ends), (Stack("layers", layer, self.max_depth),))

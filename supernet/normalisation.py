@@ -6,6 +6,7 @@ References:
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from supernet.passes import wide
 
@@ -13,10 +14,26 @@ LAYER_NORM_EPSILON = 1e-6
 
 
 @jax.named_scope("normalisation")
-def layer_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float = LAYER_NORM_EPSILON) -> jax.Array:
-    """LayerNorm over the last axis of x [..., d] with scale and bias [d]."""
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(centred * centred, axis=-1, keepdims=True)
+def layer_norm(
+    x: jax.Array,
+    params: dict[str, jax.Array],
+    epsilon: float = LAYER_NORM_EPSILON,
+    share: Float[Array, " d"] | None = None,
+) -> jax.Array:
+    """LayerNorm over the last axis.
+
+    Args:
+        x: Float[..., d].
+        params: Scale and bias [d].
+        epsilon: Added to the variance.
+        share: How much each entry counts, summing to 1, where widths are mixed or masked; None: all alike.
+    """
+
+    def mean(x: jax.Array) -> jax.Array:
+        return jnp.mean(x, axis=-1, keepdims=True) if share is None else (x @ share)[..., None]
+
+    centred = x - mean(x)
+    variance = mean(centred * centred)
     return centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]
 
 

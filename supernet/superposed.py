@@ -17,13 +17,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from search_spaces import SearchSpace, UserError
 from search_spaces.registry import Registry
-from supernet.normalisation import LAYER_NORM_EPSILON
 from supernet.sharing import SHARING
 from supernet.supernet import Params, Supernet
 
@@ -111,17 +109,3 @@ def masked(tree: Params, *masks: jax.Array) -> Params:
         return leaf
 
     return jax.tree.map(multiply, tree)
-
-
-def superposed_layer_norm(x: jax.Array, params: Params, on: jax.Array) -> jax.Array:
-    """LayerNorm over a mixture of widths: a channel counts as much as the weight of the widths that have it.
-
-    Args:
-        x: Stream [..., d].
-        params: Superposed scale and bias [d], 0 for channels that no width has.
-        on: Weight of the widths that have each channel [d].
-    """
-    share = on / jnp.sum(on)
-    centred = x - (x @ share)[..., None]
-    variance = (centred * centred) @ share
-    return centred * (jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)[..., None] * params["scale"]) + params["bias"]

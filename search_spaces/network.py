@@ -1,0 +1,349 @@
+"""Description of a network: weights declare their axes, axes the choices that size them, parts their products.
+
+A family writes its description once. Costs, slices, initial shapes, masks and mixtures of weights, and the passes of
+the supernet follow from it (`search_spaces.network_cost`, `supernet.elastic`).
+
+Paths of weights are joined by slashes: `attention/qkv/kernel`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from search_spaces.choice import Choice, Value
+from search_spaces.cost import Cost
+from search_spaces.errors import UserError, did_you_mean
+
+Values = Mapping[str, Value]
+Sizes = Mapping[str, int]
+FIRST, CENTRE = "first", "centre"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An elastic axis of weights, or an elastic number of rows of a product.
+
+    Attributes:
+        name: Axes of one name have one size wherever they occur in a sublayer.
+        choices: Names of the choices that size it; its own name when empty.
+        size: From the values of these choices to its length; by default the value itself.
+        keeps: Which entries of the largest axis a smaller one keeps: the `first`, or those around the `centre` (of a
+            kernel). What keeps the centre is not sliced by the switched pass: its stage selects inside.
+    """
+
+    name: str
+    choices: tuple[str, ...] = ()
+    size: Callable[..., int] = int
+    keeps: Literal["first", "centre"] = FIRST
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", self.choices or (self.name,))
+
+    def at(self, values: Values) -> int:
+        """Length at values of the choices."""
+        return self.size(*(values[name] for name in self.choices))
+
+    def inside(self, size: int, largest: int) -> slice:
+        """Entries of the largest axis that one of a size keeps."""
+        start = (largest - size) // 2 if self.keeps == CENTRE else 0
+        return slice(start, start + size)
+
+
+Extent = Axis | int
+Shape = tuple[Extent | tuple[Extent, ...], ...]
+"""Axes of a weight; those in a tuple of their own are one axis in the plain module."""
+
+
+class Product(NamedTuple):
+    """A product of each row with a matrix: multiply-adds are the product of all, outputs that of rows and writes."""
+
+    rows: Extent
+    reads: tuple[Extent, ...]
+    writes: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Weights that belong together, with the products that they take part in.
+
+    Attributes:
+        weights: Name to axes; the name "" is the part itself.
+        products: Counted by the cost model.
+        statistics: Batch statistics that normalise, like `weights`; no parameters.
+    """
+
+    weights: Mapping[str, Shape]
+    products: tuple[Product, ...] = ()
+    statistics: Mapping[str, Shape] = field(default_factory=dict)
+
+
+def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True) -> Part:
+    """A matrix from `reads` to `writes` entries, applied to so many rows."""
+    weights: dict[str, Shape] = {"kernel": (reads, writes), **({"bias": (writes,)} if bias else {})}
+    return Part(weights, (Product(rows, (reads,), (writes,)),))
+
+
+def norm(axis: Extent, bias: bool = True) -> Part:
+    """Scale, and bias, of a normalisation over an axis."""
+    return Part({"scale": (axis,), **({"bias": (axis,)} if bias else {})})
+
+
+def batch_norm(axis: Extent) -> Part:
+    """Scale and bias of a batch normalisation, and the statistics that it normalises with."""
+    return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)})
+
+
+def table(*axes: Extent) -> Part:
+    """An array that is added or looked up."""
+    return Part({"": axes})
+
+
+@dataclass(frozen=True, eq=False)
+class Sublayer:
+    """What is computed at one size: parts, and products between activations.
+
+    Attributes:
+        name: By which the family's stages are found.
+        parts: By path.
+        products: Those without weights, such as attention's.
+        path: Path of the parts within a layer, whose stages see what lies there; "" for the layer itself.
+    """
+
+    name: str
+    parts: Mapping[str, Part]
+    products: tuple[Product, ...] = ()
+    path: str = ""
+
+    @cached_property
+    def weights(self) -> dict[str, Shape]:
+        """Axes of all weights, by path."""
+        return _flat(self.parts, "weights")
+
+    @cached_property
+    def statistics(self) -> dict[str, Shape]:
+        """Axes of all batch statistics, by path."""
+        return _flat(self.parts, "statistics")
+
+    @cached_property
+    def axes(self) -> dict[str, Axis]:
+        """All elastic axes, by name."""
+        return {axis.name: axis for axis in self._all_axes}
+
+    @property
+    def _all_axes(self) -> Iterator[Axis]:
+        for shape in self.weights.values():
+            yield from (axis for axis in flat(shape) if isinstance(axis, Axis))
+        for rows, reads, writes in self.all_products:
+            yield from (axis for axis in (rows, *reads, *writes) if isinstance(axis, Axis))
+
+    @cached_property
+    def all_products(self) -> tuple[Product, ...]:
+        """Products of the parts, then those without weights."""
+        return (*(product for part in self.parts.values() for product in part.products), *self.products)
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the choices that size something."""
+        return tuple(dict.fromkeys(name for axis in self._all_axes for name in axis.choices))
+
+    @cached_property
+    def centred(self) -> tuple[str, ...]:
+        """Those of the choices whose axes all keep the centre, so that a stage selects their values inside."""
+        sides = {name: {axis.keeps for axis in self._all_axes if name in axis.choices} for name in self.choices}
+        return tuple(name for name, keeps in sides.items() if keeps == {CENTRE})
+
+    def sizes(self, values: Values) -> dict[str, int]:
+        """Length of each axis."""
+        return {name: axis.at(values) for name, axis in self.axes.items()}
+
+    def cost(self, sizes: Sizes) -> Cost:
+        """Parameters, multiply-adds and bytes of the outputs of products in fp32."""
+        params = sum(math.prod(lengths(shape, sizes)) for shape in self.weights.values())
+        counted = [[math.prod(lengths(axes, sizes)) for axes in ((p.rows,), *p[1:])] for p in self.all_products]
+        return Cost(params, sum(map(math.prod, counted)), 4 * sum(rows * writes for rows, _, writes in counted))
+
+    def slices(self, shape: Shape, sizes: Sizes, largest: Sizes) -> tuple[slice, ...]:
+        """The part of a weight at the largest sizes that a network of other sizes uses."""
+
+        def inside(axis: Extent) -> slice:
+            return slice(0, axis) if isinstance(axis, int) else axis.inside(sizes[axis.name], largest[axis.name])
+
+        return tuple(map(inside, flat(shape)))
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Like layers, which run one after the other, each its sublayers in turn.
+
+    Attributes:
+        path: Path of their weights.
+        sublayers: Of each layer; paths of their parts are inside a layer.
+        layers: How many, on a leading axis of the weights; None for one layer that is always on and has no such axis.
+        group: Which of the genes of a repeated depth is theirs, and of the choices that it gates.
+        first: Position of the first one among the positions of the depth.
+        depth: Name of the choice that says how many positions are on.
+        positions: For each value of the depth, the position of each layer, -1 for those that are off; by default the
+            first layers are on.
+        module: Path of the list of layers in the plain module, where several stacks may follow each other.
+        parallel: The sublayers of a layer all read its input, instead of what the one before has made of it.
+    """
+
+    path: str
+    sublayers: tuple[Sublayer, ...]
+    layers: int | None = None
+    group: int = 0
+    first: int = 0
+    depth: str = "depth"
+    positions: Int[np.ndarray, "n l"] | None = None
+    module: str | None = None
+    parallel: bool = False
+
+    @cached_property
+    def choices(self) -> tuple[str, ...]:
+        """Names of the choices that size something in a layer."""
+        return tuple(dict.fromkeys(name for sublayer in self.sublayers for name in sublayer.choices))
+
+    def positions_of(self, depths: Sequence[Value]) -> Int[np.ndarray, "n l"]:
+        """The position of each layer at each depth; -1 where it is off."""
+        if self.layers is None:
+            return np.full((len(depths), 1), self.first, np.int32)
+        if self.positions is not None:
+            return self.positions
+        positions = np.arange(self.first, self.first + self.layers)
+        return np.where(positions < np.array(depths)[:, None], positions, -1).astype(np.int32)
+
+
+class Layer(NamedTuple):
+    """A layer of one architecture, in the order in which layers run.
+
+    Attributes:
+        stack: Which stack it is of.
+        index: Which layer of the stack.
+        values: Values of all choices there.
+    """
+
+    stack: Stack
+    index: int
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network: what embeds the input and reads the result, and layers between.
+
+    Attributes:
+        ends: Parts outside the layers.
+        stacks: In the order in which they run.
+    """
+
+    ends: Sublayer
+    stacks: tuple[Stack, ...]
+
+    @property
+    def sublayers(self) -> Iterator[Sublayer]:
+        """All of them, the ends first."""
+        yield self.ends
+        for stack in self.stacks:
+            yield from stack.sublayers
+
+    def check(self, choices: Sequence[Choice]) -> None:
+        """Refuses a description that contradicts itself.
+
+        Raises:
+            UserError: An axis that no choice sizes, that has several lengths or whose last value is not its largest;
+                a product over an axis that its part does not have.
+        """
+        values = {choice.name: choice.values for choice in choices}
+        programs = [choice.name for choice in choices if choice.selects_program]
+        for name in self.ends.choices:
+            if name in values and name not in programs:
+                raise UserError(
+                    f"network: {self.ends.name}: their axes follow {name}, which selects no program. Only choices that "
+                    "select one can size what is outside the layers."
+                )
+        for sublayer in self.sublayers:
+            known: dict[str, tuple[str, Axis]] = {}
+            for path, part in sublayer.parts.items():
+                own = [axis for shape in part.weights.values() for axis in flat(shape)]
+                for axis in (axis for axis in own if isinstance(axis, Axis)):
+                    _check_axis(axis, f"part {path}", values)
+                    first, other = known.setdefault(axis.name, (path, axis))
+                    _check_same(path, axis, first, other, values)
+                for axis in (axis for product in part.products for axes in product[1:] for axis in axes):
+                    if axis not in own and isinstance(axis, Axis):
+                        has = ", ".join(dict.fromkeys(a.name for a in own if isinstance(a, Axis)))
+                        raise UserError(
+                            f"network: part {path}: a product over axis {axis.name}, which none of its weights has "
+                            f"(they have {has or 'no elastic axis'}). Name one of theirs."
+                        )
+            for axis in sublayer._all_axes:
+                _check_axis(axis, f"sublayer {sublayer.name}", values)
+                first, other = known.setdefault(axis.name, (f"product of {sublayer.name}", axis))
+                _check_same(f"product of {sublayer.name}", axis, first, other, values)
+
+
+def flat(shape: Shape) -> tuple[Extent, ...]:
+    """Axes of a weight in the supernet, where the plain module may have merged some."""
+    return tuple(axis for axes in shape for axis in (axes if isinstance(axes, tuple) else (axes,)))
+
+
+def lengths(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
+    """Lengths of the axes of a weight in the plain module."""
+
+    def length(axis: Extent | tuple[Extent, ...]) -> int:
+        if isinstance(axis, tuple):
+            return math.prod(map(length, axis))
+        return axis if isinstance(axis, int) else sizes[axis.name]
+
+    return tuple(map(length, shape))
+
+
+def _flat(parts: Mapping[str, Part], kind: str) -> dict[str, Shape]:
+    return {
+        f"{path}/{name}" if name else path: shape
+        for path, part in parts.items()
+        for name, shape in getattr(part, kind).items()
+    }
+
+
+def _combinations(axis: Axis, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
+    for combination in itertools.product(*(values[name] for name in axis.choices)):
+        yield dict(zip(axis.choices, combination, strict=True))
+
+
+def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]]) -> None:
+    for name in axis.choices:
+        if name not in values:
+            raise UserError(
+                f"network: {where}: axis {axis.name} is sized by {name!r}, which is no choice."
+                f"{did_you_mean(name, values)}"
+            )
+    found = [(axis.at(combination), combination) for combination in _combinations(axis, values)]
+    largest = found[-1][0]
+    for size, combination in found:
+        if not 0 < size <= largest:
+            raise UserError(
+                f"network: {where}: axis {axis.name} has {size} entries at {_text(combination)}, and {largest} at the "
+                "last values. Give sizes from 1 to that of the last values."
+            )
+
+
+def _check_same(path: str, axis: Axis, first: str, other: Axis, values: Mapping[str, Sequence[Value]]) -> None:
+    if axis is other:
+        return
+    for combination in _combinations(Axis("", tuple(dict.fromkeys((*axis.choices, *other.choices)))), values):
+        if axis.at(combination) != other.at(combination):
+            raise UserError(
+                f"network: part {path}: axis {axis.name} has {axis.at(combination)} entries at {_text(combination)}, "
+                f"but {other.at(combination)} in part {first}. Give both one size, or one of them another name."
+            )
+
+
+def _text(values: Values) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

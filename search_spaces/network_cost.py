@@ -1,0 +1,52 @@
+"""Costs of a described network: one table for what every network has, and one a sublayer and position."""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+from search_spaces.choice import Value
+from search_spaces.cost import Cost, CostModel, Record, Term
+from search_spaces.network import Stack, Sublayer
+
+if TYPE_CHECKING:
+    from search_spaces.space import SearchSpace
+
+
+def cost_model(space: "SearchSpace") -> CostModel:
+    """Exact costs of a space's networks, from its description."""
+    network, values = space.network, {choice.name: choice.values for choice in space.choices}
+    nothing = space.price(Cost(), {})
+    whole = {choice.name for choice in space.choices if choice.selects_program}
+
+    def tabulate(columns: dict[str, int], cost: Callable[..., Record]) -> Term:
+        return Term.tabulate(columns.values(), [values[name] for name in columns], cost)
+
+    @cache
+    def price(sublayer: Sublayer, *given: Value) -> Record:
+        sizes = sublayer.sizes(dict(zip(sublayer.choices, given, strict=True)))
+        return space.price(sublayer.cost(sizes), sizes)
+
+    def term(stack: Stack, sublayer: Sublayer, position: int) -> Term:
+        columns = {name: space.column(name, stack.group, position) for name in sublayer.choices}
+        if stack.layers is None:
+            return tabulate(columns, partial(price, sublayer))
+        columns[stack.depth] = space.column(stack.depth, stack.group)
+        return tabulate(columns, lambda *given: price(sublayer, *given[:-1]) if given[-1] > position else nothing)
+
+    def ends_cost(*given: Value) -> Record:
+        at = dict(zip(shared, given, strict=True))
+        costs = [price(sublayer, *(at[name] for name in sublayer.choices)) for sublayer in ends]
+        return nothing._make(map(sum, zip(*costs, strict=True)))
+
+    ends, stacks = [network.ends], []
+    for stack in network.stacks:
+        if stack.layers is None and all(whole.issuperset(sublayer.choices) for sublayer in stack.sublayers):
+            ends += stack.sublayers  # no gene of a layer changes them
+        else:
+            stacks.append(stack)
+    shared = {name: space.column(name) for sublayer in ends for name in sublayer.choices}
+    terms = [tabulate(shared, ends_cost)]
+    for stack in stacks:
+        positions = range(stack.first, stack.first + (stack.layers or 1))
+        terms += [term(stack, sublayer, position) for position in positions for sublayer in stack.sublayers]
+    return CostModel(space.num_genes, terms, space.metrics)

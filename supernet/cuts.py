@@ -1,0 +1,76 @@
+"""Trees of weights: paths in them, and cuts, the part of each weight that a size uses.
+
+A cut is a tree of weights with a tuple of slices in place of each leaf. Paths are joined by slashes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+Cut = Any
+
+
+def at(tree: Tree, path: str) -> Any:
+    """What lies at a path; the tree itself at the empty one."""
+    for name in path.split("/") if path else ():
+        tree = tree[name]
+    return tree
+
+
+def put(tree: Tree, path: str, leaf: Any) -> None:
+    """Puts something at a path, in place."""
+    *above, last = path.split("/")
+    for name in above:
+        tree = tree.setdefault(name, {})
+    tree[last] = leaf
+
+
+def take(tree: Tree, cut: Cut) -> Tree:
+    """The parts that a cut names; of JAX or NumPy arrays."""
+
+    def part(leaf: Any, at: tuple[slice, ...]) -> Any:
+        if _sizes(at) == leaf.shape:
+            return leaf
+        if isinstance(leaf, jax.Array):
+            return jax.lax.slice(leaf, _starts(at), [axis.stop for axis in at])
+        return leaf[at]
+
+    return jax.tree.map(part, tree, cut)
+
+
+def spread(parts: Tree, cut: Cut, like: Tree) -> Tree:
+    """The inverse of `take`: the parts where they belong, and zeros around them in the shape of `like`."""
+
+    def place(part: jax.Array, at: tuple[slice, ...], full: Any) -> jax.Array:
+        around = [(axis.start, size - axis.stop) for axis, size in zip(at, full.shape, strict=True)]
+        return jnp.pad(part, around) if any(map(any, around)) else part
+
+    return jax.tree.map(place, parts, cut, like)
+
+
+def take_layer(stacks: Tree, cut: Cut, i: jax.Array | int) -> Tree:
+    """The parts that a cut names of layer `i`, on the leading axis."""
+
+    def part(leaf: jax.Array, at: tuple[slice, ...]) -> jax.Array:
+        return jax.lax.dynamic_slice(leaf, (i, *_starts(at)), (1, *_sizes(at)))[0]
+
+    return jax.tree.map(part, stacks, cut)
+
+
+def put_layer(stacks: Tree, cut: Cut, parts: Tree, i: jax.Array) -> Tree:
+    """The stacks with the parts of layer `i` where the cut has them; the rest stays."""
+
+    def place(leaf: jax.Array, at: tuple[slice, ...], part: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(leaf, part[None], (i, *_starts(at)))
+
+    return jax.tree.map(place, stacks, cut, parts)
+
+
+def _starts(at: tuple[slice, ...]) -> list[int]:
+    return [axis.start for axis in at]
+
+
+def _sizes(at: tuple[slice, ...]) -> tuple[int, ...]:
+    return tuple(axis.stop - axis.start for axis in at)

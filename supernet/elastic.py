@@ -1,0 +1,261 @@
+"""ElasticNetwork: every pass of a supernet from the description of its networks and the stages of its sublayers.
+
+A family's author writes the description (`SearchSpace.network`), the stages of each sublayer, and what embeds the input
+and reads the result. Stages receive weights that are already cut to one size, so the same ones serve all passes:
+
+- switched: the architecture is data, each sublayer a switch over its own sizes (`supernet.branches`);
+- static: one architecture, known when traced;
+- superposed: a mixture of all sizes, at full size (`supernet.mixtures`);
+- masked: the mixture with all weight on one value.
+"""
+
+import inspect
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from search_spaces import Architecture, Program
+from search_spaces.network import Stack, Sublayer, flat
+from supernet.branches import Branches, layered, switched
+from supernet.cuts import Tree, at, put
+from supernet.mixtures import mix, shares
+from supernet.stages import Context, Stage, merged, run
+from supernet.standalone import MODULES
+from supernet.supernet import Params, Statistics
+from supernet.superposed import Relaxed, SuperposedSupernet
+from supernet.weights import Weights
+
+
+class ElasticNetwork(SuperposedSupernet):
+    """A supernet that follows from its description; weights and statistics are laid out as `Weights` says."""
+
+    # ---------------------------------------------------------------- what a family writes
+
+    @cached_property
+    @abstractmethod
+    def stages(self) -> Mapping[str, Sequence[Stage]]:
+        """The stages of each sublayer of the stacks, by its name."""
+
+    @abstractmethod
+    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """A batch of inputs to the stream that the layers read, with the weights of the ends."""
+
+    @abstractmethod
+    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """The stream behind the last layer to logits, with the weights of the ends."""
+
+    # ---------------------------------------------------------------- weights
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Where the weights lie."""
+        return Weights(self.space)
+
+    @property
+    def stacked(self) -> str:
+        """See `Supernet.stacked`."""
+        return next(stack.path.split("/")[-1] for stack in self.space.network.stacks if stack.layers is not None)
+
+    def init(self, key: jax.Array) -> Params:
+        """See `Supernet.init`; stacks have layers on a leading axis."""
+        return self.weights.init(self.module(self.space.largest, nnx.Rngs(key)))
+
+    def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
+        """See `Supernet.slice`."""
+        return self.weights.slice(params, architecture, statistics)
+
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """Arguments of the plain module by name: an axis of the layers or of the ends, or a property of the space."""
+        ends, layers = self.weights.sizes(architecture)
+
+        def argument(name: str) -> Any:
+            if name in ends:
+                return ends[name]
+            inside = [sizes[name] for sizes in layers if name in sizes]
+            return inside or getattr(self.space, name)
+
+        parameters = inspect.signature(MODULES[self.space.family].__init__).parameters
+        return {name: argument(name) for name in parameters if name not in ("self", "rngs")}
+
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Supernet.example`: an image."""
+        space: Any = self.space
+        size = architecture.description.get("resolution", space.image_size)
+        return jax.ShapeDtypeStruct((size, size, space.channels), np.float32)
+
+    # ---------------------------------------------------------------- switched and static passes
+
+    def apply(
+        self,
+        params: Params,
+        genes: jax.Array,
+        x: jax.Array,
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+        collect: bool = False,
+    ) -> tuple[jax.Array, Statistics]:
+        """See `Supernet.apply`."""
+        params, ends, collected = self.sharing(params, genes), self.space.network.ends, {}
+        known = self._known(program)
+        context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None)
+        outside = self.weights.taken(params, ends, known)
+        y = self.embed(outside, x, context)
+        for stack in self.space.network.stacks:
+            given = None if statistics is None else at(statistics, stack.path)
+            inner = replace(context, statistics=given, collected={} if collect else None)
+            y = self._switched(stack, at(params, stack.path), genes, y, inner)
+            if inner.collected:
+                put(collected, stack.path, inner.collected)
+        return self.head(outside, y, context), collected
+
+    def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: jax.Array, context: Context) -> jax.Array:
+        """The layers of a stack at the sizes that their genes select."""
+        weights = self.weights
+        depth = genes[self.space.column(stack.depth, stack.group)] if stack.depth in weights.values else 0
+        position = jnp.asarray(weights.positions(stack))[depth]
+        branches, indices, selected = [], [], []
+        for sublayer in stack.sublayers:
+            inside = [name for name in sublayer.choices if name not in context.values]
+            own = {name: weights.genes(genes, stack, name, position) for name in inside}
+            free = [name for name in inside if name not in sublayer.centred]
+            index = jnp.zeros(position.shape, jnp.int32)
+            for name in free:
+                index = index * len(weights.values[name]) + own[name]
+            branches.append(self._branches(sublayer, free, context.values))
+            indices.append(jnp.where(position < 0, -1, index))
+            selected.append({name: own[name] for name in sublayer.centred})
+        trees = [weights.own(params, sublayer) for sublayer in stack.sublayers]
+        if stack.layers is not None:
+            return layered(branches, indices, trees, x, context, selected, stack.parallel)
+        for switch, index, tree, gene in zip(branches, indices, trees, selected, strict=True):
+            inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
+            x = switched(switch, index[0], tree, x, inner, skippable=False)
+        return x
+
+    def _branches(self, sublayer: Sublayer, free: Sequence[str], known: Mapping[str, Any]) -> Branches:
+        """The sizes of a sublayer, for all values of the choices that are free."""
+        weights, stages = self.weights, self.stages[sublayer.name]
+        combinations = itertools.product(*(weights.values[name] for name in free))
+        sizes = [{**weights.largest, **known, **dict(zip(free, values, strict=True))} for values in combinations]
+        return Branches(
+            merged(stages) if self.passes.rematerialize else stages,
+            [weights.cut(sublayer, values) for values in sizes],
+            [weights.cut(sublayer, values, "statistics") for values in sizes],
+        )
+
+    def apply_sliced(
+        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """See `Supernet.apply_sliced`."""
+        weights = self.weights
+        params = self.sharing(params, jnp.asarray(architecture.genes, jnp.int32))
+        known = self._known(self.space.program(architecture.genes))
+        context = Context(x.shape, known, statistics=statistics)
+        outside = weights.taken(params, self.space.network.ends, known)
+        y = self.embed(outside, x, context)
+        for stack, index, values in self.space.active_layers(architecture):
+            tree, given = (weights.layer(whole, stack, index) for whole in (params, statistics))
+            cut = [weights.taken(tree, sublayer, values) for sublayer in stack.sublayers]
+            moments = [weights.taken(given, sublayer, values, "statistics") for sublayer in stack.sublayers]
+            y = self._layer(stack, y, cut, [replace(context, statistics=own) for own in moments])
+        return self.head(outside, y, context)
+
+    def _layer(self, stack: Stack, x: jax.Array, params: Sequence[Tree], contexts: Sequence[Context]) -> jax.Array:
+        """One layer with weights of one size, a tree and a context for each sublayer."""
+        y: Any = (x, x) if stack.parallel else x
+        for sublayer, weights, context in zip(stack.sublayers, params, contexts, strict=True):
+            y = run(self.stages[sublayer.name], weights, y, context)
+        return y[0] if stack.parallel else y
+
+    def _known(self, program: Program) -> dict[str, Any]:
+        """Values of the choices that are known when a program is traced."""
+        return dict(zip((choice.name for choice in self.space.choices if choice.selects_program), program, strict=True))
+
+    # ---------------------------------------------------------------- mixtures
+
+    def superpose(self, params: Params, relaxed: Relaxed) -> Params:
+        """See `SuperposedSupernet.superpose`."""
+        weights = self.weights
+        effective = jax.tree.map(lambda leaf: leaf, params)
+        for stack, sublayer in weights.sublayers:
+            own = weights.own(weights.part(params, stack), sublayer)
+            by_choice = weights.relaxed(relaxed, stack, sublayer.choices)
+            weights.update(effective, stack, sublayer, mix(own, sublayer, by_choice, weights.values))
+        return effective
+
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+        """See `SuperposedSupernet.apply_superposed`.
+
+        A choice that no mask can express, because it changes shapes (a resolution), is a pass each, whose logits are
+        mixed.
+        """
+        params = self.superpose(params, relaxed)
+        shaping = [c for c in self.space.choices if c.selects_program and self._sizes_no_weight(c.name)]
+        logits = []
+        for chosen in itertools.product(*(range(len(choice.values)) for choice in shaping)):
+            values = {choice.name: choice.values[i] for choice, i in zip(shaping, chosen, strict=True)}
+            rows = [relaxed[self.space.column(choice.name), i] for choice, i in zip(shaping, chosen, strict=True)]
+            logits.append(math.prod(rows) * self._mixed(params, relaxed, x, Context(x.shape, values)))
+        return sum(logits[1:], logits[0])
+
+    def apply_masked(
+        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
+        relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
+        known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}
+        params = self.superpose(self.sharing(params, genes), relaxed)
+        return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics))
+
+    def _sizes_no_weight(self, name: str) -> bool:
+        """Whether a choice changes other shapes than those of weights, so that no mask expresses it."""
+        shapes = (shape for sublayer in self.space.network.sublayers for shape in sublayer.weights.values())
+        return not any(name in axis.choices for shape in shapes for axis in flat(shape) if not isinstance(axis, int))
+
+    def _mixed(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
+        """Logits at full size with mixed weights; a stack hands on a mixture of where it may stop."""
+        weights, network = self.weights, self.space.network
+        by_choice = weights.relaxed(relaxed, None, network.ends.choices)
+        ends = weights.own(params, network.ends)
+        outer = replace(context, shares=shares(network.ends, by_choice, weights.values))
+        y = self.embed(ends, x, outer)
+        for stack in network.stacks:
+            given = None if context.statistics is None else at(context.statistics, stack.path)
+            y = self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
+        return self.head(ends, y, outer)
+
+    def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
+        weights = self.weights
+        by_choice = weights.relaxed(relaxed, stack, stack.choices)
+        layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
+
+        def layer(x: jax.Array, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> jax.Array:
+            counts = [shares(sublayer, {**by_choice, **own}, weights.values) for sublayer in stack.sublayers]
+            trees = [weights.own(params, sublayer) for sublayer in stack.sublayers]
+            return self._layer(stack, x, trees, [replace(context, statistics=statistics, shares=c) for c in counts])
+
+        if stack.layers is None:
+            return layer(x, params, context.statistics, {})
+        on, stops = weights.depths(relaxed, stack)
+
+        def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
+            (x, stopped), (own, on, stop) = carry, inputs
+            y = layer(x, *own)
+            if stops is None:
+                return (x + on * (y - x), stopped), None
+            return (y, stopped + stop * y), None
+
+        start = jnp.zeros_like(x) if stops is None else stops[0] * x
+        inputs = (params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
+        (y, stopped), _ = jax.lax.scan(body, (x, start), inputs)
+        return y if stops is None else stopped
