@@ -1,5 +1,6 @@
 """The stage and command `rank`: its figures and files, what it refuses, and that kills do not change its outcome."""
 
+import importlib.util
 import json
 import os
 import random
@@ -67,7 +68,8 @@ def test_a_ranking_leaves_its_figures_table_and_plot(
 
     # The panel is there, so another interval, a smaller panel or another objective trains nothing.
     monkeypatch.setattr("experiments.panel_training.train", lambda *given: 1 / 0)
-    monkeypatch.setattr("experiments.rank_report.importlib.util.find_spec", lambda name: None)
+    found_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else found_spec(name))
     options = ("--set", "rank.panel=3", "--set", "rank.objective=loss", "--json")
     code, out, err = supernest("rank", "small.yaml", "--out", "out", *options)
     assert (code, err) == (0, "")
