@@ -1,14 +1,15 @@
 """Calibration: tokens of texts, by which `supernest import` judges what matters in a network."""
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from experiments.checkpoint_import.tokenizer_files import has_tokenizer
-from experiments.data.text import documents, text_files
-from experiments.data.tokenizer import BYTES, Tokenizer, load_tokenizer, may_be_bytes
+from experiments.data.text import documents, is_json_lines, text_files
+from experiments.data.tokenizer import BYTES, ByteTokenizer, Tokenizer, load_tokenizer, may_be_bytes
 from search_spaces import UserError
 
 _BATCH_TOKENS = 1024  # at most, or one sequence
@@ -16,7 +17,13 @@ _BYTES_A_TOKEN = 16  # more than tokenizers need, so that what is read suffices
 
 
 def calibration_batches(
-    texts: Sequence[Path], tokenizer: Path, vocabulary: int, length: int, sequences: int
+    texts: Sequence[Path],
+    tokenizer: Path,
+    vocabulary: int,
+    length: int,
+    sequences: int,
+    field: str = "text",
+    bos: bool = True,
 ) -> list[Int[np.ndarray, "b t"]]:
     """Sequences from the beginning of each text, as many of each where they are long enough.
 
@@ -26,6 +33,8 @@ def calibration_batches(
         vocabulary: Tokens that the network knows.
         length: Tokens of a sequence; all of them in one where there are fewer.
         sequences: The most that are taken in all.
+        field: Field of JSON lines that holds the text.
+        bos: Whether each document begins with what the tokenizer puts before a text.
 
     Raises:
         UserError: There is no tokenizer, a file cannot be read or is too short, or has tokens that the network does
@@ -38,7 +47,7 @@ def calibration_batches(
         )
     known = load_tokenizer(str(tokenizer) if has_tokenizer(tokenizer) else BYTES)
     most = -(-sequences // len(texts)) * length
-    tokens = np.concatenate([_beginning(path, known, vocabulary, most) for path in texts])
+    tokens = np.concatenate([_beginning(path, known, vocabulary, most, field, bos) for path in texts])
     size = min(length, len(tokens))
     rows = tokens[: len(tokens) // size * size].reshape(-1, size)[:sequences].astype(np.int32)
     fit = max(1, _BATCH_TOKENS // size)
@@ -46,20 +55,22 @@ def calibration_batches(
     return list(rows.reshape(-1, together, size))
 
 
-def _beginning(path: Path, known: Tokenizer, vocabulary: int, most: int) -> Int[np.ndarray, " n"]:
-    """The first tokens of the documents of a path, with the token for the end of a text behind each."""
+def _beginning(
+    path: Path, known: Tokenizer, vocabulary: int, most: int, field: str, bos: bool
+) -> Int[np.ndarray, " n"]:
+    """The first tokens of the documents of a path, as the source `text` makes them a stream."""
+    begin = np.array(known.begin if bos else (), np.int64)
     end = np.array([known.end] if known.end < vocabulary else [], np.int64)
-    read = most * _BYTES_A_TOKEN
     stream: list[np.ndarray] = []
     try:
-        for _, document in (found for file in text_files(path) for found in documents(file, most=read)):
-            # What was cut off in the middle of a character is no error.
-            stream += [known.encode(document[:read].decode("utf-8", "ignore").encode()), end]
-            if sum(map(len, stream)) >= most:
-                break
+        for file in text_files(path):
+            for document in _encoded(file, known, most, field):
+                stream += [begin, document, end]
+                if sum(map(len, stream)) >= most:
+                    break
     except UserError as error:
         raise UserError(f"--calibrate: {error}") from None
-    found = sum(map(len, stream[::2]))
+    found = sum(map(len, stream[1::3]))
     if found < 2:
         raise UserError(f"--calibrate: {path}: {found} tokens are too few. Give a longer text.")
     tokens = np.concatenate(stream)[:most]
@@ -69,3 +80,26 @@ def _beginning(path: Path, known: Tokenizer, vocabulary: int, most: int) -> Int[
             "the tokenizer that belongs to it into the checkpoint."
         )
     return tokens
+
+
+def _encoded(file: Path, known: Tokenizer, most: int, field: str) -> Iterator[Int[np.ndarray, " n"]]:
+    """The tokens of each document of a file; of a long one at least the first `most`."""
+    read = most * _BYTES_A_TOKEN
+    for where, document in documents(file, field, read, "--field"):
+        tokens = _tokens(where, document, known)
+        # The last tokens before a cut may be others in the whole document.
+        while len(document) == read and len(tokens) < 2 * most and not is_json_lines(file):
+            read *= 4
+            document = next(documents(file, field, read))[1]
+            tokens = _tokens(where, document, known)
+        yield tokens
+
+
+def _tokens(where: str, document: bytes, known: Tokenizer) -> Int[np.ndarray, " n"]:
+    """The tokens of a document that may be cut off within a character."""
+    if isinstance(known, ByteTokenizer):
+        return known.encode(document)
+    try:
+        return known.encode(codecs.getincrementaldecoder("utf-8")().decode(document).encode())
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: no UTF-8 at byte {error.start}. Convert the text to UTF-8.") from None

@@ -176,6 +176,7 @@ def _export(
         measure=measure,
         stablehlo=experiment.config.export.stablehlo,
         tokenizer=None if data.tokenizer is None else files_of(data.tokenizer),
+        bos=data.bos,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ DIR/supernet/             as it was imported: a manifest tells when it was chang
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -161,6 +162,8 @@ def write_imported(
         (home / _SPACE).write_text(dump_yaml(settings_of_space(space)), encoding="utf-8")
         (home / _SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
         copy_tokenizer(directory, home / TOKENIZER)
+        if has_tokenizer(home / TOKENIZER):  # transformers chooses the tokenizer's class by the model type
+            shutil.copyfile(directory / "config.json", home / TOKENIZER / "config.json")
         write_manifest(home)
         (temporary / EXPERIMENT).write_text(experiment, encoding="utf-8")
     return space

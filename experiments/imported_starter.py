@@ -13,7 +13,14 @@ _SIZES = ("width", "depth", "kv_heads", "queries", "mlp_width")
 
 
 def starter(
-    space: LanguageSpace, name: str, file: Path, texts: Sequence[Path], tokenizer: str | None, new_head: bool = False
+    space: LanguageSpace,
+    name: str,
+    file: Path,
+    texts: Sequence[Path],
+    tokenizer: str | None,
+    new_head: bool = False,
+    field: str = "text",
+    bos: bool = True,
 ) -> str:
     """Returns a whole experiment: elastic fine-tuning under the frozen parent's guidance, a search, and two subnets.
 
@@ -25,11 +32,15 @@ def starter(
         tokenizer: Its directory, relative to the file. When None, bytes are the tokens where there are as many, and
             otherwise it is a name to be replaced.
         new_head: The parent's head knows nothing, so the largest subnet of a step teaches in its place.
+        field: Field of JSON lines that holds the text.
+        bos: Whether texts begin with what the tokenizer puts before them.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.absolute().parent.name)
     sizes = dump_yaml({key: list(getattr(space, key)) for key in _SIZES}).replace("\n", "\n  ").rstrip()
     small, large = _budgets(space)
     masked = "" if space.causal else "  masked: 0.15             # hidden tokens, which are predicted\n"
+    more = "" if field == "text" else "  " + dump_yaml({"field": field})
+    more += "" if bos else "  bos: false               # texts do not begin with what the tokenizer puts first\n"
     tokenizer = tokenizer or (BYTES if may_be_bytes(space.vocabulary) else "tokenizer.json")
     teacher = "{type: external, teachers: [parent]}  # the network as it was imported"
     if new_head:
@@ -49,7 +60,7 @@ data:
   {path}
   context: {space.context}
   tokenizer: {tokenizer}
-{masked}
+{more}{masked}
 space:                     # sizes may be left out, or added below the largest
   {sizes}
   uniform: true            # the same in all layers; false is a larger space, which transformers cannot express

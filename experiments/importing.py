@@ -26,6 +26,8 @@ def import_to(
     sequences: int = 32,
     context: int | None = None,
     dtype: str | None = None,
+    field: str = "text",
+    bos: bool = True,
 ) -> dict[str, Any]:
     """Writes a checkpoint of transformers as a supernet.
 
@@ -36,6 +38,8 @@ def import_to(
         sequences: How much of them is used.
         context: Tokens that costs are counted for, and of a sequence; the longest when None, but at most 1024.
         dtype: Of the weights; as they are stored when None.
+        field: Field of JSON lines that holds the text.
+        bos: Whether texts begin with what the tokenizer puts before them.
 
     Returns:
         For JSON: the directory, model type, whether it is ordered, and sizes.
@@ -47,9 +51,11 @@ def import_to(
     directory = locate(name)
     checkpoint = open_checkpoint(directory, context)
     space = checkpoint.space
-    batches = calibration_batches(texts, directory, space.vocabulary, space.context, sequences) if texts else None
+    batches = None
+    if texts:
+        batches = calibration_batches(texts, directory, space.vocabulary, space.context, sequences, field, bos)
     tokenizer = f"{HOME}/{TOKENIZER}" if has_tokenizer(directory) else None
-    text = starter(space, name, out / EXPERIMENT, texts, tokenizer, checkpoint.new_head)
+    text = starter(space, name, out / EXPERIMENT, texts, tokenizer, checkpoint.new_head, field, bos)
     space = write_imported(checkpoint, name, directory, out, text, batches, _TYPES[dtype] if dtype else None)
     return {
         "directory": str(out),

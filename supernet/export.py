@@ -61,6 +61,7 @@ def export_subnet(
     measure: Callable[[Subnet], Mapping[str, Any]],
     stablehlo: bool = True,
     tokenizer: Sequence[Path] | None = None,
+    bos: bool = False,
 ) -> dict[str, Any]:
     """Writes one subnet as a directory that stands alone; nothing is left behind when it fails.
 
@@ -77,6 +78,7 @@ def export_subnet(
         measure: Called with the network as loaded back from disk; what it returns goes into the report.
         stablehlo: Also write the forward pass as StableHLO.
         tokenizer: Files that make text tokens, which are copied; none for a token a byte, None for images.
+        bos: Texts begin with what the tokenizer puts before them.
 
     Returns:
         The report, as in `report.json`.
@@ -103,7 +105,7 @@ def export_subnet(
         "architecture": architecture.description,
     }
     if tokenizer is not None:
-        config["tokenizer"] = TOKENIZER if tokenizer else "bytes"
+        config |= {"tokenizer": TOKENIZER if tokenizer else "bytes", "bos": bos}
     with atomic_directory(directory) as temporary:
         for file in tokenizer or ():
             (temporary / TOKENIZER).mkdir(exist_ok=True)

@@ -15,10 +15,17 @@ from experiments.paths import UserPath
 @click.option("--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="The most that follow.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--bos/--no-bos",
+    default=None,
+    help="Begin with the tokens that the tokenizer puts before a text, such as <s>.  [default: as in training]",
+)
 @json_option
-def generate(subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, as_json: bool) -> None:
+def generate(
+    subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, bos: bool | None, as_json: bool
+) -> None:
     """Continue a text with an exported language model."""
     from experiments.generation import continued
 
-    found = continued(subnet, prompt, tokens, temperature, seed)
+    found = continued(subnet, prompt, tokens, temperature, seed, bos)
     click.echo(json.dumps(found) if as_json else found["prompt"] + found["text"])

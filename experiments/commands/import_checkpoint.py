@@ -24,10 +24,17 @@ from experiments.paths import UserPath
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.  [default: as stored]"
 )
+@click.option("--field", default="text", show_default=True, help="Field of JSON lines that holds the text.")
+@click.option(
+    "--bos/--no-bos",
+    default=True,
+    show_default=True,
+    help="Begin each document with the tokens that the tokenizer puts first, such as <s>.",
+)
 @json_option
 def import_(
     checkpoint: str, out: Path, texts: Sequence[Path], sequences: int, context: int | None, dtype: str | None,
-    as_json: bool,
+    field: str, bos: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn a language model of transformers into a supernet that an experiment starts from.
 
@@ -38,5 +45,5 @@ def import_(
     from experiments.memory import give_back_freed_memory
 
     give_back_freed_memory()  # keeping it, memory would grow from layer to layer
-    found = import_to(checkpoint, out, texts, sequences, context, dtype)
+    found = import_to(checkpoint, out, texts, sequences, context, dtype, field, bos)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -45,6 +45,7 @@ class Dataset(ABC):
         class_names: Name of each class; none where outputs are tokens.
         tokenizer: Name of the tokenizer; None where there is none.
         notes: What a user should know of the data, a sentence each.
+        bos: Whether texts begin with what the tokenizer puts before them.
     """
 
     inputs: ClassVar[str]
@@ -56,6 +57,7 @@ class Dataset(ABC):
     fingerprint: str
     class_names: tuple[str, ...]
     tokenizer: str | None
+    bos: bool
     notes: tuple[str, ...] = ()
 
     @abstractmethod

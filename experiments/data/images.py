@@ -38,6 +38,7 @@ class ImageDataset(Dataset):
     inputs = "images"
     unit = "images"
     tokenizer = None
+    bos = False
 
     train: Examples
     validation: Examples

@@ -104,6 +104,7 @@ class TextDataset(Dataset):
         test: Likewise.
         vocabulary: Tokens of the tokenizer.
         tokenizer: Its name, for `load_tokenizer`.
+        bos: Whether documents begin with what the tokenizer puts first.
         fingerprint: As in `Dataset`; over the files' bytes.
         notes: As in `Dataset`.
     """
@@ -117,6 +118,7 @@ class TextDataset(Dataset):
     test: Sequences
     vocabulary: int
     tokenizer: str
+    bos: bool
     fingerprint: str
     notes: tuple[str, ...] = ()
 

@@ -1,5 +1,6 @@
 """Source `text`: plain text and JSON-lines files, as packed sequences of tokens."""
 
+import codecs
 import hashlib
 import json
 import os
@@ -12,14 +13,19 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.data.files import COMPRESSED, lines, read_bytes
+from experiments.data.records import without_text
 from experiments.data.sequences import Masking, Sequences, TextDataset
 from experiments.data.source import SOURCES, AnySource, check_fraction, own_validation
 from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenizer
-from search_spaces.errors import UserError, did_you_mean
+from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (".txt", *_JSON_LINES)
+_LOOKED_AT = 65536  # bytes
+_BINARY = (b"%PDF", b"{\\rtf", b"%!PS")
+_FORMAT = 2
+"""Raised when the same files give other tokens than before, so that tokens in a cache are made anew."""
 
 
 @SOURCES.register("text")
@@ -27,16 +33,18 @@ _ENDINGS = (".txt", *_JSON_LINES)
 class Text(AnySource):
     """Text files, each a document, and JSON-lines files, each line one; for families that take tokens.
 
-    The tokens of all documents follow each other, the tokenizer's token for the end of a text after each, and are cut
-    every `context` tokens; attention sees across documents. Validation and test text are the end of the training text
-    unless they have files of their own: in a directory that holds `train.txt`, the files `validation.txt` (or `valid`,
-    `val`, `dev`) and `test.txt`.
+    The tokens of all documents follow each other, before each what the tokenizer puts first (such as `<s>`), after each
+    its token for the end of a text. They are cut every `context` tokens; attention sees across documents. Validation
+    and test text are the end of the training text unless they have files of their own: in a directory that holds
+    `train.txt`, the files `validation.txt` (or `valid`, `val`, `dev`) and `test.txt`.
 
     Args:
         path: A file (.txt or .jsonl, also .gz or .xz), or a directory of them, in the order of their names.
         context: Tokens a sequence.
         tokenizer: `bytes` (a token a byte), a tokenizer.json, or a directory with a tokenizer.
         field: Field of a JSON line that holds the text.
+        bos: Whether each document begins with the tokens that the tokenizer puts before a text (`<s>`, `[CLS]`), as far
+            as it has any.
         masked: Share of the tokens that are hidden and predicted, for encoders (BERT: 0.15); 0 for decoders, which
             predict each token from those before it.
         validation_path: File or directory of the validation text.
@@ -52,6 +60,7 @@ class Text(AnySource):
     context: int = 128
     tokenizer: str = BYTES
     field: str = "text"
+    bos: bool = True
     masked: float = 0.0
     validation_path: str | None = None
     test_path: str | None = None
@@ -109,6 +118,7 @@ class Text(AnySource):
             test=found["test"],
             vocabulary=tokenizer.size,
             tokenizer=self.tokenizer,
+            bos=self.bos,
             fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
             notes=notes,
         )
@@ -116,7 +126,8 @@ class Text(AnySource):
     def _tokens(self, tokenizer: Tokenizer, path: str) -> tuple[Int[np.ndarray, " n"], str]:
         """The stream of the documents of a path, and the hash of all that decides it."""
         files = text_files(Path(path))
-        digest = hashlib.sha256(json.dumps([tokenizer.size, self.field]).encode())
+        begin = tokenizer.begin if self.bos else ()
+        digest = hashlib.sha256(json.dumps([_FORMAT, tokenizer.size, begin, tokenizer.end, self.field]).encode())
         for file in (*files_of(self.tokenizer), *files):
             digest.update(f"\n{file.name}\n".encode())
             digest.update(read_bytes(file).data)
@@ -134,27 +145,34 @@ class Text(AnySource):
 
     def _stream(self, tokenizer: Tokenizer, files: list[Path]) -> Iterator[Int[np.ndarray, " n"]]:
         kind = np.min_scalar_type(tokenizer.size - 1)
+        begin = np.array(tokenizer.begin if self.bos else (), kind)
         for file in files:
             for where, document in documents(file, self.field):
+                yield begin
                 try:
                     yield tokenizer.encode(document).astype(kind)
                 except UserError as error:
-                    raise UserError(f"{where}: {error}") from None
+                    raise UserError(f"{where}: {error} Or set data.tokenizer: bytes.") from None
                 yield np.array([tokenizer.end], kind)
 
 
-def documents(file: Path, field: str = "text", most: int | None = None) -> Iterator[tuple[str, bytes]]:
+def documents(
+    file: Path, field: str = "text", most: int | None = None, setting: str = "data.field"
+) -> Iterator[tuple[str, bytes]]:
     """The documents of a text file, which is one, or of a JSON-lines file; and where each lies.
 
     Args:
         file: It may be compressed.
         field: Field of a JSON line that holds the text.
         most: Bytes that are wanted of a text file, from its beginning; all when None.
+        setting: What sets the field, in messages.
 
     Raises:
-        UserError: It cannot be read, or a line has no text.
+        UserError: It cannot be read, is no text, or a line has no text.
     """
-    if _ending(file) not in _JSON_LINES:
+    if not is_json_lines(file):
+        if _ending(file) not in _ENDINGS:
+            _refuse_binary(file)
         yield str(file), read_bytes(file).tobytes() if most is None else _first(lines(file), most)
         return
     for number, line in enumerate(lines(file), start=1):
@@ -167,10 +185,27 @@ def documents(file: Path, field: str = "text", most: int | None = None) -> Itera
             raise UserError(f"{where}: no JSON. Give an object a line, with the text in {field!r}.") from None
         text = record.get(field) if isinstance(record, dict) else None
         if not isinstance(text, str):
-            known = record if isinstance(record, dict) else ()
-            raise UserError(f"{where}: no text in {field!r}.{did_you_mean(field, known)} Rename it, or set data.field.")
+            raise UserError(f"{where}: {without_text(record, field, setting)}")
         # JSON may hold halves of surrogate pairs, which are no text.
         yield where, text.encode("utf-8", "replace")
+
+
+def _refuse_binary(file: Path) -> None:
+    """Refuses a file whose name does not say that it is a text, and whose beginning is none."""
+    start = _first(lines(file), _LOOKED_AT)
+    try:
+        # A character may be cut off at the end.
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError as error:
+        found = f"no UTF-8 at byte {error.start}"
+    else:
+        place = next((place for place, byte in enumerate(start) if byte < 32 and byte not in b"\t\n\v\f\r\x1b"), None)
+        if place is None and not start.startswith(_BINARY):
+            return
+        found = f"byte {start[place]} at {place}" if place is not None else f"begins with {start[:4].decode()!r}"
+    raise UserError(
+        f"{file}: is no text ({found}). Give UTF-8 text or JSON lines. Files called .txt are taken as they are."
+    )
 
 
 def _first(parts: Iterator[bytes], most: int) -> bytes:
@@ -179,6 +214,11 @@ def _first(parts: Iterator[bytes], most: int) -> bytes:
     while len(found) < most and (part := next(parts, None)) is not None:
         found += part
     return bytes(found[:most])
+
+
+def is_json_lines(file: Path) -> bool:
+    """Whether each line of a file is a document."""
+    return _ending(file) in _JSON_LINES
 
 
 def _ending(file: Path) -> str:

@@ -11,6 +11,7 @@ import pytest
 from experiments.calibration import calibration_batches
 from experiments.data.tokenizer import ByteTokenizer
 from search_spaces import UserError
+from tests.experiments.word_tokenizer import words
 
 END = ByteTokenizer.end
 TEXT = "".join(f"{number} is a number.\n" for number in range(200))
@@ -53,3 +54,17 @@ def test_a_short_text_cuts_no_sequence(tmp_path: Path) -> None:
     assert found.ravel().tolist() == [*b"short", END, *TEXT.encode()[:18]]
     assert tokens_of(long, long).shape == (6, 8)
     assert tokens_of(short).tolist() == [[*b"short", END]]
+
+
+def test_what_is_no_text_is_refused_and_the_option_named(tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text('{"body": "some text"}\n')
+    with pytest.raises(UserError, match=r"^--calibrate: .*Rename it, or set --field\.$"):
+        tokens_of(path)
+    found = calibration_batches([path], tmp_path, 258, 8, 6, field="body")
+    assert found[0].tolist() == [[*b"some tex"]]
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"caf\xe9 " * 99)
+    assert tokens_of(latin)[0].tolist() == [*b"caf\xe9 caf"]  # bytes take any
+    with pytest.raises(UserError, match=r"^--calibrate: .*latin\.txt: no UTF-8 at byte 3"):
+        calibration_batches([latin], words(tmp_path / "words"), 7, 8, 6)

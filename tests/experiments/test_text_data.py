@@ -273,3 +273,39 @@ def test_a_space_takes_its_sizes_from_the_text(letters):
     refused(lambda: build({"causal": False}), "causal: False is not what the data have, True. Set data.masked: 0.15")
     section = SpaceSection.model_validate({"family": "vit", "preset": "small"})
     refused(lambda: section.build(load(letters)), "space.family: vit takes images, and the data are tokens", "language")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"text": None}, "it is null. Remove the line, or give it its text."),
+        ({"text": {"body": "a"}}, "it is an object with text in 'body'. Write that text into 'text' itself."),
+        ({"text": [{"role": "user", "content": "a"}]}, "it holds the turns of a chat. Write each as one text"),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            "'messages' holds the turns of a chat. Write each as one",
+        ),
+        ({"data": {"text": "a"}}, "It lies deeper, in 'data.text'. Write it into a field of the line itself."),
+        ({"n": 1}, "No other field holds any. Give each line its text in 'text'."),
+        ({"text": 3, "other": "a"}, "it is a number. Write it as a string, or set data.field to another field."),
+        (None, "the line is null. Give an object a line"),
+    ],
+)
+def test_a_line_without_text_says_what_is_there(tmp_path: Path, record: Any, message: str) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text(json.dumps(record) + "\n")
+    refused(lambda: load(lines), "lines.jsonl:1: no text in 'text'", message)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "weights.safetensors", "page.pdf", "old.doc", "photo.png.gz"])
+def test_a_file_of_another_kind_is_no_text(tmp_path: Path, name: str) -> None:
+    content = {"pdf": b"%PDF-1.4\n" + b"plain\n" * 99, "doc": b"\xd0\xcf\x11\xe0" * 99}.get(name[-3:], b"\0\1ab" * 99)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    refused(lambda: load(tmp_path / name), f"{name}: is no text")
+
+
+@pytest.mark.parametrize("name", ["notes.md", "module.py", "README", "notes.rst.gz"])
+def test_a_text_may_have_any_name(tmp_path: Path, name: str) -> None:
+    content = "Ünïcode ☃ text.\n".encode() * 6000  # a character lies across the end of what is looked at
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    assert load(tmp_path / name).train.tokens[:5].tolist() == [*content[:5]]

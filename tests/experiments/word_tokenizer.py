@@ -14,5 +14,5 @@ def words(directory: Path, *, end: str | None = "<end>", mask: bool = False) -> 
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     directory.mkdir(exist_ok=True)
     made.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": end}} if end else {}))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"eos_token": end} if end else {}))
     return directory
