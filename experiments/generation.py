@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.tokenizer import BYTES, load_tokenizer
+from experiments.exported_tokenizer import tokenizer_of
 from search_spaces import UserError
 from supernet.generate import generate
 from supernet.standalone.language import LanguageModel
@@ -42,11 +43,11 @@ def continued(
         raise UserError(
             f"{directory}: a network of family {subnet.config['family']}, which writes no text. Give a language model."
         )
-    name = subnet.config.get("tokenizer", BYTES)
-    tokenizer = load_tokenizer(name if name == BYTES else str(directory / name))
+    name = tokenizer_of(subnet, directory) or BYTES
+    tokenizer = load_tokenizer(name)
     begin = tokenizer.begin if (subnet.config.get("bos", False) if bos is None else bos) else ()
     given = np.append(np.array(begin, np.int64), tokenizer.encode(prompt.encode("utf-8", "surrogateescape")))
-    stops = {tokenizer.end, *_stops(directory / name)}
+    stops = {tokenizer.end, *(() if name == BYTES else _stops(Path(name)))}
     if given.size and given.max() >= subnet.module.form.vocabulary:
         raise UserError(
             f"{directory}: token {given.max()} of the prompt is none of the {subnet.module.form.vocabulary} that the "

@@ -15,6 +15,7 @@ from experiments.distributed.candidates import scoring
 from experiments.distributed.trainer import train_on_ray
 from experiments.experiment import build_experiment
 from experiments.export import export, reached
+from experiments.exported_tokenizer import check_tokenizer, tokenizer_of
 from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
 from experiments.objective import OBJECTIVES, objective_of
@@ -116,13 +117,23 @@ def table(summary: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def evaluate_subnet(directory: Path, split: Split, class_names: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate_subnet(
+    directory: Path, split: Split, class_names: Sequence[str] = (), tokenizer: str | None = None
+) -> dict[str, Any]:
     """What an exported subnet reaches on examples, without any supernet; their classes are matched by name.
 
+    Args:
+        directory: The subnet.
+        split: The examples.
+        class_names: Names of their classes; numbers where empty.
+        tokenizer: Name of the tokenizer that tokens come from; None for images.
+
     Raises:
-        UserError: The subnet cannot be loaded, has failed, or does not know a class of the examples.
+        UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
+            examples.
     """
     subnet = load_subnet(directory)
+    check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     if isinstance(split, Examples) and class_names:
         split = renumbered("--data", split, class_names, subnet.config["labels"])
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import Dataset, ImageDataset
+from experiments.data.class_names import are_numbers, class_numbers
+from experiments.exported_tokenizer import check_tokenizer, tokenizer_of
 from experiments.imported import ImportedDirectory
 from search_spaces import UserError
 from supernet.distillation import Teacher, soften
@@ -56,8 +58,12 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
 
 
 def _load(name: str, data: Dataset) -> Teacher:
-    if ImportedDirectory(Path(name)).manifest.is_file():
-        return compiled(ImportedDirectory(Path(name)).module())
+    imported = ImportedDirectory(Path(name))
+    if imported.manifest.is_file():
+        check_tokenizer(
+            f"{_KEY}: {name}", None if imported.tokenizer is None else str(imported.tokenizer), data.tokenizer
+        )
+        return compiled(imported.module())
     if Path(name).is_dir():
         return _subnet(name, data)
     module, colon, function = name.partition(":")
@@ -76,17 +82,26 @@ def _load(name: str, data: Dataset) -> Teacher:
 
 
 def _subnet(directory: str, data: Dataset) -> Teacher:
-    """An exported subnet on tokens, or on images that were normalised, and perhaps mixed, for the data at hand."""
+    """An exported subnet on tokens, or on images that were normalised, and perhaps mixed, for the data at hand.
+
+    Where both have class names, they are matched, and the teacher may know more.
+    """
     subnet = load_subnet(directory)
     own = subnet.preprocessing
+    check_tokenizer(f"{_KEY}: {directory}", tokenizer_of(subnet, Path(directory)), data.tokenizer)
     if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):
         return subnet.forward
+    labels = subnet.config["labels"]
+    numbers = None
+    if not (are_numbers(labels) or are_numbers(data.class_names)):
+        numbers = class_numbers(f"{_KEY}: data", data.class_names, labels, f"teacher {directory}")
     mean, std, own_mean, own_std = (
         jnp.asarray(value, jnp.float32) for value in (data.mean, data.std, own.mean, own.std)
     )
 
     def teacher(x: jax.Array) -> jax.Array:
         x = (x * std + mean - own_mean) / own_std
-        return subnet.forward(resize(x, own.image_size))
+        logits = subnet.forward(resize(x, own.image_size))
+        return logits if numbers is None else logits[:, numbers]
 
     return teacher

@@ -34,10 +34,13 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
 
     with about(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
-    result = {**pipeline.evaluate_subnet(subnet, examples, names), "split": split}
+    tokenizer = getattr(section.build(), "tokenizer", None)
+    result = {**pipeline.evaluate_subnet(subnet, examples, names, tokenizer), "split": split}
     if as_json:
         click.echo(json.dumps(result))
         return
     perplexity = f"perplexity {result['perplexity']:.3f}, " if "perplexity" in result else ""
     reached = f"{perplexity}accuracy {result['accuracy']:.2%}"
-    click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {unit}")
+    missing = [name for name, (_, count) in result.get("by_class", {}).items() if not count]
+    more = f"; none of class {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}" if missing else ""
+    click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {unit}{more}")

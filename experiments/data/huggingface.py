@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data.arrays import checked_labels, class_names_of
+from experiments.data.class_names import renumbered
 from experiments.data.examples import STATISTICS_LIMIT, Examples, all_of
 from experiments.data.pictures import PictureStore, check_background, check_size
 from experiments.data.source import SOURCES, Source, Splits, own_validation
@@ -22,6 +23,8 @@ OLDEST = 4
 @dataclass(frozen=True)
 class HuggingFace(Source):
     """Splits, an image column and a label column of a `datasets` data set. Code that comes with it is never run.
+
+    Where splits have class names, these are matched by name: they may have another order, or fewer of them.
 
     Args:
         path: A directory (written by `DatasetDict.save_to_disk`, or one that `load_dataset` reads), or a name on the
@@ -87,12 +90,16 @@ class HuggingFace(Source):
 
     def _class_names(self, library: Any, splits: Any, split: str) -> tuple[str, ...]:
         labels = self._labels(splits, split)
+        return class_names_of(self._where(split), labels, self._named(library, splits, split))
+
+    def _named(self, library: Any, splits: Any, split: str) -> tuple[str, ...]:
+        """The class names of a split; none where its classes are plain numbers."""
         feature = splits[split].features[self.label]
-        named = tuple(feature.names) if isinstance(feature, library.ClassLabel) else ()
-        return class_names_of(self._where(split), labels, named)
+        return tuple(feature.names) if isinstance(feature, library.ClassLabel) else ()
 
     def _examples(self, library: Any, splits: Any, split: str, names: tuple[str, ...]) -> Examples:
-        labels = checked_labels(self._where(split), self._labels(splits, split), len(names))
+        labels, own = self._labels(splits, split), self._named(library, splits, split) or names
+        labels = checked_labels(self._where(split), labels, len(own))
         if not isinstance(splits[split].features.get(self.image), library.Image):
             columns = [key for key, kind in splits[split].features.items() if isinstance(kind, library.Image)]
             raise UserError(
@@ -101,7 +108,7 @@ class HuggingFace(Source):
         encoded = splits[split].select_columns([self.image])
         encoded = encoded.cast_column(self.image, library.Image(decode=False))
         store = ColumnStore(self._where(split), encoded, self.image, self.image_size, self.grey, self.background)
-        return all_of(store, labels)
+        return renumbered(self._where(split), all_of(store, labels), own, names, f"split {self.train!r}")
 
     def _where(self, split: str) -> str:
         return f"{self.path}: {split}"

@@ -14,6 +14,8 @@ from experiments.data.examples import Examples
 from experiments.data.source import SOURCES, Source, Splits, own_validation
 from search_spaces.errors import UserError, did_you_mean
 
+_NAMES = "class_names"
+
 
 @SOURCES.register("npz")
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class Npz(Source):
     The latter may be called `valid_*`, `val_*` or `dev_*` too.
 
     Images are uint8[n, height, width] or uint8[n, height, width, channels]; labels are integers 0..classes-1, [n] or
-    [n, 1].
+    [n, 1]. An array `class_names` of strings may name the classes.
 
     Args:
         path: The .npz file.
-        class_names: Name of each class; "0", "1", … where empty.
+        class_names: Name of each class; where empty, those in the file, or "0", "1", ….
     """
 
     path: str
@@ -49,7 +51,7 @@ class Npz(Source):
             return splits.test, splits.class_names
         labels = arrays["test_labels"]
         numbered = {key.replace("test_", "train_"): arrays[key] for key in arrays if key.startswith("test_")}
-        names = self.class_names or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
+        names = self._named(arrays) or tuple(str(label) for label in range(int(labels.max(initial=0)) + 1))
         splits = dataclasses.replace(self, class_names=names)._splits({**arrays, **numbered})
         return splits.test, names
 
@@ -63,13 +65,14 @@ class Npz(Source):
             array = arrays[key]
             return array[:, 0] if key.endswith("labels") and array.shape[1:] == (1,) else array
 
-        names = class_names_of(f"{self.path}: train_labels", get("train_labels"), self.class_names)
+        names = class_names_of(f"{self.path}: train_labels", get("train_labels"), self._named(arrays))
 
         def examples(split: str) -> Examples:
             return array_examples(f"{self.path}: {split}", get(f"{split}_images"), get(f"{split}_labels"), len(names))
 
         own = own_validation(self.path, {key.split("_")[0] for key in arrays})
         used = {f"{split}_{kind}" for split in ("train", "test", own) for kind in ("images", "labels")}
+        used.add(_NAMES)
         return Splits(
             where=self.path,
             train=examples("train"),
@@ -78,6 +81,25 @@ class Npz(Source):
             validation=examples(own) if own else None,
             unused=tuple(sorted(set(arrays) - used)),
         )
+
+    def _named(self, arrays: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """The class names that are set or in the file; none where there are none.
+
+        Raises:
+            UserError: The file has no names for them, or others than are set.
+        """
+        if _NAMES not in arrays:
+            return self.class_names
+        array = arrays[_NAMES]
+        if array.dtype.kind != "U" or array.ndim != 1:
+            raise UserError(f"{self.path}: {_NAMES} is {array.dtype}{list(array.shape)}. Store a list of strings.")
+        found = tuple(array.tolist())
+        if self.class_names and self.class_names != found:
+            raise UserError(
+                f"data.class_names: {', '.join(self.class_names[:10])} are not the {_NAMES} in {self.path}: "
+                f"{', '.join(found[:10])}. Leave the setting out, or correct the file."
+            )
+        return found
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

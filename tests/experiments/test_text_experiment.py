@@ -108,6 +108,15 @@ def test_an_exported_network_holds_its_tokenizer(supernest: Any, here: Path) -> 
     code, out, err = supernest("evaluate", str(exported), "--data", "run/config.yaml")
     assert (code, err) == (0, "")
     assert re.search(r": perplexity \d+\.\d+, accuracy \d+\.\d+% on \d+ test sequences$", out.strip())
+    words(here / "other", mask=True)
+    other = ("--set", "data.tokenizer=other")
+    code, _, err = supernest("evaluate", str(exported), "--data", "run/config.yaml", *other)
+    assert code == 2
+    assert re.search(r"full: its tokenizer is .*, and that of the data, .*other, is another", err)
+    teacher = "train.distillation={type: external, teachers: [run/subnets/full]}"
+    code, _, err = supernest("check", "small.yaml", *tokenized, *other, "--set", teacher)
+    assert code == 2
+    assert "is another, whose tokens mean something else" in err
 
 
 def test_the_exported_network_refuses_what_are_not_its_tokens(supernest: Any, here: Path) -> None:
