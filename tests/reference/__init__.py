@@ -23,14 +23,22 @@ class Reference(Protocol):
         nothing else."""
         ...
 
-    def forward(self, weights: Any, x: jax.Array, architecture: dict[str, Any], settings: Any) -> jax.Array:
+    def prepare(self, x: jax.Array, architecture: dict[str, Any]) -> jax.Array:
+        """Returns the batch as the subnet takes it, from one that the supernet takes."""
+        ...
+
+    def forward(
+        self, weights: Any, x: jax.Array, architecture: dict[str, Any], settings: Any, constant_statistics: bool = False
+    ) -> jax.Array:
         """Returns the logits of a batch.
 
         Args:
             weights: Weights that `cut` returns.
-            x: Batch of inputs, as the supernet takes it.
+            x: Batch that `prepare` returns.
             architecture: Readable description of one architecture.
             settings: Object whose attributes are the settings of the space: the space, of which nothing else is used.
+            constant_statistics: Take the batch's statistics as constants, as an exported network does; it matters to
+                gradients alone, and to families that have statistics.
         """
         ...
 
@@ -47,7 +55,10 @@ class Truth(NamedTuple):
     gradients: Any
 
 
-def truth(of: Reference, params: Any, x: jax.Array, direction: jax.Array, architecture: Any, settings: Any) -> Truth:
+def truth(
+    of: Reference, params: Any, x: jax.Array, direction: jax.Array, architecture: Any, settings: Any,
+    constant_statistics: bool = False,
+) -> Truth:  # fmt: skip
     """Computes logits and gradients by the reference alone.
 
     Args:
@@ -57,10 +68,12 @@ def truth(of: Reference, params: Any, x: jax.Array, direction: jax.Array, archit
         direction: Cotangent of the logits.
         architecture: Readable description of one architecture.
         settings: Object whose attributes are the settings of the space.
+        constant_statistics: See `Reference.forward`.
     """
+    x = of.prepare(x, architecture)
 
     def loss(weights: Any) -> tuple[jax.Array, jax.Array]:
-        logits = of.forward(weights, x, architecture, settings)
+        logits = of.forward(weights, x, architecture, settings, constant_statistics)
         return jnp.sum(direction * logits), logits
 
     weights = of.cut(jax.tree.map(np.asarray, params), architecture, settings)
@@ -86,6 +99,7 @@ def counted(of: Reference, params: Any, x: Any, architecture: dict[str, Any], se
         settings: Object whose attributes are the settings of the space.
     """
     weights = jax.eval_shape(lambda params: of.cut(params, architecture, settings), params)
+    x = jax.eval_shape(lambda x: of.prepare(x, architecture), x)
     products = count(lambda weights, x: of.forward(weights, x, architecture, settings), weights, x)
     params_counted = sum(leaf.size for leaf in jax.tree.leaves(weights))
     return {"params": params_counted, "macs": products.macs, "activation_bytes": 4 * products.outputs}

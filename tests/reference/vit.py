@@ -16,6 +16,12 @@ import jax
 import jax.numpy as jnp
 
 
+def prepare(x: jax.Array, architecture: dict[str, Any]) -> jax.Array:
+    """See `Reference.prepare`: nothing to do."""
+    del architecture
+    return x
+
+
 def cut(params: Any, architecture: dict[str, Any], settings: Any) -> Any:
     """See `Reference.cut`."""
     width = architecture["width"]
@@ -47,8 +53,11 @@ def cut(params: Any, architecture: dict[str, Any], settings: Any) -> Any:
     return weights
 
 
-def forward(weights: Any, x: jax.Array, architecture: dict[str, Any], settings: Any) -> jax.Array:
+def forward(
+    weights: Any, x: jax.Array, architecture: dict[str, Any], settings: Any, constant_statistics: bool = False
+) -> jax.Array:
     """See `Reference.forward`."""
+    del architecture, constant_statistics
     tokens = _patches(x, settings.patch_size)
     z = _embedded(tokens, {name: weights[name] for name in _BEFORE if name in weights})
     for layer in weights["layers"]:

@@ -11,6 +11,7 @@ from search_spaces import Architecture, Program, build_space
 from supernet.evaluation import calibrate
 from supernet.resolution import resize
 from supernet.supernet import Params, Supernet, build_supernet
+from tests.reference import Truth, reference, truth
 
 BATCH = 8
 # Fewer layers than the preset `small`, so that a program compiles in seconds; a family that is not here uses it as is.
@@ -58,6 +59,13 @@ class Family:
         logits = jax.eval_shape(lambda p: net.apply(p, genes, self.x, program=program)[0], self.params)
         self.positions = logits.size // (BATCH * logits.shape[-1])
         self.direction = jax.random.normal(jax.random.key(3), logits.shape)
+        self.truth = cache(self._truth)
+
+    def _truth(self, genes: tuple[int, ...], constant_statistics: bool = False) -> Truth:
+        """Logits and gradients by the textbook pass of the family."""
+        description = self.space.architecture(np.array(genes)).description
+        of = reference(self.space.family)
+        return truth(of, self.params, self.x, self.direction, description, self.space, constant_statistics)
 
     def input(self, architecture: Architecture) -> jax.Array:
         """The batch as the plain module of an architecture takes it."""

@@ -78,6 +78,10 @@ def test_all_forward_passes_agree(family: Family) -> None:
         expected, expected_gradients = family.masked(genes, (16,))
         assert_close(logits, expected)
         assert_gradients_close(gradients, expected_gradients)
+        textbook = family.truth(tuple(genes))
+        for found, found_gradients in ((logits, gradients), (expected, expected_gradients)):
+            assert_close(found, textbook.logits)
+            assert_gradients_close(found_gradients, textbook.gradients)
         if i in (1, 2):  # each is a compilation
             assert_close(run(module_of(family, genes), family.x), expected)
             logits, gradients = family.sliced(genes)

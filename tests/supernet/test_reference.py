@@ -12,35 +12,33 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from search_spaces import build_space
+from supernet.inputs import Preprocessing, Tokens
 from supernet.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
 from supernet.supernet import build_supernet
 from supernet.superposed import SUPERPOSED, build_superposed, one_hot
-from tests.reference import Truth, counted, reference, truth
+from tests.reference import Truth, counted, reference
 from tests.supernet.families import SETTINGS, Family
 from tests.supernet.test_parity import ARCHITECTURES, assert_close, assert_gradients_close
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit", {}),
     "vit_class_token": ("vit", {"class_token": True}),
+    "mobilenet": ("mobilenet", {}),
+    "language": ("language", {}),
 }
 """Family and further settings of each small space."""
+SLOW = {"mobilenet"}  # a program for each shape of a convolution
 FORM_ARCHITECTURES = 40  # of a space with further settings
 
 
 class Compared(Family):
-    """Small family, and its reference's results, each computed once."""
+    """Small family with every pass that it has, and the architectures that are compared."""
 
     def __init__(self, name: str) -> None:
         family, settings = CASES[name]
         space = build_space(family, "small", {**SETTINGS[family], **settings})
         super().__init__((build_superposed if family in SUPERPOSED else build_supernet)(space))
-        self.reference = reference(family)
-        self.truth = cache(self._truth)
         self.drawn = self.draw(FORM_ARCHITECTURES if settings else ARCHITECTURES)
-
-    def _truth(self, genes: tuple[int, ...]) -> Truth:
-        description = self.space.architecture(np.array(genes)).description
-        return truth(self.reference, self.params, self.x, self.direction, description, self.space)
 
 
 @cache
@@ -48,7 +46,7 @@ def compared(name: str) -> Compared:
     return Compared(name)
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
 def case(request: pytest.FixtureRequest) -> Compared:
     return compared(request.param)
 
@@ -86,15 +84,19 @@ def test_sliced_equals_the_reference_with_gradients(case: Compared) -> None:
 @pytest.mark.slow
 def test_extracted_and_reloaded_equal_the_reference(case: Compared, tmp_path: Path) -> None:
     for genes in case.drawn:
-        architecture, expected = case.space.architecture(genes), case.truth(tuple(genes))
-        module, weights = case.net.extract(case.params, architecture)
+        architecture, expected = case.space.architecture(genes), case.truth(tuple(genes), constant_statistics=True)
+        statistics, _ = case.calibrated(genes, case.space.program(genes))  # those of this very batch
+        module, weights = case.net.extract(case.params, architecture, statistics)
         x = case.input(architecture)
 
-        def extracted(params: Any, architecture: Any = architecture, module: Any = module, x: Any = x) -> jax.Array:
+        def extracted(
+            params: Any, a: Any = architecture, s: Any = statistics, module: Any = module, x: Any = x
+        ) -> jax.Array:
             graph, state = nnx.split(module)
-            nnx.replace_by_pure_dict(state, case.net.slice(params, architecture, {}))
+            nnx.replace_by_pure_dict(state, case.net.slice(params, a, s or {}))
             return nnx.merge(graph, state)(x)
 
+        assert_close(module(x), expected.logits)
         assert_equal(case.with_gradients(extracted), expected)
 
         reloaded = written_and_read(case, architecture, weights, tmp_path)
@@ -106,9 +108,11 @@ def test_extracted_and_reloaded_equal_the_reference(case: Compared, tmp_path: Pa
 
 def written_and_read(case: Compared, architecture: Any, weights: Any, directory: Path) -> Any:
     """Returns the network as `load_subnet` reads it from the files of an export that decide what it computes."""
+    tokens = case.net.example(architecture).dtype == np.int32
+    inputs = Tokens(19, 7) if tokens else Preprocessing((8, 8), (0.0,), (1.0,))
     config = {
-        "family": case.space.family, "module": case.net.config(architecture), "input": {"dtype": "uint8"},
-        "preprocessing": {"image_size": [8, 8], "mean": [0.0], "std": [1.0]},
+        "family": case.space.family, "module": case.net.config(architecture), "input": {"dtype": inputs.dtype},
+        "preprocessing": inputs.as_dict(),
     }  # fmt: skip
     (directory / CONFIG).write_text(json.dumps(config), "utf-8")
     (directory / ARCHITECTURE).write_text(json.dumps({"architecture": architecture.description}), "utf-8")
@@ -123,8 +127,9 @@ def test_costs_are_those_of_the_reference(case: Compared) -> None:
     x = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
     for i, genes in enumerate(drawn):
         description = case.space.architecture(genes).description
-        found = counted(case.reference, case.net.shapes, x, description, case.space)
-        assert found == {name: costs[name][i] for name in found}
+        found = counted(reference(case.space.family), case.net.shapes, x, description, case.space)
+        expected = {name: costs[name][i] for name in found}
+        assert found == {**expected, "macs": expected["macs"] * case.positions}
 
 
 def test_a_gradient_outside_the_cut_would_be_seen(case: Compared) -> None:
