@@ -10,9 +10,8 @@ from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.tensorboard import EventLog
 from samplers import Paths
+from search_spaces.randomness import Purpose, stream
 from supernet.training import StepResult, TrainState
-
-_PROBES = 2
 
 
 class Curves:
@@ -61,7 +60,7 @@ class Probe:
 
     def __init__(self, experiment: Experiment, workers: Workers) -> None:
         space = experiment.space
-        rng = np.random.default_rng([experiment.config.seed, _PROBES])
+        rng = stream(experiment.config.seed, Purpose.PROBES)
         self._genes = np.concatenate([space.ends, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
         self._objective = objective_of(space)

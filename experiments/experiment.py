@@ -12,10 +12,9 @@ from experiments.memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace
+from search_spaces.randomness import Purpose, stream
 from supernet.evaluation import Evaluator
 from supernet.supernet import Supernet, build_supernet
-
-_CALIBRATION = 3
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Experiment:
         """Batches of training inputs for batch statistics; a fixed draw from the seed."""
         settings = self.config.evaluation
         size = min(settings.calibration_batch_size, len(self.data.train))
-        rng = np.random.default_rng([self.config.seed, _CALIBRATION])
+        rng = stream(self.config.seed, Purpose.CALIBRATION)
         rows = np.resize(rng.permutation(len(self.data.train)), settings.calibration_batches * size)
         x, _ = self._read(self.data.train, rows)
         return x.reshape(settings.calibration_batches, size, *x.shape[1:])

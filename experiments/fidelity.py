@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import rankdata
 
+from search_spaces.randomness import Purpose, stream
+
 FEWEST = 3
 """Of fewer architectures no correlation is given."""
 
@@ -64,7 +66,7 @@ def fidelity(truth: Values, score: Values, accuracy: Values, resamples: int, see
         **{name: lambda rows, s=share: _among_the_best(truth[rows], score[rows], s) for name, share in _TOPS.items()},
         "regret": lambda rows: (regret(accuracy[rows], score[rows]), ""),
     }
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, Purpose.RESAMPLING)
     draws = rng.integers(0, len(truth), size=(resamples, len(truth)))
     everything = np.arange(len(truth))
     return {name: _estimate(figure, everything, draws) for name, figure in figures.items()}

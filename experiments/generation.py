@@ -5,14 +5,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.tokenizer import BYTES, load_tokenizer
 from experiments.exported_tokenizer import tokenizer_of
 from search_spaces import UserError
+from search_spaces.randomness import Purpose
 from supernet.generate import generate
+from supernet.randomness import key
 from supernet.standalone.language import LanguageModel
 from supernet.subnet import load_subnet
 
@@ -53,8 +54,8 @@ def continued(
             f"{directory}: token {given.max()} of the prompt is none of the {subnet.module.form.vocabulary} that the "
             f"model knows. Export it with its own tokenizer: data.tokenizer."
         )
-    key = jax.random.key(seed)
-    found = generate(subnet.module, jnp.asarray(given, jnp.int32)[None], count, temperature, key)[0].tolist()
+    draws = key(seed, Purpose.GENERATED_TOKENS)
+    found = generate(subnet.module, jnp.asarray(given, jnp.int32)[None], count, temperature, draws)[0].tolist()
     following = list(takewhile(lambda token: token not in stops, found))
     # Decoded together, as a token's text may depend on what is before it.
     before = tokenizer.decode(given.tolist())

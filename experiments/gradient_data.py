@@ -13,9 +13,8 @@ from experiments.data.examples import Examples
 from experiments.data.splits import draw, proportional_counts
 from experiments.experiment import Experiment
 from search_spaces import UserError
-
-_PARTS = 3  # stream of the seed; experiments.data.splits has the others
-_WEIGHTS, _ARCHITECTURE = 8, 9
+from search_spaces.randomness import Purpose
+from supernet.randomness import key
 
 
 class Fed(NamedTuple):
@@ -51,8 +50,12 @@ def parts(train: Examples, fraction: float, seed: int) -> tuple[Examples, Exampl
             f"gradient.architecture_data: {fraction} of {len(train)} training examples leaves a part without any. "
             "Set 0.5 or so."
         )
-    held = draw(train.labels, proportional_counts(sizes, count), seed, _PARTS)
+    held = draw(train.labels, proportional_counts(sizes, count), seed, Purpose.ARCHITECTURE_SPLIT)
     return train.take(np.flatnonzero(~held)), train.take(np.flatnonzero(held))
+
+
+_OF_WEIGHTS = Purpose.EXAMPLE_ORDER, Purpose.AUGMENTATION
+_OF_ARCHITECTURE = Purpose.ARCHITECTURE_EXAMPLE_ORDER, Purpose.ARCHITECTURE_AUGMENTATION
 
 
 class GradientBatches:
@@ -71,24 +74,24 @@ class GradientBatches:
         self._search_steps, self._warmup_steps, self._every = search_steps, warmup_steps, every
         self._all = data.train
         self._parts = parts(data.train, self._config.gradient.architecture_data, self._config.seed)
-        base, settings = jax.random.key(self._config.seed), self._config.data.augmentation
+        settings = self._config.data.augmentation
         smoothing = self._config.train.label_smoothing
         self._augment = jax.jit(
-            lambda stream, step, images, labels: augment(
-                jax.random.fold_in(jax.random.fold_in(base, stream), step), images, labels, settings, data.classes,
-                smoothing, data.mean, data.std,
+            lambda key, step, images, labels: augment(
+                jax.random.fold_in(key, step), images, labels, settings, data.classes, smoothing, data.mean, data.std
             )
         )  # fmt: skip
 
     def __call__(self, step: int) -> GradientBatch:
         """The batch of a step."""
         if step >= self._search_steps:
-            return GradientBatch(step, self._fed(self._all, step, _WEIGHTS), None)
+            return GradientBatch(step, self._fed(self._all, step, *_OF_WEIGHTS), None)
         of_weights, of_architecture = self._parts
         turn = step >= self._warmup_steps and (step - self._warmup_steps) % self._every == 0
-        architecture = self._fed(of_architecture, step, _ARCHITECTURE) if turn else None
-        return GradientBatch(step, self._fed(of_weights, step, _WEIGHTS), architecture)
+        architecture = self._fed(of_architecture, step, *_OF_ARCHITECTURE) if turn else None
+        return GradientBatch(step, self._fed(of_weights, step, *_OF_WEIGHTS), architecture)
 
-    def _fed(self, examples: Examples, step: int, stream: int) -> Fed:
-        rows = batch_indices(len(examples), self._config.train.batch_size, self._config.seed, step)
-        return Fed(*self._augment(stream, step, examples.images(rows), examples.labels[rows]))
+    def _fed(self, examples: Examples, step: int, order: Purpose, augmentation: Purpose) -> Fed:
+        seed = self._config.seed
+        rows = batch_indices(len(examples), self._config.train.batch_size, seed, step, order)
+        return Fed(*self._augment(key(seed, augmentation), step, examples.images(rows), examples.labels[rows]))

@@ -24,13 +24,14 @@ from experiments.tensorboard import EventLog
 from experiments.train import Progress, TrainingDiverged
 from search import ResolvedBudget
 from search_spaces import UserError
+from search_spaces.randomness import Purpose
 from supernet.expected_cost import ExpectedCost
 from supernet.gradient_search import GradientState, GradientStep, entropies_by_choice
+from supernet.randomness import key
 from supernet.relaxation import Relaxation
 from supernet.superposed import build_superposed, values_of
 from supernet.training import TrainStep
 
-_INIT, _DRAWS = 0, 7
 _WAY = 6.0
 
 
@@ -109,7 +110,7 @@ class _Search:
             settings.shortfall_weight,
         )
         self._batches = GradientBatches(experiment, self._search_steps, self._warmup_steps, settings.every)
-        self._key = jax.random.fold_in(jax.random.key(experiment.config.seed), _DRAWS)
+        self._key = key(experiment.config.seed, Purpose.RELAXED_DRAWS)
         values = jnp.asarray(values_of(experiment.space))
         self._probabilities = jax.jit(lambda logits: self._relaxation.probabilities(logits, values))
         self._expected = jax.jit(cost)
@@ -117,8 +118,9 @@ class _Search:
 
     def initial(self) -> GradientState:
         """The state before the first step."""
-        params = self._net.init(jax.random.fold_in(jax.random.key(self._experiment.config.seed), _INIT))
-        return self._step.init(params, jax.random.fold_in(self._key, self.steps))
+        seed = self._experiment.config.seed
+        params = self._net.init(key(seed, Purpose.WEIGHTS))
+        return self._step.init(params, key(seed, Purpose.RELAXED_START))
 
     def train(self, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool) -> GradientState:
         """Trains up to the last step."""

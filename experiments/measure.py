@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 
 from search_spaces import Architecture
+from search_spaces.randomness import Purpose, stream
 from supernet.supernet import Supernet
 
 _SAMPLE_SECONDS, _MOST_CALLS = 0.002, 20
@@ -99,7 +100,7 @@ def build(net: Supernet, wanted: Sequence[tuple[Architecture, int]]) -> list[Pro
         found.append(lowered(module, net.example(architecture), batch))
     with ThreadPoolExecutor(cores()) as pool:
         programs = list(pool.map(lambda one: one[0].compile(), found))
-    rng = np.random.default_rng(0)
+    rng = stream(0, Purpose.MEASURED_INPUTS)
 
     def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         # The time does not depend on the values as long as none becomes denormal, which positive ones don't.
@@ -131,7 +132,7 @@ def median_seconds(programs: Sequence[Program], warmup: int, repeats: int, seed:
             taken = time.perf_counter() - start
         calls.append(int(np.clip(_SAMPLE_SECONDS / taken, 1, _MOST_CALLS)))
     samples: list[list[float]] = [[] for _ in programs]
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, Purpose.MEASURED_TURNS)
     for _ in range(repeats):
         for index in rng.permutation(len(programs)):
             start = time.perf_counter()

@@ -4,8 +4,8 @@ import numpy as np
 
 from search_spaces import Genes, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest
+from search_spaces.randomness import Purpose, stream
 
-_PANEL = 4
 _DRAWS, _UNIFORM, _ROUNDS = 4096, 8, 24
 
 
@@ -39,7 +39,7 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
     ends = (lowest(space, space.cost, metric).value, highest(space, space.cost, metric).value)
     edges = np.geomspace(*ends, bins + 1)
     room = np.diff(np.round(np.linspace(0, count, bins + 1))).astype(int)
-    rng = np.random.default_rng([seed, _PANEL])
+    rng = stream(seed, Purpose.PANEL)
     chosen: dict[tuple[int, ...], None] = {}
     spare: dict[tuple[int, ...], None] = {}
     for number in range(_ROUNDS):

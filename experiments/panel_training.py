@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
@@ -24,11 +23,12 @@ from experiments.kept import digest, find, kept
 from experiments.tensorboard import EventLog
 from experiments.train import TrainingDiverged, train, train_step, trained_params
 from samplers import Paths, Sampler, SamplerState, Score
+from search_spaces.randomness import Purpose
 from supernet.distillation import Distillation
 from supernet.embed import embed
+from supernet.randomness import key
 from supernet.training import TrainStep
 
-_WEIGHTS = 5
 _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
 _INDIFFERENT = frozenset(
@@ -195,7 +195,7 @@ def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Pat
     """Accuracy and loss of one network after its training, which goes on from a checkpoint in `work`."""
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
-    seed = jax.random.fold_in(jax.random.key(member.config.seed), _WEIGHTS)
+    seed = key(member.config.seed, Purpose.PANEL_WEIGHTS)
     first = None  # its part of what was imported, where the experiment starts from that
     if member.config.start is None:
         fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))

@@ -22,12 +22,12 @@ from experiments.measurements import Measurement, Measurements
 from search_spaces import Genes, UserError
 from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
+from search_spaces.randomness import Purpose, stream
 from supernet.manifest import write_text_atomically
 from supernet.supernet import Supernet
 
 _GROUP, _GROUP_BYTES = 24, 10**9  # networks, and bytes of weights, that are compiled and measured together at most
 _DRAWS = 100
-_TRAINING, _HELD_OUT, _ORDER = range(3)
 
 Wanted = tuple[tuple[int, ...], int]
 """Genes and a batch size."""
@@ -217,13 +217,13 @@ def draw(net: Supernet, protocol: Protocol) -> tuple[Genes, Genes]:
         )
     ends = space.ends
     taken = {row.tobytes() for row in ends}
-    held_out = _distinct(net, [protocol.seed, _HELD_OUT], protocol.held_out, taken)
-    more = _distinct(net, [protocol.seed, _TRAINING], protocol.networks - len(ends), taken)
+    held_out = _distinct(net, stream(protocol.seed, Purpose.HELD_OUT_NETWORKS), protocol.held_out, taken)
+    more = _distinct(net, stream(protocol.seed, Purpose.PROFILED_NETWORKS), protocol.networks - len(ends), taken)
     return np.concatenate([ends, more]), held_out
 
 
-def _distinct(net: Supernet, seed: Sequence[int], count: int, taken: set[bytes]) -> Genes:
-    rng, rows = np.random.default_rng(seed), []
+def _distinct(net: Supernet, rng: np.random.Generator, count: int, taken: set[bytes]) -> Genes:
+    rows = []
     for _ in range(_DRAWS * count):
         row = net.space.sample(rng, 1)[0]
         if row.tobytes() not in taken:
@@ -247,7 +247,7 @@ def _measure(
 ) -> None:
     missing = [key for key in wanted if key not in measurements.found]
     # In random order, so that a drift of the machine does not tell training and held-out networks apart.
-    order = np.random.default_rng([protocol.seed, _ORDER]).permutation(len(missing))
+    order = stream(protocol.seed, Purpose.PROFILE_ORDER).permutation(len(missing))
     bar = tqdm(
         total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", disable=quiet or None,
         dynamic_ncols=True,

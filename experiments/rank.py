@@ -16,7 +16,6 @@ from search_spaces import Genes
 from supernet.evaluation import Scores
 from supernet.supernet import Params
 
-_RESAMPLING = 6
 _WORST = -1e300
 
 
@@ -65,5 +64,4 @@ def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str
     else:
         of_truth, score = -truth.loss, -inherited.loss
     score = np.where(inherited.failed, _WORST, score)
-    seed = np.random.default_rng([experiment.config.seed, _RESAMPLING]).integers(2**31)
-    return fidelity(of_truth, score, truth.accuracy, settings.bootstrap, int(seed))
+    return fidelity(of_truth, score, truth.accuracy, settings.bootstrap, experiment.config.seed)

@@ -22,10 +22,10 @@ from experiments.residuals import training_net
 from experiments.tensorboard import EventLog
 from samplers import Paths, Score, StepFeedback
 from search_spaces import UserError
+from search_spaces.randomness import Purpose
+from supernet.randomness import key
 from supernet.supernet import Params
 from supernet.training import StepResult, TrainState, TrainStep
-
-_INIT = 0
 
 
 class TrainingDiverged(UserError):
@@ -45,7 +45,7 @@ def initial(experiment: Experiment, step: TrainStep, params: Params | None = Non
     if params is None and start is not None:
         params = start.imported.params(experiment.net)
     if params is None:
-        params = experiment.net.init(jax.random.fold_in(jax.random.key(experiment.config.seed), _INIT))
+        params = experiment.net.init(key(experiment.config.seed, Purpose.WEIGHTS))
     return Progress(step.init(params), experiment.sampler.init())
 
 

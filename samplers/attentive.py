@@ -16,8 +16,7 @@ from jaxtyping import Float, Int32
 from samplers.cost_bins import CostBins, check_range
 from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
 from search_spaces import PREDICTORS, Genes, Predictor, UserError, did_you_mean
-
-_PATHS, _BINS = 0, 1
+from search_spaces.randomness import Purpose
 
 
 @SAMPLERS.register("attentive")
@@ -112,7 +111,7 @@ class AttentiveSampler(Sampler):
         }
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
-        rng = self.rng(step, _PATHS)
+        rng = self.rng(step)
         wanted = rng.choice(self.bins, self.random_paths, p=self._prior)
         candidates = self._cost_bins.draw(rng, np.repeat(wanted, self.candidates), self.tries)
         losses = self._losses(state, candidates, score).reshape(self.random_paths, self.candidates)
@@ -152,7 +151,12 @@ class AttentiveSampler(Sampler):
     @cached_property
     def _cost_bins(self) -> CostBins:
         return CostBins.estimate(
-            self.space, self._cost, self.bins, self.rng(0, _BINS), self.table, self.cost_range(self.cost_metric)
+            self.space,
+            self._cost,
+            self.bins,
+            self.rng(0, Purpose.COST_BINS),
+            self.table,
+            self.cost_range(self.cost_metric),
         )
 
     @cached_property

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from search_spaces.randomness import Purpose, stream
 
 _MOST_PATHS = 12  # of a default step
 
@@ -75,5 +76,5 @@ class FairSampler(Sampler):
 @lru_cache(maxsize=256)
 def _block(seed: int, values: int, genes: int, block: int) -> np.ndarray:
     """One permutation of `values` values for each of so many genes: int32[values, genes]."""
-    rng = np.random.default_rng([seed, block, 0, values])
+    rng = stream(seed, Purpose.FAIR_BLOCKS, block, values)
     return rng.permuted(np.tile(np.arange(values, dtype=np.int32)[:, None], genes), axis=0)

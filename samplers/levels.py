@@ -18,9 +18,8 @@ from jaxtyping import Bool, Float, Int32, Num
 
 from samplers.windows import Box, CostOf, Drawn, EmptyWindow, draw
 from search_spaces import SearchSpace, UserError
+from search_spaces.randomness import Purpose, stream
 
-_WALK = 101  # tags of the random streams
-_TABLES = 102
 _CHUNK = 4096  # steps of a walk that are drawn at once
 
 LevelSettings = int | tuple[float | str, ...]
@@ -147,7 +146,7 @@ def build_tables(
         EmptyLevel: No architecture reaches a level.
     """
     low = np.zeros(space.num_genes, np.int32) if floor is None else np.asarray(floor, np.int32)
-    rng = np.random.default_rng([seed, first, 0, _TABLES])
+    rng = stream(seed, Purpose.LEVEL_TABLES, first)
     try:
         drawn: list[Drawn] = draw(Box(low, space.cardinalities), cost, levels.windows, count, rng)
     except EmptyWindow as empty:
@@ -189,7 +188,7 @@ class LevelWalk:
 
 @lru_cache(maxsize=64)
 def _start(seed: int, levels: int) -> int:
-    return int(np.random.default_rng([seed, 0, 1, _WALK]).integers(levels))
+    return int(stream(seed, Purpose.LEVEL_START).integers(levels))
 
 
 @lru_cache(maxsize=64)
@@ -200,4 +199,4 @@ def _free(seed: int, chunk: int) -> np.ndarray:
 
 
 def _increments(seed: int, chunk: int) -> np.ndarray:
-    return np.random.default_rng([seed, chunk, 0, _WALK]).integers(-1, 2, _CHUNK)
+    return stream(seed, Purpose.LEVEL_WALK, chunk).integers(-1, 2, _CHUNK)

@@ -17,8 +17,7 @@ from jaxtyping import Float, Float64, Int32, Int64
 from samplers.data_importance import DataImportance, Epochs, mixed
 from samplers.sampler import SAMPLERS, Examples, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
 from search_spaces import UserError
-
-_PATHS, _EXAMPLES = 0, 1
+from search_spaces.randomness import Purpose
 
 
 @SAMPLERS.register("pada")
@@ -89,7 +88,7 @@ class PADASampler(Sampler):
         return {**state, **self._data.init()} if self.data_importance else state
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
-        rng = self.rng(step, _PATHS)
+        rng = self.rng(step)
         weights = np.ones(self.paths, np.float32)
         if self.path_importance:
             probabilities = self._by_gene(state)
@@ -113,7 +112,7 @@ class PADASampler(Sampler):
         return self._data.update(state, feedback) if self.data_importance else state
 
     def examples(self, state: SamplerState, step: int) -> Examples | None:
-        return self._data.draw(state, self.rng(step, _EXAMPLES), step) if self.data_importance else None
+        return self._data.draw(state, self.rng(step, Purpose.SAMPLED_EXAMPLES), step) if self.data_importance else None
 
     def examples_known_until(self, step: int) -> int | None:
         return self._epochs.next_start(step) if self.data_importance else None

@@ -18,8 +18,8 @@ from jaxtyping import Float, Int32
 from samplers.complexity_aware import ComplexityAwareSampler
 from samplers.sampler import SAMPLERS, Paths, SamplerState, Score, StepFeedback, at_least
 from search_spaces import UserError, did_you_mean
+from search_spaces.randomness import Purpose
 
-_DRAWS = 1  # tag of the random stream, apart from that of `complexity_aware`
 _DEFAULT_BANK = 50
 _LARGEST_WEIGHT = 1e30  # float32 ends at 3e38
 
@@ -186,7 +186,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         level = self.walk.level(step)
-        rng = self.rng(step, _DRAWS)
+        rng = self.rng(step, Purpose.BANK_PATHS)
         table, paths = self.tables.genes[level], self.random_paths
         rows = rng.integers(self.table_size, size=(paths, self._drawn_to_explore(state, level)))
         if rows.shape[1] > 1:

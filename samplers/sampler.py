@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32, Int32, Int64
 
 from search_spaces import Registry, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest
+from search_spaces.randomness import Purpose, stream
 
 ROLES = ("largest", "smallest", "random")
 
@@ -159,9 +160,9 @@ class Sampler(ABC):
         """The distributions that the sampler has learned, by name, each summing to 1; for diagnostics."""
         return {}
 
-    def rng(self, step: int, tag: int = 0) -> np.random.Generator:
-        """The generator of one step's draws; a sampler with several kinds of draws tags each."""
-        return np.random.default_rng([self.seed, int(step), 0, tag])  # 0: the bits of draws stay what they were
+    def rng(self, step: int, purpose: Purpose = Purpose.PATHS) -> np.random.Generator:
+        """The generator of one step's draws; a sampler with several kinds of draws names the purpose of each."""
+        return stream(self.seed, purpose, step)
 
     @property
     def planned(self) -> Plan:

@@ -11,6 +11,7 @@ from search.budget import CostFunction, Costs, ResolvedBudget
 from search.halving import Rungs, check_rungs
 from search.sampling import Unseen, draw, draw_neighbours
 from search_spaces import Genes, Registry, SearchSpace, UserError
+from search_spaces.randomness import Purpose, stream
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Searcher(ABC):
 
     def rng(self, state: SearchState) -> np.random.Generator:
         """The generator of one generation's draws."""
-        return np.random.default_rng([self.seed, state.generation])
+        return stream(self.seed, Purpose.CANDIDATES, state.generation)
 
     def shares(self, state: SearchState, count: int) -> Int[np.ndarray, " budgets"]:
         """Splits `count` candidates evenly over the budgets; who gets the remainder goes round by generation."""

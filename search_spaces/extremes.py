@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int32
 
 from search_spaces.cost import CostTables, Tabulated
 from search_spaces.elimination import Completions
+from search_spaces.randomness import Purpose, stream
 from search_spaces.space import Genes, SearchSpace
 
 CostOf = Callable[[Genes], Mapping[str, np.ndarray]]
@@ -239,7 +240,7 @@ def _searched(space: SearchSpace, value: Callable[[Genes], np.ndarray]) -> Extre
         genes = _every(space)
         values = value(genes)
         return Extreme(genes[int(values.argmin())], float(values.min()), True)
-    starts = np.concatenate([space.ends, space.sample(np.random.default_rng(0), _STARTS)])
+    starts = np.concatenate([space.ends, space.sample(stream(0, Purpose.EXTREME_STARTS), _STARTS)])
     return min((_descended(space, value, start) for start in starts), key=lambda extreme: extreme.value)
 
 

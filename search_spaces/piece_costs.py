@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from search_spaces.randomness import Purpose, stream
+
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)
 """Of the pull to the prior, from which cross-validation chooses."""
 
@@ -85,7 +87,7 @@ def left_out_error(
     fit: Callable[[Counts, Measured], PieceCosts], counts: Counts, measured: Measured, seed: int = 0
 ) -> float:
     """Mean relative error of networks that were left out of a fit, one of five parts at a time."""
-    folds = np.random.default_rng(seed).permutation(len(measured)) % _FOLDS
+    folds = stream(seed, Purpose.PIECE_FOLDS).permutation(len(measured)) % _FOLDS
     errors = []
     for fold in range(_FOLDS):
         predicted = fit(counts[folds != fold], measured[folds != fold])(counts[folds == fold])

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from search_spaces.errors import UserError, did_you_mean
+from search_spaces.randomness import Purpose, stream
 from search_spaces.space import Genes, SearchSpace
 
 
@@ -140,7 +141,7 @@ def cross_validated_tau(
             f"predictor.folds: {folds} folds of {len(distinct)} distinct architectures. "
             f"Give 2 to {len(distinct)}, or more architectures."
         )
-    fold = (np.random.default_rng(seed).permutation(len(distinct)) % folds)[group.reshape(-1)]
+    fold = (stream(seed, Purpose.PREDICTOR_FOLDS).permutation(len(distinct)) % folds)[group.reshape(-1)]
     predicted = np.zeros(len(targets))
     for held_out in range(folds):
         rest = fold != held_out

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from search_spaces import Program
+from search_spaces.randomness import Purpose, stream
 from supernet.labels import output_losses
 from supernet.supernet import Params, Statistics, Supernet
 
@@ -65,7 +66,7 @@ class Evaluator:
         batch_size = min(batch_size, len(x))
         batches = -(-len(x) // batch_size)
         rows = np.arange(batches * batch_size)
-        shuffled = np.random.default_rng(0).permutation(len(x))[rows % len(x)]
+        shuffled = stream(0, Purpose.EVALUATION_ORDER).permutation(len(x))[rows % len(x)]
         self._x = jnp.asarray(x[shuffled].reshape(batches, batch_size, *x.shape[1:]))
         kept = labels[shuffled]
         kept[len(x) :] = -1

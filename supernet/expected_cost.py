@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from search_spaces import Genes, SearchSpace, UserError
+from search_spaces.randomness import Purpose, stream
 
 CostFunction = Callable[[Genes], Mapping[str, np.ndarray]]
 """Costs of architectures by metric, as the budgets of a search take them."""
@@ -105,7 +106,7 @@ def _spread(table: np.ndarray, columns: Columns, over: Columns) -> np.ndarray:
 
 
 def _check(space: SearchSpace, metric: str, cost: CostFunction, parts: list[tuple[Columns, np.ndarray]]) -> None:
-    genes = space.sample(np.random.default_rng(0), _CHECKED)
+    genes = space.sample(stream(0, Purpose.COST_CHECK), _CHECKED)
     exact = np.asarray(cost(genes)[metric], np.float64)
     total = sum(table[tuple(genes[:, column] for column in columns)] for columns, table in parts)
     error = float(np.max(np.abs(total - exact) / np.abs(exact)))

@@ -8,6 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from search_spaces import UserError
+from search_spaces.randomness import Purpose
+from supernet import randomness
 from supernet.standalone.language import LanguageModel
 
 
@@ -43,7 +45,7 @@ def generate(
     if temperature < 0 or (temperature > 0 and key is None):
         raise UserError(f"generate: temperature {temperature}; it is at least 0, and needs a seed unless it is 0.")
     graph, state = nnx.split(model)
-    key = jax.random.key(0) if key is None else key
+    key = randomness.key(0, Purpose.GENERATED_TOKENS) if key is None else key
     return _generate(graph, state, prompt, key, jnp.float32(temperature), count, temperature > 0)
 
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from search_spaces import Architecture, Program, SearchSpace, UserError
+from search_spaces.randomness import Purpose
 from search_spaces.registry import Registry
 from supernet.passes import PLAIN, Passes
+from supernet.randomness import key
 from supernet.sharing import SHARING, WeightSharing
 from supernet.standalone import MODULES
 from supernet.switch import Stage, kept_bytes, merged
@@ -57,7 +59,7 @@ class Supernet(ABC):
     @cached_property
     def shapes(self) -> Params:
         """The tree of `init` with shapes and types in place of arrays."""
-        return jax.eval_shape(self.init, jax.random.key(0))
+        return jax.eval_shape(self.init, key(0, Purpose.WEIGHTS))
 
     def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
         """What a pass gives for one example that the largest subnet takes, with shapes in place of arrays."""

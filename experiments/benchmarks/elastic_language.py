@@ -20,6 +20,7 @@ from tqdm import tqdm
 from experiments.benchmarks.ordering import BATCH, CALIBRATION, SHARES, SPACE, held_out_loss, of_size, read, trained
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option
+from search_spaces.randomness import Purpose, stream
 from supernet.distillation import Distillation
 from supernet.importance import importance
 from supernet.language import LanguageSupernet
@@ -39,7 +40,7 @@ def elastically_trained(
 ) -> Params:
     """Weights after elastic training of all sizes; `parent` is consumed."""
     step = TrainStep(net, _OPTIMIZER.build(steps), _DISTILLATION)
-    state, rng = step.init(parent), np.random.default_rng([seed, 1])
+    state, rng = step.init(parent), stream(seed, Purpose.DISTILLED_STUDENT)
     genes = np.stack([of_size(size) for size in reversed(range(len(SHARES)))])
     for _ in tqdm(range(steps), desc="elastic", disable=None):
         rows = rng.integers(0, len(x), BATCH)

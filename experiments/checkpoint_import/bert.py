@@ -13,6 +13,7 @@ from experiments.checkpoint_import.model_type import GELU, MODEL_TYPES, ModelTyp
 from experiments.checkpoint_import.settings import Settings
 from experiments.checkpoint_import.tensors import Row, linear, norm
 from search_spaces import LanguageForm
+from search_spaces.randomness import Purpose, stream
 
 _DEFAULTS = {
     "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
@@ -85,7 +86,7 @@ def _rows(form: LanguageForm) -> list[Row]:
 
 def _new_head(form: LanguageForm, width: int) -> dict[str, np.ndarray]:
     """A head as `BertForMaskedLM` begins with: its dense layer drawn, its output matrix the embedding."""
-    drawn = np.random.default_rng(0).normal(0.0, 0.02, (width, width)).astype(np.float32)
+    drawn = stream(0, Purpose.NEW_HEAD).normal(0.0, 0.02, (width, width)).astype(np.float32)
     zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
     return {
         "transform.dense.kernel": drawn,

@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from search_spaces.errors import UserError
-
-ORDER = 0
-"""Stream of the seed that the order of examples is drawn from; splits.py has the others."""
+from search_spaces.randomness import Purpose, stream
 
 T = TypeVar("T")
 
 
-def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.ndarray, " b"]:
+def batch_indices(
+    size: int, batch_size: int, seed: int, step: int, purpose: Purpose = Purpose.EXAMPLE_ORDER
+) -> Int64[np.ndarray, " b"]:
     """Returns the examples of one batch.
 
     The permutations of epoch 0, 1, … follow each other and are cut in batches, so every epoch visits each example once
@@ -31,6 +31,7 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.
         batch_size: Examples a batch, at least 1; it may exceed `size`.
         seed: Decides the order, with the epoch. Not negative.
         step: Number of the batch, from 0.
+        purpose: Whose order; orders of different purposes have nothing to do with each other.
 
     Raises:
         UserError: No examples, or a batch size of less than 1.
@@ -42,15 +43,15 @@ def batch_indices(size: int, batch_size: int, seed: int, step: int) -> Int64[np.
         )
     first, end = step * batch_size, (step + 1) * batch_size
     pieces = [
-        _order(size, seed, epoch)[max(first - epoch * size, 0) : end - epoch * size]
+        _order(size, seed, purpose, epoch)[max(first - epoch * size, 0) : end - epoch * size]
         for epoch in range(first // size, (end - 1) // size + 1)
     ]
     return np.concatenate(pieces)
 
 
 @functools.lru_cache(maxsize=4)
-def _order(size: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
-    order = np.random.default_rng([seed, ORDER, epoch]).permutation(size).astype(np.int64)
+def _order(size: int, seed: int, purpose: Purpose, epoch: int) -> Int64[np.ndarray, " n"]:
+    order = stream(seed, purpose, epoch).permutation(size).astype(np.int64)
     order.flags.writeable = False  # the cache hands the same array to every caller
     return order
 

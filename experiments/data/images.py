@@ -13,9 +13,9 @@ from experiments.data.augment import Augmentation, augment, normalise
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from experiments.data.examples import Examples
 from search_spaces import SearchSpace, UserError
+from search_spaces.randomness import Purpose
 from supernet.inputs import Preprocessing
-
-_AUGMENT = 1
+from supernet.randomness import key
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +76,11 @@ class ImageDataset(Dataset):
 
     def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
         """See `Dataset.batches`: augmented images, and distributions over the classes."""
-        key = jax.random.fold_in(jax.random.key(seed), _AUGMENT)
+        of_steps = key(seed, Purpose.AUGMENTATION)
         augmented = jax.jit(
             lambda step, images, labels: augment(
-                jax.random.fold_in(key, step), images, labels, augmentation, self.classes, label_smoothing, self.mean,
-                self.std,
+                jax.random.fold_in(of_steps, step), images, labels, augmentation, self.classes, label_smoothing,
+                self.mean, self.std,
             )
         )  # fmt: skip
 

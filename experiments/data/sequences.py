@@ -18,10 +18,8 @@ from jaxtyping import Int, Int32
 from experiments.data.augment import Augmentation
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from search_spaces import SearchSpace, UserError
+from search_spaces.randomness import Purpose, stream
 from supernet.inputs import Tokens
-
-_HIDDEN = 10
-"""Stream of the seed that hidden tokens are drawn from."""
 
 Sequenced = Int32[np.ndarray, "n t"]
 
@@ -83,7 +81,7 @@ class Sequences(Split):
         if self.masking is None:
             return found[:, :-1], found[:, 1:]
         pairs = [
-            self.masking(tokens, np.random.default_rng([_HIDDEN, row]))
+            self.masking(tokens, stream(0, Purpose.HIDDEN_TOKENS_OF_EVALUATION, row))
             for tokens, row in zip(found[:, None, :-1], self.rows[rows], strict=True)
         ]
         x, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -162,7 +160,7 @@ class TextDataset(Dataset):
             if split.masking is None:
                 x, labels = split.read(rows)
             else:
-                rng = np.random.default_rng([seed, _HIDDEN, step])
+                rng = stream(seed, Purpose.HIDDEN_TOKENS, step)
                 x, labels = split.masking(split.stretches(rows)[:, :-1], rng)
             return jnp.asarray(x), jnp.asarray(labels)
 

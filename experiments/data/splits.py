@@ -6,9 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Int32
 
 from search_spaces.errors import UserError
-
-VALIDATION, LIMIT = 1, 2
-"""Streams of the seed: which examples are held out, and which stay under a limit, are drawn apart."""
+from search_spaces.randomness import Purpose, stream
 
 
 def proportional_counts(sizes: Int[np.ndarray, " c"], total: int) -> Int[np.ndarray, " c"]:
@@ -19,13 +17,13 @@ def proportional_counts(sizes: Int[np.ndarray, " c"], total: int) -> Int[np.ndar
 
 
 def draw(
-    labels: Int32[np.ndarray, " n"], counts: Int[np.ndarray, " c"], seed: int, stream: int
+    labels: Int32[np.ndarray, " n"], counts: Int[np.ndarray, " c"], seed: int, purpose: Purpose
 ) -> Bool[np.ndarray, " n"]:
-    """Marks `counts[c]` examples of each class c, drawn without replacement from (seed, stream, class)."""
+    """Marks `counts[c]` examples of each class c, drawn without replacement from (seed, purpose, class)."""
     drawn = np.zeros(len(labels), bool)
     ends = np.cumsum(np.bincount(labels, minlength=len(counts)))[:-1]
     for label, members in enumerate(np.split(np.argsort(labels, kind="stable"), ends)):
-        order = np.random.default_rng([seed, stream, label]).permutation(len(members))
+        order = stream(seed, purpose, label).permutation(len(members))
         drawn[members[order[: counts[label]]]] = True
     return drawn
 
@@ -47,7 +45,7 @@ def held_out(
                 f"{where}: validation_fraction {fraction} leaves class {class_names[empty]!r} ({sizes[empty]} "
                 f"examples) without a {split} example. Set a fraction that keeps at least one of each class."
             )
-    return draw(labels, counts, seed, VALIDATION)
+    return draw(labels, counts, seed, Purpose.VALIDATION_SPLIT)
 
 
 def limited(
@@ -65,4 +63,4 @@ def limited(
             f"{where}: train_limit {limit} leaves class {class_names[int(np.argmin(counts))]!r} without a training "
             f"example. Set at least a few examples for each of the {len(sizes)} classes."
         )
-    return draw(labels, counts, seed, LIMIT)
+    return draw(labels, counts, seed, Purpose.TRAINING_LIMIT)

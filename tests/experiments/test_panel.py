@@ -19,6 +19,8 @@ from experiments.interrupt import Interrupted, StopRequest
 from experiments.panel import choose
 from experiments.panel_training import alone, train_panel
 from search_spaces import UserError, build_space
+from search_spaces.randomness import Purpose
+from supernet.randomness import key
 
 CONFIG = """\
 data: {source: digits, train_limit: 300, augmentation: {mixup: 0.2}}
@@ -103,7 +105,7 @@ def test_a_network_of_the_panel_is_trained_as_the_plain_network_is(experiment: E
 
     base = alone(experiment)
     architecture = base.space.architecture(genes[0])
-    seed = jax.random.fold_in(jax.random.key(base.config.seed), panel_training._WEIGHTS)
+    seed = key(base.config.seed, Purpose.PANEL_WEIGHTS)
     graph, params = nnx.split(base.net.module(architecture, nnx.Rngs(seed)))
     settings = base.config.train
     optimizer = optax.chain(

@@ -80,7 +80,7 @@ def test_a_tier_whose_floor_leaves_a_level_empty_gets_a_lower_one(tiny):
 
 
 def test_random_paths_are_uniform_over_the_architectures_of_the_level(tiny):
-    sampler = ComplexityAwareSampler(tiny, 1, levels=3, slack=0.3, tiers=1, random_paths=50, table_size=100_000)
+    sampler = ComplexityAwareSampler(tiny, 1, levels=3, slack=0.3, tiers=1, random_paths=50, table_size=1_000_000)
     every = np.array(list(itertools.product(*(range(n) for n in tiny.cardinalities))), np.int32)
     keys = 3 ** np.arange(4)
     drawn: list[list[np.ndarray]] = [[], [], []]

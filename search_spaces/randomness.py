@@ -1,0 +1,80 @@
+"""Random streams: one for each purpose of a seed, which share nothing with each other."""
+
+import hashlib
+from enum import StrEnum
+from typing import SupportsIndex
+
+import numpy as np
+
+
+class Purpose(StrEnum):
+    """Everything that a seed is drawn from for. A new kind of draws gets a name of its own here; a name never changes,
+    as the draws follow from it."""
+
+    # data
+    VALIDATION_SPLIT = "validation split"
+    TRAINING_LIMIT = "training limit"
+    ARCHITECTURE_SPLIT = "architecture split"
+    EXAMPLE_ORDER = "example order"
+    ARCHITECTURE_EXAMPLE_ORDER = "architecture example order"
+    AUGMENTATION = "augmentation"
+    ARCHITECTURE_AUGMENTATION = "architecture augmentation"
+    HIDDEN_TOKENS = "hidden tokens"
+    HIDDEN_TOKENS_OF_EVALUATION = "hidden tokens of evaluation"
+    # weights
+    WEIGHTS = "weights"
+    PANEL_WEIGHTS = "panel weights"
+    NEW_HEAD = "new head"
+    # samplers
+    PATHS = "paths"
+    BANK_PATHS = "bank paths"
+    SAMPLED_EXAMPLES = "sampled examples"
+    COST_BINS = "cost bins"
+    FAIR_BLOCKS = "fair blocks"
+    LEVEL_TABLES = "level tables"
+    LEVEL_START = "level start"
+    LEVEL_WALK = "level walk"
+    # searches
+    CANDIDATES = "candidates"
+    RELAXED_START = "relaxed start"
+    RELAXED_DRAWS = "relaxed draws"
+    EXTREME_STARTS = "extreme starts"
+    COST_CHECK = "cost check"
+    PREDICTOR_FOLDS = "predictor folds"
+    # evaluation
+    EVALUATION_ORDER = "evaluation order"
+    CALIBRATION = "calibration"
+    PROBES = "probes"
+    PANEL = "panel"
+    RESAMPLING = "resampling"
+    GENERATED_TOKENS = "generated tokens"
+    # devices
+    PROFILED_NETWORKS = "profiled networks"
+    HELD_OUT_NETWORKS = "held-out networks"
+    PROFILE_ORDER = "profile order"
+    MEASURED_TURNS = "measured turns"
+    MEASURED_INPUTS = "measured inputs"
+    PIECE_FOLDS = "piece folds"
+    # benchmarks
+    DISTILLED_STUDENT = "distilled student"
+
+
+def stream(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> np.random.Generator:
+    """Returns the generator of a purpose's draws.
+
+    Args:
+        seed: Seed of the run.
+        purpose: What is drawn.
+        numbers: What tells draws of the same purpose apart: a step, a class. Other numbers, or another number of them,
+            give another stream.
+    """
+    return np.random.default_rng(entropy(seed, purpose, *numbers))
+
+
+def entropy(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> int:
+    """Returns 128 bits that decide a stream.
+
+    A hash of the text, since NumPy fills lists of numbers up with zeros: to it, [7, 2] and [7, 2, 0, 0] are one seed.
+    """
+    text = "/".join([purpose.value, *(str(int(number)) for number in (seed, *numbers))])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
