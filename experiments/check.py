@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.batches import BatchMaker
 from experiments.config import ExperimentConfig
+from experiments.demands import check_demands, warnings
 from experiments.distributed.division import check_division, schedule_of
 from experiments.experiment import Experiment, build_experiment
 from experiments.rank import panel_of
@@ -27,6 +28,7 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
         UserError: It cannot be run as it is.
     """
     experiment = build_experiment(config)
+    check_demands(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
@@ -111,6 +113,7 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
         },
         "search": {"type": config.search.type, "evaluations": config.search.evaluations},
         "budgets": {budget.name: dict(budget.limits) for budget in experiment.budgets},
+        "warnings": warnings(experiment),
     }
 
 
@@ -133,7 +136,7 @@ def lines(description: dict[str, Any]) -> list[str]:
     ]
     width = max(map(len, description["budgets"]))
     found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
-    return found
+    return [*found, *(f"warning   {text}" for text in description["warnings"])]
 
 
 def _examples(data: dict[str, Any]) -> str:

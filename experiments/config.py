@@ -204,7 +204,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
     overridden = []
     for text in overrides:
         keys, value = parse_override(text)
-        if isinstance(value, str) and _is_path(tree, keys, value):
+        if isinstance(value, str) and value and _is_path(tree, keys, value):
             value = str(Path(value).absolute())
         tree = override(tree, keys, value)
         overridden.append(keys)

@@ -142,7 +142,7 @@ def problem_of(details: "ErrorDetails", location: Location, known: Collection[st
     if kind in _BOUNDS:
         name = _BOUNDS[kind]
         bound = context[name]
-        return Problem(location, f"{show(value)} is out of range. Give {_BOUND_WORDS[name]} {bound:g}.")
+        return Problem(location, f"{show(value)} is out of range. Give {_BOUND_WORDS[name]} {_plain(bound)}.")
     if kind == "finite_number":
         return Problem(location, f"{value} is not finite. Give a number.")
     if kind == "string_pattern_mismatch":
@@ -154,6 +154,10 @@ def problem_of(details: "ErrorDetails", location: Location, known: Collection[st
     if wanted is None:
         return Problem(location, f"{show(value)} cannot be used: {details['msg']}.")
     return Problem(location, f"{show(value)} is not {wanted}. {_remedy(value, wanted)}")
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
 
 def _remedy(value: Any, wanted: str) -> str:

@@ -28,6 +28,7 @@ from supernet.supernet import Supernet
 
 _GROUP, _GROUP_BYTES = 24, 10**9  # networks, and bytes of weights, that are compiled and measured together at most
 _DRAWS = 100
+_MOST, _LARGEST_BATCH = 10**6, 2**20
 
 Wanted = tuple[tuple[int, ...], int]
 """Genes and a batch size."""
@@ -66,12 +67,16 @@ class Protocol:
     def __post_init__(self) -> None:
         for name, least in (("networks", 10), ("held_out", 3), ("warmup", 1), ("repeats", 1), ("seed", 0)):
             value = getattr(self, name)
+            if value > _MOST:
+                raise UserError(f"--{name.replace('_', '-')}: {value} is out of range. Give at most {_MOST:,}.")
             if value < least:
                 option = name.replace("_", "-")
                 raise UserError(f"--{option}: {value} is less than {least}. Give {least} or more.")
         if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
             sizes = ",".join(str(size) for size in self.batch_sizes)
             raise UserError(f"--batch-sizes: {sizes!r} are not different positive numbers. Give such as 1,64.")
+        if max(self.batch_sizes) > _LARGEST_BATCH:
+            raise UserError(f"--batch-sizes: {max(self.batch_sizes)} is out of range. Give at most {_LARGEST_BATCH:,}.")
 
 
 class Meter:

@@ -31,7 +31,9 @@ from supernet.optimizer import OptimizerSettings
 from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Batch = Annotated[int, Field(ge=1, le=2**24)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
 Augmented = Annotated[
     InstanceOf[Augmentation], BeforeValidator(lambda v: build_settings(Augmentation, v)), PlainSerializer(as_mapping)
 ]
@@ -89,7 +91,7 @@ class DataSection(PluginSection):
     source: str = "digits"
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     hold_out: bool = False
-    train_limit: Positive | None = None
+    train_limit: Annotated[int, Field(ge=2, le=10**9)] | None = None
     augmentation: Augmented = Augmentation()
 
     @classmethod
@@ -256,9 +258,9 @@ class TrainSection(BaseModel):
 
     steps: Positive | None = None
     epochs: Positive | None = None
-    batch_size: Positive = 64
+    batch_size: Batch = 64
     path_batch: Literal["whole", "share"] = "whole"
-    accumulate: Positive = 1
+    accumulate: Batch = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     rematerialize: bool | Literal["auto"] = "auto"
     optimizer: Optimized = OptimizerSettings()
@@ -266,12 +268,12 @@ class TrainSection(BaseModel):
     distillation: Distilled = Distillation()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
     checkpoint_every: Positive = 200
-    keep_last: Positive = 2
-    keep_best: Annotated[int, Field(ge=0)] = 1
+    keep_last: Annotated[int, Field(ge=1, le=10**6)] = 2
+    keep_best: Annotated[int, Field(ge=0, le=10**6)] = 1
     checkpoint: Literal["last", "best"] = "last"
     evaluate_every: Positive = 200
     log_every: Positive = 20
-    diagnose_every: Annotated[int, Field(ge=2)] | None = 200
+    diagnose_every: Annotated[int, Field(ge=2, le=10**9)] | None = 200
 
     def total_steps(self, examples: int) -> int:
         """Training steps over so many training examples, also where `epochs` are given."""
@@ -313,8 +315,8 @@ class SearchSection(PluginSection):
     arguments: ClassVar[frozenset[str]] = frozenset({"space", "budgets", "seed", "cost"})
 
     type: str = "evolution"
-    evaluations: Positive = 500
-    batch: Positive | None = None
+    evaluations: Annotated[int, Field(ge=1, le=10**7)] = 500
+    batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
 
     @classmethod
     def registry(cls) -> Registry[Any]:
@@ -359,14 +361,14 @@ class GradientSection(PluginSection):
     type: str = "drnas"
     budget: str | None = None
     architecture_data: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
     every: Positive = 1
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     settle: Annotated[float, Field(ge=0, lt=1)] = 0.3
-    cost_weight: Annotated[float, Field(gt=0)] = 10.0
-    multiplier_rate: Annotated[float, Field(ge=0)] = 0.1
-    shortfall_weight: Annotated[float, Field(ge=0)] = 10.0
-    entropy: Annotated[float, Field(ge=0)] = 0.1
+    cost_weight: Annotated[float, Field(gt=0, le=1e9)] = 10.0
+    multiplier_rate: Weight = 0.1
+    shortfall_weight: Weight = 10.0
+    entropy: Weight = 0.1
     entropy_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
     @classmethod
@@ -401,9 +403,9 @@ class EvaluationSection(BaseModel):
 
     model_config = STRICT
 
-    batch_size: Positive = 256
-    calibration_batches: Positive = 8
-    calibration_batch_size: Positive = 256
+    batch_size: Batch = 256
+    calibration_batches: Annotated[int, Field(ge=1, le=10**6)] = 8
+    calibration_batch_size: Batch = 256
 
 
 class ExportSection(BaseModel):
@@ -434,13 +436,13 @@ class RankSection(BaseModel):
 
     model_config = STRICT
 
-    panel: Annotated[int, Field(ge=3)] = 24
+    panel: Annotated[int, Field(ge=3, le=10_000)] = 24
     strata: str = "macs"
-    bins: Positive = 6
+    bins: Annotated[int, Field(ge=1, le=1000)] = 6
     steps: Positive | None = None
-    seeds: Positive = 1
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
     objective: Literal["accuracy", "loss"] | None = None
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cache: str | None = None
 
     @field_validator("cache")

@@ -18,11 +18,13 @@ from pydantic import (
     model_validator,
 )
 
-from experiments.problems import Problem, ProblemsError, problem_of, refused, show
+from experiments.problems import Location, Problem, ProblemsError, problem_of, refused, show
 from search_spaces.errors import UserError
 from search_spaces.registry import Registry
 
 Made = TypeVar("Made")
+
+_LARGEST_WHOLE, _LARGEST = 2**53, 1e30
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -66,7 +68,18 @@ def settings_of(
         problems = [problem_of(details, tuple(details["loc"]), names) for details in error.errors()]
         raise ProblemsError(problems) from None
     kept = values.model_fields_set if partial else fields
+    for name in given:
+        _check_numbers(given[name], (name,))
     return {name: getattr(values, f"setting_{name}") for name in names if f"setting_{name}" in kept}
+
+
+def _check_numbers(value: Any, location: Location) -> None:
+    """Refuses numbers that no array holds: whole ones beyond 64 bits, others beyond float32."""
+    if isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _check_numbers(item, (*location, i))
+    elif isinstance(value, int | float) and abs(value) > (_LARGEST_WHOLE if isinstance(value, int) else _LARGEST):
+        raise ProblemsError([Problem(location, f"{show(value)} is out of range. Give a number of fewer digits.")])
 
 
 def build_settings(cls: type[Made], given: Any) -> Made:

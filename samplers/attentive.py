@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int32
 
 from samplers.cost_bins import CostBins, check_range
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
+from samplers.sampler import MOST, MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
 from search_spaces import PREDICTORS, Genes, Predictor, UserError, did_you_mean
 from search_spaces.randomness import Purpose
 
@@ -66,9 +66,11 @@ class AttentiveSampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("random_paths", self.random_paths, 1)
-        for setting in ("candidates", "bins", "tries", "table", "memory", "refit_every"):
-            at_least(setting, getattr(self, setting), 1)
+        at_least("random_paths", self.random_paths, 1, MOST_PATHS)
+        for setting, most in {
+            "candidates": 1000, "bins": 1000, "tries": 10_000, "table": MOST, "memory": 100_000, "refit_every": MOST,
+        }.items():  # fmt: skip
+            at_least(setting, getattr(self, setting), 1, most)
         at_least("warmup", self.warmup, 2)
         _one_of("mode", self.mode, ("best", "worst"))
         _one_of("score", self.score, ("predictor", "loss"))

@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 
 from samplers.levels import EmptyLevel, Levels, LevelWalk, Tables, build_tables
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 from samplers.windows import CostOf
 from search_spaces import SearchSpace, UserError
+
+_MOST_LEVELS = 1000
 
 
 @SAMPLERS.register("complexity_aware")
@@ -55,8 +57,11 @@ class ComplexityAwareSampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for setting in ("random_paths", "table_size", "tiers"):
+        at_least("random_paths", self.random_paths, 1, MOST_PATHS)
+        for setting in ("table_size", "tiers"):
             at_least(setting, getattr(self, setting), 1)
+        if (self.levels if isinstance(self.levels, int) else len(self.levels)) > _MOST_LEVELS:
+            raise UserError(f"sampler.levels: more than {_MOST_LEVELS:,} levels. Give fewer; 8 to 16 are usual.")
         if not 0 < self.smallest_share <= 1:
             raise UserError(f"sampler.smallest_share: {self.smallest_share} is not between 0 and 1. Give 0.5 or so.")
         if self.tiers > len(self.windows):

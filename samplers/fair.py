@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 from jaxtyping import Int32
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 from search_spaces.randomness import Purpose, stream
 
 _MOST_PATHS = 12  # of a default step
@@ -41,7 +41,7 @@ class FairSampler(Sampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.paths is not None:
-            at_least("paths", self.paths, 1)
+            at_least("paths", self.paths, 1, MOST_PATHS)
 
     @property
     def paths_per_step(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32, Int64
 
 from samplers.data_importance import DataImportance, Epochs, mixed
-from samplers.sampler import SAMPLERS, Examples, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Examples, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
 
@@ -54,7 +54,7 @@ class PADASampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("paths", self.paths, 1)
+        at_least("paths", self.paths, 1, MOST_PATHS)
         if not (self.path_importance or self.data_importance):
             raise UserError(
                 "sampler.path_importance: false, and data_importance is false too, which leaves nothing to learn. "

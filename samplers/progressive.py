@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 from search_spaces import Choice, UserError, did_you_mean
 
 _OFA_STAGES = ("largest", "kernel", "depth", "depth", "expand", "expand")
@@ -63,7 +63,7 @@ class ProgressiveSampler(Sampler):
                     f"{stages}."
                 )
         for paths in self.paths if isinstance(self.paths, tuple) else () if self.paths is None else (self.paths,):
-            at_least("paths", paths, 1)
+            at_least("paths", paths, 1, MOST_PATHS)
         if self.shares is not None and (min(self.shares) < 0 or not 0 < sum(self.shares) < math.inf):
             raise UserError(
                 f"sampler.shares: {list(self.shares)} has a negative value, or nothing that is positive. Give equal "

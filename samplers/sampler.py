@@ -12,6 +12,12 @@ from search_spaces import Registry, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest
 from search_spaces.randomness import Purpose, stream
 
+MOST = 10**6
+"""Most that a whole number of a sampler's settings may be."""
+
+MOST_PATHS = 4096
+"""Most paths of a step, each a forward and a backward pass."""
+
 ROLES = ("largest", "smallest", "random")
 
 SamplerState = dict[str, np.ndarray]
@@ -126,7 +132,7 @@ class Sampler(ABC):
     cost: Cost | None = None
 
     def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
+        at_least("seed", self.seed, 0, 2**63 - 1)
 
     @property
     @abstractmethod
@@ -205,13 +211,15 @@ def equal_scores(sampler: Sampler) -> Score | None:
     return (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
 
 
-def at_least(setting: str, value: int, minimum: int) -> None:
-    """Refuses a whole-number setting below its minimum.
+def at_least(setting: str, value: int, minimum: int, most: int = MOST) -> None:
+    """Refuses a whole-number setting below its minimum, or above what memory and patience can hold.
 
     Raises:
-        UserError: The value is smaller than the minimum, or no whole number.
+        UserError: The value is smaller than the minimum, larger than the most, or no whole number.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"sampler.{setting}: {value!r} is not a whole number. Give {minimum} or more.")
     if value < minimum:
         raise UserError(f"sampler.{setting}: {value} is less than {minimum}. Give {minimum} or more.")
+    if value > most:
+        raise UserError(f"sampler.{setting}: {value} is out of range. Give at most {most:,}.")

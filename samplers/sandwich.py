@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 
 
 @SAMPLERS.register("sandwich")
@@ -25,7 +25,7 @@ class SandwichSampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("random_paths", self.random_paths, 0)
+        at_least("random_paths", self.random_paths, 0, MOST_PATHS)
 
     @property
     def paths_per_step(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samplers.sampler import SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
+from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, at_least
 
 
 @SAMPLERS.register("uniform")
@@ -25,7 +25,7 @@ class UniformSampler(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("paths", self.paths, 1)
+        at_least("paths", self.paths, 1, MOST_PATHS)
 
     @property
     def paths_per_step(self) -> int:

@@ -49,7 +49,7 @@ class LINAS(Searcher):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("population", self.population, 1)
-        at_least("inner", self.inner, 1)
+        at_least("inner", self.inner, 1, 10**6)
         fraction("crossover", self.crossover)
         if self.mutation is not None:
             fraction("mutation", self.mutation)

@@ -68,7 +68,7 @@ class Searcher(ABC):
     """Whether it may be asked before what it asked for is told; that is then in the state, without a result."""
 
     def __post_init__(self) -> None:
-        at_least("seed", self.seed, 0)
+        at_least("seed", self.seed, 0, 2**63 - 1)
         names = [budget.name for budget in self.budgets]
         if not names:
             raise UserError("search.budgets: none. Give at least one, such as full: macs<=100%.")
@@ -76,7 +76,7 @@ class Searcher(ABC):
             if names.count(name) > 1:
                 raise UserError(f"search.budgets: two are called {name!r}. Give each its own name.")
         check_rungs(self.halving)
-        at_least("in_flight", self.in_flight, 1)
+        at_least("in_flight", self.in_flight, 1, 1024)
         if self.in_flight > 1 and (self.halving or not self.asynchronous):
             what = "successive halving" if self.asynchronous else "this searcher"
             raise UserError(f"search.in_flight: {self.in_flight}, but {what} waits for all results. Set it to 1.")
@@ -138,19 +138,24 @@ class Searcher(ABC):
             draw_neighbours(self.space, rng, count - len(unseen), self.budgets, cost, seen, unseen)
 
 
+MOST = 100_000
+"""Most that a whole number of a searcher's settings may be, such as a population, all of which is held in memory."""
+
 SEARCHERS: Registry[type[Searcher]] = Registry("searcher", "search")
 
 
-def at_least(setting: str, value: int, minimum: int) -> None:
-    """Refuses a whole-number setting below its minimum.
+def at_least(setting: str, value: int, minimum: int, most: int = MOST) -> None:
+    """Refuses a whole-number setting below its minimum, or above what memory and patience can hold.
 
     Raises:
-        UserError: The value is smaller than the minimum, or no whole number.
+        UserError: The value is smaller than the minimum, larger than the most, or no whole number.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"search.{setting}: {value!r} is not a whole number. Give {minimum} or more.")
     if value < minimum:
         raise UserError(f"search.{setting}: {value} is less than {minimum}. Give {minimum} or more.")
+    if value > most:
+        raise UserError(f"search.{setting}: {value} is out of range. Give at most {most:,}.")
 
 
 def fraction(setting: str, value: float) -> None:

@@ -61,8 +61,12 @@ class Distillation:
         for name in ("temperature", "clip", "alpha_max"):
             if getattr(self, name) <= 0:
                 raise UserError(f"train.distillation.{name}: {getattr(self, name)} is not positive. Try 1.0.")
+            if not 1e-3 <= getattr(self, name) <= 1000:
+                raise UserError(f"train.distillation.{name}: {getattr(self, name)} is not in 0.001..1000. Try 1.0.")
         if self.alpha_min >= 0:
             raise UserError(f"train.distillation.alpha_min: {self.alpha_min} is not negative. AlphaNet uses -1.0.")
+        if self.alpha_min < -100:
+            raise UserError(f"train.distillation.alpha_min: {self.alpha_min} is less than -100. AlphaNet uses -1.0.")
         if self.type == "external" and not self.teachers:
             raise UserError("train.distillation.teachers: none for type 'external'. Name at least one.")
         if self.teachers and self.type not in ("ensemble", "external"):

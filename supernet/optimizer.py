@@ -48,15 +48,17 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         checks = {
-            "learning_rate": (self.learning_rate > 0, "greater than 0"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "learning_rate": (0 < self.learning_rate <= 1000, "more than 0 and at most 1000"),
+            "weight_decay": (0 <= self.weight_decay <= 1000, "at least 0 and at most 1000"),
             "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers of at least 0 and less than 1"),
             "momentum": (0 <= self.momentum < 1, "at least 0 and less than 1"),
-            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "warmup_steps": (0 <= self.warmup_steps <= 10**9, "at least 0 and at most 1,000,000,000"),
             "final_learning_rate": (
                 0 <= self.final_learning_rate <= self.learning_rate, "between 0 and learning_rate",
             ),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "greater than 0, or null"),
+            "clip_norm": (
+                self.clip_norm is None or 0 < self.clip_norm <= 1e9, "more than 0 and at most 1e9, or null",
+            ),
         }  # fmt: skip
         for name, (good, expected) in checks.items():
             if not good:

@@ -46,11 +46,11 @@ class Relaxation(ABC):
     final_temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.decay < 0:
-            raise UserError(f"gradient.decay: {self.decay} is less than 0. Give 0 or more.")
+        if not 0 <= self.decay <= 1e9:
+            raise UserError(f"gradient.decay: {self.decay} is not in 0..1e9. Give 0.001 or so.")
         for name in ("temperature", "final_temperature"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"gradient.{name}: {getattr(self, name)} is not more than 0. Give 0.1 or so.")
+            if not 1e-6 <= getattr(self, name) <= 1e6:
+                raise UserError(f"gradient.{name}: {getattr(self, name)} is not in 1e-6..1e6. Give 0.1 or so.")
 
     @abstractmethod
     def draw(self, logits: Logits, values: Values, key: jax.Array, temperature: Float[Array, ""]) -> Logits:

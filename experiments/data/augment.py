@@ -1,6 +1,5 @@
 """Augmentation on the device: crop, flip, mixup and cutmix as one pure function of a key, to be called under `jit`."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,13 +40,13 @@ class Augmentation:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.crop, bool) or not isinstance(self.crop, int) or self.crop < 0:
+        if isinstance(self.crop, bool) or not isinstance(self.crop, int) or not 0 <= self.crop <= 2**14:
             raise UserError(f"augmentation.crop: {self.crop!r} is not a number of pixels. Set 0 (off) or more.")
         if not isinstance(self.flip, bool):
             raise UserError(f"augmentation.flip: {self.flip!r} is not true or false. Set one of them.")
         for name, value in (("mixup", self.mixup), ("cutmix", self.cutmix)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value < 0:
+            if not number or not 0 <= value <= 1000:
                 raise UserError(f"augmentation.{name}: {value!r} is not the parameter of a Beta. Set 0 (off) or more.")
 
 

@@ -82,8 +82,8 @@ def check_background(background: str | None) -> None:
 
 def check_size(image_size: int) -> None:
     """Raises a `UserError` for a side of less than one pixel."""
-    if isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1:
-        raise UserError(f"data.image_size: {image_size!r} is not a positive integer. Set the side in pixels.")
+    if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= 2**14:
+        raise UserError(f"data.image_size: {image_size!r} is not a whole number in 1..16384. Set the side in pixels.")
 
 
 class PictureStore(ImageStore):

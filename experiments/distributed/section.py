@@ -39,14 +39,14 @@ class RaySection(BaseModel):
     model_config = STRICT
 
     address: str = "local"
-    workers: Annotated[int, Field(ge=1)] = 1
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=1, le=4096)] = 1
+    cpus_per_worker: Annotated[float, Field(ge=1e-3, le=4096)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0, le=1024)] = 0
     accelerator_type: str | None = None
-    max_failures: Annotated[int, Field(ge=-1)] = 3
+    max_failures: Annotated[int, Field(ge=-1, le=10**6)] = 3
     storage: str | None = None
     parallel: Literal["paths", "data"] = "paths"
-    elastic: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    elastic: tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]] | None = None
     host: str = "127.0.0.1"
 
     @property
