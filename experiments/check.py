@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.batches import BatchMaker
 from experiments.config import ExperimentConfig
+from experiments.data.text import caches_written_last
 from experiments.demands import check_demands, warnings
 from experiments.distributed.division import check_division, schedule_of
 from experiments.experiment import Experiment, build_experiment
@@ -27,6 +28,11 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
     Raises:
         UserError: It cannot be run as it is.
     """
+    with caches_written_last():
+        return _validated(config, stages)
+
+
+def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     experiment = build_experiment(config)
     check_demands(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs

@@ -156,7 +156,7 @@ class Budget:
                     below = "the smallest subnet, which"
                 raise UserError(
                     f"{where}.{metric}: '{limit}' is below {below} costs {_in_each_unit(space, cost, cheapest.genes)}. "
-                    f"Raise the limit to {_round_up(cheapest.value)} or more."
+                    f"Raise the limit to {_round_up(cheapest.value)}{_unit(metric)} or more."
                 )
         for count in range(2, len(self.limits) + 1):
             for chosen in itertools.combinations(range(len(self.limits)), count):
@@ -178,10 +178,18 @@ class Budget:
 
 def _in_each_unit(space: SearchSpace, cost: CostFunction, genes: np.ndarray) -> str:
     """What an architecture costs, also as shares of the dearest."""
+    shares = {
+        metric: value[0] / (highest(space, cost, metric).value or 1) for metric, value in cost(genes[None]).items()
+    }
     return ", ".join(
-        f"{metric} {value[0]:.10g} ({100 * value[0] / (highest(space, cost, metric).value or 1):.3g}% of the dearest)"
+        f"{metric} {value[0]:.10g}{_unit(metric)} ({100 * shares[metric]:.3g}% of the dearest)"
         for metric, value in cost(genes[None]).items()
     )
+
+
+def _unit(metric: str) -> str:
+    """The unit of a metric whose name ends with it; params and MACs are counts."""
+    return next((f" {unit}" for unit in ("ms", "bytes") if metric.endswith(f"_{unit}")), "")
 
 
 def _round_up(value: float) -> str:

@@ -49,6 +49,8 @@ def export(
         if run is not None and os.path.realpath(run) != os.path.realpath(config):
             raise UserError(f"--out: {run} is not the run directory {config}. Leave it out.")
         run, config = config, config / "config.yaml"
+    elif (budget is not None or form == "transformers") and not config.exists():
+        raise UserError(f"{config}: there is no such run. Give the directory that supernest run wrote.")
     if form == "transformers":
         if run is None or budget is not None:
             raise UserError("--format transformers: give the run directory, and no --budget: supernest export RUN ...")

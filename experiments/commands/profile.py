@@ -9,7 +9,7 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import config_argument, json_option, quiet_option, set_option
-from experiments.paths import UserPath
+from experiments.paths import UserPath, shown
 
 
 @click.command()
@@ -34,7 +34,11 @@ def profile(
     from experiments.distributed.profiles import meter
     from experiments.experiment import build_experiment
     from experiments.interrupt import stop_on_signals
+    from search_spaces.errors import UserError
 
+    for text in overrides:
+        if text.partition("=")[0].strip().split(".")[0] == "device":
+            raise UserError(f"--set {shown(text)}: the device is what is measured. Leave it out; --out names the file.")
     protocol = profiling.Protocol(batch_sizes=profiling.batch_sizes(batch_sizes), **numbers)
     # What decides no network of the space is left out; the device may be what the file names before it is measured.
     others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")

@@ -1,11 +1,13 @@
 """Source `text`: plain text and JSON-lines files, as packed sequences of tokens."""
 
 import codecs
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenize
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for
 
+_DEFERRED: ContextVar[list[tuple[Path, Int[np.ndarray, " n"]]] | None] = ContextVar("deferred", default=None)
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
 _ENDINGS = (".txt", *_JSON_LINES)
 _LOOKED_AT = 65536  # bytes
@@ -140,7 +143,11 @@ class Text(AnySource):
             raise UserError(f"{path}: holds no text. Give files with some.")
         tokens = np.concatenate(stream)
         if kept is not None:
-            _save(kept, tokens)
+            deferred = _DEFERRED.get()
+            if deferred is None:
+                _save(kept, tokens)
+            else:
+                deferred.append((kept, tokens))
         return tokens, name
 
     def _stream(self, tokenizer: Tokenizer, files: list[Path]) -> Iterator[Int[np.ndarray, " n"]]:
@@ -263,6 +270,19 @@ def text_files(path: Path) -> list[Path]:
     if not found:
         raise UserError(f"{path}: no text file; expected {' or '.join(_ENDINGS)}, also .gz or .xz. Put one there.")
     return found
+
+
+@contextlib.contextmanager
+def caches_written_last() -> Iterator[None]:
+    """Writes caches of tokens when the block ends, and none where it ends with an error: a refusal leaves nothing."""
+    deferred: list[tuple[Path, Int[np.ndarray, " n"]]] = []
+    token = _DEFERRED.set(deferred)
+    try:
+        yield
+    finally:
+        _DEFERRED.reset(token)
+    for path, tokens in deferred:
+        _save(path, tokens)
 
 
 def _save(path: Path, tokens: Int[np.ndarray, " n"]) -> None:
