@@ -213,7 +213,7 @@ MISTAKES = [
     (BASE + "data: {settings: {}}", "data.settings: no such setting."),
     (BASE + "data: {validation_fraction: 1}", "data.validation_fraction: 1 is out of range. Give less than 1."),
     (BASE + "data: {validation_fraction: .inf}", "data.validation_fraction: inf is not finite."),
-    (BASE + "data: {train_limit: 0}", "data.train_limit: 0 is out of range. Give at least 1."),
+    (BASE + "data: {train_limit: 0}", "data.train_limit: 0 is out of range. Give at least 2."),
     (BASE + "data: {augmentation: {crop: -1}}", "data.augmentation.crop: -1 is not a number of pixels."),
     (BASE + "data: {augmentation: {corp: 1}}", "data.augmentation.corp: no such setting. Did you mean 'crop'?"),
     (BASE + "supernet: {sharing: entangle}", "supernet.sharing: 'entangle' is not known. Did you mean 'entangled'?"),
