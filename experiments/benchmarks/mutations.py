@@ -57,6 +57,8 @@ _BASES: tuple[dict[str, Any], ...] = (
         "search": {"type": "linas", "evaluations": 10, "inner": 50},
     },
 )  # fmt: skip
+_PLACE = r"error: (e\.yaml|\S*/e\.yaml|--set|digits|/.*?|[^ :]*text\.txt)\b.*: "
+"""What a message begins with: the experiment, the option, or what is wrong with the data, at their place."""
 _RAW = (
     "null", "true", "yes", "no", "0", "-1", "1", "2", "3", "1000000", "1000000000", "10000000000", "1" + "0" * 30,
     "9" * 400, "-0.0", "0.5", "1.0e-300", "1.0e+300", ".inf", "-.inf", ".nan", "1e5", "1:30", "010", "0x10", "1_000",
@@ -158,7 +160,7 @@ def run(cases: int, seed: int = 0, quick: bool = False) -> tuple[list[Broken], C
             code, said = _checked(arguments, quick)
             taken = time.process_time() - started
             codes[code] += 1
-            promise = _promise(code, said, taken, code and _files() != before)
+            promise = _promise(code, said, taken, bool(code) and _files() != before)
             if promise is not None:
                 broken.append(Broken(case, promise, text, arguments, said[-3000:]))
             sys.path[:] = path
@@ -187,12 +189,13 @@ def _checked(arguments: Sequence[str], quick: bool) -> tuple[int, str]:
 def _quickly(arguments: Sequence[str]) -> int:
     """Reads, builds and bounds the experiment, and says what is wrong as the command does."""
     from experiments.commands.experiment_file import about, load
+    from experiments.data.text import caches_written_last
     from experiments.demands import check_demands
     from experiments.experiment import build_experiment
     from search_spaces import UserError
 
     try:
-        with about(Path("e.yaml")):
+        with about(Path("e.yaml")), caches_written_last():
             check_demands(build_experiment(load(Path("e.yaml"), arguments[1::2])))
     except UserError as error:
         sys.stderr.write("".join(f"error: {line}\n" for line in str(error).splitlines()))
@@ -229,7 +232,7 @@ def _promise(code: int, said: str, seconds: float, wrote: bool) -> str | None:
         return "one line for each problem"
     if not all(line.isprintable() and len(line) < _LONGEST for line in lines):
         return "lines that can be printed and read"
-    if not all(re.match(r"error: (\S*e\.yaml|--set|text\.txt|\S*text\.txt)\b.*: ", line) for line in lines):
+    if not all(re.match(_PLACE, line) for line in lines):
         return "file and key are named"
     return None
 
