@@ -8,6 +8,7 @@ References:
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,10 +17,11 @@ import numpy as np
 from jaxtyping import Int
 
 from search_spaces.choice import Choice
-from search_spaces.cost import CostModel, Term
+from search_spaces.cost import Cost
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
 from search_spaces.language_form import LanguageForm
+from search_spaces.network import Axis, Extent, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
 from search_spaces.space import SearchSpace
 
 KEPT = ("first", "equidistant", "ranked")
@@ -41,11 +43,6 @@ class LanguageCost(NamedTuple):
     activation_bytes: int = 0
     kv_cache_bytes: int = 0
     inference_bytes: int = 0
-
-    @staticmethod
-    def of(params: int, macs: int, activation_bytes: int, kv_cache_bytes: int = 0) -> "LanguageCost":
-        """The record, with what follows from the others."""
-        return LanguageCost(params, macs, activation_bytes, kv_cache_bytes, 4 * params + kv_cache_bytes)
 
 
 @FAMILIES.register("language")
@@ -123,6 +120,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
                 f"space.cache_context: {self.cached} is not in 1..{self.length}, the tokens that networks take. Give "
                 "fewer, or a larger max_positions."
             )
+        SearchSpace.__post_init__(self)
 
     @property
     def cached(self) -> int:
@@ -188,56 +186,48 @@ class LanguageSpace(LanguageForm, SearchSpace):
         choice = "width" if choice == "kv_heads" and self.heads_follow_width else choice
         return np.broadcast_to(self.columns[choice], self.max_depth)
 
-    # ---------------------------------------------------------------- cost
+    # ---------------------------------------------------------------- description
 
     @cached_property
-    def cost(self) -> CostModel:
-        width, depth = (int(self.columns[name]) for name in ("width", "depth"))
-        queries, mlp_width = map(self.columns_by_position, ("queries", "mlp_width"))
-        free = [] if self.heads_follow_width else [self.columns_by_position("kv_heads")]
-        terms = [Term.tabulate([width], [self.width], self._ends)]
-        for layer in range(self.max_depth):
-
-            def attention(width: int, depth: int, queries: int, kv: int = 0, *, layer: int = layer) -> LanguageCost:
-                kv = kv or self.heads_of(width)
-                return self._attention(width, kv, queries) if layer < depth else LanguageCost()
-
-            def mlp(width: int, depth: int, hidden: int, layer: int = layer) -> LanguageCost:
-                return self._mlp(width, hidden) if layer < depth else LanguageCost()
-
-            sizes = [self.width, self.depth]
-            terms += [
-                Term.tabulate(
-                    [width, depth, queries[layer], *(heads[layer] for heads in free)],
-                    [*sizes, self.queries, *(self.kv_heads for _ in free)],
-                    attention,
-                ),
-                Term.tabulate([width, depth, mlp_width[layer]], [*sizes, self.mlp_width], mlp),
-            ]
-        return CostModel(self.num_genes, terms, LanguageCost._fields)
-
-    def _ends(self, width: int) -> LanguageCost:
-        rows = self.vocabulary * (1 if self.tied else 2) + self.token_types
-        rows += self.length if self.positions == "learned" else 0
-        params = rows * width + self.norm_size * width
-        macs, outputs = width * self.vocabulary, self.vocabulary
+    def network(self) -> Network:
+        t, size = self.context, self.head_size
+        width, queries, hidden = Axis("width"), Axis("queries"), Axis("mlp_width")
+        heads = Axis("kv_heads", ("width",), self.heads_of) if self.heads_follow_width else Axis("kv_heads")
+        normed, read = norm(width, bias=self.norm == "layer"), Product(t, (width,), (self.vocabulary,))
+        ends = {"embedding": Part({"": (self.vocabulary, width)}, (read,) if self.tied else ()), "norm": normed}
+        if not self.tied:
+            ends["head"] = Part({"": (self.vocabulary, width)}, (read,))
+        if self.positions == "learned":
+            ends["position"] = table(self.length, width)
+        if self.token_types:
+            ends["token_type"] = table(self.token_types, width)
         if self.head_transform:
-            params += width * width + width + self.norm_size * width + self.vocabulary
-            macs, outputs = macs + width * width, outputs + width
-        return LanguageCost.of(params, macs, 4 * self.context * outputs)
+            ends |= {"transform/dense": linear(width, width, t), "transform/norm": normed}
+            ends["head_bias"] = table(self.vocabulary)
 
-    def _attention(self, width: int, kv_heads: int, queries: int) -> LanguageCost:
-        t, heads = self.context, kv_heads * queries
-        inner, keys = heads * self.head_size, kv_heads * self.head_size
-        projected = inner + 2 * keys
-        params = self.norm_size * width + (width + self.qkv_bias) * projected + (inner + self.out_bias) * width
-        params += 2 * self.head_size * self.qk_norm
-        macs = width * (projected + inner) + 2 * t * inner
-        outputs = t * (projected + heads * t + inner + width)
-        return LanguageCost.of(params, macs, 4 * outputs, 4 * 2 * keys * self.cached * self.causal)
+        def projection(*writes: Extent) -> Part:
+            bias: dict[str, Shape] = {"bias": (writes,)} if self.qkv_bias else {}
+            return Part({"kernel": (width, writes), **bias}, (Product(t, (width,), writes),))
 
-    def _mlp(self, width: int, hidden: int) -> LanguageCost:
-        inwards = 2 if self.activation == "swiglu" else 1
-        params = self.norm_size * width + inwards * (width + self.mlp_bias) * hidden + (hidden + self.mlp_bias) * width
-        macs = (inwards + 1) * width * hidden
-        return LanguageCost.of(params, macs, 4 * self.context * (inwards * hidden + width))
+        inner, keys = (heads, queries, size), (heads, size)
+        out: dict[str, Shape] = {"kernel": (inner, width), **({"bias": (width,)} if self.out_bias else {})}
+        attention = {
+            "norm": normed, "q": projection(*inner), "k": projection(*keys), "v": projection(*keys),
+            "out": Part(out, (Product(t, inner, (width,)),)),
+            **({f"{name}_norm": norm(size, bias=False) for name in ("q", "k")} if self.qk_norm else {}),
+        }  # fmt: skip
+        scores = Product(t, (size,), (t, heads, queries)), Product(t, (t,), inner)
+        mlp = {name: linear(width, hidden, t, self.mlp_bias) for name in ("gate", "up")[self.activation != "swiglu" :]}
+        mlp |= {"norm": normed, "down": linear(hidden, width, t, self.mlp_bias)}
+        layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
+        positions = None if self.keep == "first" else self.positions_of
+        stack = Stack("layers", layer, self.max_depth, positions=positions, parallel=self.parallel)
+        return Network(Sublayer("ends", ends), (stack,))
+
+    def price(self, cost: Cost, sizes: Mapping[str, int]) -> LanguageCost:
+        """See `SearchSpace.price`: multiply-adds a token, and the cache of keys and values."""
+        keys = sizes["kv_heads"] * self.head_size if "kv_heads" in sizes else 0
+        cache = 4 * 2 * keys * self.cached * self.causal
+        return LanguageCost(
+            cost.params, cost.macs // self.context, cost.activation_bytes, cache, 4 * cost.params + cache
+        )

@@ -13,13 +13,14 @@ References:
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from search_spaces.choice import Choice
-from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
+from search_spaces.network import CENTRE, Axis, Extent, Network, Part, Product, Stack, Sublayer, batch_norm, linear
 from search_spaces.space import SearchSpace
 
 ACTIVATIONS = ("relu", "hard_swish")
@@ -99,9 +100,7 @@ class MobileNetSpace(SearchSpace):
     classes: int = 1000
 
     def __post_init__(self) -> None:
-        for choice in self.choices:
-            if min(choice.values) <= 0:  # type: ignore[type-var]
-                raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+        self.check_positive()
         self._check_stages()
         for name in ("stem_width", "first_width", "final_width", "feature_width", "image_size", "channels", "classes"):
             if getattr(self, name) < 1:
@@ -121,6 +120,7 @@ class MobileNetSpace(SearchSpace):
                 f"(stem {self.stem_stride}, first {self.first_stride}, stages {list(self.strides)}), so the image "
                 f"vanishes. Give {self.total_stride} or more, or set strides to 1."
             )
+        super().__post_init__()
 
     def _check_stages(self) -> None:
         if not self.widths:
@@ -204,54 +204,51 @@ class MobileNetSpace(SearchSpace):
         """Positions on a side of the map that the head receives."""
         return self.in_size(resolution, self.stages, 0)
 
-    # ---------------------------------------------------------------- costs
+    # ---------------------------------------------------------------- description
 
     @cached_property
-    def cost(self) -> CostModel:
-        resolution = int(self.columns["resolution"])
-        depths = self.columns["depth"].reshape(self.stages)
-        kernels = self.columns["kernel"].reshape(self.stages, self.max_depth)
-        expands = self.columns["expand"].reshape(self.stages, self.max_depth)
-        terms = [Term.tabulate([resolution], [self.resolution], self._ends)]
+    def network(self) -> Network:
+        stem, first, final = (self.scaled(width) for width in (self.stem_width, self.first_width, self.final_width))
+        features = self.scaled(self.feature_width)
+        stem_map = self._map("stem_map", lambda resolution: _strided(resolution, self.stem_stride))
+        first_map = self._map("first_map", lambda resolution: self.in_size(resolution, 0, 0))
+        final_map = self._map("final_map", self.final_size)
+        ends = {
+            **_convolution("stem", 9 * self.channels, stem, stem_map),
+            **_convolution("final", self.out_width(self.stages - 1), final, final_map),
+            "feature": linear(final, features, bias=False),
+            "classifier": linear(features, self.classes),
+        }
+        fixed = {**_depthwise(3, stem, first_map), **_convolution("project", stem, first, first_map)}
+        stacks = [Stack("first", (Sublayer("first", fixed),))]
         for stage in range(self.stages):
-            for block in range(self.max_depth):
+            entry, rest = (self._block(stage, block) for block in (0, 1))
+            stacks.append(Stack(entry.name, (entry,), group=stage, module="blocks"))
+            if self.max_depth > 1:
+                stacks.append(Stack(rest.name, (rest,), self.max_depth - 1, group=stage, first=1, module="blocks"))
+        return Network(Sublayer("ends", ends), tuple(stacks))
 
-                def cost(
-                    resolution: int, depth: int, kernel: int, expand: int, stage: int = stage, block: int = block
-                ) -> Cost:
-                    return self._block(resolution, kernel, expand, stage, block) if block < depth else Cost()
-
-                columns = [resolution, depths[stage], kernels[stage, block], expands[stage, block]]
-                terms.append(Term.tabulate(columns, [self.resolution, self.depth, self.kernel, self.expand], cost))
-        return CostModel(self.num_genes, terms)
-
-    def _ends(self, resolution: int) -> Cost:
-        stem, first = self.scaled(self.stem_width), self.scaled(self.first_width)
-        size = _strided(resolution, self.stem_stride)
-        first_positions, last_positions = _strided(size, self.first_stride) ** 2, self.final_size(resolution) ** 2
-        final, features = self.scaled(self.final_width), self.scaled(self.feature_width)
-        return (
-            _convolution(size**2, 9 * self.channels, stem)
-            + _convolution(first_positions, 9, stem)
-            + _convolution(first_positions, stem, first)
-            + _convolution(last_positions, self.out_width(self.stages - 1), final)
-            + Cost(final * features, final * features, 4 * features)
-            + Cost((features + 1) * self.classes, features * self.classes, 4 * self.classes)
-        )
-
-    def _block(self, resolution: int, kernel: int, expand: int, stage: int, block: int) -> Cost:
-        size, width = self.in_size(resolution, stage, block), self.in_width(stage, block)
-        positions, hidden = _strided(size, self.stride(stage, block)) ** 2, self.hidden(width, expand)
-        cost = (
-            _convolution(size**2, width, hidden)
-            + _convolution(positions, kernel**2, hidden)
-            + _convolution(positions, hidden, self.out_width(stage))
-        )
+    def _block(self, stage: int, block: int) -> Sublayer:
+        """The first block of a stage, or one of the others."""
+        width, stride = self.in_width(stage, block), self.stride(stage, block)
+        hidden = Axis("hidden", ("expand",), lambda expand: self.hidden(width, expand))
+        squeezed = Axis("squeezed", ("expand",), lambda expand: self.squeezed(self.hidden(width, expand)))
+        before = self._map("before", lambda resolution: self.in_size(resolution, stage, block))
+        after = self._map("after", lambda resolution: _strided(self.in_size(resolution, stage, block), stride))
+        parts = {
+            **_convolution("expand", width, hidden, before),
+            **_depthwise(Axis("kernel", keeps=CENTRE), hidden, after),
+            **_convolution("project", hidden, self.out_width(stage), after),
+        }
         if self.squeeze_excite[stage]:
-            squeezed = self.squeezed(hidden)
-            both = 2 * hidden * squeezed
-            cost += Cost(both + hidden + squeezed, both, 4 * (hidden + squeezed))
-        return cost
+            parts["squeeze_excite/reduce"] = linear(hidden, squeezed)
+            parts["squeeze_excite/widen"] = linear(squeezed, hidden)
+        return Sublayer(f"stage_{stage}/{'rest' if block else 'entry'}", parts)
+
+    @staticmethod
+    def _map(name: str, side: Callable[[int], int]) -> Axis:
+        """Positions of a map, from the length of its sides."""
+        return Axis(name, ("resolution",), lambda resolution: side(resolution) ** 2)
 
 
 def multiple_of_8(width: float) -> int:
@@ -264,6 +261,12 @@ def _strided(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-def _convolution(positions: int, fan_in: int, width: int) -> Cost:
-    """A bias-free convolution and its batch norm."""
-    return Cost((fan_in + 2) * width, positions * fan_in * width, 4 * positions * width)
+def _convolution(name: str, reads: Extent, writes: Extent, positions: Extent) -> dict[str, Part]:
+    """A bias-free convolution as a product, and its batch norm."""
+    return {name: linear(reads, writes, positions, bias=False), f"{name}_norm": batch_norm(writes)}
+
+
+def _depthwise(kernel: Extent, width: Extent, positions: Extent) -> dict[str, Part]:
+    """A depthwise convolution and its batch norm."""
+    product = Product(positions, (kernel, kernel), (width,))
+    return {"depthwise": Part({"kernel": (kernel, kernel, width)}, (product,)), "depthwise_norm": batch_norm(width)}
