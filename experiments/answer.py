@@ -13,10 +13,11 @@ import numpy as np
 
 from experiments.device import DEVICE_METRICS, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
+from experiments.run_files import read_run_config
 from experiments.run_identity import run_identity
-from experiments.yaml_files import read_yaml
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
+from search_spaces.sealed_json import read_sealed, sealed
 from supernet.manifest import write_text_atomically
 
 _NAME = "new"
@@ -50,7 +51,8 @@ class Finished:
 def write_space(run: Path, space: SearchSpace) -> None:
     """Writes down what space a run searches, for `open_finished`."""
     settings = dataclasses.asdict(space)  # type: ignore[call-overload]
-    text = json.dumps({"family": space.family, "settings": settings, "space": space.fingerprint}, indent=1)
+    content = sealed({"family": space.family, "settings": settings, "space": space.fingerprint})
+    text = json.dumps(content, indent=1)
     write_text_atomically(_space_file(run), text + "\n")
 
 
@@ -76,8 +78,9 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
         raise UserError(f"{run}: is no run directory. Give the directory that supernest run wrote.")
     if not main.is_file():
         raise UserError(f"{main}: missing, so nothing was searched yet. Search first: supernest run CONFIG --out {run}")
+    settings = read_run_config(run)
+    section = settings.get("device") or {}
     space = _space(run)
-    section = read_yaml(config).get("device") or {}
     known = read_device(device or run / "device.json") if device or section else None
     same = known is not None and known.sha256 == section.get("sha256")
     if known is not None and device is None and not same:
@@ -89,7 +92,7 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
         raise UserError(f"--batch-size: {run} knows no device. Name a file of supernest profile: --device FILE")
     usual = section.get("batch_size")
     cost = known.cost(space, batch_size or usual) if known else space.cost
-    first = Archive.read(main, space, run={"config": run_identity(read_yaml(config))})
+    first = Archive.read(main, space, run={"config": run_identity(settings)})
     refined = sorted((run / "search" / "refine").glob("*.jsonl"))
     of_run = {name: first.run.get(name, "") for name in ("config", "weights")}
     archives = [first, *(Archive.read(path, space, run=of_run) for path in refined)]
@@ -209,12 +212,12 @@ def _merged(archives: Sequence[Archive], cost: CostFunction) -> Archive:
 
 def _space(run: Path) -> SearchSpace:
     try:
-        found = json.loads(_space_file(run).read_text(encoding="utf-8"))
+        found = read_sealed(_space_file(run), "")
         if found["family"] in FAMILIES:
             return build_space(found["family"], None, found["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, UserError):
         pass
-    # A run of an older version, or a family of a plug-in: the slow way, through the experiment's data.
+    # No such file, a changed one, or a family of a plug-in: the slow way, through the experiment's data.
     from experiments.config import load_config
 
     config = load_config(run / "config.yaml")

@@ -1,8 +1,6 @@
 """The tree of a checkpoint: named leaves, what kind each is, the copy on the host, and the way back."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from search_spaces.errors import UserError
+from supernet.told_once import told_once
 
 Tree = TypeVar("Tree")
 _FORMAT = 1
@@ -44,7 +43,7 @@ def to_host(tree: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def write_arrays(directory: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays of `to_host` as an Orbax PyTree checkpoint; none makes no directory."""
     if arrays:
-        with _orbax_log_silenced(), _checkpointer() as orbax:
+        with told_once(), _checkpointer() as orbax:
             orbax.save(directory, args=ocp.args.PyTreeSave(dict(arrays)))
 
 
@@ -65,8 +64,11 @@ def read(directory: Path, description: Mapping[str, Any], like: Tree) -> Tree:
             item=dict.fromkeys(stored, 0),
             restore_args=dict.fromkeys(stored, ocp.RestoreArgs(restore_type=np.ndarray)),
         )
-        with _checkpointer() as orbax:
+        with told_once(), _checkpointer() as orbax:
             arrays = orbax.restore(directory, args=as_numpy)
+    for name, array in arrays.items():
+        if not _is_key(wanted[name]) and _kind(name, array) != description["kinds"][name]:
+            raise UserError(f"{directory.parent}: {name}: damaged: holds {_kind(name, array)}. {_REMEDY}")
     values, keys = description["values"], description["keys"]
     leaves = [
         values[name] if name in values else _array_like(leaf, arrays.get(name), keys.get(name))
@@ -108,21 +110,6 @@ def _checkpointer() -> ocp.Checkpointer:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"checkpoint_{me}"
     )
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
-
-
-@contextmanager
-def _orbax_log_silenced() -> Iterator[None]:
-    """Keeps Orbax from printing the traceback of a full disk: its error is raised as well, and told in one line."""
-
-    def from_elsewhere(record: logging.LogRecord) -> bool:
-        return "orbax" not in Path(record.pathname).parts
-
-    log = logging.getLogger("absl")
-    log.addFilter(from_elsewhere)
-    try:
-        yield
-    finally:
-        log.removeFilter(from_elsewhere)
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import json
 import math
 import re
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ import numpy as np
 
 from experiments import checkpoint_tree
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import read_json
 from supernet.manifest import (
     MANIFEST,
     atomic_directory,
@@ -79,13 +81,14 @@ class Checkpoints:
         if self._failure is not None:
             error.add_note(f"While this happened: {self._failure}")
 
-    def save(self, step: int, tree: Any, metric: float | None = None) -> None:
+    def save(self, step: int, tree: Any, metric: float | None = None, figures: Mapping[str, Any] | None = None) -> None:
         """Copies `tree` to the host and writes it in the background; first waits for the save before this one.
 
         Args:
           step: how many steps `tree` has been trained; an existing checkpoint of this step is replaced.
           tree: what `restore` gives back; its arrays may be donated or overwritten as soon as this returns.
           metric: lower is better; decides what `keep_best` keeps. `None` and NaN are never best.
+          figures: plain values about the training so far, which `figures` gives back.
 
         Raises:
           UserError: where the disk refuses, now or during the save before this one.
@@ -96,6 +99,7 @@ class Checkpoints:
             self._sweep()
         arrays, description = checkpoint_tree.to_host(tree)
         description |= {"step": int(step), "metric": None if metric is None else float(metric), "run": self._run}
+        description |= {"figures": dict(figures or {})}
         # Entered here, so that a directory that cannot be written is reported by the call that asked for it.
         whole_or_nothing = ExitStack()
         stage = whole_or_nothing.enter_context(atomic_directory(self._path(step)))
@@ -150,8 +154,26 @@ class Checkpoints:
         if step not in steps:
             raise UserError(f"{path}: no checkpoint of step {step}. Choose one of {', '.join(map(str, steps))}.")
         self._verify(step, steps)
-        description = json.loads((path / _DESCRIPTION).read_text(encoding="utf-8"))
-        return step, checkpoint_tree.read(path / _STATE, description, like)
+        description = _description(path)
+        try:
+            return step, checkpoint_tree.read(path / _STATE, description, like)
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            # Its manifest fits, and yet it is not what was written here.
+            raise UserError(
+                f"{path}: is damaged: cannot be read ({type(error).__name__}). {_way_back(path)}"
+            ) from error
+
+    def figures(self, step: int) -> dict[str, Any]:
+        """Returns the figures that were saved with a checkpoint.
+
+        Raises:
+          UserError: where the checkpoint is missing or was altered.
+        """
+        path = self._path(step)
+        verify_manifest(path, _way_back(path), only=(_DESCRIPTION,))
+        return dict(_description(path)["figures"])
 
     def wait(self) -> None:
         """Blocks until the save in the background is on the disk.
@@ -254,3 +276,15 @@ class Checkpoints:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Reads what a checkpoint says of itself: the figures, and what `checkpoint_tree` needs."""
+    found = read_json(path / _DESCRIPTION, _way_back(path))
+    if isinstance(found.setdefault("figures", {}), dict):
+        return found
+    raise UserError(f"{path / _DESCRIPTION}: is damaged. {_way_back(path)}")
+
+
+def _way_back(path: Path) -> str:
+    return f"Delete the directory {path} to go back to an earlier checkpoint."

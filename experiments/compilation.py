@@ -1,5 +1,6 @@
 """What goes with compilation: JAX's persistent cache, so that a resumed run does not compile again, and a tidy heap."""
 
+import warnings
 from pathlib import Path
 
 import jax
@@ -19,6 +20,8 @@ def use_compilation_cache(directory: Path) -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(directory.absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        # Without an entry a program is compiled again; what else a full disk prevents is told where it matters.
+        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
 
 
 def tidy_after_compilation() -> None:

@@ -1,10 +1,7 @@
 """ExperimentConfig: the validated YAML of an experiment, as one frozen object that Python users can also make."""
 
 import hashlib
-import importlib
 import json
-import sys
-import traceback
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +23,9 @@ from experiments.device import DEVICE_METRICS
 from experiments.device_section import DeviceSection
 from experiments.distributed.section import RaySection
 from experiments.paths import shown
+from experiments.plugins import import_plugins
 from experiments.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
+from experiments.run_files import CONFIG, check_config, is_run
 from experiments.run_identity import run_identity
 from experiments.sections import (
     DataSection,
@@ -199,6 +198,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
         UserError: Anything that is wrong, one line for each problem.
     """
     path = Path(path)
+    if path.name == CONFIG and is_run(path.parent):
+        check_config(path.parent)
     in_file = {key: value for key, value in read_yaml(path).items() if key not in without}
     tree = {"name": path.stem, **in_file}
     overridden = []
@@ -267,47 +268,12 @@ def _validated(
 
     directory = path.absolute().parent
     try:
-        _import_plugins(tree.get("plugins"), directory)
+        import_plugins(tree.get("plugins"), directory)
         return ExperimentConfig.model_validate(_with_tuples(tree), context={"paths_from": directory})
     except ValidationError as error:
         raise ConfigError(problems_of(error, ExperimentConfig), source) from None
     except ProblemsError as error:
         raise ConfigError(error.problems, source) from None
-
-
-def _import_plugins(plugins: Any, directory: Path) -> None:
-    if not isinstance(plugins, list) or not all(
-        isinstance(name, str) and all(part.isidentifier() for part in name.split(".")) for name in plugins
-    ):
-        return  # validation says what is wrong with them
-    if plugins and str(directory) not in sys.path:
-        sys.path.append(str(directory))
-    for i, name in enumerate(plugins):
-        try:
-            module = importlib.import_module(name)
-            if getattr(module.__spec__, "origin", None) is None:  # a namespace package: no code is there
-                text = f"{show(name)} is a directory without {name.split('.')[-1]}/__init__.py. Name a module in it."
-                raise ProblemsError([Problem(("plugins", i), text)])
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                text = f"{show(name)} needs the module {error.name!r}, which is not installed. Install it."
-            else:
-                text = f"{show(name)} is no module here. Install it, or put it beside the experiment file."
-            raise ProblemsError([Problem(("plugins", i), text)]) from None
-        except ProblemsError:
-            raise
-        except UserError as error:
-            raise ProblemsError([Problem(("plugins", i), f"{show(name)} cannot be used: {error}")]) from None
-        except Exception as error:
-            raise ProblemsError([Problem(("plugins", i), f"{show(name)} {import_fault(error)}")]) from error
-
-
-def import_fault(error: Exception) -> str:
-    """Returns what to say of a module whose own code fails while it is imported: the error, and its last line there."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    line, file = (error.lineno, error.filename) if isinstance(error, SyntaxError) else (last.lineno, last.filename)
-    said = " ".join(str(error).split())
-    return f"fails when it is imported: {type(error).__name__}: {said} ({file}, line {line}). Mend it there."
 
 
 def _with_tuples(value: Any) -> Any:

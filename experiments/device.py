@@ -14,6 +14,7 @@ from jaxtyping import Int
 from search_spaces import CostModel, Genes, SearchSpace, UserError
 from search_spaces.cost import CostTables
 from search_spaces.pieces import Pieces
+from search_spaces.sealed_json import SEAL, is_intact
 from supernet.manifest import disk_errors_for
 
 DEVICE_METRICS = ("latency_ms", "memory_bytes")
@@ -118,6 +119,9 @@ class Device:
                 f"device.batch_size: {batch_size} was not measured in {self.path}, which has {sizes}. Set {nearest}; "
                 f"for a budget of a finished run, --batch-size {nearest}."
             )
+        known = set(map(tuple, self.pieces.tolist()))
+        if not known.issuperset(map(tuple, Pieces(space).costs.tolist())):
+            raise UserError(f"{self.path}: lacks pieces of the search space that it names. {_REMEDY}")
         return DeviceCost(space, self, sizes[0] if batch_size is None else batch_size)
 
 
@@ -180,7 +184,7 @@ def read_device(path: Path | str) -> Device:
         content = path.read_bytes()
     try:
         found = json.loads(content)
-        if (found["format"], found["version"]) != (FORMAT, VERSION):
+        if (found["format"], found["version"]) != (FORMAT, VERSION) or (SEAL in found and not is_intact(found)):
             raise ValueError
         pieces = np.array(found["pieces"], np.int64).reshape(-1, 3)
         tables = {
@@ -189,11 +193,13 @@ def read_device(path: Path | str) -> Device:
         sizes = {len(table.pieces) for of in tables.values() for table in (of.latency, of.fixed, of.temporary)}
         if sizes != {len(pieces)}:
             raise ValueError
+        if min(tables) < 1 or not all(isinstance(found[name], dict) for name in ("device", "software")):
+            raise ValueError
         device_name(found["device"])
         accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
         sha256 = hashlib.sha256(content).hexdigest()
         return Device(path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(
             f"{path}: no device file of version {VERSION}, or damaged. Measure it again: supernest profile CONFIG "
             f"--out {path}"

@@ -1,6 +1,5 @@
 """The export stage: the best candidate of each budget, cut out, proved, measured on the test split, written down."""
 
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from experiments.run_identity import CUT_FROM
 from experiments.search import cut_from
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
+from search_spaces.sealed_json import read_json
 from supernet.evaluation import calibrate
 from supernet.export import export_subnet
 from supernet.labels import output_losses
@@ -131,10 +131,10 @@ def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> 
         return None
     remedy = f"Delete {directory} to export it again."
     verify_manifest(directory, remedy)
-    report = json.loads((directory / REPORT).read_text())
+    report, architecture = (read_json(directory / name, remedy) for name in (REPORT, ARCHITECTURE))
     if report.get(CUT_FROM) != dict(origin):
         raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {remedy}")
-    return report if json.loads((directory / ARCHITECTURE).read_text())["genes"] == genes.tolist() else None
+    return report if architecture.get("genes") == genes.tolist() else None
 
 
 def _export(

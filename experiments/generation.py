@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.tokenizer import BYTES, load_tokenizer
+from experiments.exported import load_exported
 from experiments.exported_tokenizer import tokenizer_of
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
 from supernet.generate import generate
 from supernet.randomness import key
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import load_subnet
 
 _GENERATION = ("generation_config.json", "config.json")
 
@@ -39,7 +39,7 @@ def continued(
     Raises:
         UserError: It is no such subnet, or the sequence is empty or too long for it.
     """
-    subnet = load_subnet(directory)
+    subnet = load_exported(directory)
     if not isinstance(subnet.module, LanguageModel):
         raise UserError(
             f"{directory}: a network of family {subnet.config['family']}, which writes no text. Give a language model."

@@ -12,6 +12,7 @@ from experiments.run_directory import RunDirectory
 from experiments.search import search, started_from
 from search import ResolvedBudget
 from search.projection import most_probable
+from search_spaces.sealed_json import sealed
 from supernet.manifest import write_text_atomically
 from supernet.supernet import Params
 
@@ -85,7 +86,7 @@ def publish(
         "budget": {"name": found.budget.name, "limits": dict(found.budget.limits)},
         "probabilities": by_choice,
     }
-    write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    write_text_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
     archive, _ = search(experiment, params, run, stop, quiet, evaluations=1)
     return {
         "type": experiment.config.gradient.type,

@@ -27,6 +27,7 @@ from experiments.checkpoint_import.streamed import StoredParams, StreamedFile, r
 from experiments.checkpoint_import.tokenizer_files import copy_tokenizer, has_tokenizer
 from experiments.yaml_files import dump_yaml, read_yaml
 from search_spaces import LanguageSpace, UserError, build_space
+from search_spaces.sealed_json import read_json
 from supernet.importance import importance
 from supernet.language import LanguageSupernet
 from supernet.manifest import MANIFEST, atomic_directory, verify_manifest, write_manifest
@@ -58,7 +59,10 @@ class ImportedDirectory:
     def tokenizer(self) -> Path | None:
         """Directory of the tokenizer; None where the checkpoint has none."""
         found = self.home / TOKENIZER
-        return found if has_tokenizer(found) else None
+        if not has_tokenizer(found):
+            return None
+        verify_manifest(self.home, _AGAIN, only=(f"{TOKENIZER}/",))
+        return found
 
     @property
     def dtype(self) -> str:
@@ -76,16 +80,34 @@ class ImportedDirectory:
 
     @cached_property
     def space(self) -> dict[str, Any]:
-        """Settings of the space, as in YAML."""
-        return read_yaml(self.home / _SPACE)
+        """Settings of the space, as in YAML.
+
+        Raises:
+            UserError: Their file is missing, was altered, or describes no language model.
+        """
+        verify_manifest(self.home, _AGAIN, only=(_SPACE,))
+        found = read_yaml(self.home / _SPACE)
+        try:
+            settings = {name: value for name, value in found.items() if name != "family"}
+            build_space(LanguageSpace.family, None, {**settings, "context": 1})
+        except (UserError, TypeError) as error:
+            raise UserError(f"{self.home / _SPACE}: is damaged ({error}). {_AGAIN}") from None
+        if found.get("family") != LanguageSpace.family or "vocabulary" not in found:
+            raise UserError(f"{self.home / _SPACE}: is damaged: no space of language models. {_AGAIN}")
+        return found
 
     @cached_property
     def source(self) -> Mapping[str, Any]:
-        """Where it came from: `name`, `model_type`, `settings` (the `config.json`), `ordered`."""
-        try:
-            return json.loads((self.home / _SOURCE).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.home / _SOURCE}: cannot be read ({error}). {_AGAIN}") from None
+        """Where it came from: `name`, `model_type`, `settings` (the `config.json`), `ordered`.
+
+        Raises:
+            UserError: The file is missing or was altered.
+        """
+        verify_manifest(self.home, _AGAIN, only=(_SOURCE,))
+        found = read_json(self.home / _SOURCE, _AGAIN)
+        if not isinstance(found.get("model_type"), str) or not isinstance(found.get("settings"), dict):
+            raise UserError(f"{self.home / _SOURCE}: is damaged: names no type of model or no settings. {_AGAIN}")
+        return found
 
     def module(self) -> nnx.Module:
         """The network as it was imported, in fp32.

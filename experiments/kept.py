@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.interrupt import Interrupted, StopRequest
-from search_spaces import UserError
+from search_spaces.sealed_json import read_sealed, sealed
 from supernet.manifest import discard_directory, disk_errors_for, write_text_atomically
 
 _RESULT, _WORK, _LOCK = "result.json", "work", ".lock"
@@ -45,7 +45,7 @@ def kept(
         known = find(home, key)  # another process may have made it meanwhile
         if known is not None:
             return known
-        result = {"key": dict(key), **make(home / _WORK)}
+        result = sealed({"key": dict(key), **make(home / _WORK)})
         write_text_atomically(home / _RESULT, json.dumps(result, indent=1) + "\n")
         if (home / _WORK).exists():
             discard_directory(home / _WORK)
@@ -60,12 +60,10 @@ def find(home: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     path = home / _RESULT
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        return result if result["key"] == key else None
+        result = read_sealed(path, "Delete it; it is then made again.")
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is damaged. Delete it; it is then made again.") from None
+    return result if result["key"] == key else None
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The pipeline: train, search, export in one run directory; every stage resumes from it."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from experiments.data import Examples, Split
 from experiments.data.class_names import renumbered
 from experiments.distributed.candidates import scoring
 from experiments.distributed.trainer import train_on_ray
-from experiments.experiment import build_experiment
+from experiments.experiment import Experiment, build_experiment
 from experiments.export import export, reached
+from experiments.exported import load_exported
 from experiments.exported_tokenizer import check_tokenizer, tokenizer_of
 from experiments.gradient_search import gradient_search
 from experiments.interrupt import Interrupted, stop_on_signals
@@ -22,12 +22,13 @@ from experiments.objective import OBJECTIVES, objective_of
 from experiments.rank import rank
 from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
+from experiments.run_files import read_summary, write_summary
 from experiments.search import evaluated, search
 from experiments.tensorboard import EventLog
 from experiments.train import train, trained_params
-from search import Archive
-from supernet.manifest import write_text_atomically
-from supernet.subnet import load_subnet
+from search import Archive, write_pareto
+from search_spaces import UserError
+from search_spaces.sealed_json import read_sealed
 
 STAGES = ("train", "search", "export")
 
@@ -52,7 +53,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     experiment = build_experiment(config)
     for note in experiment.data.notes:
         print(f"warning: {note}", file=sys.stderr)
-    summary = _read_summary(directory.summary)
+    summary = read_summary(directory.path)
     summary["name"] = config.name
     summary["objective"] = objective_of(experiment.space).name
     summary["chance"] = experiment.data.chance
@@ -73,30 +74,41 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                 else:
                     figures = train_on_ray(experiment, checkpoints, directory, stop, quiet)
                 summary["train"] = {**summary.get("train", {}), **figures}
-                _write_summary(directory.summary, summary)
+                summary = write_summary(directory.path, summary)
             if "gradient" in stages:
                 if config.ray is not None:
                     print("warning: gradient search uses no workers; it runs in this process", file=sys.stderr)
                 summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
-                _write_summary(directory.summary, summary)
+                summary = write_summary(directory.path, summary)
             if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)
             if "search" in stages:
                 with scoring(experiment, directory, params) as scores:
                     _, summary["search"] = search(experiment, params, directory, stop, quiet, scores=scores)
-                _write_summary(directory.summary, summary)
+                summary = write_summary(directory.path, summary)
             if "export" in stages:
                 origin = evaluated(experiment, params, experiment.cost_on_device)
                 archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
                 summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
-                _write_summary(directory.summary, summary)
+                summary = write_summary(directory.path, summary)
             if "rank" in stages:
                 summary["rank"] = rank(experiment, params, directory, stop, quiet)
-                _write_summary(directory.summary, summary)
+                summary = write_summary(directory.path, summary)
+            _keep_fronts(experiment, directory)
             write_page(directory.path)
     except Interrupted as stopped:
         raise Interrupted(f"{stopped}. The same command resumes it.") from None
     return summary
+
+
+def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
+    """Writes the search's fronts again, from its archive, where their file is missing or was changed."""
+    if directory.archive.exists():
+        try:
+            read_sealed(directory.pareto, "")
+        except (FileNotFoundError, UserError):
+            archive = Archive.read(directory.archive, experiment.space)
+            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -132,16 +144,8 @@ def evaluate_subnet(
         UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
             examples.
     """
-    subnet = load_subnet(directory)
+    subnet = load_exported(directory)
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     if isinstance(split, Examples) and class_names:
         split = renumbered("--data", split, class_names, subnet.config["labels"])
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _write_summary(path: Path, summary: dict[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")

@@ -23,6 +23,7 @@ from search_spaces import Genes, UserError
 from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import sealed
 from supernet.manifest import write_text_atomically
 from supernet.supernet import Supernet
 
@@ -164,7 +165,7 @@ def profile(
         "pieces": pieces.costs.tolist(),
         "tables": tables,
     }
-    content = json.loads(json.dumps(content))
+    content = sealed(json.loads(json.dumps(content)))
     write_text_atomically(out, json.dumps(content, allow_nan=False) + "\n")
     return content
 

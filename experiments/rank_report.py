@@ -15,6 +15,7 @@ from experiments.panel_training import Truth
 from experiments.run_directory import RunDirectory
 from experiments.tensorboard import EventLog
 from search_spaces import Genes
+from search_spaces.sealed_json import sealed
 from supernet.evaluation import Scores
 from supernet.manifest import disk_errors_for, write_text_atomically
 
@@ -62,7 +63,7 @@ def write_report(
     drawn = draw_scatter(plot, inherited.accuracy, truth.accuracy, costs[settings.strata], settings.strata, estimates)
     figures["plot"] = str(plot.relative_to(run.path)) if drawn else None
     whole = {"settings": settings.model_dump(exclude={"cache"}), **figures, "networks": rows}
-    write_text_atomically(run.rank / "rank.json", json.dumps(whole, indent=1) + "\n")
+    write_text_atomically(run.rank / "rank.json", json.dumps(sealed(whole), indent=1) + "\n")
     with EventLog(run.tensorboard / "rank") as log:
         known = {f"rank/{name}": estimate.value for name, estimate in estimates.items() if not estimate.reason}
         log.scalars(experiment.steps, known)

@@ -1,6 +1,6 @@
 """A new budget for a finished run: more evaluations for it, and the subnet that meets it, exported."""
 
-import json
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,14 @@ from experiments.experiment import Experiment, batches, build_experiment
 from experiments.export import export_budget
 from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
 from experiments.objective import objective_of
+from experiments.plugins import changed_plugins
 from experiments.run_directory import RunDirectory
+from experiments.run_files import read_summary, write_summary
 from experiments.search import cut_from, evaluated, judged
 from experiments.train import trained_params
 from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
 from search.continued import Continued
 from search_spaces import Genes
-from supernet.manifest import write_text_atomically
 from supernet.supernet import Params
 
 
@@ -59,6 +60,8 @@ def deliver(
     """
     config = load_config(run / "config.yaml", overrides)
     with RunDirectory.create_or_resume(run, config) as directory:
+        for note in changed_plugins(run):
+            print(f"note: {note}", file=sys.stderr)
         use_compilation_cache(run / "cache")
         experiment = build_experiment(config)
         keep = config.train.keep_last, config.train.keep_best
@@ -76,7 +79,7 @@ def deliver(
         if not show:
             cost = finished.cost if isinstance(finished.cost, DeviceCost) else None
             found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, origin, cost)
-            _note(directory.summary, found)
+            _note(run, found)
     return found
 
 
@@ -136,8 +139,7 @@ def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:
     return errors
 
 
-def _note(path: Path, found: dict[str, Any]) -> None:
+def _note(run: Path, found: dict[str, Any]) -> None:
     """Adds the answer to the summary of the run."""
-    summary = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    summary.setdefault("new_budgets", {})[found["name"]] = found
-    write_text_atomically(path, json.dumps(summary, indent=1, sort_keys=True) + "\n")
+    summary = read_summary(run)
+    write_summary(run, {**summary, "new_budgets": {**summary.get("new_budgets", {}), found["name"]: found}})

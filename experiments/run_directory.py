@@ -14,14 +14,16 @@ from typing import Any
 
 from experiments.config import ExperimentConfig
 from experiments.device_section import KEPT
+from experiments.plugins import places_of
 from experiments.problems import flatten, show
+from experiments.run_files import CONFIG, RUN, SUMMARY, check_config, read_run
 from experiments.run_identity import is_free
 from experiments.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for, write_text_atomically
 
-_CONFIG, _RUN, _LOCK = "config.yaml", "run.json", ".lock"
-_UNFINISHED = (f".{_CONFIG}.", f".{_RUN}.", f".{KEPT}.")
+_LOCK = ".lock"
+_UNFINISHED = (f".{CONFIG}.", f".{RUN}.", f".{KEPT}.")
 _PACKAGES = ("supernest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _SHOWN = 8
 
@@ -60,10 +62,11 @@ class RunDirectory:
             made = [parent for parent in (path, *path.parents) if not parent.exists()]
             lock = _locked(path, made)
             try:
+                plugins = places_of(config.plugins)
                 versions = _versions()
-                if (path / _CONFIG).exists():
+                if (path / CONFIG).exists():
                     _same_config(path, config)
-                    before = _read_run(path)["versions"]
+                    before = read_run(path)["versions"]
                     changes = {k: (before.get(k, "none"), v) for k, v in versions.items() if before.get(k) != v}
                     return cls(path, lock, True, changes)
                 text = config.dump()
@@ -71,16 +74,17 @@ class RunDirectory:
                     "name": config.name,
                     "seed": config.seed,
                     "versions": versions,
+                    **({"plugins": plugins} if plugins else {}),
                     "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
                 }
                 if config.device is not None:
                     write_text_atomically(path / KEPT, Path(config.device.path).read_text("utf-8"))
-                write_text_atomically(path / _RUN, json.dumps(run, indent=1) + "\n")
-                write_text_atomically(path / _CONFIG, text)  # last: with it the directory is a run
+                write_text_atomically(path / RUN, json.dumps(run, indent=1) + "\n")
+                write_text_atomically(path / CONFIG, text)  # last: with it the directory is a run
                 return cls(path, lock, False, {})
             except BaseException:
                 os.close(lock)
-                if not (path / _CONFIG).exists():
+                if not (path / CONFIG).exists():
                     _unmake(path, made)
                 raise
 
@@ -92,7 +96,7 @@ class RunDirectory:
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / _CONFIG
+        return self.path / CONFIG
 
     @property
     def device(self) -> Path:
@@ -132,7 +136,7 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         """The figures of all stages that were run."""
-        return self.path / "summary.json"
+        return self.path / SUMMARY
 
     def close(self) -> None:
         """Lets other processes use the directory."""
@@ -158,7 +162,7 @@ def check_run_directory(path: Path | str, config: ExperimentConfig) -> bool:
     path = Path(path)
     with disk_errors_for(path):
         _refuse_strangers(path)
-        if not (path / _CONFIG).exists():
+        if not (path / CONFIG).exists():
             return False
         _same_config(path, config)
         return True
@@ -173,10 +177,10 @@ def _refuse_strangers(path: Path) -> None:
         raise UserError(f"{path}: is a file. Choose a directory for the run with --out.")
     # A run that was killed while it was being made has these at most.
     begun = {entry.name for entry in path.iterdir() if not entry.name.startswith(_UNFINISHED)}
-    if not (path / _CONFIG).exists() and begun - {_LOCK, _RUN, KEPT}:
+    if not (path / CONFIG).exists() and begun - {_LOCK, RUN, KEPT}:
         raise UserError(f"{path}: is not empty, and is no run. Choose a new directory with --out.")
-    if (path / _CONFIG).exists() and not (path / _RUN).exists():
-        raise UserError(f"{path}: has a {_CONFIG} but no {_RUN}, so it is no run. Choose a new directory with --out.")
+    if (path / CONFIG).exists() and not (path / RUN).exists():
+        raise UserError(f"{path}: has a {CONFIG} but no {RUN}, so it is no run. Choose a new directory with --out.")
 
 
 def _locked(path: Path, made: Sequence[Path]) -> int:
@@ -203,30 +207,15 @@ def _locked(path: Path, made: Sequence[Path]) -> int:
 def _unmake(path: Path, made: Sequence[Path]) -> None:
     """Removes the files of a run that could not be begun, and the directories `made` for it, the deepest first."""
     with contextlib.suppress(OSError):
-        for name in (_RUN, KEPT, _LOCK):
+        for name in (RUN, KEPT, _LOCK):
             (path / name).unlink(missing_ok=True)
         for directory in made:
             directory.rmdir()
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    try:
-        run = json.loads((path / _RUN).read_text("utf-8"))
-        if isinstance(run["versions"], dict) and isinstance(run["config_sha256"], str):
-            return run
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        pass
-    raise UserError(f"{path / _RUN}: is damaged. Restore the file, or choose a new directory with --out.")
-
-
 def _same_config(path: Path, config: ExperimentConfig) -> None:
-    content = (path / _CONFIG).read_bytes()
-    if hashlib.sha256(content).hexdigest() != _read_run(path)["config_sha256"]:
-        raise UserError(
-            f"{path / _CONFIG}: was changed after the run began (its hash is not that in {_RUN}). Restore the file, "
-            f"or choose a new directory with --out."
-        )
-    old = flatten(parse_yaml(content.decode(), str(path / _CONFIG)))
+    check_config(path)
+    old = flatten(parse_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG)))
     new = flatten(config.as_dict())
     keys = [key for key in dict.fromkeys([*old, *new]) if not is_free(key)]
     changed = [key for key in keys if key not in old or key not in new or old[key] != new[key]]

@@ -1,7 +1,6 @@
 """The search stage: candidates scored with inherited weights, recorded in the archive, for all budgets at once."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,8 @@ from search import (
     write_pareto,
 )
 from search.seeded import Seeded
-from search_spaces import Genes, UserError
+from search_spaces import Genes
+from search_spaces.sealed_json import read_sealed
 from supernet.supernet import Params
 
 
@@ -124,14 +124,11 @@ def started_from(run: RunDirectory) -> Path:
 
 
 def _started(searcher: Searcher, path: Path) -> Searcher:
-    if not path.exists():
-        return searcher
     try:
-        genes = json.loads(path.read_text(encoding="utf-8"))["genes"]
-        first = (searcher.space.architecture(genes).genes,)
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is damaged. Run `supernest gradient` again; what is trained is kept.") from None
-    return Seeded.of(searcher, first)
+        genes = read_sealed(path, "Run `supernest gradient` again; what is trained is kept.")["genes"]
+    except FileNotFoundError:
+        return searcher
+    return Seeded.of(searcher, (searcher.space.architecture(genes).genes,))
 
 
 def evaluated(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:

@@ -11,13 +11,14 @@ import numpy as np
 
 from experiments.data import Dataset, ImageDataset
 from experiments.data.class_names import are_numbers, class_numbers
+from experiments.exported import load_exported
 from experiments.exported_tokenizer import check_tokenizer, tokenizer_of
 from experiments.imported import ImportedDirectory
 from search_spaces import UserError
 from supernet.distillation import Teacher, soften
 from supernet.inputs import Preprocessing
 from supernet.resolution import resize
-from supernet.subnet import compiled, load_subnet
+from supernet.subnet import compiled
 from supernet.supernet import Supernet
 
 _KEY = "train.distillation.teachers"
@@ -86,7 +87,7 @@ def _subnet(directory: str, data: Dataset) -> Teacher:
 
     Where both have class names, they are matched, and the teacher may know more.
     """
-    subnet = load_subnet(directory)
+    subnet = load_exported(Path(directory))
     own = subnet.preprocessing
     check_tokenizer(f"{_KEY}: {directory}", tokenizer_of(subnet, Path(directory)), data.tokenizer)
     if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):

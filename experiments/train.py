@@ -120,11 +120,12 @@ def train(
     workers = workers or Workers()
     progress = initial(experiment, step, params)
     progress = progress._replace(train=workers.everywhere(progress.train))
-    done = checkpoints.latest() or 0
+    done, before = checkpoints.latest() or 0, {}
     if done:
         done, progress = checkpoints.restore(progress)
+        before = checkpoints.figures(done)
     if done >= steps:
-        return {"steps": done}
+        return {"steps": done, **before}
     maker = BatchMaker(experiment)
     division = Division(experiment, workers, stop)
     curves = Curves(experiment, log(done), division)
@@ -132,7 +133,7 @@ def train(
     probe = Probe(experiment, workers)
     if bar is None:
         bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
-    metric, probed = None, f"probe_{objective_of(experiment.space).name}"
+    metric, figures, probed = None, {}, f"probe_{objective_of(experiment.space).name}"
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -166,8 +167,14 @@ def train(
                     stopping = division.stopping
                     if last or stopping or done % settings.checkpoint_every == 0:
                         curves.log.flush()
+                        figures = {
+                            "steps": done,
+                            "programs_compiled": max(step.programs_compiled, before.get("programs_compiled", 0)),
+                            "rematerialize": step.net.passes.rematerialize,
+                            probed: metric,
+                        }
                         if workers.rank == 0:
-                            checkpoints.save(done, Progress(state, sampler_state), metric)
+                            checkpoints.save(done, Progress(state, sampler_state), metric, figures)
                         if saved is not None:
                             checkpoints.wait()
                             saved(done)
@@ -176,8 +183,7 @@ def train(
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
         curves.log.hparams(experiment.config.as_dict(), {probed: metric}, done)
-        again = step.net.passes.rematerialize
-        return {"steps": done, "programs_compiled": step.programs_compiled, "rematerialize": again, probed: metric}
+        return figures
 
 
 def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:

@@ -1,18 +1,19 @@
 """Exported subnets of a run as directories that transformers loads: `RUN/transformers/NAME`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.checkpoint_import import MODEL_TYPES, write_checkpoint
 from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
+from experiments.exported import load_exported
 from experiments.imported import ImportedDirectory
+from experiments.run_files import read_run_config
 from experiments.run_identity import CUT_FROM, run_identity
-from experiments.yaml_files import read_yaml
 from search_spaces import UserError, did_you_mean
+from search_spaces.sealed_json import read_json
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import REPORT, TOKENIZER, flatten, load_subnet
+from supernet.subnet import REPORT, TOKENIZER, flatten
 
 
 def export_for_transformers(
@@ -45,17 +46,18 @@ def export_for_transformers(
     imported = _origin(run)
     source: Mapping[str, Any] = imported.source if imported else {}
     tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
-    identity, found = run_identity(read_yaml(run / "config.yaml")), []
+    identity, found = run_identity(read_run_config(run)), []
     for name in names or known:
         directory, out = run / "subnets" / name, run / "transformers" / name
-        subnet = load_subnet(directory)
+        subnet = load_exported(directory)
         if not isinstance(subnet.module, LanguageModel):
             raise UserError(
                 f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
                 "It runs as it is: supernet.subnet.load_subnet."
             )
-        if json.loads((directory / REPORT).read_text(encoding="utf-8")).get(CUT_FROM, {}).get("config") != identity:
-            raise UserError(f"{directory / REPORT}: exported from another run. Delete {directory} to export it again.")
+        again = f"Delete {directory} to export it again."
+        if read_json(directory / REPORT, again).get(CUT_FROM, {}).get("config") != identity:
+            raise UserError(f"{directory / REPORT}: exported from another run. {again}")
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
         own = directory / TOKENIZER
@@ -84,5 +86,5 @@ def _special(config: Mapping[str, Any], tokenizer: Path) -> dict[str, Any]:
 
 def _origin(run: Path) -> ImportedDirectory | None:
     """The import that a run started from."""
-    start = read_yaml(run / "config.yaml").get("start")
+    start = read_run_config(run).get("start")
     return None if start is None else ImportedDirectory(Path(start["path"]))

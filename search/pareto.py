@@ -13,6 +13,7 @@ from search.archive import Archive
 from search.budget import CostFunction, ResolvedBudget
 from search.hypervolume import archive_hypervolume
 from search_spaces import UserError, did_you_mean
+from search_spaces.sealed_json import sealed
 
 FRONTS = ("macs", "params")
 
@@ -102,14 +103,14 @@ def pareto_summary(
 def write_pareto(
     path: Path | str, archive: Archive, budgets: Sequence[ResolvedBudget], cost: CostFunction | None = None
 ) -> None:
-    """Writes `pareto_summary` as JSON; a crash leaves the file that was there.
+    """Writes `pareto_summary` as JSON with the hash of its content; a crash leaves the file that was there.
 
     Raises:
         UserError: The file cannot be written.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
-    text = json.dumps(pareto_summary(archive, budgets, cost), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(sealed(pareto_summary(archive, budgets, cost)), indent=1, allow_nan=False) + "\n"
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -1,6 +1,5 @@
 """Runs in Python: figures, candidates and exported networks of a run directory."""
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -30,20 +29,28 @@ class Run:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """Figures of every stage that was run, as in `summary.json`; empty before the first has ended."""
-        return self._json("summary.json") or {}
+        """Figures of every stage that was run, as in `summary.json`; empty before the first has ended.
+
+        Raises:
+            UserError: The file was changed, or is of another run.
+        """
+        from experiments.run_files import read_summary
+
+        return read_summary(self.path)
 
     @property
     def pareto(self) -> Mapping[str, Any]:
         """The search's fronts and the best candidate of each budget, as in `search/pareto.json`.
 
         Raises:
-            UserError: Nothing was searched yet.
+            UserError: Nothing was searched yet, or the file was changed.
         """
-        found = self._json("search/pareto.json")
-        if found is None:
-            raise UserError(f"{self.path}: nothing was searched yet. Search first.")
-        return found
+        from search_spaces.sealed_json import read_sealed
+
+        try:
+            return read_sealed(self.path / "search" / "pareto.json", "Search again; nothing is evaluated twice.")
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: nothing was searched yet. Search first.") from None
 
     @property
     def report(self) -> Path:
@@ -69,7 +76,9 @@ class Run:
         if name not in subnets:
             known = f" Exported are: {', '.join(subnets)}.{did_you_mean(name, subnets)}" if subnets else " None is."
             raise UserError(f"{self.path}: no subnet {name!r} was exported.{known}")
-        return load_subnet(subnets[name])
+        from experiments.exported import load_exported
+
+        return load_exported(subnets[name])
 
     def find(self, budget: str, device: str | Path | None = None, batch_size: int | None = None) -> Mapping[str, Any]:
         """Finds the best evaluated subnet for a budget, without evaluating or exporting anything.
@@ -118,12 +127,3 @@ class Run:
         parsed, resolved = answer.parse_budget(budget, read())
         found = deliver(self.path, (), read, parsed, resolved, refine, False, not progress)
         return load_subnet(found["subnet"]["directory"])
-
-    def _json(self, name: str) -> Any:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}). Restore it, or run the stage again.") from None

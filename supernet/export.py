@@ -34,6 +34,7 @@ from supernet.subnet import (
     unflatten,
 )
 from supernet.supernet import Params, Statistics, Supernet
+from supernet.told_once import told_once
 
 PARITY_TOLERANCE = 1e-4
 """Largest difference of logits, over their largest magnitude (at least 1), that fp32 reordering explains."""
@@ -114,7 +115,7 @@ def export_subnet(
         _write_json(temporary / ARCHITECTURE, described)
         arrays = {name: np.ascontiguousarray(leaf) for name, leaf in flatten(weights).items()}
         (temporary / WEIGHTS).write_bytes(save(arrays))
-        with ocp.StandardCheckpointer() as checkpointer:
+        with told_once(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(temporary.resolve() / ORBAX, _text_keys(unflatten(arrays)))
         subnet = read_subnet(temporary)
         costs = {metric: int(value[0]) for metric, value in space.cost(genes[None]).items()}

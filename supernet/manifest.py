@@ -10,7 +10,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ _STORAGE_ERRORS = {
     errno.EROFS: "the file system is read-only. Choose another directory",
     errno.ENOTDIR: "a part of the path is a file. Choose another directory",
     errno.EEXIST: "a file of this name is in the way. Move it, or choose another directory",
+    errno.ENOENT: "missing, though it was there or was about to be made. Was a directory removed? Start again",
+    errno.EIO: "the disk reports an input/output error. Look after the disk, or choose another directory",
     errno.EISDIR: "a directory of this name is in the way. Move it, or choose another name",
 }
 
@@ -57,10 +59,12 @@ def storage_error(error: BaseException, path: Path) -> UserError | None:
 
 @contextmanager
 def disk_errors_for(path: Path) -> Iterator[None]:
-    """Turns an `OSError` that the user's disk causes into a `UserError` about `path` (or the file that it names)."""
+    """Turns an error that the user's disk causes into a `UserError` about `path` (or the file that it names)."""
     try:
         yield
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:  # libraries have types of their own for it
         explained = storage_error(error, path)
         if explained is None:
             raise
@@ -87,12 +91,13 @@ def write_manifest(directory: Path) -> Path:
     return manifest
 
 
-def verify_manifest(directory: Path, remedy: str = _REMEDY) -> None:
+def verify_manifest(directory: Path, remedy: str = _REMEDY, only: Collection[str] | None = None) -> None:
     """Checks every file below `directory` against `manifest.json`.
 
     Args:
       directory: what `write_manifest` was given.
       remedy: the last sentence of the error: what the user should do.
+      only: names of the files to check, those below a directory by `DIRECTORY/`; all when None.
 
     Raises:
       UserError: names the first file that is missing, truncated, altered or not listed.
@@ -101,6 +106,8 @@ def verify_manifest(directory: Path, remedy: str = _REMEDY) -> None:
         listed = _read_manifest(directory, remedy)
         present = _files_below(directory)
         for name in sorted(listed.keys() | present.keys()):
+            if only is not None and name not in only and f"{name.split('/')[0]}/" not in only:
+                continue
             _check_file(directory, name, listed.get(name), present.get(name), remedy)
 
 

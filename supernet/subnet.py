@@ -98,13 +98,20 @@ def read_subnet(directory: Path) -> Subnet:
         family, arguments = config["family"], config["module"]
         preprocessing = read_input(config)
         description = architecture["architecture"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
     if family not in MODULES:
         raise UserError(
-            f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first."
+            f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
+            "the command line, name it with --plugin FILE."
         )
-    module = nnx.eval_shape(lambda: MODULES[family](**arguments, rngs=nnx.Rngs(0)))
+    try:
+        module = nnx.eval_shape(lambda: MODULES[family](**arguments, rngs=nnx.Rngs(0)))
+    except Exception as error:  # whatever a family's module makes of other arguments than its own
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{directory / CONFIG}: module: makes no network of family {family} ({said}). {_REMEDY}"
+        ) from error
     try:
         flat = load_file(directory / WEIGHTS)
     except (SafetensorError, OSError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from experiments.commands.experiment_file import about, load
-from experiments.commands.options import json_option, set_option
+from experiments.commands.options import json_option, plugin_option, set_option
 from experiments.paths import UserPath
 
 
@@ -17,6 +17,7 @@ from experiments.paths import UserPath
 @click.option("--data", required=True, metavar="YAML|SOURCE", help="An experiment file, or a source of data.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
 @set_option
+@plugin_option
 @json_option
 def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_json: bool) -> None:
     """Measure an exported subnet on data, without the supernet.

@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from experiments.commands.options import stage_options
+from experiments.commands.options import plugin_option, stage_options
 from experiments.commands.stages import run_stages
 from experiments.paths import UserPath
 
 
 @click.command()
 @stage_options
+@plugin_option
 @click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
 @click.option("--device", type=UserPath(), help="Device file that latency and memory are of.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.options import json_option
+from experiments.commands.options import json_option, plugin_option
 from experiments.paths import UserPath
 
 
@@ -15,6 +15,7 @@ from experiments.paths import UserPath
 @click.option("--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="The most that follow.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+@plugin_option
 @click.option(
     "--bos/--no-bos",
     default=None,

@@ -4,13 +4,14 @@ import json
 
 import click
 
-from experiments.commands.options import json_option
+from experiments.commands.options import json_option, plugin_option
 
 KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing")
 
 
 @click.command(name="list")
 @click.argument("kind", required=False, metavar=f"[{'|'.join(KINDS)}]")
+@plugin_option
 @json_option
 def list_(kind: str | None, as_json: bool) -> None:
     """List what an experiment can name."""

@@ -1,15 +1,28 @@
 """Arguments and options that several commands have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
 from experiments.paths import UserPath
 
+
+def _import_plugins(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> None:
+    if given:
+        from experiments.plugins import import_plugin
+
+        for plugin in given:
+            import_plugin(plugin)
+
+
 config_argument = click.argument("config", type=UserPath())
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.steps=500."
 )
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", callback=_import_plugins, expose_value=False,
+    help="Plug-in to import first: a Python file or a module. May be repeated.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress bars.")
 

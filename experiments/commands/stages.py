@@ -69,6 +69,7 @@ def run_stages(
     with about(path):
         directory = open_run(out, config, stages, str(path))
     from experiments import pipeline
+    from experiments.plugins import changed_plugins
 
     with directory, about(path):
         for name, (before, now) in directory.changes.items():
@@ -76,6 +77,8 @@ def run_stages(
                 f"note: {name} was {before} when this run began, and is {now}; results may differ in the last bits.",
                 err=True,
             )
+        for note in changed_plugins(out):
+            click.echo(f"note: {note}", err=True)
         summary = pipeline.run(config, directory, stages, quiet=quiet or not sys.stderr.isatty())
         if as_json:
             click.echo(json.dumps(summary))

@@ -47,7 +47,7 @@ def train_on_ray(
     check_division(experiment)
     done = checkpoints.latest() or 0
     if done >= experiment.steps:
-        return {"steps": done}
+        return {"steps": done, **checkpoints.figures(done)}
     with connect(section, run.path) as ray:
         bridge = _beside(ray)
         task = {

@@ -8,7 +8,12 @@ from typing import Any
 
 from experiments.objective import OBJECTIVES, Objective
 from experiments.reporting.events import Curve, read_events
+from experiments.run_files import check_config, read_summary
+from experiments.run_files import read_run as read_run_json
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import read_json, read_sealed
+from supernet.manifest import verify_manifest
+from supernet.subnet import ARCHITECTURE, REPORT
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ def read_run(path: Path) -> RunFacts:
     """
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
-    summary = _json(path / "summary.json")
-    budgets = _json(path / "search" / "pareto.json").get("budgets", {})
+    check_config(path)
+    summary = read_summary(path)
+    budgets = _sealed(path / "search" / "pareto.json").get("budgets", {})
     curves, texts = read_events(path / "tensorboard" / "train")
     return RunFacts(
         path=path,
@@ -106,9 +112,9 @@ def read_run(path: Path) -> RunFacts:
         candidates=_candidates(path / "search" / "archive.jsonl"),
         budgets={name: found["limits"] for name, found in budgets.items()},
         subnets=[_subnet(path, row) for row in summary.get("subnets", [])],
-        ranking=_json(path / "rank" / "rank.json"),
+        ranking=_sealed(path / "rank" / "rank.json"),
         config=(path / "config.yaml").read_text("utf-8"),
-        versions=_json(path / "run.json"),
+        versions=read_run_json(path),
     )  # fmt: skip
 
 
@@ -135,17 +141,16 @@ def _candidates(path: Path) -> list[Candidate]:
 
 def _subnet(run: Path, row: Mapping[str, Any]) -> ExportedSubnet:
     directory = run / "subnets" / Path(row["directory"]).name
-    architecture = _json(directory / "architecture.json").get("architecture", {})
-    return ExportedSubnet(directory.name, row, architecture, _json(directory / "report.json"))
+    if not directory.is_dir():  # it was moved away since
+        return ExportedSubnet(directory.name, row, {}, {})
+    remedy = f"Delete {directory} to export it again."
+    verify_manifest(directory, remedy, only=(ARCHITECTURE, REPORT))
+    architecture, report = (read_json(directory / name, remedy) for name in (ARCHITECTURE, REPORT))
+    return ExportedSubnet(directory.name, row, architecture.get("architecture", {}), report)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _sealed(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        return read_sealed(path, "Run its stage again; nothing is computed twice.")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}). Restore the file, or run its stage again.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: is not a JSON object. Restore the file, or run its stage again.")
-    return found

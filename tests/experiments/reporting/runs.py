@@ -1,12 +1,16 @@
 """Run directories as stages leave them, made by hand, for tests of the report."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.run_files import write_summary
 from experiments.tensorboard import VISITS, EventLog
+from search_spaces.sealed_json import sealed
+from supernet.manifest import write_manifest
 
 ESTIMATE = {"value": 0.2, "low": 0.1, "high": 0.7, "reason": None}
 HOSTILE = "</script><img src=x onerror=alert(1)>&<b>"
@@ -16,28 +20,31 @@ def write_run(path: Path, candidates: int = 60, name: str = HOSTILE) -> Path:
     """Writes a run with everything that a report can show; its names are hostile."""
     rng = np.random.default_rng(0)
     (path / "search").mkdir(parents=True)
-    (path / "config.yaml").write_text(f"name: {json.dumps(name)}\n", "utf-8")
-    _write(path / "run.json", {"name": name, "seed": 7, "versions": {"jax": "0.10.0"}})
+    begin_run(path, name)
     records = [_record(rng, name) for _ in range(candidates)]
     lines = [json.dumps({"format": "header"}), *map(json.dumps, records), '{"torn'] if candidates else ["{}", ""]
     (path / "search" / "archive.jsonl").write_text("\n".join(lines), "utf-8")
     budgets = {"full": {"macs": 1000.0}, name: {"macs": 500.0}}
-    _write(path / "search" / "pareto.json", {"budgets": {b: {"limits": limits} for b, limits in budgets.items()}})
-    _write(path / "summary.json", _summary(name, budgets))
+    found = {"budgets": {b: {"limits": limits} for b, limits in budgets.items()}}
+    _write(path / "search" / "pareto.json", sealed(found))
+    write_summary(path, _summary(name, budgets))
     for budget in ("full", "small"):
         subnet = path / "subnets" / budget
         subnet.mkdir(parents=True)
         _write(subnet / "architecture.json", {"architecture": records[0]["architecture"] if records else {}})
         _write(subnet / "report.json", {"test_by_class": {"cat": [40, 50], HOSTILE: [45, 50]}})
+        write_manifest(subnet)
     _write(
         path / "rank" / "rank.json",
-        {
-            "settings": {"strata": "macs"},
-            "networks": [
-                {"alone": {"accuracy": 0.5 + i / 20}, "inherited": {"accuracy": 0.4 + i / 20}, "costs": {"macs": i}}
-                for i in range(6)
-            ],
-        },
+        sealed(
+            {
+                "settings": {"strata": "macs"},
+                "networks": [
+                    {"alone": {"accuracy": 0.5 + i / 20}, "inherited": {"accuracy": 0.4 + i / 20}, "costs": {"macs": i}}
+                    for i in range(6)
+                ],
+            }
+        ),
     )
     with EventLog(path / "tensorboard" / "train") as log:
         for step in (10, 20):
@@ -46,6 +53,14 @@ def write_run(path: Path, candidates: int = 60, name: str = HOSTILE) -> Path:
         log.text(20, VISITS, json.dumps({"genes": ["width", "heads 1"], "shares": [[0.5, 0.5], [0.2, 0.3, 0.5]]}))
         log.text(20, "warnings/smallest_end_collapses", "the smallest subnet collapses")
     return path
+
+
+def begin_run(path: Path, name: str) -> None:
+    """Writes the two files that a run begins with."""
+    config = f"name: {json.dumps(name)}\n"
+    (path / "config.yaml").write_text(config, "utf-8")
+    sha256 = hashlib.sha256(config.encode()).hexdigest()
+    _write(path / "run.json", {"name": name, "seed": 7, "versions": {"jax": "0.10.0"}, "config_sha256": sha256})
 
 
 def _record(rng: np.random.Generator, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from experiments import cli
 from experiments.reporting import write_report
 from experiments.reporting.run_facts import interval, read_run
 from search_spaces import UserError
-from tests.experiments.reporting.runs import write_run
+from tests.experiments.reporting.runs import begin_run, write_run
 
 _VOID = {"meta", "br", "img", "link", "input"}
 
@@ -75,7 +75,7 @@ def test_the_interval_is_wilson_s() -> None:
 
 
 def test_a_run_that_goes_on_has_a_page_too(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("name: new\n", "utf-8")
+    begin_run(tmp_path, "new")
     text = write_report([tmp_path], tmp_path / "report.html").read_text("utf-8")
     assert "<h1" in text
     assert "Pareto front" not in re.sub(r"<script>.*</script>", "", text, flags=re.DOTALL)
@@ -84,7 +84,7 @@ def test_a_run_that_goes_on_has_a_page_too(tmp_path: Path) -> None:
 def test_what_a_resumed_training_took_back_is_not_drawn(tmp_path: Path) -> None:
     from experiments.tensorboard import EventLog
 
-    (tmp_path / "config.yaml").write_text("name: new\n", "utf-8")
+    begin_run(tmp_path, "new")
     with EventLog(tmp_path / "tensorboard" / "train") as log:
         for step in (1, 2, 3):
             log.scalars(step, {"validation_error/largest": step})

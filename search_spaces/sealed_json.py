@@ -1,0 +1,75 @@
+"""JSON files that carry the hash of their own content, so that a changed file is never taken for what was written."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search_spaces.errors import UserError
+
+SEAL = "sha256"
+"""Key of the hash."""
+
+
+def sealed(content: Mapping[str, Any], owner: str = "") -> dict[str, Any]:
+    """Returns the content with its hash under `sha256`.
+
+    Args:
+        content: Values that JSON can hold.
+        owner: Names what the file belongs to, such as a run; the hash depends on it.
+    """
+    return {**content, SEAL: _digest(content, owner)}
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Returns the JSON object that a file holds.
+
+    Args:
+        path: The file.
+        remedy: Last sentence of the error: what the user should do.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read, or holds no JSON object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: is damaged. {remedy}")
+    return found
+
+
+def read_sealed(path: Path, remedy: str, owner: str = "") -> dict[str, Any]:
+    """Returns the content of a file that `sealed` made, with its hash.
+
+    Args:
+        path: The file.
+        remedy: Last sentence of the error: what the user should do.
+        owner: As `sealed` was given.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It cannot be read, was changed, or belongs to another owner.
+    """
+    found = read_json(path, remedy)
+    if not is_intact(found, owner):
+        of_another = " or is of another run" if owner else ""
+        raise UserError(f"{path}: is damaged{of_another}: its content does not have the hash it gives. {remedy}")
+    return found
+
+
+def is_intact(content: Mapping[str, Any], owner: str = "") -> bool:
+    """Whether content that was read has the hash that `sealed` gave it."""
+    return content.get(SEAL) == _digest(content, owner)
+
+
+def _digest(content: Mapping[str, Any], owner: str) -> str:
+    text = json.dumps({key: value for key, value in content.items() if key != SEAL}, sort_keys=True)
+    return hashlib.sha256(f"{owner}\n{text}".encode()).hexdigest()
