@@ -39,8 +39,8 @@ class SearchSpace(ABC):
     """What `cost` tells of."""
 
     def __post_init__(self) -> None:
-        self.check_positive()
         if type(self).network is not SearchSpace.network:
+            self.check_positive()  # what sizes an axis
             self.network.check(self.choices)
 
     def check_positive(self) -> None:
