@@ -25,7 +25,7 @@ def use_compilation_cache(directory: Path) -> None:
 
 
 def tidy_after_compilation() -> None:
-    """Has the holes that compilation leaves in kept memory filled from now on (`experiments.memory.fill_holes`)."""
+    """Has the holes that compilation leaves in kept memory filled from now on (`fill_holes`)."""
     global _tidies
     if not _tidies:
         jax.monitoring.register_event_duration_secs_listener(_tidy)

@@ -129,8 +129,8 @@ class Tokens(Input):
 
     def traced(self, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
         """See `Input.traced`; sequences of any length up to the longest, which the program then insists on."""
-        shape = jax.export.symbolic_shape("b, t", constraints=(f"t <= {self.length}",))
-        return jax.ShapeDtypeStruct(shape, jnp.int32)
+        symbols = jax.export.symbolic_shape("b, t", constraints=(f"t <= {self.length}",))
+        return jax.ShapeDtypeStruct(symbols, jnp.int32)
 
     def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
         """See `Input.guarded`: of each sequence that holds a token outside the vocabulary."""

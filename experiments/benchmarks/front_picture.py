@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from experiments.reporting.charts import shown
 from experiments.reporting.run_facts import read_run
 from supernet.manifest import write_text_atomically
 
@@ -31,17 +30,10 @@ def main(run: Path, out: Path, metric: str) -> None:
     with mpl.rc_context({"svg.hashsalt": "supernest", "font.size": 9}):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()
-        value = lambda error: shown(facts.objective, error)  # noqa: E731
+        value = facts.objective.value
         axes.plot([c for c, _ in pairs], [value(e) for _, e in pairs], ".", ms=4, alpha=0.4, color="#0b5cad")
-        axes.plot(
-            [c for c, _ in front],
-            [value(e) for _, e in front],
-            "o-",
-            ms=4,
-            lw=1.2,
-            color="#a40e26",
-            drawstyle="steps-post",
-        )
+        line = {"ms": 4, "lw": 1.2, "color": "#a40e26", "drawstyle": "steps-post"}
+        axes.plot([c for c, _ in front], [value(e) for _, e in front], "o-", **line)
         axes.set_xlabel(metric)
         axes.set_ylabel(f"validation {facts.objective.shown}")
         axes.set_title(f"{facts.name}: {len(known):,} candidates of one supernet, and the Pareto front", fontsize=9)

@@ -42,6 +42,7 @@ from experiments.interrupt import StopRequest
 from experiments.tensorboard import EventLog
 from experiments.train import Progress, initial, train, train_step
 from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
+from search_spaces.randomness import Purpose
 from supernet.supernet import Params
 from supernet.training import TrainStep
 
@@ -140,7 +141,7 @@ class WeighedExamples(UniformSampler):
     def examples(self, state: SamplerState, step: int) -> Examples:
         norms = self.norms(self.sample(state, step).genes)
         p = 0.5 * norms / norms.sum() + 0.5 / len(norms)
-        rows = self.rng(step, 1).choice(len(p), self.planned.batch_size, p=p)
+        rows = self.rng(step, Purpose.SAMPLED_EXAMPLES).choice(len(p), self.planned.batch_size, p=p)
         return Examples(rows, (1 / (len(p) * p[rows])).astype(np.float32))
 
 

@@ -1,6 +1,6 @@
 """Settings that a `config.json` may hold under two names or in two places, and which of them counts.
 
-The order is that of the classes of transformers 5 (`tests/experiments/test_checkpoint_settings.py` asks them):
+The order is that of the classes of transformers 5 (`test_checkpoint_settings.py` asks them):
 
 | setting | what counts, the first that is there |
 |---|---|

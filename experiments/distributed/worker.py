@@ -51,8 +51,8 @@ def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
         config = config_of(task["config"], run.path)
         experiment, workers = build_experiment(config), Workers()
         line = Line(task["bridge"], first)
-        keep = config.train.keep_last, config.train.keep_best
-        with Checkpoints(run.checkpoints, *keep, run=config.identity) as checkpoints:
+        settings = config.train
+        with Checkpoints(run.checkpoints, settings.keep_last, settings.keep_best, run=config.identity) as checkpoints:
             line.begin(workers.count, checkpoints.latest() or 0)
             return train(
                 experiment, checkpoints, lambda step: EventLog(run.tensorboard / "train", step, main_process=first),

@@ -148,6 +148,7 @@ def test_a_cost_model_that_counts_too_little_is_not_exported(tmp_path):
         def cost(self):
             return lambda genes: {metric: values - 1 for metric, values in SPACE.cost(genes).items()}
 
+    assert isinstance(SPACE, ViTSpace)
     net = ViTSupernet(Cheap(**dataclasses.asdict(SPACE)), NET.sharing)
     count = int(SPACE.cost(np.array([ARCHITECTURE.genes], np.int32))["params"][0])
     with pytest.raises(
