@@ -14,7 +14,7 @@ References:
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -50,16 +50,6 @@ class SuperposedSupernet(Supernet):
             x: float32[b, h, w, c].
         """
 
-    def by_choice(self, relaxed: Relaxed) -> dict[str, jax.Array]:
-        """Choice name to weights in the shape of the choice, with a last axis of its values."""
-        weights = {}
-        for choice in self.space.choices:
-            columns = self.space.columns[choice.name]
-            first = int(columns.flat[0])  # a choice's genes follow each other
-            rows = relaxed[first : first + columns.size, : len(choice.values)]
-            weights[choice.name] = rows.reshape(*columns.shape, -1)
-        return weights
-
 
 def build_superposed(space: SearchSpace, sharing: str = "entangled") -> SuperposedSupernet:
     """The superposed supernet of a space's family.
@@ -85,27 +75,3 @@ def values_of(space: SearchSpace) -> Bool[np.ndarray, "g v"]:
 def one_hot(space: SearchSpace, genes: Int[np.ndarray, " g"]) -> Float[np.ndarray, "g v"]:
     """The relaxed form of an architecture."""
     return (np.arange(space.cardinalities.max()) == np.asarray(genes)[:, None]).astype(np.float32)
-
-
-# ---------------------------------------------------------------- masks
-
-
-def prefixes(lengths: Sequence[int] | np.ndarray, size: int) -> Float[np.ndarray, "*n size"]:
-    """1 for the first `length` of `size` entries, 0 for the others; a row for each length."""
-    return (np.arange(size) < np.asarray(lengths)[..., None]).astype(np.float32)
-
-
-def stopping_points(weights: jax.Array, depths: Sequence[int]) -> jax.Array:
-    """Weight of stopping after each layer [l], from that of each depth [n]; l is the largest depth."""
-    return weights @ (np.arange(1, depths[-1] + 1) == np.asarray(depths)[:, None]).astype(np.float32)
-
-
-def masked(tree: Params, *masks: jax.Array) -> Params:
-    """Multiplies every leaf of a tree by masks, which broadcast against its last axes."""
-
-    def multiply(leaf: jax.Array) -> jax.Array:
-        for mask in masks:
-            leaf = leaf * mask
-        return leaf
-
-    return jax.tree.map(multiply, tree)

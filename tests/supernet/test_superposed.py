@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from search_spaces import ViTSpace, build_space
+from search_spaces.network import CENTRE, Axis
 from supernet.expected_cost import ExpectedCost
 from supernet.gradient_search import GradientStep, entropies, entropies_by_choice
+from supernet.mixtures import grid
 from supernet.optimizer import OptimizerSettings
 from supernet.relaxation import RELAXATIONS
-from supernet.superposed import SUPERPOSED, build_superposed, one_hot, prefixes, stopping_points, values_of
+from supernet.superposed import SUPERPOSED, build_superposed, one_hot, values_of
 from supernet.training import TrainStep
+from supernet.weights import Weights
 from tests.supernet.families import SETTINGS, Family
 
 ONE_HOT = 1e-5  # relative to the largest logit
@@ -273,8 +276,17 @@ def test_a_shortfall_draws_the_expected_cost_up_to_the_tightest_limit() -> None:
 
 
 def test_masks_and_stopping_points() -> None:
-    np.testing.assert_array_equal(prefixes([1, 3], 3), [[1, 0, 0], [1, 1, 1]])
-    np.testing.assert_allclose(stopping_points(jnp.array([0.2, 0.8]), (2, 4)), [0, 0.2, 0, 0.8], rtol=1e-6)
+    hidden = Axis("hidden", ("width", "ratio"), lambda width, ratio: width * ratio)
+    masks = grid(hidden, {"width": (1, 2), "ratio": (1, 2)})
+    np.testing.assert_array_equal(masks, [[[1, 0, 0, 0], [1, 1, 0, 0]], [[1, 1, 0, 0], [1, 1, 1, 1]]])
+    kernel = grid(Axis("kernel", keeps=CENTRE), {"kernel": (1, 3)})
+    np.testing.assert_array_equal(kernel, [[0, 1, 0], [1, 1, 1]])
+    space = build_space("vit", "small", {**SETTINGS["vit"], "depth": [2, 4]})
+    relaxed = np.zeros((space.num_genes, 2), np.float32)
+    relaxed[space.columns["depth"]] = 0.2, 0.8
+    on, stops = Weights(space).depths(jnp.asarray(relaxed), space.network.stacks[0])
+    np.testing.assert_allclose(on, [1, 1, 0.8, 0.8], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(stops), [0, 0, 0.2, 0, 0.8], rtol=1e-6)
 
 
 def test_entropies() -> None:
