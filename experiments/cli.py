@@ -41,7 +41,7 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def supernest() -> None:
     """Train one supernet, find the best subnets for your budgets, and export each as a network of its own."""
-    from experiments.memory import keep_freed_memory
+    from experiments.process.freed_memory import keep_freed_memory
 
     keep_freed_memory()
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> int:
-    from experiments.interrupt import Interrupted
+    from experiments.process.interrupt import Interrupted
     from search_spaces.errors import UserError
     from supernet.manifest import storage_error
 

@@ -5,10 +5,10 @@ from functools import cached_property
 
 import numpy as np
 
-from experiments.config import ExperimentConfig
+from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Dataset, Split
-from experiments.device import DeviceCost
-from experiments.memory import choose_arenas
+from experiments.devices.device_file import DeviceCost
+from experiments.process.freed_memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace

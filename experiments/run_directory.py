@@ -12,13 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from experiments.config import ExperimentConfig
-from experiments.device_section import KEPT
-from experiments.plugins import places_of
-from experiments.problems import flatten, show
-from experiments.run_files import CONFIG, RUN, SUMMARY, check_config, read_run
-from experiments.run_identity import is_free
-from experiments.yaml_files import parse_yaml
+from experiments.configuration.device_section import KEPT
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.configuration.plugins import places_of
+from experiments.storage.run_files import CONFIG, RUN, SUMMARY, check_config, read_run
+from experiments.storage.run_identity import is_free
+from experiments.user_input.problems import flatten, show
+from experiments.user_input.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from supernet.manifest import disk_errors_for, write_text_atomically
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config import ExperimentConfig, config_of, load_config
-from experiments.memory import keep_freed_memory
-from experiments.open_run import open_run
+from experiments.configuration.experiment_config import ExperimentConfig, config_of, load_config
+from experiments.pipeline.open_run import open_run
+from experiments.process.freed_memory import keep_freed_memory
 from search_spaces.errors import UserError
 from supernest.finished_run import Run
 
@@ -49,7 +49,7 @@ class Experiment:
         Raises:
             UserError: It cannot be run as it is.
         """
-        from experiments.check import describe
+        from experiments.pipeline.check import describe
 
         with self._named():
             return describe(self.config)
@@ -70,7 +70,7 @@ class Experiment:
         out = Path(out) if out is not None else Path("runs") / self.config.name
         with self._named():
             directory = open_run(out, self.config, stages, str(self.source or "EXPERIMENT"))
-            from experiments import pipeline
+            from experiments.pipeline import run as pipeline
 
             with directory:
                 pipeline.run(self.config, directory, stages, quiet=not progress)

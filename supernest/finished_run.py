@@ -34,7 +34,7 @@ class Run:
         Raises:
             UserError: The file was changed, or is of another run.
         """
-        from experiments.run_files import read_summary
+        from experiments.storage.run_files import read_summary
 
         return read_summary(self.path)
 
@@ -76,7 +76,7 @@ class Run:
         if name not in subnets:
             known = f" Exported are: {', '.join(subnets)}.{did_you_mean(name, subnets)}" if subnets else " None is."
             raise UserError(f"{self.path}: no subnet {name!r} was exported.{known}")
-        from experiments.exported import load_exported
+        from experiments.subnets.loading import load_exported
 
         return load_exported(subnets[name])
 
@@ -94,7 +94,7 @@ class Run:
         Raises:
             UserError: The budget cannot be read or met by any subnet, or nothing was searched yet.
         """
-        from experiments import answer
+        from experiments.searching import new_budget as answer
 
         finished = answer.open_finished(self.path, None if device is None else Path(device), batch_size)
         return answer.answer(finished, *answer.parse_budget(budget, finished))
@@ -120,8 +120,8 @@ class Run:
         Raises:
             UserError: No evaluated subnet meets the budget, or something else that the user can mend.
         """
-        from experiments import answer
-        from experiments.refine import deliver
+        from experiments.pipeline.refine_budget import deliver
+        from experiments.searching import new_budget as answer
 
         read = partial(answer.open_finished, self.path, None if device is None else Path(device), batch_size)
         parsed, resolved = answer.parse_budget(budget, read())

@@ -50,6 +50,43 @@ def test_package_imports_only_what_is_below_it(package: str) -> None:
         assert ours <= ALLOWED[package], f"{path.relative_to(REPOSITORY)} imports {ours - ALLOWED[package]}"
 
 
+def rooms_of_experiments() -> dict[str, set[str]]:
+    """Returns for each folder and file of `experiments` the others that it imports; benchmarks are left out."""
+    root, arrows = REPOSITORY / "experiments", {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts[0] == "benchmarks":
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            rooms = {name.split(".")[1] for name in modules if name.startswith("experiments.")}
+            arrows.setdefault(parts[0], set()).update(rooms - {parts[0]})
+    return arrows
+
+
+def test_no_arrow_between_rooms_of_experiments_runs_back_up() -> None:
+    """Rooms can be put in an order in which each imports only what is below it."""
+    left = rooms_of_experiments()
+    assert {"training", "searching", "exporting", "pipeline", "storage"} <= left.keys()
+    while left:
+        bottom = [room for room, below in left.items() if not below & left.keys()]
+        assert bottom, f"imports run in a circle: {left}"
+        left = {room: below for room, below in left.items() if room not in bottom}
+
+
+def test_stages_meet_in_the_pipeline() -> None:
+    """A stage imports another one only where it continues it: panels train, exports follow search."""
+    stages = {"training", "searching", "gradient", "ranking", "exporting", "profiling"}
+    continues = {
+        "ranking": {"training"}, "gradient": {"training", "searching"}, "exporting": {"training", "searching"},
+    }  # fmt: skip
+    arrows = rooms_of_experiments()
+    for stage in stages:
+        others = arrows[stage] & stages
+        assert others <= continues.get(stage, set()), f"{stage} imports {others}"
+
+
 def test_nothing_imports_tests_or_relatively() -> None:
     for package in ALLOWED:
         for path in (REPOSITORY / package).rglob("*.py"):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option
-from experiments.distributed.schedule import Schedule, balance
+from experiments.training.schedule import Schedule, balance
 from samplers import SAMPLERS, Sampler
 from search_spaces import SearchSpace, build_space
 

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from experiments.benchmarks.output import show
 from experiments.benchmarks.timing import without_cache
 from experiments.commands.options import json_option, set_option
-from experiments.config import load_config
+from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
-from experiments.interrupt import StopRequest
+from experiments.process.interrupt import StopRequest
 from experiments.run_directory import RunDirectory
-from experiments.search import search
+from experiments.searching.stage import search
 from search_spaces import Genes
 from supernet.evaluation import Evaluator, Scores, calibrate
 from supernet.supernet import Params

@@ -22,19 +22,19 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
-from experiments.checkpoints import Checkpoints
 from experiments.commands.options import json_option, set_option
-from experiments.compilation import use_compilation_cache
-from experiments.config import ExperimentConfig, load_config
+from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.data import ImageDataset
 from experiments.experiment import Experiment, build_experiment
-from experiments.gradient_search import gradient_search
-from experiments.interrupt import StopRequest
-from experiments.panel_training import train_panel
+from experiments.gradient.stage import gradient_search
+from experiments.process.compilation import use_compilation_cache
+from experiments.process.interrupt import StopRequest
+from experiments.ranking.training import train_panel
 from experiments.run_directory import RunDirectory
-from experiments.search import search
-from experiments.tensorboard import EventLog
-from experiments.train import train, trained_params
+from experiments.searching.stage import search
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.stage import train, trained_params
 from search import Archive, best
 from supernet.supernet import Params
 

@@ -32,15 +32,15 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
-from experiments.checkpoints import Checkpoints
 from experiments.commands.options import json_option, set_option
-from experiments.compilation import use_compilation_cache
-from experiments.config import load_config
+from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
-from experiments.gradient_statistics import gradient_statistics
-from experiments.interrupt import StopRequest
-from experiments.tensorboard import EventLog
-from experiments.train import Progress, initial, train, train_step
+from experiments.process.compilation import use_compilation_cache
+from experiments.process.interrupt import StopRequest
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.gradient_statistics import gradient_statistics
+from experiments.training.stage import Progress, initial, train, train_step
 from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
 from search_spaces.randomness import Purpose
 from supernet.supernet import Params

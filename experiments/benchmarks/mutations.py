@@ -190,8 +190,8 @@ def _quickly(arguments: Sequence[str]) -> int:
     """Reads, builds and bounds the experiment, and says what is wrong as the command does."""
     from experiments.commands.experiment_file import about, load
     from experiments.data.text import caches_written_last
-    from experiments.demands import check_demands
     from experiments.experiment import build_experiment
+    from experiments.pipeline.demands import check_demands
     from search_spaces import UserError
 
     try:

@@ -25,8 +25,8 @@ from experiments.benchmarks.output import show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.commands.options import json_option
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
+from experiments.process.compilation import tidy_after_compilation
+from experiments.process.freed_memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
 from supernet.evaluation import Evaluator
 from supernet.supernet import build_supernet

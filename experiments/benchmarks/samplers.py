@@ -26,21 +26,21 @@ import click
 import numpy as np
 
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
-from experiments.checkpoints import Checkpoints
 from experiments.commands.options import json_option, set_option
-from experiments.compilation import use_compilation_cache
-from experiments.config import load_config
+from experiments.configuration.experiment_config import load_config
+from experiments.configuration.sections import SamplerSection
 from experiments.experiment import Experiment, build_experiment
-from experiments.fidelity import kendall_tau
-from experiments.gradient_statistics import gradient_statistics
-from experiments.interrupt import Interrupted, StopRequest, stop_on_signals
-from experiments.kept import digest, kept
-from experiments.panel import choose
-from experiments.panel_training import Truth, panel_directory, share, train_panel
-from experiments.rank import compare, panel_of
-from experiments.sections import SamplerSection
-from experiments.tensorboard import EventLog
-from experiments.train import initial, train, train_step
+from experiments.process.compilation import use_compilation_cache
+from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
+from experiments.ranking.fidelity import kendall_tau
+from experiments.ranking.panel import choose
+from experiments.ranking.stage import compare, panel_of
+from experiments.ranking.training import Truth, panel_directory, share, train_panel
+from experiments.storage.cached_results import digest, kept
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.gradient_statistics import gradient_statistics
+from experiments.training.stage import initial, train, train_step
 from samplers import SAMPLERS, Plan, Sampler
 from samplers.sampler import equal_scores
 from search_spaces import Genes, UserError

@@ -19,12 +19,12 @@ import click
 import jax
 import numpy as np
 
-from experiments.batches import BatchMaker
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option, set_option
-from experiments.config import load_config
+from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
-from experiments.train import feedback_of, initial, train_step
+from experiments.training.batches import BatchMaker
+from experiments.training.stage import feedback_of, initial, train_step
 from samplers import SAMPLERS, Plan
 from samplers.sampler import equal_scores
 from supernet.distillation import Distillation

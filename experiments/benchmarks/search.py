@@ -27,14 +27,14 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
-from experiments.checkpoints import Checkpoints
 from experiments.commands.options import json_option, set_option
-from experiments.config import load_config
+from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
-from experiments.interrupt import StopRequest
-from experiments.kept import digest, kept
-from experiments.tensorboard import EventLog
-from experiments.train import train, trained_params
+from experiments.process.interrupt import StopRequest
+from experiments.storage.cached_results import digest, kept
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.stage import train, trained_params
 from search import SEARCHERS, Archive, Progress, Searcher, hypervolume, pareto_front, run_search
 from search_spaces import Genes, SearchSpace
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from experiments.compilation import tidy_after_compilation
-from experiments.memory import keep_freed_memory
+from experiments.process.compilation import tidy_after_compilation
+from experiments.process.freed_memory import keep_freed_memory
 
 
 def memory_as_in_runs(family: str) -> None:

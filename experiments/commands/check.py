@@ -16,7 +16,7 @@ from experiments.commands.options import config_argument, json_option, set_optio
 @json_option
 def check(config: Path, overrides: Sequence[str], as_json: bool) -> None:
     """Check an experiment and its data, and show what its search space holds and costs."""
-    from experiments.check import describe, lines
+    from experiments.pipeline.check import describe, lines
 
     with about(config):
         description = describe(load(config, overrides))

@@ -9,7 +9,7 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import json_option, plugin_option, set_option
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command()
@@ -24,14 +24,14 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
 
     With a source, its settings are given by --set: --data idx --set path=DIRECTORY.
     """
-    from experiments.config import load_data_section
+    from experiments.configuration.experiment_config import load_data_section
 
     if Path(data).suffix in (".yaml", ".yml"):
         config = load(Path(data), overrides)
         section, seed = config.data, config.seed
     else:
         section, seed = load_data_section(overrides, data), 0
-    from experiments import pipeline
+    from experiments.pipeline import run as pipeline
 
     with about(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.config import ExperimentConfig
+    from experiments.configuration.experiment_config import ExperimentConfig
 
 _SECTION = re.compile(
     r"(?:search\.(?=budgets\b))?(?=(?:data|device|start|space|supernet|evaluation|export|sampler|train|search|gradient|budgets|rank|ray)[.:])"
@@ -15,8 +15,8 @@ _SECTION = re.compile(
 
 
 def load(path: Path, overrides: Sequence[str], without: Sequence[str] = ()) -> "ExperimentConfig":
-    """The configuration; see `experiments.config.load_config`."""
-    from experiments.config import load_config
+    """The configuration; see `experiments.configuration.experiment_config.load_config`."""
+    from experiments.configuration.experiment_config import load_config
 
     return load_config(path, overrides, without)
 

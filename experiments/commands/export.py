@@ -12,7 +12,7 @@ import click
 
 from experiments.commands.options import plugin_option, stage_options
 from experiments.commands.stages import run_stages
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command()
@@ -74,7 +74,7 @@ def export(
 def _export_for_transformers(
     run: Path, subnets: Sequence[str], model_type: str | None, dtype: str | None, as_json: bool
 ) -> None:
-    from experiments.transformers_export import export_for_transformers
+    from experiments.exporting.to_transformers import export_for_transformers
 
     found = export_for_transformers(run, subnets, model_type, dtype)
     lines = [f"{row['subnet']}: {row['model_type']}, {row['directory']}" for row in found]
@@ -86,7 +86,7 @@ def _export_for(
     overrides: Sequence[str], as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Answers for a new budget; then, unless only that is wanted, exports the subnet."""
-    from experiments import answer as answers
+    from experiments.searching import new_budget as answers
     from search_spaces.errors import UserError
 
     if overrides and show and not refine:
@@ -108,7 +108,7 @@ def _export_for(
         if show:
             return
     from experiments.objective import OBJECTIVES
-    from experiments.refine import deliver
+    from experiments.pipeline.refine_budget import deliver
 
     found = deliver(run, overrides, read, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
     if as_json:

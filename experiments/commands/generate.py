@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from experiments.commands.options import json_option, plugin_option
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command()
@@ -26,7 +26,7 @@ def generate(
     subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, bos: bool | None, as_json: bool
 ) -> None:
     """Continue a text with an exported language model."""
-    from experiments.generation import continued
+    from experiments.subnets.generation import continued
 
     found = continued(subnet, prompt, tokens, temperature, seed, bos)
     click.echo(json.dumps(found) if as_json else found["prompt"] + found["text"])

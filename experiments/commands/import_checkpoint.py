@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from experiments.commands.options import json_option
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command(name="import")
@@ -41,8 +41,8 @@ def import_(
     DIR|NAME: a directory with config.json and safetensors, or a name of the Hugging Face hub. Its code is not run, and
     pickles are not opened.
     """
-    from experiments.importing import import_to, lines
-    from experiments.memory import give_back_freed_memory
+    from experiments.pretrained.import_command import import_to, lines
+    from experiments.process.freed_memory import give_back_freed_memory
 
     give_back_freed_memory()  # keeping it, memory would grow from layer to layer
     found = import_to(checkpoint, out, texts, sequences, context, dtype, field, bos)

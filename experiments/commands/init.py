@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command()
@@ -13,7 +13,7 @@ from experiments.paths import UserPath
 @click.option("--family", default="vit", show_default=True, help="Family of the space: vit, mobilenet or language.")
 def init(file: Path, family: str) -> None:
     """Write a commented experiment file to start from."""
-    from experiments.starter import FAMILIES, starter
+    from experiments.configuration.templates import FAMILIES, starter
     from search_spaces.errors import UserError, did_you_mean
     from supernet.manifest import disk_errors_for
 

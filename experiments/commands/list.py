@@ -15,7 +15,7 @@ KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources
 @json_option
 def list_(kind: str | None, as_json: bool) -> None:
     """List what an experiment can name."""
-    from experiments.listing import listing
+    from experiments.configuration.listing import listing
     from search_spaces.errors import UserError, did_you_mean
 
     if kind is not None and kind not in KINDS:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 def _import_plugins(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> None:
     if given:
-        from experiments.plugins import import_plugin
+        from experiments.configuration.plugins import import_plugin
 
         for plugin in given:
             import_plugin(plugin)

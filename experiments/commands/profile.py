@@ -9,7 +9,7 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import config_argument, json_option, quiet_option, set_option
-from experiments.paths import UserPath, shown
+from experiments.user_input.paths import UserPath, shown
 
 
 @click.command()
@@ -30,10 +30,10 @@ def profile(
     Standalone networks are compiled and measured. The result is a file that says what any subnet costs; name it in an
     experiment, on any machine, with device: FILE. With a section ray, the device is that of its workers.
     """
-    from experiments import profile as profiling
-    from experiments.distributed.profiles import meter
     from experiments.experiment import build_experiment
-    from experiments.interrupt import stop_on_signals
+    from experiments.process.interrupt import stop_on_signals
+    from experiments.profiling import stage as profiling
+    from experiments.profiling.on_ray import meter
     from search_spaces.errors import UserError
 
     for text in overrides:

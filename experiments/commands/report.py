@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 
 @click.command()

@@ -62,14 +62,14 @@ def run_stages(
     Raises:
         UserError: It cannot be run as it is; nothing was written then.
     """
-    from experiments.open_run import open_run
+    from experiments.pipeline.open_run import open_run
 
     config = load(path, overrides)
     out = out or Path("runs") / config.name
     with about(path):
         directory = open_run(out, config, stages, str(path))
-    from experiments import pipeline
-    from experiments.plugins import changed_plugins
+    from experiments.configuration.plugins import changed_plugins
+    from experiments.pipeline import run as pipeline
 
     with directory, about(path):
         for name, (before, now) in directory.changes.items():
@@ -87,7 +87,8 @@ def run_stages(
 
 
 def _report(summary: dict[str, Any], stages: Sequence[str], path: Path) -> str:
-    from experiments import pipeline, rank_report
+    from experiments.pipeline import run as pipeline
+    from experiments.ranking import report as rank_report
 
     if "export" in stages:
         return f"{pipeline.table(summary)}\nreport: {path.with_name('report.html')}\n{path}"

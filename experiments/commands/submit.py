@@ -7,7 +7,7 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import set_option
-from experiments.paths import UserPath
+from experiments.user_input.paths import UserPath
 
 STAGES = ("run", "train", "search", "export", "rank", "gradient")
 
@@ -31,7 +31,7 @@ def submit(
 
     The experiment and the Python files beside it are packed. Submitted again with the same --out, it resumes.
     """
-    from experiments.distributed import submit as jobs
+    from experiments.pipeline import jobs
     from search_spaces.errors import UserError
 
     given = [name for name, value in (("CONFIG", config), ("--attach", attach), ("--stop", stop)) if value]

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.distributed.section import RaySection
+from experiments.configuration.ray_section import RaySection
 from search_spaces import UserError
 
 _SECONDS, _ANSWER = 20.0, 5.0

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
+from experiments.configuration.ray_section import RaySection
 from experiments.distributed.connect import connect
 from experiments.distributed.process import begin, environment, module_path
-from experiments.distributed.section import RaySection
 from experiments.experiment import Experiment
-from experiments.interrupt import Interrupted, StopRequest
+from experiments.process.interrupt import Interrupted, StopRequest
 from search_spaces import UserError
 
 _SECONDS, _POLL = 60.0, 0.5
@@ -49,9 +49,9 @@ class Resident:
         import jax
         import ray
 
-        from experiments.compilation import use_compilation_cache
-        from experiments.config import config_of
+        from experiments.configuration.experiment_config import config_of
         from experiments.experiment import build_experiment
+        from experiments.process.compilation import use_compilation_cache
 
         self._refused: UserError | None = None
         if cache:

@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from experiments.distributed.section import RaySection
-from experiments.memory import variables
+from experiments.configuration.ray_section import RaySection
+from experiments.process.freed_memory import variables
 
 
 def environment(section: RaySection, family: str) -> dict[str, str]:

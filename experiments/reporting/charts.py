@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.objective import Objective
 from experiments.reporting.run_facts import RunFacts
-from experiments.tensorboard import VISITS
+from experiments.storage.tensorboard import VISITS
 
 Chart = dict[str, Any]
 _SIZES = ("smallest", "random", "largest")

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from experiments.rank_report import table as ranking_table
+from experiments.ranking.report import table as ranking_table
 from experiments.reporting import charts
 from experiments.reporting.concerns import concerns
 from experiments.reporting.run_facts import ExportedSubnet, RunFacts, interval, read_run

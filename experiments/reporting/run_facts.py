@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.objective import OBJECTIVES, Objective
 from experiments.reporting.events import Curve, read_events
-from experiments.run_files import check_config, read_summary
-from experiments.run_files import read_run as read_run_json
+from experiments.storage.run_files import check_config, read_summary
+from experiments.storage.run_files import read_run as read_run_json
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import read_json, read_sealed
 from supernet.manifest import verify_manifest

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from experiments.checkpoint_import import export_checkpoint
+from experiments.pretrained.formats import export_checkpoint
 from search_spaces import LanguageSpace
 from supernet.supernet import build_supernet
 

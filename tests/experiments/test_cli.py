@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from experiments.interrupt import Interrupted
+from experiments.process.interrupt import Interrupted
 from search_spaces import FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -187,7 +187,7 @@ def test_a_full_disk_and_a_refused_write_are_one_line(supernest: Any, monkeypatc
         def broken(*arguments: Any, number: int = number) -> None:
             raise OSError(number, os.strerror(number), "runs/x/file")
 
-        monkeypatch.setattr("experiments.check.validate", broken)
+        monkeypatch.setattr("experiments.pipeline.check.validate", broken)
         code, _, err = supernest("run", "small.yaml")
         assert code == 2
         assert err.startswith(f"error: runs/x/file: {text}")
@@ -197,7 +197,7 @@ def test_our_own_mistakes_keep_their_traceback(supernest: Any, monkeypatch: pyte
     def broken(*arguments: Any) -> None:
         raise ValueError("a defect")
 
-    monkeypatch.setattr("experiments.check.validate", broken)
+    monkeypatch.setattr("experiments.pipeline.check.validate", broken)
     with pytest.raises(ValueError, match="a defect"):
         supernest("run", "small.yaml")
 
@@ -206,7 +206,7 @@ def test_an_interruption_says_how_to_go_on(supernest: Any, monkeypatch: pytest.M
     def stopped(*arguments: Any, **options: Any) -> None:
         raise Interrupted("stopped at step 3. The same command resumes it.")
 
-    monkeypatch.setattr("experiments.pipeline.run", stopped)
+    monkeypatch.setattr("experiments.pipeline.run.run", stopped)
     code, _, err = supernest("run", "small.yaml")
     assert (code, err) == (130, "stopped at step 3. The same command resumes it.\n")
 

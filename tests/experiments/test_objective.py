@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments.data import Split
-from experiments.export import reached
+from experiments.exporting.stage import reached
 from experiments.objective import OBJECTIVES, objective_of
-from experiments.search import judged
+from experiments.searching.stage import judged
 from search_spaces import UserError, build_space
 from supernet.evaluation import Evaluator, Scores
 from supernet.supernet import build_supernet

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments import run_directory
-from experiments.config import ExperimentConfig, load_config
+from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.run_directory import RunDirectory, check_run_directory
 from search_spaces import UserError
 
@@ -140,7 +140,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     path = tmp_path / "run"
     code = (
         "import os, signal, sys\n"
-        "from experiments.config import load_config\n"
+        "from experiments.configuration.experiment_config import load_config\n"
         "from experiments.run_directory import RunDirectory\n"
         "run = RunDirectory.create_or_resume(sys.argv[1], load_config(sys.argv[2]))\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.benchmarks.peers.process import peer_process
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
-from experiments.measure import cores, this_device
+from experiments.devices.measure import cores, this_device
 from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run_files import write_summary
-from experiments.tensorboard import VISITS, EventLog
+from experiments.storage.run_files import write_summary
+from experiments.storage.tensorboard import VISITS, EventLog
 from search_spaces.sealed_json import sealed
 from supernet.manifest import write_manifest
 

@@ -82,7 +82,7 @@ def test_a_run_that_goes_on_has_a_page_too(tmp_path: Path) -> None:
 
 
 def test_what_a_resumed_training_took_back_is_not_drawn(tmp_path: Path) -> None:
-    from experiments.tensorboard import EventLog
+    from experiments.storage.tensorboard import EventLog
 
     begin_run(tmp_path, "new")
     with EventLog(tmp_path / "tensorboard" / "train") as log:

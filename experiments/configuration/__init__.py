@@ -1,0 +1,1 @@
+"""Experiment files: every section and key, read, validated and written as templates."""

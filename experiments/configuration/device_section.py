@@ -1,0 +1,43 @@
+"""The section `device`: the device that subnets are for, by a file that `supernest profile` wrote."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from experiments.configuration.sealed_section import SealedSection
+from experiments.devices.device_file import Device, DeviceCost, read_device
+from search_spaces import SearchSpace
+
+KEPT = "device.json"
+"""Name of the copy of the device file in a run directory."""
+
+
+class DeviceSection(SealedSection):
+    """A device file; with it there are the metrics `latency_ms` and `memory_bytes`.
+
+    Attributes:
+        batch_size: Which of its batch sizes; the first when null.
+    """
+
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+
+    @classmethod
+    def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:
+        kept = directory / KEPT
+        if sealed and not path.is_file() and kept.is_file():
+            path = kept  # the copy that a run directory holds
+        return path, read_device(path).sha256
+
+    @property
+    def device(self) -> Device:
+        """The device file's content."""
+        return read_device(self.path)
+
+    def cost(self, space: SearchSpace) -> DeviceCost:
+        """Costs of a space's architectures on the device.
+
+        Raises:
+            UserError: The file is of another space, or lacks the batch size.
+        """
+        return self.device.cost(space, self.batch_size)

@@ -1,0 +1,284 @@
+"""ExperimentConfig: the validated YAML of an experiment, as one frozen object that Python users can also make."""
+
+import hashlib
+import json
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from experiments.configuration.device_section import DeviceSection
+from experiments.configuration.plugin_section import STRICT
+from experiments.configuration.plugins import import_plugins
+from experiments.configuration.pretrained_section import StartSection, begun
+from experiments.configuration.ray_section import RaySection
+from experiments.configuration.sections import (
+    DataSection,
+    EvaluationSection,
+    ExportSection,
+    GradientSection,
+    RankSection,
+    SamplerSection,
+    SearchSection,
+    SpaceSection,
+    SupernetSection,
+    TrainSection,
+)
+from experiments.data import SOURCES, AnySource
+from experiments.devices.device_file import DEVICE_METRICS
+from experiments.storage.run_files import CONFIG, check_config, is_run
+from experiments.storage.run_identity import run_identity
+from experiments.user_input.paths import shown
+from experiments.user_input.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
+from experiments.user_input.yaml_files import dump_yaml, override, parse_override, read_yaml
+from search import Budget
+from search_spaces import FAMILIES, CostModel, UserError
+from search_spaces.names import name_fault
+
+
+def _budgets(given: Any, info: ValidationInfo) -> tuple[Budget, ...]:
+    if isinstance(given, tuple) and given and all(isinstance(budget, Budget) for budget in given):
+        return given
+    if not isinstance(given, Mapping):
+        raise ProblemsError(
+            [Problem((), f"{show(given)} is not a group of budgets. Write for example half: macs<=50%.")]
+        )
+    if not given:
+        raise ProblemsError([Problem((), "none. Give at least one, such as full: macs<=100%.")])
+    space = info.data.get("space")  # not there where it is wrong, which is said then
+    metrics = CostModel.metrics if space is None else FAMILIES[space.family].metrics
+    budgets, problems = [], []
+    for name, spec in given.items():
+        try:
+            budgets.append(Budget.parse(name, spec, (*metrics, *DEVICE_METRICS)))
+        except UserError as error:
+            key, _, text = str(error).partition(": ")
+            below = key.partition(f"budgets.{name}")[2].strip(".")
+            problems.append(Problem((name, below) if below else (name,), text))
+    if problems:
+        raise ProblemsError(problems)
+    return tuple(budgets)
+
+
+class ExperimentConfig(BaseModel):
+    """An experiment: everything that decides its outcome.
+
+    Attributes:
+        name: Of the experiment, in reports; letters, digits, `.`, `_` and `-`.
+        seed: Of everything that is random.
+        plugins: Modules that register families, sources, samplers or searchers; imported first.
+        data: Which data.
+        device: Which device's latency and memory the costs include.
+        start: What was imported, and training begins with; fresh weights when null.
+        space: What may vary.
+        supernet: How weights are shared.
+        sampler: Which paths a step trains.
+        train: How they are trained.
+        search: Which subnets are tried.
+        gradient: How architecture and weights are trained together instead.
+        evaluation: How they are evaluated.
+        budgets: What the exported subnets may cost, one subnet each.
+        export: What an exported subnet holds.
+        rank: How the supernet's ranking is compared with the true one.
+        ray: Where it runs and on how many workers; in this process when null. Decides nothing of the outcome.
+    """
+
+    model_config = STRICT
+
+    name: str = "experiment"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    plugins: tuple[str, ...] = ()
+    data: DataSection = DataSection()
+    device: DeviceSection | None = None
+    start: StartSection | None = None
+    space: SpaceSection
+    supernet: SupernetSection = SupernetSection()
+    sampler: SamplerSection = SamplerSection()
+    train: TrainSection
+    search: SearchSection = SearchSection()
+    gradient: GradientSection = GradientSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    budgets: Annotated[
+        tuple[InstanceOf[Budget], ...],
+        BeforeValidator(_budgets),
+        PlainSerializer(lambda budgets: {budget.name: str(budget) for budget in budgets}),
+    ] = (Budget.parse("full", "macs<=100%"),)
+    export: ExportSection = ExportSection()
+    rank: RankSection = RankSection()
+    ray: RaySection | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        fault = name_fault(name)
+        if fault is not None:
+            raise ProblemsError([Problem((), f"{shown(name)} {fault}")])
+        return name
+
+    @field_validator("plugins")
+    @classmethod
+    def _modules(cls, plugins: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(plugins):
+            if not all(part.isidentifier() for part in name.split(".")):
+                text = f"{shown(name)} is no module. Write it as an import statement does: my_package.my_space."
+                raise ProblemsError([Problem((i,), text)])
+        return plugins
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begun(cls, given: Any, info: ValidationInfo) -> Any:
+        return begun(given, info.context)
+
+    @model_validator(mode="after")
+    def _panel_warms_up(self) -> "ExperimentConfig":
+        steps, warmup = self.rank.steps, self.train.optimizer.warmup_steps
+        if steps is not None and warmup >= steps:
+            text = f"{steps} is not more than the {warmup} steps of train.optimizer.warmup_steps. Give more."
+            raise ProblemsError([Problem(("rank", "steps"), text)])
+        return self
+
+    @model_validator(mode="after")
+    def _gradient_knows_its_budget(self) -> "ExperimentConfig":
+        known, name = [budget.name for budget in self.budgets], self.gradient.budget
+        if name is not None and name not in known:
+            raise ProblemsError([Problem(("gradient", "budget"), unknown(name, known).text)])
+        return self
+
+    @model_validator(mode="after")
+    def _has_device(self) -> "ExperimentConfig":
+        needed = [(b.name, limit.metric) for b in self.budgets for limit in b.limits if limit.metric in DEVICE_METRICS]
+        if needed and self.device is None:
+            text = "{} is known with a device file only. Measure one with supernest profile, and set device: FILE."
+            raise ProblemsError([Problem(("budgets", name), text.format(metric)) for name, metric in needed])
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole configuration, defaults included, as plain values."""
+        return json.loads(self.model_dump_json())
+
+    def dump(self) -> str:
+        """The whole configuration, defaults included, as YAML that `load_config` reads back as an equal one."""
+        return dump_yaml(self.as_dict())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides the outcome, in hexadecimal."""
+        decides = {name: section for name, section in self.as_dict().items() if name != "ray"}
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Hash that binds the files of a run to one another; settings that may differ on a resume do not count."""
+        return run_identity(self.as_dict())
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentConfig:
+    """Reads and checks an experiment file.
+
+    Paths in the file are relative to the file, paths in overrides to the working directory. Plug-ins are imported,
+    also from the directory of the file.
+
+    Args:
+        path: The YAML file. Its stem is the experiment's name where the file gives none.
+        overrides: Settings as `a.b=value`, the value being YAML; applied in order.
+        without: Sections of the file that are not wanted, and so need not be right.
+
+    Raises:
+        UserError: Anything that is wrong, one line for each problem.
+    """
+    path = Path(path)
+    if path.name == CONFIG and is_run(path.parent):
+        check_config(path.parent)
+    in_file = {key: value for key, value in read_yaml(path).items() if key not in without}
+    tree = {"name": path.stem, **in_file}
+    overridden = []
+    for text in overrides:
+        keys, value = parse_override(text)
+        if isinstance(value, str) and value and _is_path(tree, keys, value):
+            value = str(Path(value).absolute())
+        tree = override(tree, keys, value)
+        overridden.append(keys)
+    return _validated(tree, path, overridden, in_file)
+
+
+def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool:
+    """Whether a setting of the command line is a path; some of data may be names where there is no such path."""
+    if keys[0] != "data" or len(keys) != 2:
+        return keys in (("rank", "cache"), ("device",), ("device", "path"), ("start",), ("start", "path"))
+    data = tree.get("data")
+    source = data.get("source") if isinstance(data, Mapping) else None
+    plugin = SOURCES[source] if isinstance(source, str) and source in SOURCES else AnySource
+    return keys[1] in plugin.paths and (keys[1] not in plugin.names or Path(value).exists())
+
+
+def config_of(tree: Mapping[str, Any], directory: Path, name: str = "config.yaml") -> ExperimentConfig:
+    """Checks an experiment that is given as plain values, such as `ExperimentConfig.as_dict` gives.
+
+    Args:
+        tree: Plain values.
+        directory: Directory that paths are relative to, and where a copy of the device file may be.
+        name: What messages call the experiment.
+
+    Raises:
+        UserError: A plug-in is missing, or a file that it names.
+    """
+    return _validated(tree, directory / name, (), tree)
+
+
+def load_data_section(settings: Iterable[str], source: str | None = None) -> DataSection:
+    """Makes a data section from settings of the command line.
+
+    Args:
+        settings: As `key=value`, without `data.`.
+        source: A registered source.
+
+    Raises:
+        UserError: Anything that is wrong.
+    """
+    tree: dict[str, Any] = {} if source is None else {"source": source}
+    for text in settings:
+        keys, value = parse_override(text)
+        tree = override(tree, keys[1:] if keys[0] == "data" and len(keys) > 1 else keys, value)
+    try:
+        return DataSection.model_validate(_with_tuples(tree), context={"paths_from": Path.cwd()})
+    except ValidationError as error:
+        problems = [Problem(("data", *p.location), p.text) for p in problems_of(error, DataSection)]
+        raise ConfigError(problems, lambda _: "--data") from None
+
+
+def _validated(
+    tree: Mapping[str, Any], path: Path, overridden: Sequence[tuple[str, ...]], in_file: Container[str]
+) -> ExperimentConfig:
+    def source(problem: Problem) -> str:
+        location = tuple(str(part) for part in problem.location)
+        below = any(location[: len(keys)] == keys for keys in overridden)
+        above = any(keys[: len(location)] == location for keys in overridden) and location[0] not in in_file
+        return "--set" if below or above else str(path)
+
+    directory = path.absolute().parent
+    try:
+        import_plugins(tree.get("plugins"), directory)
+        return ExperimentConfig.model_validate(_with_tuples(tree), context={"paths_from": directory})
+    except ValidationError as error:
+        raise ConfigError(problems_of(error, ExperimentConfig), source) from None
+    except ProblemsError as error:
+        raise ConfigError(error.problems, source) from None
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return tuple(_with_tuples(item) for item in value)
+    return value

@@ -1,0 +1,1 @@
+"""Devices: latency and memory measured on one, and files that hold them."""

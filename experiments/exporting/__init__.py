@@ -1,0 +1,1 @@
+"""The export stage: subnets for budgets, cut out, proved and written down."""

@@ -1,0 +1,249 @@
+"""The export stage: the best candidate of each budget, cut out, proved, measured on the test split, written down."""
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from experiments.data import Split
+from experiments.data.tokenizer import files_of
+from experiments.devices.device_file import DEVICE_METRICS, DeviceCost
+from experiments.devices.measure import lowered, memory_of
+from experiments.experiment import Experiment
+from experiments.objective import objective_of
+from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.plugin_errors import plugin_errors
+from experiments.run_directory import RunDirectory
+from experiments.searching.stage import cut_from
+from experiments.storage.run_identity import CUT_FROM
+from search import Archive, ResolvedBudget, best
+from search_spaces import UserError
+from search_spaces.sealed_json import read_json
+from supernet.evaluation import calibrate
+from supernet.export import export_subnet
+from supernet.labels import output_losses
+from supernet.manifest import verify_manifest
+from supernet.subnet import ARCHITECTURE, REPORT, Subnet
+from supernet.supernet import Params, Statistics
+
+_CHUNK, _BATCH = 4096, 256  # outputs, examples
+_PROBE = 64
+
+
+def export(
+    experiment: Experiment, params: Params, archive: Archive, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> list[dict[str, Any]]:
+    """Exports one subnet a budget; those that are already there and whole are kept.
+
+    Returns:
+        A row a budget for the summary.
+
+    Raises:
+        UserError: No candidate meets a budget, or an export that is there was altered.
+        Interrupted: `stop` was requested; the finished exports are whole.
+    """
+    rows, origin = [], cut_from(experiment, params)
+    bar = tqdm(experiment.budgets, desc="export", unit="subnet", disable=quiet or None, dynamic_ncols=True)
+    with bar:
+        for budget in bar:
+            if stop:
+                raise Interrupted(f"stopped after exporting {len(rows)} of {len(experiment.budgets)} subnets")
+            rows.append(export_budget(experiment, params, archive, budget, run, origin))
+    return rows
+
+
+def export_budget(
+    experiment: Experiment,
+    params: Params,
+    archive: Archive,
+    budget: ResolvedBudget,
+    run: RunDirectory,
+    origin: Mapping[str, str],
+    cost: DeviceCost | None = None,
+) -> dict[str, Any]:
+    """Exports the best candidate of one budget, unless it is there and whole.
+
+    Args:
+        experiment: The experiment.
+        params: Weights of its supernet.
+        archive: What was evaluated.
+        budget: The budget.
+        run: The run directory.
+        origin: What `cut_from` gives: the report tells it, and an export of anything else is not kept.
+        cost: Costs on the device that the report tells of; those of the experiment's own when None.
+
+    Returns:
+        Its row for the summary.
+
+    Raises:
+        UserError: No candidate meets the budget, or the export that is there was altered, or is of another run.
+    """
+    index = best(archive, budget)
+    if index is None:
+        raise UserError(
+            f"budgets.{budget.name}: none of the {len(archive)} evaluated candidates meets it. "
+            "Raise search.evaluations or the budget."
+        )
+    directory = run.subnets / budget.name
+    report = _existing(directory, archive.genes[index], origin)
+    if report is None:
+        with plugin_errors(experiment.config.plugins, f"{directory} was exported"):
+            report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
+    reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
+    over = _over_memory(report, budget, cost or experiment.cost_on_device)
+    if over:
+        tqdm.write(f"warning: {over}", file=sys.stderr)
+    return {
+        "budget": budget.name,
+        "limits": dict(budget.limits),
+        **({"over_limit": over} if over else {}),
+        **report["costs"],
+        **{key: report[key] for key in ("memory", "predicted") if key in report},
+        **reached,
+        "parity_error": report["parity_error"],
+        "directory": str(directory),
+    }
+
+
+def _over_memory(report: Mapping[str, Any], budget: ResolvedBudget, cost: DeviceCost | None) -> str | None:
+    """What to say where the compiler's own figure exceeds the limit that the device file's prediction meets."""
+    most, memory = dict(budget.limits).get("memory_bytes"), report["memory"]
+    if most is None or cost is None or memory["bytes"] <= most:
+        return None
+    if (memory["platform"], memory["batch_size"]) != (cost.device.device["platform"], cost.batch_size):
+        return None  # compiled for another kind of device
+    return (
+        f"budgets.{budget.name}: the compiler counts {memory['bytes']:,} bytes for the exported network, more than"
+        f" memory_bytes<={most:,.0f}, which the device file predicts it to meet. Lower the limit by "
+        f"{memory['bytes'] / most - 1:.0%}."
+    )
+
+
+def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> dict[str, Any] | None:
+    """The report of the export that is there; None where there is none, or another architecture of this run."""
+    if not directory.exists():
+        return None
+    remedy = f"Delete {directory} to export it again."
+    verify_manifest(directory, remedy)
+    report, architecture = (read_json(directory / name, remedy) for name in (REPORT, ARCHITECTURE))
+    if report.get(CUT_FROM) != dict(origin):
+        raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {remedy}")
+    return report if architecture.get("genes") == genes.tolist() else None
+
+
+def _export(
+    experiment: Experiment,
+    params: Params,
+    archive: Archive,
+    index: int,
+    directory: Path,
+    origin: Mapping[str, str],
+    cost: DeviceCost | None,
+) -> dict[str, Any]:
+    data, net, space = experiment.data, experiment.net, experiment.space
+    architecture = space.architecture(archive.genes[index])
+    example = net.example(architecture)
+    probe, _ = data.validation.read(np.arange(min(_PROBE, _chunk(data.validation), len(data.validation))))
+
+    def measure(subnet: Subnet) -> dict[str, Any]:
+        splits = {"validation": data.validation, "test": data.test}
+
+        def figures(split: str) -> dict[str, Any]:
+            return reached(subnet, splits[split], f"{directory}: {split} split")
+
+        return {
+            **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
+            f"search_{objective_of(space).name}": float(archive.errors[index]),
+            **_on_device(subnet, example, archive.genes[index], cost),
+            CUT_FROM: dict(origin),
+            "data_fingerprint": data.fingerprint,
+            "seed": experiment.config.seed,
+        }
+
+    return export_subnet(
+        net, params, architecture, directory,
+        statistics=statistics(experiment, params, archive.genes[index]),
+        preprocessing=data.preprocessing(space, example),
+        input_shape=probe.shape[1:],
+        labels=data.class_names,
+        probe=probe,
+        measure=measure,
+        stablehlo=experiment.config.export.stablehlo,
+        tokenizer=None if data.tokenizer is None else files_of(data.tokenizer),
+        bos=data.bos,
+    )  # fmt: skip
+
+
+def _on_device(
+    subnet: Subnet, example: jax.ShapeDtypeStruct, genes: np.ndarray, cost: DeviceCost | None
+) -> dict[str, Any]:
+    """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
+    batch_size = 1 if cost is None else cost.batch_size
+    memory = memory_of(lowered(subnet.module, example, batch_size)[0].compile()).total
+    found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
+    if cost is not None:
+        predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
+        found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
+    return found
+
+
+def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:
+    """Calibrated batch statistics of one subnet, from the same batches that the search used."""
+    net, program = experiment.net, experiment.space.program(genes)
+    run = jax.jit(lambda params, genes, batches: calibrate(net, params, genes, batches, program))
+    return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
+
+
+def reached(subnet: Subnet, split: Split, where: str) -> dict[str, Any]:
+    """Measures a standalone network on a split.
+
+    Args:
+        subnet: The network.
+        split: The examples.
+        where: The network and the split in messages.
+
+    Returns:
+        `accuracy`, the share of right outputs; where outputs are tokens also their mean `loss` and `perplexity`,
+        elsewhere `by_class`: how many of each class are right, and how many there are.
+
+    Raises:
+        UserError: Outputs are not finite: the network has failed, as it would have in a search.
+    """
+    names = subnet.config["labels"]
+    chunk, count, right, loss = _chunk(split), 0, 0, 0.0
+    by_class = np.zeros((len(names), 2), np.int64)
+    for start in range(0, len(split), chunk):
+        examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
+        logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
+        broken = int((~np.isfinite(logits)).reshape(len(logits), -1).any(axis=1).sum())
+        if broken:
+            raise UserError(
+                f"{where}: the network has failed: its outputs are not finite on {broken} of the examples {start:,} to "
+                f"{start + len(logits) - 1:,}, so it has no accuracy. Train with a lower train.optimizer.learning_rate "
+                "or clip_norm, in a new run directory."
+            )
+        count += int(there.sum())
+        hits = logits.argmax(axis=-1) == labels
+        right += int(hits[there].sum())
+        if labels.ndim == 1:
+            known = there & (labels < len(names))
+            np.add.at(by_class, labels[known], np.stack([hits[known], np.ones(known.sum(), bool)], axis=1))
+        losses = np.asarray(output_losses(jnp.asarray(logits), jnp.asarray(labels)), np.float64)
+        loss += float(losses[there].sum())
+    found = {"accuracy": right / max(count, 1)}
+    loss /= max(count, 1)
+    if labels.ndim > 1:
+        return {**found, "loss": loss, "perplexity": math.exp(loss)}
+    return {**found, "by_class": dict(zip(names, by_class.tolist(), strict=True))}
+
+
+def _chunk(split: Split) -> int:
+    """How many examples are passed at a time; few where each has many outputs."""
+    _, labels = split.read(np.arange(1))
+    return max(_CHUNK // labels.size, 1)

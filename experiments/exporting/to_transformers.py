@@ -1,0 +1,90 @@
+"""Exported subnets of a run as directories that transformers loads: `RUN/transformers/NAME`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
+from experiments.pretrained.directory import ImportedDirectory
+from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
+from experiments.storage.run_files import read_run_config
+from experiments.storage.run_identity import CUT_FROM, run_identity
+from experiments.subnets.loading import load_exported
+from search_spaces import UserError, did_you_mean
+from search_spaces.sealed_json import read_json
+from supernet.standalone.language import LanguageModel
+from supernet.subnet import REPORT, TOKENIZER, flatten
+
+
+def export_for_transformers(
+    run: Path, names: Sequence[str] = (), model_type: str | None = None, dtype: str | None = None
+) -> list[dict[str, str]]:
+    """Writes subnets of a run, with the tokenizer that they were trained with.
+
+    Args:
+        run: The run directory, with exported subnets.
+        names: Which; all of them when empty.
+        model_type: What they become; when None that of the checkpoint that the run started from, or without one the
+            first type that can express a subnet.
+        dtype: Of the weights; when None that of the import that the run started from, or without one as they are.
+
+    Returns:
+        For JSON: `subnet`, `model_type` and `directory` of each.
+
+    Raises:
+        UserError: There is no such subnet, a type cannot express one, which names the choice, or it was written before.
+            Those before it are there.
+    """
+    if model_type is not None and model_type not in MODEL_TYPES:
+        raise UserError(f"--model-type: {model_type!r} is not supported.{did_you_mean(model_type, MODEL_TYPES)}")
+    known = sorted(path.name for path in (run / "subnets").glob("*") if path.is_dir() and path.name[0] != ".")
+    if not known:
+        raise UserError(f"{run}: has no exported subnets. Export them first: supernest export {run}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
+    imported = _origin(run)
+    source: Mapping[str, Any] = imported.source if imported else {}
+    tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
+    identity, found = run_identity(read_run_config(run)), []
+    for name in names or known:
+        directory, out = run / "subnets" / name, run / "transformers" / name
+        subnet = load_exported(directory)
+        if not isinstance(subnet.module, LanguageModel):
+            raise UserError(
+                f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
+                "It runs as it is: supernet.subnet.load_subnet."
+            )
+        again = f"Delete {directory} to export it again."
+        if read_json(directory / REPORT, again).get(CUT_FROM, {}).get("config") != identity:
+            raise UserError(f"{directory / REPORT}: exported from another run. {again}")
+        if out.exists():
+            raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
+        own = directory / TOKENIZER
+        # What was imported has files for generating text beside the tokenizer's own.
+        beside = tokenizer if tokenizer and own.is_dir() and same_tokenizer(str(own), str(tokenizer)) else own
+        written = write_checkpoint(
+            subnet.config["module"],
+            lambda weights=subnet.weights: flatten(weights),
+            out,
+            model_type or source.get("model_type"),
+            source["settings"] if source else _special(subnet.config, own),
+            beside if beside.is_dir() else None,
+            dtype=dtype,
+        )
+        found.append({"subnet": name, "model_type": written, "directory": str(out)})
+    return found
+
+
+def _special(config: Mapping[str, Any], tokenizer: Path) -> dict[str, Any]:
+    """Special tokens of a decoder that was trained from nothing: a model type's own defaults are others."""
+    if not config["module"]["form"]["causal"]:
+        return {}
+    name = BYTES if config.get("tokenizer", BYTES) == BYTES else str(tokenizer)
+    return {"bos_token_id": None, "eos_token_id": load_tokenizer(name).end}
+
+
+def _origin(run: Path) -> ImportedDirectory | None:
+    """The import that a run started from."""
+    start = read_run_config(run).get("start")
+    return None if start is None else ImportedDirectory(Path(start["path"]))

@@ -1,0 +1,1 @@
+"""The gradient search stage: weights and architecture trained together."""

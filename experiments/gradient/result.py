@@ -1,0 +1,101 @@
+"""What a gradient search found: its architecture within the budget, its figures, and its place in the archive."""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from experiments.experiment import Experiment
+from experiments.process.interrupt import StopRequest
+from experiments.run_directory import RunDirectory
+from experiments.searching.stage import search, started_from
+from search import ResolvedBudget
+from search.projection import most_probable
+from search_spaces.sealed_json import sealed
+from supernet.manifest import write_text_atomically
+from supernet.supernet import Params
+
+
+class Found(NamedTuple):
+    """The end of a gradient search.
+
+    Attributes:
+        genes: Canonical, within the budget.
+        budget: The budget that was steered to.
+        changed: How many active genes are not at their most probable value, which was over budget.
+        probability: Mean probability of the values of the active genes.
+        expected: Metric to the expected cost of the distribution, over its limit.
+        entropies: Choice name to mean entropy of its genes, as a share of the largest possible.
+        probabilities: Of each gene's values.
+    """
+
+    genes: Int[np.ndarray, " g"]
+    budget: ResolvedBudget
+    changed: int
+    probability: float
+    expected: dict[str, float]
+    entropies: dict[str, float]
+    probabilities: Float[np.ndarray, "g v"]
+
+
+def decide(
+    experiment: Experiment,
+    budget: ResolvedBudget,
+    probabilities: Float[np.ndarray, "g v"],
+    expected: Float[np.ndarray, " m"],
+    entropies: dict[str, float],
+) -> Found:
+    """The most probable architecture that meets the budget (`search.projection`)."""
+    space = experiment.space
+    genes = most_probable(space, probabilities.astype(np.float64), budget, experiment.searcher.costs)
+    active = space.active(genes[None])[0]
+    there = np.where(np.arange(probabilities.shape[1]) < space.cardinalities[:, None], probabilities, -1.0)
+    of_genes = there[np.arange(len(genes)), genes]
+    return Found(
+        genes,
+        budget,
+        int((active & (of_genes < there.max(axis=1))).sum()),
+        float(of_genes[active].mean()),
+        {metric: float(share) for (metric, _), share in zip(budget.limits, expected, strict=True)},
+        entropies,
+        probabilities,
+    )
+
+
+def publish(
+    experiment: Experiment, found: Found, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> dict[str, Any]:
+    """Writes the architecture down and evaluates it as the first candidate of the run's search.
+
+    Returns:
+        Figures for the summary.
+
+    Raises:
+        Interrupted: `stop` was requested.
+    """
+    space, path = experiment.space, started_from(run)
+    description = space.architecture(found.genes).description
+    by_choice = {
+        choice.name: np.round(found.probabilities[space.columns[choice.name], : len(choice.values)], 6).tolist()
+        for choice in space.choices
+    }
+    content = {
+        "architecture": description,
+        "genes": found.genes.tolist(),
+        "budget": {"name": found.budget.name, "limits": dict(found.budget.limits)},
+        "probabilities": by_choice,
+    }
+    write_text_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
+    archive, _ = search(experiment, params, run, stop, quiet, evaluations=1)
+    return {
+        "type": experiment.config.gradient.type,
+        "budget": found.budget.name,
+        "architecture": description,
+        **{metric: values[0].item() for metric, values in archive.costs.items()},
+        "validation_error": float(archive.errors[0]),
+        "expected_cost_over_budget": found.expected,
+        "mean_probability": found.probability,
+        "genes_changed_for_budget": found.changed,
+        "entropy": found.entropies,
+    }

@@ -1,0 +1,1 @@
+"""Stages in a row: check, run, and the report of a run."""

@@ -1,0 +1,170 @@
+"""What `supernest check` does: an experiment is put together without being run, and described."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.data.text import caches_written_last
+from experiments.experiment import Experiment, build_experiment
+from experiments.pipeline.demands import check_demands, warnings
+from experiments.ranking.stage import panel_of
+from experiments.training.batches import BatchMaker
+from experiments.training.division import check_division, schedule_of
+from experiments.training.rematerialization import training_net
+from samplers.sampler import equal_scores
+from search_spaces import UserError
+from supernet.superposed import build_superposed
+
+
+def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment:
+    """Puts an experiment together, its data included, and checks what its parts can only tell together.
+
+    Args:
+        config: The experiment.
+        stages: Which of its stages are to be run.
+
+    Raises:
+        UserError: It cannot be run as it is.
+    """
+    with caches_written_last():
+        return _validated(config, stages)
+
+
+def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
+    experiment = build_experiment(config)
+    check_demands(experiment)
+    config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
+    sampler = experiment.sampler
+    config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
+    BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
+    check_division(experiment)
+    _check_passes(experiment)
+    _check_statistics(experiment)
+    panel_of(experiment)
+    if "gradient" in stages:
+        build_superposed(experiment.space, config.supernet.sharing)
+        if config.train.rematerialize is True:
+            raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")
+    return experiment
+
+
+def _check_passes(experiment: Experiment) -> None:
+    """Refuses passes that the family does not have, and to cut batches that it normalises as a whole."""
+    train, net = experiment.config.train, training_net(experiment)
+    if train.accumulate > 1 and net.statistics_shapes:
+        raise UserError(
+            f"train.accumulate: {train.accumulate}, but family {experiment.space.family} normalises with its batch, so "
+            "that parts of it give something else. Set 1."
+        )
+    if train.accumulate > train.batch_size:
+        raise UserError(
+            f"train.accumulate: {train.accumulate} parts of {train.batch_size} rows. Set {train.batch_size} or less."
+        )
+
+
+def _check_statistics(experiment: Experiment) -> None:
+    """Refuses batch statistics of a single value: what they normalise is zero, so nothing is learned through it."""
+    net, config = experiment.net, experiment.config
+    if not net.statistics_shapes or net.values_per_statistic > 1:
+        return
+    paths = experiment.sampler.paths_per_step
+    why = (
+        f"is all that batch statistics of family {experiment.space.family} have here, and its last map has one "
+        "position: of one value, normalisation leaves zero"
+    )
+    sizes = (1,) if config.ray is None else config.ray.sizes
+    shares = [share for workers in sizes for share in schedule_of(experiment, workers).shares(paths)]
+    if min(share.rows.stop - share.rows.start for share in shares) < 2:
+        parts = paths if config.train.path_batch == "share" else 1
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size}; one image a path {why}. Set {2 * parts} or more, or larger "
+            "images, or smaller strides."
+        )
+    if min(config.evaluation.calibration_batch_size, len(experiment.data.train)) < 2:
+        raise UserError(
+            f"evaluation.calibration_batch_size: {config.evaluation.calibration_batch_size}; one image {why}. Set 2 or "
+            "more."
+        )
+
+
+def describe(config: ExperimentConfig) -> dict[str, Any]:
+    """Checks an experiment as `validate` does, and returns what it holds, for JSON."""
+    experiment = validate(config)
+    data, space = experiment.data, experiment.space
+    return {
+        "name": config.name,
+        "data": {
+            "source": config.data.source,
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(data.test),
+            **data.describe(),
+            **({"notes": list(data.notes)} if data.notes else {}),
+        },
+        "device": _device(config),
+        "space": {
+            "family": space.family,
+            "subnets": space.size,
+            "genes": space.num_genes,
+            "programs": space.programs,
+            "smallest": _cost(experiment, space.smallest.genes),
+            "largest": _cost(experiment, space.largest.genes),
+        },
+        "train": {
+            "steps": experiment.steps,
+            "paths_per_step": experiment.sampler.paths_per_step,
+            "rematerialize": training_net(experiment).passes.rematerialize,
+        },
+        "search": {"type": config.search.type, "evaluations": config.search.evaluations},
+        "budgets": {budget.name: dict(budget.limits) for budget in experiment.budgets},
+        "warnings": warnings(experiment),
+    }
+
+
+def lines(description: dict[str, Any]) -> list[str]:
+    """Returns a description as lines to read."""
+    data, space, train = description["data"], description["space"], description["train"]
+    search, device = description["search"], description["device"]
+    found = [
+        f"name      {description['name']}",
+        f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
+        f"{data['test']:,} test {_examples(data)}",
+        *(f"          {note}" for note in data.get("notes", ())),
+        *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
+        f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
+        f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
+        *(f"{end:<10}{_costs(space[end])}" for end in ("smallest", "largest")),
+        f"train     {train['steps']:,} steps of {train['paths_per_step']} paths"
+        + (", sublayers computed again for the backward pass" if train["rematerialize"] else ""),
+        f"search    {search['type']}: {search['evaluations']:,} evaluations",
+    ]
+    width = max(map(len, description["budgets"]))
+    found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
+    return [*found, *(f"warning   {text}" for text in description["warnings"])]
+
+
+def _examples(data: dict[str, Any]) -> str:
+    if "image_shape" in data:
+        return f"images of {'x'.join(map(str, data['image_shape']))}, {data['classes']} classes"
+    return f"sequences of {data['context']} tokens, {data['vocabulary']:,} different ones ({data['tokenizer']})"
+
+
+def _device(config: ExperimentConfig) -> dict[str, Any] | None:
+    if config.device is None:
+        return None
+    device = config.device.device
+    return {"name": device.name, "batch_size": config.device.batch_size or next(iter(device.tables))}
+
+
+def _cost(experiment: Experiment, genes: tuple[int, ...]) -> dict[str, int | float]:
+    return {metric: values[0].item() for metric, values in experiment.cost(np.array([genes], np.int32)).items()}
+
+
+def _costs(costs: dict[str, float]) -> str:
+    return ", ".join(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}" for metric, value in costs.items())
+
+
+def _readable(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"{count:.2e}"

@@ -1,0 +1,114 @@
+"""What an experiment asks of its data and of this machine: what neither can hold is refused, what is dear is said."""
+
+import math
+
+from experiments.experiment import Experiment
+from experiments.training.rematerialization import device_bytes
+from samplers.sampler import MOST_PATHS
+from search_spaces import UserError, ViTSpace
+
+_TRAINING_COPIES = 4  # of each weight: itself, its gradient and two moments
+_ANY_BATCH = 4096  # examples; batches may repeat examples up to here, however few there are
+_MOST_STEPS = 10**9
+_CALIBRATION_PASSES = 16  # over the training split
+_MANY_TOKENS = 256
+_UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB", "EB")
+
+
+def in_bytes(count: float) -> str:
+    """Returns a number of bytes in the unit that suits it: `1.5 GB`."""
+    power = min(int(math.log(max(count, 1), 1000)), len(_UNITS) - 1)
+    return f"{count / 1000**power:.3g} {_UNITS[power]}"
+
+
+def check_demands(experiment: Experiment) -> None:
+    """Refuses numbers that the data or the machine cannot meet.
+
+    With a section `ray` the experiment runs elsewhere, so that the memory of this machine decides nothing.
+
+    Raises:
+        UserError: Batches of more examples than there are, more steps than are counted, costs that are no numbers, or
+            more memory than the machine has.
+    """
+    config, examples = experiment.config, len(experiment.data.train)
+    _check_costs(experiment)
+    paths = experiment.sampler.paths_per_step
+    if paths > MOST_PATHS:
+        raise UserError(f"sampler.type: {config.sampler.type} has {paths:,} paths a step. Set at most {MOST_PATHS:,}.")
+    if experiment.steps > _MOST_STEPS:
+        raise UserError(f"train.epochs: {config.train.epochs} are {experiment.steps:,} steps. Give fewer epochs.")
+    most = max(examples, _ANY_BATCH)
+    if config.train.batch_size > most:
+        raise UserError(
+            f"train.batch_size: {config.train.batch_size} is more than the {examples:,} training examples. Give at "
+            f"most {most:,}."
+        )
+    evaluation = config.evaluation
+    rows = evaluation.calibration_batches * min(evaluation.calibration_batch_size, examples)
+    most = _CALIBRATION_PASSES * max(examples, _ANY_BATCH)
+    if rows > most:
+        raise UserError(
+            f"evaluation.calibration_batches: {evaluation.calibration_batches} read {rows:,} images, of "
+            f"{examples:,} for training. Give at most {most // min(evaluation.calibration_batch_size, examples):,}."
+        )
+    if config.ray is None:
+        _check_memory(experiment, rows)
+
+
+def warnings(experiment: Experiment) -> list[str]:
+    """Returns what works but asks for much more than it needs to, a line each with numbers and what to set."""
+    space, config, found = experiment.space, experiment.config, []
+    memory, activations = device_bytes(), _activations(experiment)
+    rows = -(-config.train.batch_size // config.train.accumulate)
+    kept = rows * activations
+    if isinstance(space, ViTSpace) and (space.tokens > _MANY_TOKENS or kept > memory / 2):
+        sizes = [size for size in range(space.patch_size + 1, space.image_size + 1) if space.image_size % size == 0]
+        fit = next((size for size in sizes if (space.image_size // size) ** 2 <= _MANY_TOKENS), space.image_size)
+        found.append(
+            f"space.patch_size: {space.patch_size} makes {space.tokens:,} tokens of images of {space.image_size} "
+            f"pixels; the largest subnet computes {in_bytes(activations)} of activations an image, {in_bytes(kept)} a "
+            f"path of {rows:,}. Patches of {fit} make {(space.image_size // fit) ** 2 + space.class_token:,} tokens: "
+            f"--set space.patch_size={fit}"
+        )
+    elif kept > memory:
+        found.append(
+            f"train.batch_size: a path of {rows:,} examples computes {in_bytes(kept)} of activations in the largest "
+            f"subnet ({in_bytes(activations)} an example), and this machine has {in_bytes(memory)}. Set a smaller "
+            "train.batch_size, or train.accumulate."
+        )
+    return found
+
+
+def _activations(experiment: Experiment) -> float:
+    costs = experiment.space.cost(experiment.space.ends)
+    return float(max(costs["activation_bytes"])) if "activation_bytes" in costs else 0.0
+
+
+def _check_costs(experiment: Experiment) -> None:
+    """Refuses costs of the ends of a space, on its own or on a device, that are negative or not finite."""
+    for metric, values in experiment.cost(experiment.space.ends).items():
+        for value in values.tolist():
+            if not (math.isfinite(value) and value >= 0):
+                raise UserError(f"space.family: {metric} of a subnet is {value}. Correct the family's cost model.")
+
+
+def _check_memory(experiment: Experiment, calibration_rows: int) -> None:
+    config, memory = experiment.config, device_bytes()
+    costs = experiment.space.cost(experiment.space.ends)
+    weights = float(max(costs["params"])) * 4 * _TRAINING_COPIES if "params" in costs else 0.0
+    has = f"and this machine has {in_bytes(memory)}"
+    if weights > memory:
+        raise UserError(
+            f"space: training takes {in_bytes(weights)} for the {max(costs['params']):,} parameters of the largest "
+            f"subnet with gradients and moments, {has}. Give smaller sizes."
+        )
+    example = 4 * math.prod(experiment.net.example(experiment.space.largest).shape)
+    for key, rows in (
+        ("space", 1),
+        ("train.batch_size", config.train.batch_size),
+        ("evaluation.calibration_batches", calibration_rows),
+    ):
+        if rows * example > memory:
+            raise UserError(
+                f"{key}: the inputs of {rows:,} examples take {in_bytes(rows * example)}, {has}. Give a smaller number."
+            )

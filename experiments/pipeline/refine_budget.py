@@ -1,0 +1,145 @@
+"""A new budget for a finished run: more evaluations for it, and the subnet that meets it, exported."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.configuration.experiment_config import load_config
+from experiments.configuration.plugins import changed_plugins
+from experiments.devices.device_file import DeviceCost
+from experiments.experiment import Experiment, batches, build_experiment
+from experiments.exporting.stage import export_budget
+from experiments.objective import objective_of
+from experiments.process.compilation import use_compilation_cache
+from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
+from experiments.run_directory import RunDirectory
+from experiments.searching import new_budget as answers
+from experiments.searching.stage import cut_from, evaluated, judged
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.run_files import read_summary, write_summary
+from experiments.training.stage import trained_params
+from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
+from search.continued import Continued
+from search_spaces import Genes
+from supernet.supernet import Params
+
+
+def deliver(
+    run: Path,
+    overrides: Sequence[str],
+    read: Callable[[], answers.Finished],
+    budget: Budget,
+    resolved: ResolvedBudget,
+    evaluations: int | None,
+    show: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Does for a new budget what takes the supernet: evaluates more candidates, exports the best subnet.
+
+    Args:
+        run: The run directory.
+        overrides: Settings that may differ from those of the run.
+        read: Reads what the run has evaluated.
+        budget: The budget.
+        resolved: In absolute numbers.
+        evaluations: How many candidates are evaluated for it in all; none when None.
+        show: Export nothing.
+        quiet: No progress bar.
+
+    Returns:
+        The answer, with the figures of the export under `subnet`.
+
+    Raises:
+        UserError: None of the evaluated subnets meets the budget, or something else that the user can mend.
+        Interrupted: The user asked to stop; what was evaluated is kept.
+    """
+    config = load_config(run / "config.yaml", overrides)
+    with RunDirectory.create_or_resume(run, config) as directory:
+        for note in changed_plugins(run):
+            print(f"note: {note}", file=sys.stderr)
+        use_compilation_cache(run / "cache")
+        experiment = build_experiment(config)
+        keep = config.train.keep_last, config.train.keep_best
+        with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
+            params = trained_params(experiment, checkpoints)
+        origin, before = cut_from(experiment, params), read()
+        before.archive.check_run(origin)
+        if evaluations:
+            with stop_on_signals() as stop:
+                refine(experiment, params, directory, before, resolved, evaluations, stop, quiet)
+        finished = read()
+        found = answers.answer(finished, budget, resolved)
+        if found["best"] is None:
+            raise answers.none_meets(found, run)
+        if not show:
+            cost = finished.cost if isinstance(finished.cost, DeviceCost) else None
+            found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, origin, cost)
+            _note(run, found)
+    return found
+
+
+def refine(
+    experiment: Experiment,
+    params: Params,
+    run: RunDirectory,
+    finished: answers.Finished,
+    budget: ResolvedBudget,
+    evaluations: int,
+    stop: StopRequest,
+    quiet: bool,
+) -> Archive:
+    """Evaluates candidates for a budget, going on from what the run's search has found.
+
+    The same call after a kill resumes, one of more evaluations goes on. What another search of the run has evaluated
+    counts without being evaluated again.
+
+    Raises:
+        Interrupted: `stop` was requested; what was evaluated is kept.
+    """
+    settings = experiment.config.search
+    split = batches(experiment.config, experiment.data)
+    inner = settings.build(finished.space, (budget,), experiment.config.seed, split, finished.cost)
+    main = Archive.read(run.archive, finished.space)
+    searcher = Continued.of(inner, main)
+    path = answers.refined_archive(run.path, budget.name, len(main))
+    archive = Archive.open(path, searcher, run=evaluated(experiment, params, finished.cost))
+
+    evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.space))
+
+    with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
+
+        def on_batch(progress: Progress) -> None:
+            bar.update(progress.evaluated - bar.n)
+            if stop and progress.evaluated < evaluations:
+                raise Interrupted(
+                    f"stopped after {progress.evaluated} of {evaluations} candidates; all are kept. The same command "
+                    "resumes it."
+                )
+
+        known = _known(finished.archive, evaluate)
+        return run_search(searcher, known, archive, evaluations, on_batch, settings.batch, evaluate)
+
+
+def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:
+    """`evaluate`, except for what an archive holds."""
+    held = {row.tobytes(): error for row, error in zip(archive.genes, archive.errors, strict=True)}
+
+    def errors(genes: Genes) -> np.ndarray:
+        found = np.array([held.get(row.tobytes(), np.nan) for row in genes])
+        new = np.isnan(found)
+        if new.any():
+            found[new] = evaluate(genes[new])
+        return found
+
+    return errors
+
+
+def _note(run: Path, found: dict[str, Any]) -> None:
+    """Adds the answer to the summary of the run."""
+    summary = read_summary(run)
+    write_summary(run, {**summary, "new_budgets": {**summary.get("new_budgets", {}), found["name"]: found}})

@@ -1,0 +1,151 @@
+"""The pipeline: train, search, export in one run directory; every stage resumes from it."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.data import Examples, Split
+from experiments.data.class_names import renumbered
+from experiments.experiment import Experiment, build_experiment
+from experiments.exporting.stage import export, reached
+from experiments.gradient.stage import gradient_search
+from experiments.objective import OBJECTIVES, objective_of
+from experiments.process.compilation import use_compilation_cache
+from experiments.process.interrupt import Interrupted, stop_on_signals
+from experiments.ranking.stage import rank
+from experiments.reporting import write_page
+from experiments.run_directory import RunDirectory
+from experiments.searching.on_ray import scoring
+from experiments.searching.stage import evaluated, search
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.run_files import read_summary, write_summary
+from experiments.storage.tensorboard import EventLog
+from experiments.subnets.loading import load_exported
+from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
+from experiments.training.on_ray import train_on_ray
+from experiments.training.stage import train, trained_params
+from search import Archive, write_pareto
+from search_spaces import UserError
+from search_spaces.sealed_json import read_sealed
+
+STAGES = ("train", "search", "export")
+
+
+def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str] = STAGES, quiet: bool = False) -> dict:
+    """Runs stages of an experiment; what is already done is not done again.
+
+    Args:
+        config: The experiment.
+        directory: Its run directory, locked by the caller.
+        stages: Which of `STAGES`, in this order, `rank`, and `gradient` (in place of `train`).
+        quiet: No progress bars.
+
+    Returns:
+        The summary, as in `summary.json`: figures of every stage that has been run.
+
+    Raises:
+        UserError: Something that the user can mend.
+        Interrupted: Ctrl-C or SIGTERM; the text says how to go on.
+    """
+    use_compilation_cache(directory.path / "cache")
+    experiment = build_experiment(config)
+    for note in experiment.data.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    summary = read_summary(directory.path)
+    summary["name"] = config.name
+    summary["objective"] = objective_of(experiment.space).name
+    summary["chance"] = experiment.data.chance
+    summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
+    try:
+        with (
+            stop_on_signals() as stop,
+            Checkpoints(
+                directory.checkpoints, config.train.keep_last, config.train.keep_best, config.identity
+            ) as checkpoints,
+        ):
+            if "train" in stages:
+                if config.ray is None:
+                    figures = train(
+                        experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop,
+                        quiet,
+                    )  # fmt: skip
+                else:
+                    figures = train_on_ray(experiment, checkpoints, directory, stop, quiet)
+                summary["train"] = {**summary.get("train", {}), **figures}
+                summary = write_summary(directory.path, summary)
+            if "gradient" in stages:
+                if config.ray is not None:
+                    print("warning: gradient search uses no workers; it runs in this process", file=sys.stderr)
+                summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
+                summary = write_summary(directory.path, summary)
+            if {"search", "export", "rank"} & set(stages):
+                params = trained_params(experiment, checkpoints)
+            if "search" in stages:
+                with scoring(experiment, directory, params) as scores:
+                    _, summary["search"] = search(experiment, params, directory, stop, quiet, scores=scores)
+                summary = write_summary(directory.path, summary)
+            if "export" in stages:
+                origin = evaluated(experiment, params, experiment.cost_on_device)
+                archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
+                summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
+                summary = write_summary(directory.path, summary)
+            if "rank" in stages:
+                summary["rank"] = rank(experiment, params, directory, stop, quiet)
+                summary = write_summary(directory.path, summary)
+            _keep_fronts(experiment, directory)
+            write_page(directory.path)
+    except Interrupted as stopped:
+        raise Interrupted(f"{stopped}. The same command resumes it.") from None
+    return summary
+
+
+def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
+    """Writes the search's fronts again, from its archive, where their file is missing or was changed."""
+    if directory.archive.exists():
+        try:
+            read_sealed(directory.pareto, "")
+        except (FileNotFoundError, UserError):
+            archive = Archive.read(directory.archive, experiment.space)
+            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost)
+
+
+def table(summary: dict[str, Any]) -> str:
+    """The exported subnets as text: budget, params, MACs, what it reaches on validation and test split, directory."""
+    subnets, objective = summary.get("subnets", []), OBJECTIVES[summary.get("objective", "error")]
+    on_device = any("predicted" in row for row in subnets)
+    shown = (f"{split} {objective.shown}" for split in ("val.", "test"))
+    heads = ("budget", "params", "MACs", *(["latency"] * on_device), *shown, "directory")
+    rows = [heads] + [
+        (
+            row["budget"], f"{row['params']:,}", f"{row['macs']:,}",
+            *([f"{row['predicted']['latency_ms']:.3f} ms" if "predicted" in row else ""] * on_device),
+            objective.of_split(row, "validation"), objective.of_split(row, "test"), row["directory"],
+        )
+        for row in subnets
+    ]  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def evaluate_subnet(
+    directory: Path, split: Split, class_names: Sequence[str] = (), tokenizer: str | None = None
+) -> dict[str, Any]:
+    """What an exported subnet reaches on examples, without any supernet; their classes are matched by name.
+
+    Args:
+        directory: The subnet.
+        split: The examples.
+        class_names: Names of their classes; numbers where empty.
+        tokenizer: Name of the tokenizer that tokens come from; None for images.
+
+    Raises:
+        UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
+            examples.
+    """
+    subnet = load_exported(directory)
+    check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
+    if isinstance(split, Examples) and class_names:
+        split = renumbered("--data", split, class_names, subnet.config["labels"])
+    return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}

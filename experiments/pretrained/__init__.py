@@ -1,0 +1,1 @@
+"""Checkpoints of `transformers`: imported as supernets, and written again."""

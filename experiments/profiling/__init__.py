@@ -1,0 +1,1 @@
+"""The profile stage: measures subnets on this device."""

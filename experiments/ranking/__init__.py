@@ -1,0 +1,1 @@
+"""The rank stage: how well inherited weights order a panel of architectures."""

@@ -1,0 +1,140 @@
+"""What a ranking leaves behind: `rank.json`, a scatter plot, curves in TensorBoard, and the table on the terminal."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.experiment import Experiment
+from experiments.objective import objective_of
+from experiments.ranking.fidelity import Estimate
+from experiments.ranking.training import Truth
+from experiments.run_directory import RunDirectory
+from experiments.storage.tensorboard import EventLog
+from search_spaces import Genes
+from search_spaces.sealed_json import sealed
+from supernet.evaluation import Scores
+from supernet.manifest import disk_errors_for, write_text_atomically
+
+NAMES = {
+    "kendall_tau": "Kendall's tau-b",
+    "spearman": "Spearman's rho",
+    "tau_top_10": "tau-b, best 10 %",
+    "tau_top_50": "tau-b, best 50 %",
+    "regret": "regret",
+}
+NO_PLOT = "not drawn: matplotlib is missing. Install it with: pip install 'supernest[plots]'"
+
+
+def write_report(
+    experiment: Experiment,
+    genes: Genes,
+    inherited: Scores,
+    truth: Truth,
+    estimates: Mapping[str, Estimate],
+    run: RunDirectory,
+) -> dict[str, Any]:
+    """Writes everything below `rank/` and `tensorboard/rank`; returns the figures for the summary."""
+    space, settings = experiment.space, experiment.config.rank
+    costs = space.cost(genes)
+    rows = [
+        {
+            "architecture": space.architecture(row).description,
+            "genes": row.tolist(),
+            "costs": {metric: int(values[i]) for metric, values in costs.items()},
+            "alone": {"accuracy": float(truth.accuracy[i]), "loss": float(truth.loss[i])},
+            "inherited": {"accuracy": _number(inherited.accuracy[i]), "loss": _number(inherited.loss[i])},
+        }
+        for i, row in enumerate(genes)
+    ]
+    figures = {
+        "panel": len(genes),
+        "objective": ranked_by(experiment),
+        "examples": len(experiment.data.validation),
+        "unit": experiment.data.unit,
+        **{name: estimate.as_dict() for name, estimate in estimates.items()},
+    }
+    with disk_errors_for(run.rank):
+        run.rank.mkdir(parents=True, exist_ok=True)
+    plot = run.rank / "scatter.svg"
+    drawn = draw_scatter(plot, inherited.accuracy, truth.accuracy, costs[settings.strata], settings.strata, estimates)
+    figures["plot"] = str(plot.relative_to(run.path)) if drawn else None
+    whole = {"settings": settings.model_dump(exclude={"cache"}), **figures, "networks": rows}
+    write_text_atomically(run.rank / "rank.json", json.dumps(sealed(whole), indent=1) + "\n")
+    with EventLog(run.tensorboard / "rank") as log:
+        known = {f"rank/{name}": estimate.value for name, estimate in estimates.items() if not estimate.reason}
+        log.scalars(experiment.steps, known)
+        columns = (settings.strata, "accuracy alone", "accuracy inherited", "loss alone", "loss inherited")
+        values = zip(
+            costs[settings.strata], truth.accuracy, inherited.accuracy, truth.loss, inherited.loss, strict=True
+        )
+        log.table(experiment.steps, "rank/panel", columns, values)
+    return figures
+
+
+def ranked_by(experiment: Experiment) -> str:
+    """What architectures are ranked by: validation `accuracy` or `loss`."""
+    return experiment.config.rank.objective or objective_of(experiment.space).figure
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures of a ranking as lines to read."""
+    examples = f"{figures['examples']:,} {figures.get('unit', 'images')}"
+    lines = [f"{figures['panel']} architectures, by {figures['objective']} on {examples}"]
+    width = max(map(len, NAMES.values()))
+    for name, title in NAMES.items():
+        estimate = figures[name]
+        scale, unit = (100, " points") if name == "regret" else (1, "")
+        digits = 1 if name == "regret" else 3
+        if estimate["value"] is None:
+            lines.append(f"{title:<{width}}  -  ({estimate['reason']})")
+            continue
+        value = f"{scale * estimate['value']:.{digits}f}{unit}"
+        if estimate["low"] is not None:
+            ends = (f"{scale * estimate[end]:.{digits}f}" for end in ("low", "high"))
+            value += f"  (95 %: {' to '.join(ends)})"
+        lines.append(f"{title:<{width}}  {value}")
+    lines.append(f"{'plot':<{width}}  {figures['plot'] or NO_PLOT}")
+    return "\n".join(lines)
+
+
+def draw_scatter(
+    path: Path,
+    inherited: np.ndarray,
+    alone: np.ndarray,
+    cost: np.ndarray,
+    metric: str,
+    estimates: Mapping[str, Estimate],
+) -> bool:
+    """Draws accuracy alone over accuracy with inherited weights, a point a network; False without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return False
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    # Without its date and with fixed ids, the same figures give the same bytes.
+    with mpl.rc_context({"svg.hashsalt": "supernest", "font.size": 9}):
+        figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+        axes = figure.subplots()
+        points = axes.scatter(100 * inherited, 100 * alone, c=cost, s=28, cmap="viridis", edgecolors="white", lw=0.5)
+        figure.colorbar(points, ax=axes, label=metric)
+        axes.set_xlabel("accuracy with the supernet's weights, %")
+        axes.set_ylabel("accuracy trained alone, %")
+        tau = estimates["kendall_tau"]
+        if not np.isnan(tau.value):
+            axes.set_title(f"Kendall's tau-b {tau.value:.2f} ({tau.low:.2f} to {tau.high:.2f}), {len(alone)} networks")
+        axes.grid(alpha=0.3, lw=0.5)
+        drawn = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})
+    write_text_atomically(path, drawn.getvalue())
+    return True
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,216 @@
+"""Training a panel: each architecture on its own, its result kept under the hash of all that decides it.
+
+Each is trained inside the supernet's weights (`supernet.embed`), by the programs that the supernet's training compiled,
+from the plain network's own fresh weights (or its part of what was imported): what is computed is that network, only
+without a compilation each.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, Int
+from tqdm import tqdm
+
+from experiments.experiment import Experiment
+from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.storage.cached_results import digest, find, kept
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.stage import TrainingDiverged, train, train_step, trained_params
+from samplers import Paths, Sampler, SamplerState, Score
+from search_spaces.randomness import Purpose
+from supernet.distillation import Distillation
+from supernet.embed import embed
+from supernet.randomness import key
+from supernet.training import TrainStep
+
+_FORMAT = 1
+# What decides how a training goes on or is watched, and not what comes out of it.
+_INDIFFERENT = frozenset(
+    {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "checkpoint", "evaluate_every",
+     "log_every", "diagnose_every", "path_batch"}
+)  # fmt: skip
+
+
+class Truth(NamedTuple):
+    """What each architecture of the panel reaches on its own, on the validation split; means over seeds."""
+
+    accuracy: Float[np.ndarray, " p"]
+    loss: Float[np.ndarray, " p"]
+
+
+@dataclass(frozen=True)
+class OnePath(Sampler):
+    """Trains one architecture only.
+
+    Args:
+        genes: Its canonical genes.
+    """
+
+    genes: tuple[int, ...] = ()
+
+    @property
+    def paths_per_step(self) -> int:
+        return 1
+
+    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
+        return Paths(np.array([self.genes], np.int32), ("random",), np.ones(1, np.float32))
+
+
+def alone(experiment: Experiment) -> Experiment:
+    """The experiment as the panel is trained: plain weights, labels only, the panel's number of steps."""
+    config = experiment.config
+    config = config.model_copy(
+        update={
+            "supernet": config.supernet.model_copy(update={"sharing": "entangled"}),
+            "train": config.train.model_copy(
+                update={
+                    "steps": config.rank.steps or experiment.steps,
+                    "epochs": None,
+                    "distillation": Distillation(),
+                    "evaluate_every": config.rank.steps or experiment.steps,
+                    "diagnose_every": None,
+                    "checkpoint": "last",
+                }
+            ),
+        }
+    )
+    sampler = OnePath(experiment.space, config.seed, genes=experiment.space.smallest.genes)
+    changed = dataclasses.replace(experiment, config=config, sampler=sampler)
+    return share(experiment, changed) if experiment.config.supernet.sharing == "entangled" else changed
+
+
+def share(experiment: Experiment, other: Experiment) -> Experiment:
+    """Gives `other`, on the same data and network, what `experiment` has compiled and loaded."""
+    for part in ("net", "evaluator", "calibration"):  # cached properties keep their values in the instance
+        vars(other)[part] = getattr(experiment, part)
+    return other
+
+
+class PanelTrainer:
+    """Trains networks of a panel, all with the programs that the first of them compiled.
+
+    Args:
+        experiment: The experiment whose supernet is judged.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._base = alone(experiment)
+        self._seed, self._seeds = experiment.config.seed, experiment.config.rank.seeds
+        self._step = train_step(self._base)
+
+    def __call__(
+        self, genes: Int[np.ndarray, "p g"], directory: Path, stop: StopRequest, quiet: bool, repetition: int = 0
+    ) -> Truth:
+        """As `train_panel`."""
+        base, seeds = self._base, self._seeds_of(repetition)
+        results = np.zeros((len(genes), len(seeds), 2))
+        bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+        with bar:
+            for i, row in enumerate(genes):
+                for j, seed in enumerate(seeds):
+                    member, key = _member(base, row, seed), _key(base, row, seed)
+                    make = partial(_trained_alone, member, self._step, digest(key), stop=stop)
+                    try:
+                        result = kept(directory / digest(key), key, make, stop)
+                    except Interrupted as stopped:
+                        text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
+                        raise Interrupted(text) from None
+                    results[i, j] = result["accuracy"], result["loss"]
+                    bar.update()
+        accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
+        return Truth(accuracy, loss)
+
+    def missing(self, genes: Int[np.ndarray, "p g"], directory: Path) -> Int[np.ndarray, "m g"]:
+        """The architectures of which `directory` does not hold all results."""
+
+        def done(row: np.ndarray) -> bool:
+            keys = [_key(self._base, row, seed) for seed in self._seeds_of(0)]
+            return all(find(directory / digest(key), key) is not None for key in keys)
+
+        return genes[[not done(row) for row in genes]]
+
+    def _seeds_of(self, repetition: int) -> list[int]:
+        return [self._seed + repetition * self._seeds + i for i in range(self._seeds)]
+
+
+def train_panel(
+    experiment: Experiment,
+    genes: Int[np.ndarray, "p g"],
+    directory: Path,
+    stop: StopRequest,
+    quiet: bool,
+    repetition: int = 0,
+) -> Truth:
+    """Trains each architecture on its own, unless `directory` holds its result; continues one that was interrupted.
+
+    Args:
+        experiment: The experiment whose supernet is judged.
+        genes: The panel.
+        directory: Where results are kept; several runs may share it.
+        stop: Read between steps.
+        quiet: No progress bar.
+        repetition: Another one trains with other seeds, to see how far the truth itself can be trusted.
+
+    Raises:
+        Interrupted: `stop` was requested; the network in training has a checkpoint.
+        TrainingDiverged: A loss is not finite.
+    """
+    return PanelTrainer(experiment)(genes, directory, stop, quiet, repetition)
+
+
+def panel_directory(cache: str | None, otherwise: Path) -> Path:
+    """Where a panel's results are kept: the configured cache, or `panel` below another directory."""
+    return otherwise / "panel" if cache is None else Path(cache)
+
+
+def _member(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experiment:
+    config = base.config.model_copy(update={"seed": seed})
+    sampler = OnePath(base.space, seed, genes=tuple(int(gene) for gene in genes))
+    return share(base, dataclasses.replace(base, config=config, sampler=sampler))
+
+
+def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str, Any]:
+    """All that decides a result; a sampler, a search or a budget does not."""
+    config, start = base.config.as_dict(), base.config.start
+    return {
+        **({} if start is None else {"start": start.sha256}),
+        "format": _FORMAT,
+        "data": {**config["data"], "seed": base.config.seed},
+        "space": base.space.fingerprint,
+        "train": {name: value for name, value in config["train"].items() if name not in _INDIFFERENT},
+        "evaluation": config["evaluation"],
+        "steps": base.steps,
+        "seed": seed,
+        "genes": [int(gene) for gene in genes],
+    }
+
+
+def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
+    """Accuracy and loss of one network after its training, which goes on from a checkpoint in `work`."""
+    genes = member.sampler.sample(member.sampler.init(), 0).genes
+    architecture = member.space.architecture(genes[0])
+    seed = key(member.config.seed, Purpose.PANEL_WEIGHTS)
+    first = None  # its part of what was imported, where the experiment starts from that
+    if member.config.start is None:
+        fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
+        first = embed(member.net, fresh, architecture)
+    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0, run=identity) as checkpoints:
+        train(member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True, first, step)
+        params = trained_params(member, checkpoints)
+    scores = member.evaluator(params, genes)
+    if scores.failed[0]:
+        raise TrainingDiverged(
+            f"rank: network {architecture.description} of the panel, trained on its own, has outputs that are not "
+            "finite. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
+        )
+    return {
+        "architecture": architecture.description,
+        "accuracy": float(scores.accuracy[0]),
+        "loss": float(scores.loss[0]),
+    }

@@ -1,0 +1,1 @@
+"""The search stage: candidates asked for, evaluated and archived."""

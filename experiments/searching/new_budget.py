@@ -1,0 +1,229 @@
+"""Answers for a budget from what a run has evaluated, without JAX, supernet or data, and so at once."""
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.devices.device_file import DEVICE_METRICS, Device, DeviceCost, read_device
+from experiments.objective import OBJECTIVES, objective_of
+from experiments.storage.run_files import read_run_config
+from experiments.storage.run_identity import run_identity
+from search import Archive, Budget, CostFunction, ResolvedBudget, best
+from search_spaces import FAMILIES, SearchSpace, UserError, build_space
+from search_spaces.sealed_json import read_sealed, sealed
+from supernet.manifest import write_text_atomically
+
+_NAME = "new"
+_KEY = re.compile(rf"search\.budgets\.{_NAME}(?:\.\w+)?: ")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose search has evaluated something.
+
+    Attributes:
+        path: The run directory.
+        archive: What its search and all refinements evaluated, with costs on the device.
+        cost: Costs of architectures.
+        device: The device that costs are of, if one is known.
+        suffix: Tells names of budgets on another device, or in other batches, than the run's own apart.
+    """
+
+    path: Path
+    archive: Archive
+    cost: CostFunction
+    device: Device | None
+    suffix: str = ""
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.archive.space
+
+
+def write_space(run: Path, space: SearchSpace) -> None:
+    """Writes down what space a run searches, for `open_finished`."""
+    settings = dataclasses.asdict(space)  # type: ignore[call-overload]
+    content = sealed({"family": space.family, "settings": settings, "space": space.fingerprint})
+    text = json.dumps(content, indent=1)
+    write_text_atomically(_space_file(run), text + "\n")
+
+
+def refined_archive(run: Path, budget: str, after: int) -> Path:
+    """Where a refinement for a budget of this name keeps what it evaluates after so many entries of the run's search,
+    which may itself go on in between."""
+    return run / "search" / "refine" / f"{budget}_after_{after}.jsonl"
+
+
+def open_finished(run: Path, device: Path | None = None, batch_size: int | None = None) -> Finished:
+    """Reads what a run has evaluated.
+
+    Args:
+        run: The run directory.
+        device: A device file for latency and memory; the run's own when None.
+        batch_size: Which of its batch sizes; that of the run when None, or the first where the run has none.
+
+    Raises:
+        UserError: No run, no search in it, files of another space, or another device file than the run began with.
+    """
+    config, main = run / "config.yaml", run / "search" / "archive.jsonl"
+    if not config.is_file():
+        raise UserError(f"{run}: is no run directory. Give the directory that supernest run wrote.")
+    if not main.is_file():
+        raise UserError(f"{main}: missing, so nothing was searched yet. Search first: supernest run CONFIG --out {run}")
+    settings = read_run_config(run)
+    section = settings.get("device") or {}
+    space = _space(run)
+    known = read_device(device or run / "device.json") if device or section else None
+    same = known is not None and known.sha256 == section.get("sha256")
+    if known is not None and device is None and not same:
+        raise UserError(
+            f"{known.path}: not the device file that this run began with. Restore it, or name this one: --device "
+            f"{known.path}"
+        )
+    if known is None and batch_size is not None:
+        raise UserError(f"--batch-size: {run} knows no device. Name a file of supernest profile: --device FILE")
+    usual = section.get("batch_size")
+    cost = known.cost(space, batch_size or usual) if known else space.cost
+    first = Archive.read(main, space, run={"config": run_identity(settings)})
+    refined = sorted((run / "search" / "refine").glob("*.jsonl"))
+    of_run = {name: first.run.get(name, "") for name in ("config", "weights")}
+    archives = [first, *(Archive.read(path, space, run=of_run) for path in refined)]
+    suffix = f"_{known.sha256[:8]}" if known and not same else ""
+    if known and batch_size not in (None, usual or next(iter(known.tables))):
+        suffix += f"_b{batch_size}"
+    return Finished(run, _merged(archives, cost), cost, known, suffix)
+
+
+def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]:
+    """Reads a budget of the command line.
+
+    Raises:
+        UserError: It cannot be read, or nothing in the space meets it.
+    """
+    try:
+        budget = Budget.parse(_NAME, text, (*finished.space.metrics, *DEVICE_METRICS))
+        for limit in budget.limits:
+            if limit.metric in DEVICE_METRICS and finished.device is None:
+                raise UserError(
+                    f"--budget: {limit.metric} is known with a device file only. Measure one with supernest profile, "
+                    "and give it with --device."
+                )
+        limits = tuple(sorted(budget.limits, key=lambda limit: limit.metric))
+        name = re.sub(r"[^A-Za-z0-9._%-]+", "_", ",".join(str(limit).replace("<=", "") for limit in limits))
+        resolved = Budget(_NAME, limits).resolve(finished.space, finished.cost)
+        return Budget(name + finished.suffix, limits), dataclasses.replace(resolved, name=name + finished.suffix)
+    except UserError as error:
+        raise UserError(_KEY.sub("--budget: ", str(error))) from None
+
+
+def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict[str, Any]:
+    """The best evaluated subnet that meets a budget, or the nearest one where none does.
+
+    Returns:
+        For JSON: the budget, how many meet it, `best` (None where none does), `nearest` (to the limits, where none
+        meets them), and of that subnet for each limit the share that it uses; more than 1 is over. `device`, where
+        costs are of one: its name, and the batch size that latency and memory are of.
+    """
+    archive = finished.archive
+    usable = np.flatnonzero(np.isfinite(archive.errors))
+    index = best(archive, resolved)
+    found: dict[str, Any] = {
+        "budget": str(budget),
+        "name": budget.name,
+        "limits": dict(resolved.limits),
+        "evaluated": len(archive),
+        "objective": objective_of(archive.space).name,
+        "within": int(resolved.feasible(archive.costs)[usable].sum()),
+        "best": None,
+        "nearest": None,
+    }
+    if isinstance(finished.cost, DeviceCost):
+        found["device"] = {"name": finished.cost.device.name, "batch_size": finished.cost.batch_size}
+    shown = index
+    if index is None and usable.size:
+        shown = int(usable[np.argmin(resolved.excess(archive.costs)[usable])])
+    if shown is not None:
+        record = {
+            "architecture": archive.space.architecture(archive.genes[shown]).description,
+            "genes": archive.genes[shown].tolist(),
+            f"validation_{found['objective']}": float(archive.errors[shown]),
+            "costs": {metric: values[shown].item() for metric, values in archive.costs.items()},
+            "uses": {metric: float(archive.costs[metric][shown]) / most for metric, most in resolved.limits},
+        }
+        found["nearest" if index is None else "best"] = record
+    return found
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """An answer to read."""
+    record, objective = found["best"], OBJECTIVES[found["objective"]]
+    figure = objective.text(record[f"validation_{objective.name}"])
+    device = found.get("device")
+    return [
+        f"{found['budget']}: {found['within']:,} of {found['evaluated']:,} evaluated subnets meet it",
+        *([f"on {device['name']}, batches of {device['batch_size']}"] if device else []),
+        f"best: validation {objective.shown} {figure}; {costs_text(record, found['limits'])}",
+        f"architecture: {json.dumps(record['architecture'])}",
+    ]
+
+
+def none_meets(found: Mapping[str, Any], run: Path) -> UserError:
+    """What to say where no evaluated subnet meets a budget that some subnet can meet."""
+    nearest = found["nearest"]
+    said = f"; the nearest has {costs_text(nearest, found['limits'])}" if nearest else ""
+    return UserError(
+        f"{run}: none of the {found['evaluated']:,} evaluated subnets meets {found['budget']}{said}. Evaluate more for "
+        "it: --refine 100"
+    )
+
+
+def costs_text(record: Mapping[str, Any], limits: Mapping[str, float]) -> str:
+    """Costs, and which shares of the limits they are."""
+    parts = []
+    for metric, value in record["costs"].items():
+        share = f" ({record['uses'][metric]:.0%} of the limit)" if metric in limits else ""
+        parts.append(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}{share}")
+    return ", ".join(parts)
+
+
+def _merged(archives: Sequence[Archive], cost: CostFunction) -> Archive:
+    """All entries as one archive, each network once, with costs that need not be those of its search."""
+    whole = copy.copy(archives[0])
+    genes = np.concatenate([archive.genes for archive in archives])
+    errors = np.concatenate([archive.errors for archive in archives])
+    order = np.argsort(np.isnan(errors), kind="stable")  # of two entries, one that was evaluated to the end
+    _, first = np.unique(genes[order], axis=0, return_index=True)
+    rows = np.sort(order[first])
+    whole.genes, whole.objectives, whole.objective_names = genes[rows], errors[rows, None], ("error",)
+    whole.costs = {metric: np.asarray(values) for metric, values in cost(whole.genes).items()}
+    whole.metrics = tuple(whole.costs)
+    for name in ("generations", "fractions", "partial_errors"):
+        setattr(whole, name, np.concatenate([getattr(archive, name) for archive in archives])[rows])
+    return whole
+
+
+def _space(run: Path) -> SearchSpace:
+    try:
+        found = read_sealed(_space_file(run), "")
+        if found["family"] in FAMILIES:
+            return build_space(found["family"], None, found["settings"])
+    except (FileNotFoundError, UserError):
+        pass
+    # No such file, a changed one, or a family of a plug-in: the slow way, through the experiment's data.
+    from experiments.configuration.experiment_config import load_config
+
+    config = load_config(run / "config.yaml")
+    data = config.data.load(config.seed)
+    return config.space.build(data)
+
+
+def _space_file(run: Path) -> Path:
+    return run / "search" / "space.json"

@@ -1,0 +1,87 @@
+"""Files of a run directory that every command reads first: `run.json`, the configuration that it seals, the summary.
+
+Light to import: an answer from a finished run needs no JAX.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.user_input.yaml_files import read_yaml
+from search_spaces.errors import UserError
+from search_spaces.sealed_json import read_json, read_sealed, sealed
+from supernet.manifest import write_text_atomically
+
+CONFIG, RUN, SUMMARY = "config.yaml", "run.json", "summary.json"
+_REMEDY = "Restore the file, or choose a new directory with --out."
+_SUMMARY_REMEDY = "Delete it; `supernest run` writes it again, and does nothing twice."
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a directory holds a run: both files with which it begins."""
+    return (directory / CONFIG).is_file() and (directory / RUN).is_file()
+
+
+def read_run(directory: Path) -> dict[str, Any]:
+    """Returns what `run.json` says: versions that the run began with, and the hash of its configuration.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    path = directory / RUN
+    try:
+        run = read_json(path, _REMEDY)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing, so {directory} is no run. {_REMEDY}") from None
+    if not isinstance(run.get("versions"), dict) or not isinstance(run.get("config_sha256"), str):
+        raise UserError(f"{path}: is damaged. {_REMEDY}")
+    return run
+
+
+def check_config(directory: Path) -> None:
+    """Checks that the configuration of a run is still that which it began with.
+
+    Raises:
+        UserError: It was changed, or `run.json` is damaged.
+    """
+    content = (directory / CONFIG).read_bytes()
+    if hashlib.sha256(content).hexdigest() != read_run(directory)["config_sha256"]:
+        raise UserError(
+            f"{directory / CONFIG}: was changed after the run began (its hash is not that in {RUN}). {_REMEDY}"
+        )
+
+
+def read_run_config(directory: Path) -> dict[str, Any]:
+    """Returns the configuration of a run, as in YAML.
+
+    Raises:
+        UserError: There is none, or it was changed after the run began.
+    """
+    if (directory / CONFIG).is_file():
+        check_config(directory)
+    return read_yaml(directory / CONFIG)
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """Returns the figures of the stages that were run; empty before the first has ended.
+
+    Raises:
+        UserError: The file was changed, or is of another run.
+    """
+    try:
+        return read_sealed(directory / SUMMARY, _SUMMARY_REMEDY, read_run(directory)["config_sha256"])
+    except FileNotFoundError:
+        return {}
+
+
+def write_summary(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the figures of the stages, and returns them with the hash that guards them.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    content = sealed(summary, read_run(directory)["config_sha256"])
+    write_text_atomically(directory / SUMMARY, json.dumps(content, indent=1, sort_keys=True) + "\n")
+    return content

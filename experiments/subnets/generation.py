@@ -1,0 +1,83 @@
+"""Text from an exported language model: prompt to tokens, tokens to those that follow, and back to text."""
+
+import json
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.tokenizer import BYTES, load_tokenizer
+from experiments.subnets.loading import load_exported
+from experiments.subnets.tokenizer import tokenizer_of
+from search_spaces import UserError
+from search_spaces.randomness import Purpose
+from supernet.generate import generate
+from supernet.randomness import key
+from supernet.standalone.language import LanguageModel
+
+_GENERATION = ("generation_config.json", "config.json")
+
+
+def continued(
+    directory: Path, prompt: str, count: int, temperature: float, seed: int, bos: bool | None = None
+) -> dict[str, Any]:
+    """What a model writes after a prompt, up to the end of a text.
+
+    Args:
+        directory: An exported subnet, with its tokenizer.
+        prompt: At least one token, with those that the tokenizer puts first.
+        count: The most tokens that follow.
+        temperature: 0 takes the likeliest token each time.
+        seed: Of what is drawn at other temperatures.
+        bos: Whether the prompt begins with what the tokenizer puts before a text; as in training when None.
+
+    Returns:
+        For JSON: `prompt`, the `text` that follows it, and its `tokens`.
+
+    Raises:
+        UserError: It is no such subnet, or the sequence is empty or too long for it.
+    """
+    subnet = load_exported(directory)
+    if not isinstance(subnet.module, LanguageModel):
+        raise UserError(
+            f"{directory}: a network of family {subnet.config['family']}, which writes no text. Give a language model."
+        )
+    name = tokenizer_of(subnet, directory) or BYTES
+    tokenizer = load_tokenizer(name)
+    begin = tokenizer.begin if (subnet.config.get("bos", False) if bos is None else bos) else ()
+    given = np.append(np.array(begin, np.int64), tokenizer.encode(prompt.encode("utf-8", "surrogateescape")))
+    stops = {tokenizer.end, *(() if name == BYTES else _stops(Path(name)))}
+    if given.size and given.max() >= subnet.module.form.vocabulary:
+        raise UserError(
+            f"{directory}: token {given.max()} of the prompt is none of the {subnet.module.form.vocabulary} that the "
+            f"model knows. Export it with its own tokenizer: data.tokenizer."
+        )
+    draws = key(seed, Purpose.GENERATED_TOKENS)
+    found = generate(subnet.module, jnp.asarray(given, jnp.int32)[None], count, temperature, draws)[0].tolist()
+    following = list(takewhile(lambda token: token not in stops, found))
+    # Decoded together, as a token's text may depend on what is before it.
+    before = tokenizer.decode(given.tolist())
+    text = tokenizer.decode([*given.tolist(), *following]).removeprefix(before)
+    return {"prompt": prompt, "text": text, "tokens": following}
+
+
+def _stops(tokenizer: Path) -> set[int]:
+    """The tokens that end a text where the files beside a tokenizer say so; none where they do not.
+
+    `generation_config.json` says it, and without that file `config.json`, as in transformers.
+    """
+    file = next((path for path in map(tokenizer.joinpath, _GENERATION) if path.is_file()), None)
+    if file is None:
+        return set()
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError):
+        raise UserError(f"{file}: is damaged. Export the network again.") from None
+    stops = found if isinstance(found, list) else [] if found is None else [found]
+    if not all(type(token) is int for token in stops):
+        raise UserError(
+            f"{file}: eos_token_id: {found!r} is no token or list of tokens. Correct it where it came from."
+        )
+    return set(stops)

@@ -1,0 +1,1 @@
+"""The train stage: in one process, and on Ray workers."""

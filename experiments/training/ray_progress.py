@@ -1,0 +1,125 @@
+"""Bridge: what the driver and the workers of a training tell each other, through an actor beside the driver."""
+
+import threading
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from experiments.process.interrupt import StopRequest
+
+_SECONDS = 0.25
+
+
+class Report(NamedTuple):
+    """What the workers have told so far.
+
+    Attributes:
+        begun: For each time that they started: number of workers, and the step that they went on from.
+        done: Steps.
+        shown: Figures beside the progress bar.
+        figures: Of the finished training, for the summary.
+        stopped: What the training said when it stopped because it was asked to.
+        refused: What the user has to mend.
+    """
+
+    begun: tuple[tuple[int, int], ...] = ()
+    done: int = 0
+    shown: dict[str, str] = {}
+    figures: dict[str, Any] | None = None
+    stopped: str | None = None
+    refused: str | None = None
+
+
+class Bridge:
+    """The actor; what other runs have reserved is there before it."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._report = Report()
+        self._others = _reserved()
+        self._leader: Any = None
+
+    def lead(self, leader: Any) -> None:
+        """Ray Train's controller, which the driver has no other way to, tells its handle."""
+        self._leader = leader
+
+    def leader(self) -> Any:
+        """Handle of the controller, once it has started."""
+        return self._leader
+
+    def placed(self) -> bool:
+        """Whether there is room for workers that were asked for since."""
+        return bool(_reserved() - self._others)
+
+    def ask_to_stop(self) -> None:
+        """The workers are to save and stop."""
+        self._asked = True
+
+    def begin(self, workers: int, done: int) -> None:
+        """The workers start at a step."""
+        self._report = self._report._replace(begun=(*self._report.begun, (workers, done)), done=done)
+
+    def tell(self, **news: Any) -> bool:
+        """Fields of the report that changed; returns whether the workers are asked to stop."""
+        self._report = self._report._replace(**news)
+        return self._asked
+
+    def report(self) -> Report:
+        """What the workers have told."""
+        return self._report
+
+
+def _reserved() -> set[str]:
+    from ray.util import placement_group_table
+
+    return {name for name, group in placement_group_table().items() if group["state"] == "CREATED"}
+
+
+class Line(StopRequest):
+    """A worker's end: passes on what its progress bar shows, and hears whether to stop. A context manager.
+
+    Args:
+        bridge: Handle of the actor.
+        speaks: Whether this worker does; one of them is enough, as they stop together.
+    """
+
+    def __init__(self, bridge: Any, speaks: bool) -> None:
+        super().__init__()
+        self._bridge = bridge
+        self._speaks = speaks
+        self._done = 0
+        self._news: dict[str, Any] = {}
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._exchange, name="bridge", daemon=True)
+
+    def begin(self, workers: int, done: int) -> None:
+        """Says that training starts."""
+        self._done = done
+        if self._speaks:
+            self._bridge.begin.remote(workers, done)
+
+    def update(self) -> None:
+        """One more step is done."""
+        self._done += 1
+        self._news["done"] = self._done
+
+    def set_postfix(self, **shown: str) -> None:
+        """Figures beside the bar."""
+        self._news["shown"] = shown
+
+    def __enter__(self) -> Self:
+        if self._speaks:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        if self._speaks:
+            self._thread.join()
+
+    def _exchange(self) -> None:
+        import ray
+
+        while not self._closed.wait(_SECONDS):
+            self.asked = ray.get(self._bridge.tell.remote(**self._news))

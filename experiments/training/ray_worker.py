@@ -1,0 +1,91 @@
+"""What a Ray worker of a training does, from its first line to its last."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from experiments.distributed.process import begin
+from experiments.process.interrupt import Interrupted
+from search_spaces import UserError
+
+_LEAVING = 3  # seconds
+
+
+def work(task: dict[str, Any]) -> None:
+    """Trains with the others. What the user has to mend goes to the driver; all else is a failure that Ray retries.
+
+    Args:
+        task: `config` (the experiment, as plain values), `run` (the driver's run directory), `stored` (whether
+            checkpoints go through Ray Train to a storage), `path` (where the driver finds modules) and `bridge` (the
+            actor that connects to the driver).
+    """
+    import ray
+    import ray.train
+
+    begin(task["path"])
+    first = ray.train.get_context().get_world_rank() == 0
+    try:
+        news = {"figures": _train(task, first)}
+    except Interrupted as stopped:
+        news = {"stopped": str(stopped)}
+    except UserError as error:
+        news = {"refused": str(error)}
+    if first or "refused" in news:
+        ray.get(task["bridge"].tell.remote(**news))
+
+
+def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
+    from experiments.configuration.experiment_config import config_of
+    from experiments.distributed.workers import Workers
+    from experiments.experiment import build_experiment
+    from experiments.process.compilation import use_compilation_cache
+    from experiments.storage.checkpoints import Checkpoints
+    from experiments.storage.tensorboard import EventLog
+    from experiments.training.ray_checkpoints import place
+    from experiments.training.ray_progress import Line
+    from experiments.training.stage import train
+
+    with _together(), place(task["run"], task["stored"], first) as (run, keep):
+        use_compilation_cache(run.path / "cache")
+        config = config_of(task["config"], run.path)
+        experiment, workers = build_experiment(config), Workers()
+        line = Line(task["bridge"], first)
+        settings = config.train
+        with Checkpoints(run.checkpoints, settings.keep_last, settings.keep_best, run=config.identity) as checkpoints:
+            line.begin(workers.count, checkpoints.latest() or 0)
+            return train(
+                experiment, checkpoints, lambda step: EventLog(run.tensorboard / "train", step, main_process=first),
+                line, quiet=True, workers=workers, bar=line, saved=keep,
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Joins the workers' `jax.distributed`.
+
+    Ray Train would do so too, but its coordinator, which asks nobody for a token, would listen on all interfaces; this
+    one listens where Ray does.
+    """
+    import jax
+    import ray.train
+    import ray.util
+    from ray.train.collective import broadcast_from_rank_zero
+
+    context = ray.train.get_context()
+    address = broadcast_from_rank_zero(_free_address(ray.util.get_node_ip_address()))
+    jax.distributed.initialize(
+        address, context.get_world_size(), context.get_world_rank(), coordinator_bind_address=address,
+        shutdown_timeout_seconds=_LEAVING,
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # where one has died, the others cannot leave in order
+            jax.distributed.shutdown()
+
+
+def _free_address(host: str) -> str:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,241 @@
+"""The train stage: batches, sampled paths, steps, checkpoints and curves; resumes at the last checkpoint."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments.data.batches import Prefetcher
+from experiments.distributed.workers import Workers
+from experiments.experiment import Experiment
+from experiments.objective import objective_of
+from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.training.batches import Batch, BatchMaker
+from experiments.training.curves import Curves, Probe
+from experiments.training.diagnostics import Diagnostics
+from experiments.training.division import Division
+from experiments.training.rematerialization import training_net
+from samplers import Paths, Score, StepFeedback
+from search_spaces import UserError
+from search_spaces.randomness import Purpose
+from supernet.randomness import key
+from supernet.supernet import Params
+from supernet.training import StepResult, TrainState, TrainStep
+
+
+class TrainingDiverged(UserError):
+    """A path's loss is not a number."""
+
+
+class Progress(NamedTuple):
+    """What a checkpoint holds: all that the next step depends on."""
+
+    train: TrainState
+    sampler: dict[str, Any]
+
+
+def initial(experiment: Experiment, step: TrainStep, params: Params | None = None) -> Progress:
+    """The state before the first step: from the seed alone, unless weights to start from are given or were imported."""
+    start = experiment.config.start
+    if params is None and start is not None:
+        params = start.imported.params(experiment.net)
+    if params is None:
+        params = experiment.net.init(key(experiment.config.seed, Purpose.WEIGHTS))
+    return Progress(step.init(params), experiment.sampler.init())
+
+
+def train_step(experiment: Experiment) -> TrainStep:
+    """The compiled step that the configuration asks for."""
+    settings = experiment.config.train
+    optimizer = settings.optimizer.build(experiment.steps)
+    gene_norms = "gene_norms" in experiment.sampler.needs
+    return TrainStep(training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms)
+
+
+def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
+    """The weights to search with: of the last step, or of the best one that was kept, as `train.checkpoint` says.
+
+    Raises:
+        UserError: Training has not finished, or kept no best checkpoint.
+    """
+    done = checkpoints.latest() or 0
+    if done < experiment.steps:
+        raise UserError(
+            f"{experiment.config.name}: trained for {done} of {experiment.steps} steps. "
+            "Run `supernest train` (or `run`) first."
+        )
+    chosen = None
+    if experiment.config.train.checkpoint == "best":
+        chosen = checkpoints.best()
+        if chosen is None:
+            raise UserError(
+                f"train.checkpoint: best, but no checkpoint of {experiment.config.name} was evaluated. Set it to last."
+            )
+    step = train_step(experiment)
+    shapes = jax.eval_shape(step.init, experiment.net.shapes)
+    _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)
+    return progress.train.evaluated
+
+
+def train(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    log: Callable[[int], EventLog],
+    stop: StopRequest,
+    quiet: bool,
+    params: Params | None = None,
+    step: TrainStep | None = None,
+    workers: Workers | None = None,
+    bar: Any = None,
+    saved: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Trains up to the configured step.
+
+    Args:
+        experiment: What to train.
+        checkpoints: Where to resume from and save to.
+        log: Opens the TensorBoard log, given the step that it continues from.
+        stop: Read between steps.
+        quiet: No progress bar, and no warnings on the terminal.
+        params: Weights to start from; fresh ones when None. They are consumed.
+        step: What `train_step` gives for this experiment, when it is used for several; its programs stay compiled.
+        workers: Who trains, each of whom calls this; this process alone when None.
+        bar: Shows progress, as a tqdm bar does; one on the terminal when None.
+        saved: Called by every worker once a checkpoint is on the disk.
+
+    Returns:
+        Figures for the summary.
+
+    Raises:
+        TrainingDiverged: A loss is not finite.
+        Interrupted: `stop` was requested; a checkpoint of the step is saved.
+    """
+    settings, steps, sampler = experiment.config.train, experiment.steps, experiment.sampler
+    step = step or train_step(experiment)
+    workers = workers or Workers()
+    progress = initial(experiment, step, params)
+    progress = progress._replace(train=workers.everywhere(progress.train))
+    done, before = checkpoints.latest() or 0, {}
+    if done:
+        done, progress = checkpoints.restore(progress)
+        before = checkpoints.figures(done)
+    if done >= steps:
+        return {"steps": done, **before}
+    maker = BatchMaker(experiment)
+    division = Division(experiment, workers, stop)
+    curves = Curves(experiment, log(done), division)
+    diagnostics = Diagnostics(experiment, curves.log, quiet)
+    probe = Probe(experiment, workers)
+    if bar is None:
+        bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
+    metric, figures, probed = None, {}, f"probe_{objective_of(experiment.space).name}"
+    with bar, curves.log:
+        state, sampler_state = progress
+        while done < steps:
+            until = sampler.examples_known_until(done) or steps
+            with Prefetcher(maker.bind(sampler_state), range(done, min(until, steps))) as batches:
+                for batch in batches:
+                    number = batch.step
+                    paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch, division))
+                    state, result = step(
+                        state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
+                        batch.teacher, diagnostics.measures(number),
+                        division.work(paths).in_pieces(settings.accumulate),
+                    )  # fmt: skip
+                    losses = np.array([path.loss for path in result.paths], np.float64)
+                    _check_finite(experiment, losses, paths, number, checkpoints)
+                    cosines = diagnostics.gradients(number, result)
+                    score = _score(step, state.params, batch, division)
+                    feedback = feedback_of(experiment, number, paths, losses, result, batch, cosines, score)
+                    sampler_state = sampler.update(sampler_state, feedback)
+                    done = number + 1
+                    curves.add(done, paths, losses, result)
+                    diagnostics.add(done, paths, losses, sampler_state)
+                    bar.update()
+                    last = done == steps
+                    metric = None
+                    if last or done % settings.evaluate_every == 0:
+                        errors = probe(state, curves.log, done)
+                        diagnostics.ends(done, errors["smallest"], errors["largest"])
+                        metric = errors["mean"]
+                        bar.set_postfix(**{"loss": f"{losses[0]:.3f}", probed: f"{metric:.3f}"})
+                    stopping = division.stopping
+                    if last or stopping or done % settings.checkpoint_every == 0:
+                        curves.log.flush()
+                        figures = {
+                            "steps": done,
+                            "programs_compiled": max(step.programs_compiled, before.get("programs_compiled", 0)),
+                            "rematerialize": step.net.passes.rematerialize,
+                            probed: metric,
+                        }
+                        if workers.rank == 0:
+                            checkpoints.save(done, Progress(state, sampler_state), metric, figures)
+                        if saved is not None:
+                            checkpoints.wait()
+                            saved(done)
+                    if stopping and not last:
+                        checkpoints.wait()
+                        raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
+        checkpoints.wait()
+        curves.log.hparams(experiment.config.as_dict(), {probed: metric}, done)
+        return figures
+
+
+def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:
+    """Losses on the batch as it was before augmentation, for a sampler that asked for it."""
+    if batch.plain is None:
+        return None
+    x, labels = batch.plain
+    return division.scores(lambda genes: step.score(params, genes, x, labels))
+
+
+def feedback_of(
+    experiment: Experiment,
+    number: int,
+    paths: Paths,
+    losses: np.ndarray,
+    result: StepResult,
+    batch: Batch,
+    cosines: np.ndarray | None,
+    score: Score | None,
+) -> StepFeedback:
+    """What a step tells the sampler; only what the sampler needs is read from the device."""
+    needs = experiment.sampler.needs
+    results = result.paths
+
+    def by_example(name: str) -> np.ndarray | None:
+        if "examples" not in needs:
+            return None
+        values = np.array([getattr(path, name) for path in results])
+        # Each example has been seen by one path, whose figures stand for those of all.
+        return np.broadcast_to(values.sum(axis=0), values.shape) if shared else values
+
+    shared = experiment.config.train.path_batch == "share"
+    return StepFeedback(
+        number,
+        paths,
+        losses,
+        np.array([path.gene_norms for path in results]) if "gene_norms" in needs else None,
+        batch.rows,
+        by_example("example_losses"),
+        by_example("example_norms"),
+        cosines,
+        score,
+    )
+
+
+def _check_finite(
+    experiment: Experiment, losses: np.ndarray, paths: Paths, number: int, checkpoints: Checkpoints
+) -> None:
+    for loss, genes, role in zip(losses, paths.genes, paths.roles, strict=True):
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"train: the loss of the {role} path {experiment.space.architecture(genes).description} is {loss} at "
+                f"step {number}; {checkpoints.last_good()}. Lower train.optimizer.learning_rate or set clip_norm, "
+                "in a new run directory."
+            )
