@@ -50,6 +50,14 @@ for command in commands():
     supernest.add_command(command)
 
 
+def program() -> int:
+    """Runs the command of this process; see `main`."""
+    from experiments.process.interrupt import this_process_is_a_command
+
+    this_process_is_a_command()
+    return main()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
 

@@ -333,7 +333,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes(here: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
-    assert re.fullmatch(r".*The same command resumes it\.\n", err)
+    assert re.fullmatch(r"\nstopping: [^\n]+\n.*The same command resumes it\.\n", err)
     process = start(*arguments, directory=here)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
