@@ -20,6 +20,7 @@ from experiments.storage.run_identity import is_free
 from experiments.user_input.problems import flatten, show
 from experiments.user_input.yaml_files import parse_yaml
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import sealed
 from supernet.manifest import disk_errors_for, write_text_atomically
 
 _LOCK = ".lock"
@@ -79,7 +80,7 @@ class RunDirectory:
                 }
                 if config.device is not None:
                     write_text_atomically(path / KEPT, Path(config.device.path).read_text("utf-8"))
-                write_text_atomically(path / RUN, json.dumps(run, indent=1) + "\n")
+                write_text_atomically(path / RUN, json.dumps(sealed(run), indent=1) + "\n")
                 write_text_atomically(path / CONFIG, text)  # last: with it the directory is a run
                 return cls(path, lock, False, {})
             except BaseException:

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from search.archive_lines import (
+    DIGEST,
     append,
     cannot,
     chained,
     corrupt,
+    follow,
     last_line,
     line_of,
     load,
@@ -31,7 +33,6 @@ from search_spaces import Genes, SearchSpace, UserError
 
 _FORMAT = "supernest search archive"
 _VERSION = 2
-_DIGEST = "digest"
 
 
 class Archive:
@@ -217,7 +218,7 @@ class Archive:
         for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True):
             record = self._record(row, values, cost, generation, stop)
             digest = chained(digest, record)
-            lines.append(line_of(record | {_DIGEST: digest}))
+            lines.append(line_of(record | {DIGEST: digest}))
         first = len(self) + 2  # the header is line 1
         written = {"first": first, "last": first + len(genes) - 1, "time": datetime.now(UTC).isoformat()}
         try:
@@ -316,17 +317,11 @@ class Archive:
                 described = space.architecture(genes[-1])
                 if described.genes != genes[-1] or described.description != record["architecture"]:
                     raise ValueError
-                digest = record.pop(_DIGEST)
-                archive._digest = chained(archive._digest, record)
             except (KeyError, TypeError, ValueError) as error:
                 raise corrupt(path, number) from error
             if genes[-1] in seen:
                 raise UserError(f"{path}:{number}: an architecture that an earlier line holds. Restore the file.")
-            if digest != archive._digest:
-                raise UserError(
-                    f"{path}:{number}: was changed after it was written, or a line before it was (its digest is of "
-                    "other lines). Restore the file, or delete it and search again."
-                )
+            archive._digest = follow(path, number, record, archive._digest)
             seen.add(genes[-1])
         if genes:
             columns = {metric: np.array([row[i] for row in costs]) for i, metric in enumerate(archive.metrics)}

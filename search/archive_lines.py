@@ -9,10 +9,34 @@ from typing import Any
 
 from search_spaces import UserError
 
+DIGEST = "digest"
+"""Key of the digest with which a line ends."""
+
 
 def chained(previous: str, record: dict[str, Any]) -> str:
     """Returns the digest of a record that follows the lines of another digest."""
     return hashlib.sha256(previous.encode() + line_of(record)).hexdigest()[:32]
+
+
+def follow(path: Path, number: int, record: dict[str, Any], previous: str) -> str:
+    """Takes the digest out of a record that was read, and returns it if it covers the record and all lines before it.
+
+    Args:
+        path: The archive.
+        number: Line of the record.
+        record: The record; its digest is removed.
+        previous: Digest of the lines before it.
+
+    Raises:
+        UserError: The record, or a line before it, was changed.
+    """
+    given, digest = record.pop(DIGEST, None), chained(previous, record)
+    if given != digest:
+        raise UserError(
+            f"{path}:{number}: was changed after it was written, or a line before it was (its digest is of other "
+            "lines). Restore the file, or delete it and search again."
+        )
+    return digest
 
 
 def short(value: Any) -> str:

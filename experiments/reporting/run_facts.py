@@ -1,6 +1,5 @@
 """Facts of a run for its report, read from its directory; whatever a stage has not written yet is empty."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,11 @@ from typing import Any
 
 from experiments.objective import OBJECTIVES, Objective
 from experiments.reporting.events import Curve, read_events
-from experiments.storage.run_files import check_config, read_summary
 from experiments.storage.run_files import read_run as read_run_json
+from experiments.storage.run_files import read_run_config, read_summary
+from experiments.storage.run_identity import run_identity
+from search.archive import times_path
+from search.archive_lines import chained, corrupt, follow, last_line, load
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import read_json, read_sealed
 from supernet.manifest import verify_manifest
@@ -99,7 +101,7 @@ def read_run(path: Path) -> RunFacts:
     """
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
-    check_config(path)
+    identity = run_identity(read_run_config(path))
     summary = read_summary(path)
     budgets = _sealed(path / "search" / "pareto.json").get("budgets", {})
     curves, texts = read_events(path / "tensorboard" / "train")
@@ -109,7 +111,7 @@ def read_run(path: Path) -> RunFacts:
         objective=OBJECTIVES[summary.get("objective", "error")],
         curves=curves,
         texts=texts,
-        candidates=_candidates(path / "search" / "archive.jsonl"),
+        candidates=_candidates(path / "search" / "archive.jsonl", identity),
         budgets={name: found["limits"] for name, found in budgets.items()},
         subnets=[_subnet(path, row) for row in summary.get("subnets", [])],
         ranking=_sealed(path / "rank" / "rank.json"),
@@ -126,17 +128,26 @@ def interval(right: int, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _candidates(path: Path) -> list[Candidate]:
+def _candidates(path: Path, identity: str) -> list[Candidate]:
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[1:-1]  # neither the header nor a torn last line
-    try:
-        return [
-            Candidate(record["architecture"], record["objectives"]["error"], record["costs"], record["generation"])
-            for record in map(json.loads, lines)
-        ]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: cannot be read. Restore the file, or delete it and search again.") from None
+    told = times_path(path).read_bytes() if times_path(path).exists() else b""  # written after the lines
+    first, *lines = path.read_bytes().split(b"\n")[:-1] or [b""]  # a torn last line is left out
+    header = load(path, 1, first)
+    if header.get("run", {}).get("config") != identity:
+        raise UserError(f"{path}:1: the archive is of another run. Restore the archive of this run.")
+    digest, candidates = chained("", header), []
+    for number, line in enumerate(lines, start=2):
+        record = load(path, number, line)
+        digest = follow(path, number, record, digest)
+        try:
+            error = record["objectives"]["error"]
+            candidates.append(Candidate(record["architecture"], error, record["costs"], record["generation"]))
+        except (KeyError, TypeError):
+            raise corrupt(path, number) from None
+    if last_line(times_path(path), told) > len(lines) + 1:
+        raise UserError(f"{path}: holds fewer lines than {times_path(path).name} tells of. Restore the file.")
+    return candidates
 
 
 def _subnet(run: Path, row: Mapping[str, Any]) -> ExportedSubnet:

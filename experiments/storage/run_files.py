@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.user_input.yaml_files import read_yaml
 from search_spaces.errors import UserError
-from search_spaces.sealed_json import read_json, read_sealed, sealed
+from search_spaces.sealed_json import is_intact, read_json, read_sealed, sealed
 from supernet.manifest import write_text_atomically
 
 CONFIG, RUN, SUMMARY = "config.yaml", "run.json", "summary.json"
@@ -35,7 +35,7 @@ def read_run(directory: Path) -> dict[str, Any]:
         run = read_json(path, _REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path}: missing, so {directory} is no run. {_REMEDY}") from None
-    if not isinstance(run.get("versions"), dict) or not isinstance(run.get("config_sha256"), str):
+    if not is_intact(run) or not isinstance(run.get("versions"), dict) or not isinstance(run.get("config_sha256"), str):
         raise UserError(f"{path}: is damaged. {_REMEDY}")
     return run
 

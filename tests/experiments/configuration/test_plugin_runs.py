@@ -11,6 +11,7 @@ import pytest
 
 from experiments import cli
 from search_spaces import FAMILIES
+from search_spaces.sealed_json import sealed
 from supernet.standalone import MODULES
 from supernet.supernet import SUPERNETS
 
@@ -162,7 +163,7 @@ def test_a_damaged_memory_of_plug_ins_is_one_line(finished: Path, supernest: Any
     whole = path.read_text()
     try:
         for damaged in ([], {MODULE: None}, {MODULE: {"path": 3, "sha256": ""}}):
-            path.write_text(json.dumps({**json.loads(whole), "plugins": damaged}))
+            path.write_text(json.dumps(sealed({**json.loads(whole), "plugins": damaged})))
             code, _, err = supernest("export", "r")
             assert (code, err.count("\n")) == (2, 1)
             assert "run.json: plugins: is damaged" in err

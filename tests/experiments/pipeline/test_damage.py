@@ -1,11 +1,13 @@
-"""Damaged files of an import and a device file are refused in one line, also with a manifest rewritten to fit."""
+"""Damaged files of a run, an export, an import, a device: refused in one line or harmless, never another result."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.benchmarks.damage import KINDS, Damage, sampled
 from experiments.devices.device_file import read_device
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.import_command import import_to
@@ -14,6 +16,29 @@ from search_spaces.sealed_json import sealed
 from supernet.manifest import write_manifest
 from tests.experiments.device_files import write_device
 from tests.experiments.small_checkpoint import write_checkpoint_of
+
+CASES = 24
+
+
+@pytest.fixture(scope="module")
+def damage(tmp_path_factory: pytest.TempPathFactory) -> Damage:
+    return Damage(tmp_path_factory.mktemp("damage"))
+
+
+def test_a_damaged_run_never_gives_another_result(damage: Damage) -> None:
+    which = random.Random(0)
+    verdicts = [damage.judge(file, kind, which) for file, kind in sampled(damage, CASES, 0)]
+    faults = [verdict for verdict in verdicts if verdict.fault]
+    assert not faults, faults
+    assert any(verdict.refused for verdict in verdicts)
+    assert {verdict.kind for verdict in verdicts} == set(KINDS)
+
+
+@pytest.mark.parametrize("file", ["summary.json", "config.yaml", "run.json", "search/archive.jsonl"])
+def test_a_file_of_another_run_is_refused(damage: Damage, file: str) -> None:
+    verdict = damage.judge(file, "exchange", random.Random(0), "report")
+    assert verdict.fault is None
+    assert verdict.refused
 
 
 @pytest.fixture(scope="module")

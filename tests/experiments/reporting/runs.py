@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.storage.run_files import write_summary
+from experiments.storage.run_files import read_run_config, write_summary
+from experiments.storage.run_identity import run_identity
 from experiments.storage.tensorboard import VISITS, EventLog
+from search.archive_lines import DIGEST, chained, line_of
 from search_spaces.sealed_json import sealed
 from supernet.manifest import write_manifest
 
@@ -22,8 +24,12 @@ def write_run(path: Path, candidates: int = 60, name: str = HOSTILE) -> Path:
     (path / "search").mkdir(parents=True)
     begin_run(path, name)
     records = [_record(rng, name) for _ in range(candidates)]
-    lines = [json.dumps({"format": "header"}), *map(json.dumps, records), '{"torn'] if candidates else ["{}", ""]
-    (path / "search" / "archive.jsonl").write_text("\n".join(lines), "utf-8")
+    header: dict[str, Any] = {"format": "header", "run": {"config": run_identity(read_run_config(path))}}
+    digest, lines = chained("", header), [line_of(header)]
+    for record in records:
+        digest = chained(digest, record)
+        lines.append(line_of(record | {DIGEST: digest}))
+    (path / "search" / "archive.jsonl").write_bytes(b"".join(lines) + b'{"torn')
     budgets = {"full": {"macs": 1000.0}, name: {"macs": 500.0}}
     found = {"budgets": {b: {"limits": limits} for b, limits in budgets.items()}}
     _write(path / "search" / "pareto.json", sealed(found))
@@ -60,7 +66,8 @@ def begin_run(path: Path, name: str) -> None:
     config = f"name: {json.dumps(name)}\n"
     (path / "config.yaml").write_text(config, "utf-8")
     sha256 = hashlib.sha256(config.encode()).hexdigest()
-    _write(path / "run.json", {"name": name, "seed": 7, "versions": {"jax": "0.10.0"}, "config_sha256": sha256})
+    run = {"name": name, "seed": 7, "versions": {"jax": "0.10.0"}, "config_sha256": sha256}
+    _write(path / "run.json", sealed(run))
 
 
 def _record(rng: np.random.Generator, name: str) -> dict[str, Any]:
