@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from supernet.cuts import Tree
 
-_counted: ContextVar[list[int] | None] = ContextVar("counted", default=None)
+COUNTED: ContextVar[list[int] | None] = ContextVar("counted", default=None)
+"""Bytes that sublayers keep for the backward pass, while `kept_bytes` traces a network."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Stage:
 def run(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) -> Tree:
     """The sublayer with weights of one size, with JAX's own differentiation."""
     *kept, y = values_of(stages, params, x, context)
-    if (counted := _counted.get()) is not None:
+    if (counted := COUNTED.get()) is not None:
         counted += [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)]
     return y
 
@@ -69,11 +70,11 @@ def kept_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
         network: Calls `run` for each of its sublayers; it is traced, not computed.
         arguments: Of the network, or their shapes.
     """
-    token = _counted.set(counted := [])
+    token = COUNTED.set(counted := [])
     try:
         jax.eval_shape(lambda *given: network(*given), *arguments)  # a function of its own, or JAX knows the answer
     finally:
-        _counted.reset(token)
+        COUNTED.reset(token)
     return sum(counted)
 
 

@@ -15,8 +15,9 @@ from search_spaces.registry import Registry
 from supernet.passes import PLAIN, Passes
 from supernet.randomness import key
 from supernet.sharing import SHARING, WeightSharing
+from supernet.stages import kept_bytes
 from supernet.standalone import MODULES
-from supernet.switch import Stage, kept_bytes, merged
+from supernet.switch import Stage, merged
 
 Params = dict[str, Any]
 Statistics = dict[str, Any]

@@ -9,7 +9,6 @@ gradients where they belong.
 """
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from supernet.stages import COUNTED
+
 Tree = Any
 Size = Any
-
-_counted: ContextVar[list[int] | None] = ContextVar("counted", default=None)
 
 
 @dataclass
@@ -70,24 +69,9 @@ class Sublayer:
 def run(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> Tree:
     """The sublayer at one size, with JAX's own differentiation."""
     *kept, y = values_of(stages, params, x, size, context)
-    if (counted := _counted.get()) is not None:
+    if (counted := COUNTED.get()) is not None:
         counted += [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)]
     return y
-
-
-def kept_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
-    """Bytes that the sublayers of a network keep for the backward pass, where they do not compute them again.
-
-    Args:
-        network: Calls `run` for each of its sublayers; it is traced, not computed.
-        arguments: Of the network, or their shapes.
-    """
-    token = _counted.set(counted := [])
-    try:
-        jax.eval_shape(lambda *given: network(*given), *arguments)  # a function of its own, or JAX knows the answer
-    finally:
-        _counted.reset(token)
-    return sum(counted)
 
 
 def values_of(stages: Sequence[Stage], params: Tree, x: Tree, size: Size, context: Context) -> tuple:

@@ -27,7 +27,7 @@ def file(tmp_path) -> Path:
     [
         ("ray.address=here", "ray.address: 'here' is no address. Give local, auto, host:port or ray://host:port."),
         ("ray.workers=0", "ray.workers: 0 is out of range. Give at least 1."),
-        ("ray.cpus_per_worker=0", "ray.cpus_per_worker: 0 is out of range. Give more than 0."),
+        ("ray.cpus_per_worker=0", "ray.cpus_per_worker: 0 is out of range. Give at least 0.001."),
         ("ray.cpus_per_worker=1.5", "ray.cpus_per_worker: 1.5 is neither a whole number nor less than 1. Give 2."),
         (
             "ray.accelerator_type=TPU-V4",

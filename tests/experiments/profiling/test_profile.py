@@ -15,6 +15,7 @@ from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.profiling import stage as profile
 from experiments.profiling.stage import Protocol, measurements_path
 from search_spaces import UserError, build_space
+from search_spaces.sealed_json import sealed
 from supernet.supernet import build_supernet
 
 NET = build_supernet(build_space("vit", "small", {"depth": [1, 2], "width": [16, 32]}))
@@ -169,7 +170,7 @@ def test_measurements_of_something_else_are_refused(machine, tmp_path, key, valu
 def test_a_device_file_of_something_else_is_not_overwritten(machine, tmp_path, key, value, message):
     out = tmp_path / "d.json"
     machine.run(out)
-    out.write_text(json.dumps({**json.loads(out.read_text()), key: value}))
+    out.write_text(json.dumps(sealed({**json.loads(out.read_text()), key: value})))
     measurements_path(out).unlink()
     with pytest.raises(UserError, match=message):
         machine.run(out)

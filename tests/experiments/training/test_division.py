@@ -116,7 +116,7 @@ def test_a_path_on_its_share_of_the_batch_has_the_gradient_of_those_rows():
         losses = []
         for i, genes in enumerate(GENES):
             rows = slice(3 * i, 3 * i + 3)
-            logits = NET.apply_masked(params, jnp.asarray(genes), X[rows], program=())
+            logits = NET.apply_masked(params, jnp.asarray(genes), X[rows], program=SPACE.program(genes.tolist()))
             each = -jnp.sum(TARGETS[rows] * jax.nn.log_softmax(logits), -1)
             losses.append(WEIGHTS[i] * jnp.mean(EXAMPLE_WEIGHTS[rows] * each))
         return sum(losses)
