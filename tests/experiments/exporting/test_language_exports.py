@@ -14,11 +14,15 @@ from safetensors.numpy import load_file
 from experiments.exporting.to_transformers import export_for_transformers
 from experiments.pretrained.formats import import_checkpoint
 from experiments.pretrained.import_command import import_to
+from experiments.storage.run_files import read_run_config
+from experiments.storage.run_identity import CUT_FROM, run_identity
 from search_spaces import SearchSpace, build_space
 from supernet.export import export_subnet
 from supernet.inputs import Preprocessing, Tokens
+from supernet.manifest import write_manifest
 from supernet.subnet import flatten, load_subnet
 from supernet.supernet import build_supernet
+from tests.experiments.reporting.runs import begin_run
 from tests.experiments.small_checkpoint import write_checkpoint_of
 
 SIZES = {"width": [8, 16], "depth": [2], "kv_heads": [1, 2], "mlp_width": [8, 16], "head_size": 8, "context": 24}
@@ -32,13 +36,23 @@ def write_subnet(
     net = build_supernet(space)
     images = space.inputs == "images"
     shape = (8, 8, 1) if images else (24,)
+    cut_from = {"config": run_identity(read_run_config(directory.parent.parent))}
     export_subnet(
         net, jax.jit(net.init)(jax.random.key(3)), space.encode(description) if description else space.largest,
         directory, statistics=None, input_shape=shape, labels=[str(i) for i in range(10)] if images else [],
         preprocessing=Preprocessing((8, 8), (0.3,), (0.2,)) if images else Tokens(space.vocabulary, 24),  # type: ignore[attr-defined]
-        probe=np.zeros((2, *shape), np.uint8), measure=lambda subnet: {}, stablehlo=False,
+        probe=np.zeros((2, *shape), np.uint8), measure=lambda subnet: {CUT_FROM: cut_from}, stablehlo=False,
         tokenizer=None if images else tokenizer or [],
     )  # fmt: skip
+
+
+def copy_subnet(run: Path, other: Path, name: str) -> None:
+    """Copies a subnet to another run as if it were exported there."""
+    directory = shutil.copytree(run / "subnets" / name, other / "subnets" / name)
+    report = json.loads((directory / "report.json").read_text())
+    cut_from = {"config": run_identity(read_run_config(other))}
+    (directory / "report.json").write_text(json.dumps({**report, CUT_FROM: cut_from}))
+    write_manifest(directory)
 
 
 def write_tokenizer(directory: Path) -> list[Path]:
@@ -59,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with subnets of several kinds."""
     directory = tmp_path_factory.mktemp("exported") / "run"
     directory.mkdir()
-    (directory / "config.yaml").write_text("name: run\n")
+    begin_run(directory, "run")
     sizes = {**SIZES, "vocabulary": 258}
     decoder, encoder = (build_space("language", None, {**sizes, "causal": causal}) for causal in (True, False))
     same = {"width": 16, "depth": 2, "kv_heads": [2, 2], "queries": [1, 1], "mlp_width": [16, 16]}
@@ -173,8 +187,9 @@ def test_the_tokenizer_is_the_one_that_the_run_used(run: Path, tmp_path: Path) -
     write_tokenizer(tmp_path / "llama")
     (tmp_path / "llama" / "generation_config.json").write_text("{}")
     import_to(str(tmp_path / "llama"), tmp_path / "ours")
-    (tmp_path / "config.yaml").write_text(f"start: {{path: {tmp_path / 'ours'}}}\n")
-    shutil.copytree(run / "subnets", tmp_path / "subnets")
+    begin_run(tmp_path, "run", f"start: {{path: {tmp_path / 'ours'}}}\n")
+    for name in ("same", "words"):
+        copy_subnet(run, tmp_path, name)
     for row in export_for_transformers(tmp_path, ["same", "words"]):
         names = {path.name for path in Path(row["directory"]).iterdir()} - {"config.json", "model.safetensors"}
         assert names == ({"tokenizer.json", "generation_config.json"} if row["subnet"] == "words" else set())
@@ -187,8 +202,8 @@ def test_weights_are_of_the_type_that_was_imported(supernest: Any, run: Path, he
     home = here / f"of-{dtype}"
     write_checkpoint_of("llama", home / "llama")
     import_to(str(home / "llama"), home / "ours", dtype="float16")
-    (home / "config.yaml").write_text(f"start: {{path: {home / 'ours'}}}\n")
-    shutil.copytree(run / "subnets" / "same", home / "subnets" / "same")
+    begin_run(home, "run", f"start: {{path: {home / 'ours'}}}\n")
+    copy_subnet(run, home, "same")
     code, _, err = supernest("export", str(home), "--format", "transformers", *(("--dtype", dtype) if dtype else ()))
     assert (code, err) == (0, "")
     written = home / "transformers" / "same"

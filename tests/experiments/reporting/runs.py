@@ -61,9 +61,9 @@ def write_run(path: Path, candidates: int = 60, name: str = HOSTILE) -> Path:
     return path
 
 
-def begin_run(path: Path, name: str) -> None:
-    """Writes the two files that a run begins with."""
-    config = f"name: {json.dumps(name)}\n"
+def begin_run(path: Path, name: str, more: str = "") -> None:
+    """Writes the two files that a run begins with; `more` is added to its configuration."""
+    config = f"name: {json.dumps(name)}\n{more}"
     (path / "config.yaml").write_text(config, "utf-8")
     sha256 = hashlib.sha256(config.encode()).hexdigest()
     run = {"name": name, "seed": 7, "versions": {"jax": "0.10.0"}, "config_sha256": sha256}
