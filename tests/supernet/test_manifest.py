@@ -108,7 +108,7 @@ def test_atomic_directory_replaces_and_leaves_nothing_else(tmp_path, monkeypatch
 def test_atomic_directory_keeps_the_older_one_on_an_error(tmp_path):
     with atomic_directory(tmp_path / "x") as stage:
         (stage / "a").write_text("old")
-    with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "x") as stage:
+    with pytest.raises(UserError, match="missing"), atomic_directory(tmp_path / "x") as stage:
         (stage / "a").rename(stage / "b")
     assert (tmp_path / "x" / "a").read_text() == "old"
     assert os.listdir(tmp_path) == ["x"]

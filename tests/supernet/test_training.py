@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from search_spaces import UserError, build_space
+from search_spaces.randomness import Purpose, stream
 from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator
 from supernet.optimizer import OptimizerSettings, decayed
@@ -45,7 +46,7 @@ def test_gradients_of_the_paths_are_summed_with_their_weights():
 
     def total(params):
         def loss(genes):
-            logits = NET.apply_masked(params, jnp.asarray(genes), X, program=())
+            logits = NET.apply_masked(params, jnp.asarray(genes), X, program=SPACE.program(genes))
             return -jnp.mean(jnp.sum(TARGETS * jax.nn.log_softmax(logits), -1))
 
         return sum(w * loss(g) for w, g in zip(weights, GENES, strict=True))
@@ -94,7 +95,9 @@ def test_others_learn_from_the_largest_path():
 
 def test_the_largest_teaches_by_a_pass_of_its_own_where_it_is_not_trained():
     step, state = _step(distillation=Distillation("largest"))
-    student, teacher = (NET.apply_masked(state.params, jnp.asarray(g), X, program=()) for g in GENES[[1, 0]])
+    student, teacher = (
+        NET.apply_masked(state.params, jnp.asarray(g), X, program=SPACE.program(g)) for g in GENES[[1, 0]]
+    )
     expected = -jnp.mean(jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), -1))
     _, result = step(state, GENES[1:2], ("random",), _weights(1), X, TARGETS)
     np.testing.assert_allclose(result.paths[0].loss, expected, rtol=1e-4)
@@ -104,7 +107,7 @@ def test_scores_are_losses_without_a_gradient():
     step, state = _step()
     found = step.score(state.params, GENES, X, np.arange(12) % 10)
     for genes, loss in zip(GENES, found, strict=True):
-        logits = NET.apply_masked(state.params, jnp.asarray(genes), X, program=())
+        logits = NET.apply_masked(state.params, jnp.asarray(genes), X, program=SPACE.program(genes))
         np.testing.assert_allclose(loss, -jnp.mean(jnp.sum(TARGETS * jax.nn.log_softmax(logits), -1)), rtol=1e-4)
 
 
@@ -203,7 +206,7 @@ def test_evaluator_scores_a_whole_split_in_the_order_asked():
     genes = SPACE.sample(np.random.default_rng(5), 70)
     scores = evaluator(params, genes)
     for i in (0, 1, 33, 69):
-        logits = NET.apply_masked(params, jnp.asarray(genes[i]), X, program=())
+        logits = NET.apply_masked(params, jnp.asarray(genes[i]), X, program=SPACE.program(genes[i]))
         assert scores.accuracy[i] == np.mean(np.argmax(logits, -1) == labels)
         expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(12), labels])
         np.testing.assert_allclose(scores.loss[i], expected, rtol=1e-5)
@@ -222,11 +225,11 @@ def test_evaluator_scores_nested_parts_of_a_split_with_the_same_programs():
     for part, like in ((1, 0), (3, 2), (5, 4)):
         np.testing.assert_array_equal(parts[part].loss, parts[like].loss)
     np.testing.assert_array_equal(parts[5].loss, whole.loss)
-    order = np.random.default_rng(0).permutation(12)
+    order = stream(0, Purpose.EVALUATION_ORDER).permutation(12)
     for part, count in ((parts[0], 5), (parts[2], 10), (whole, 12)):
         rows = order[:count]
         for i in range(3):
-            logits = NET.apply_masked(params, jnp.asarray(genes[i]), X[rows], program=())
+            logits = NET.apply_masked(params, jnp.asarray(genes[i]), X[rows], program=SPACE.program(genes[i]))
             assert part.accuracy[i] == np.mean(np.argmax(logits, -1) == labels[rows])
             expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(count), labels[rows]])
             np.testing.assert_allclose(part.loss[i], expected, rtol=1e-5)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from search_spaces.randomness import Purpose, stream
 from supernet.distillation import Distillation
 from supernet.evaluation import Evaluator
 from supernet.training import TrainStep
@@ -83,7 +84,7 @@ def test_the_evaluator_counts_tokens_and_not_texts():
     x, labels = np.asarray(X), np.asarray(LABELS)
     evaluator = Evaluator(NET, x, labels, batch_size=3, calibration=x[None, :2])
     scores = evaluator(LANGUAGE.params, GENES)
-    order, half = np.random.default_rng(0).permutation(len(x)), evaluator(LANGUAGE.params, GENES, 0.5)
+    order, half = stream(0, Purpose.EVALUATION_ORDER).permutation(len(x)), evaluator(LANGUAGE.params, GENES, 0.5)
     for found, rows in ((scores, order), (half, order[:6])):
         there = labels[rows] >= 0
         for i, genes in enumerate(GENES):
