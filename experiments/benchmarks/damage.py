@@ -46,7 +46,7 @@ _UNREAD = ("tensorboard", "cache", "report.html", ".lock", "orbax")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a damaged file led to.
+    """Outcome of one damaged file.
 
     Attributes:
         file: The file, below the run directory.

@@ -58,7 +58,7 @@ _BASES: tuple[dict[str, Any], ...] = (
     },
 )  # fmt: skip
 _PLACE = r"error: (e\.yaml|\S*/e\.yaml|--set|digits|/.*?|[^ :]*text\.txt)\b.*: "
-"""What a message begins with: the experiment, the option, or what is wrong with the data, at their place."""
+"""Beginning of a message: the experiment, the option, or what is wrong with the data, at their place."""
 _RAW = (
     "null", "true", "yes", "no", "0", "-1", "1", "2", "3", "1000000", "1000000000", "10000000000", "1" + "0" * 30,
     "9" * 400, "-0.0", "0.5", "1.0e-300", "1.0e+300", ".inf", "-.inf", ".nan", "1e5", "1:30", "010", "0x10", "1_000",

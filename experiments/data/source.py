@@ -16,7 +16,7 @@ from search_spaces.errors import UserError
 from search_spaces.registry import Registry
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
-"""What a validation split of a source may be called."""
+"""Names that a validation split of a source may have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ def load(
 
 
 def _notes(splits: Splits, hold_out: bool) -> tuple[str, ...]:
-    """What a user should know of a source that can be used all the same."""
+    """Returns remarks about a source that can be used all the same."""
     notes = []
     if splits.unused:
         names = ", ".join(map(repr, splits.unused[:5])) + (", …" if len(splits.unused) > 5 else "")

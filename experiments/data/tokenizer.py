@@ -207,7 +207,7 @@ def _begin(tokenizer: Any) -> tuple[int, ...]:
 
 
 def _ends(tokenizer: Any) -> tuple[str | None, ...]:
-    """What the token between documents may be called, the likeliest first.
+    """Returns names that the token between documents may have, the likeliest first.
 
     A chat model's `eos_token` often ends a turn. Its base model's end of a text is then one of the usual ones.
     """

@@ -1,4 +1,4 @@
-"""What an experiment asks of its data and of this machine: what neither can hold is refused, what is dear is said."""
+"""Demands of an experiment on its data and this machine: too large ones are refused, costly ones are warned of."""
 
 import math
 
