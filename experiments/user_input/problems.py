@@ -1,6 +1,5 @@
 """What can be wrong in a configuration, as one line for each: key, value, what was expected, what to do."""
 
-import json
 import re
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.errors import UserError, did_you_mean, one_line
+from search_spaces.typed_settings import finding, show
 
 if TYPE_CHECKING:  # answers from a finished run do not wait for it
     from pydantic import BaseModel, ValidationError
@@ -16,18 +16,8 @@ if TYPE_CHECKING:  # answers from a finished run do not wait for it
 Location = tuple[int | str, ...]
 
 _KEY = re.compile(r"[\w.\[\]-]+")
-_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _SHOWN = 5
 _LONGEST_KEY = 60
-_BOUNDS = {
-    "greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le",
-}  # fmt: skip
-_BOUND_WORDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
-_WANTED = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
-    "list": "a list", "dict": "a group of settings", "mapping": "a group of settings",
-    "model": "a group of settings", "path": "a path", "none": "null",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,12 +73,6 @@ class ConfigError(UserError):
         self.problems = tuple(problems)
 
 
-def show(value: Any) -> str:
-    """Returns a value as it is written in YAML, cut where it is long."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def unknown(name: str, known: Iterable[str]) -> Problem:
     """Returns the problem of a name that is none of the known ones."""
     return Problem((), f"{show(name)} is not known.{did_you_mean(name, known)}")
@@ -131,53 +115,7 @@ def problem_of(details: "ErrorDetails", location: Location, known: Collection[st
         location: Where it is.
         known: The settings that there are at that place.
     """
-    kind, value, context = details["type"], details["input"], details.get("ctx", {})
-    if kind == "extra_forbidden":
-        return Problem(location, f"no such setting.{did_you_mean(str(location[-1]), known)}")
-    if kind == "missing":
-        return Problem(location, "missing. Set it.")
-    if kind == "literal_error":
-        expected = re.findall(r"'([^']*)'", context["expected"])
-        return Problem(location, f"{show(value)} is not known.{did_you_mean(str(value), expected)}")
-    if kind in _BOUNDS:
-        name = _BOUNDS[kind]
-        bound = context[name]
-        return Problem(location, f"{show(value)} is out of range. Give {_BOUND_WORDS[name]} {_plain(bound)}.")
-    if kind == "finite_number":
-        return Problem(location, f"{value} is not finite. Give a number.")
-    if kind == "string_pattern_mismatch":
-        return Problem(location, f"{show(value)} does not match {context['pattern']}. Use only such characters.")
-    if kind in ("too_short", "too_long"):
-        expected = context.get("min_length", context.get("max_length"))
-        return Problem(location, f"{show(value)} holds {context['actual_length']} values, expected {expected}.")
-    wanted = _WANTED.get(kind.split("_")[0])
-    if wanted is None:
-        return Problem(location, f"{show(value)} cannot be used: {details['msg']}.")
-    return Problem(location, f"{show(value)} is not {wanted}. {_remedy(value, wanted)}")
-
-
-def _plain(bound: float) -> str:
-    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
-
-
-def _remedy(value: Any, wanted: str) -> str:
-    if "number" in wanted and isinstance(value, str):
-        if _EXPONENT.fullmatch(value):
-            mantissa, _, exponent = value.lower().partition("e")
-            mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
-            sign = "" if exponent[0] in "+-" else "+"
-            if wanted == "a number":
-                return f"YAML reads a text; write {mantissa}e{sign}{exponent}."
-            return f"Write {float(value):.0f}." if abs(float(value)) < 1e15 else f"Give {wanted}."
-        if re.fullmatch(r"[+-]?\d{1,20}(\.\d{1,20})?", value):
-            return f"Write it without quotes: {value}."
-    if wanted == "a list":
-        return "Give the values in brackets: [a, b]."
-    if wanted == "a group of settings":
-        return "Give settings by name."
-    if wanted == "a text" and value is not None and not isinstance(value, list | tuple | dict):
-        return f"Write it in quotes: '{show(value)}'."
-    return f"Give {wanted}."
+    return Problem(location, finding({**details, "loc": location}, known))
 
 
 def _fields_at(model: "type[BaseModel]", location: Location) -> list[str]:

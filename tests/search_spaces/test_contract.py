@@ -300,13 +300,13 @@ def test_setting_errors_name_the_setting(name):
         ({choice.name: 3}, f"space.{choice.name}: 3 is not a list"),
         ({choice.name: []}, f"space.{choice.name}: no values"),
         ({choice.name: ["a"]}, f"space.{choice.name}: 'a' is not a whole number"),
-        ({choice.name: [True]}, f"space.{choice.name}: True is not a whole number"),
+        ({choice.name: [True]}, f"space.{choice.name}: true is not a whole number"),
         ({choice.name: [2, 2]}, "holds a value twice"),
         ({choice.name: [4, 2]}, "does not ascend"),
         ({choice.name: [0, 2]}, "not positive"),
         ({outputs: 0}, f"space.{outputs}: 0 is less than 1"),
         ({outputs: "ten"}, f"space.{outputs}: 'ten' is not a whole number"),
-        ({outputs: True}, f"space.{outputs}: True is not a whole number"),
+        ({outputs: True}, f"space.{outputs}: true is not a whole number"),
     ]
     for overrides, expected in cases:
         with pytest.raises(UserError) as error:

@@ -142,7 +142,7 @@ def test_small_preset_works_at_every_image_size_in_use(resolution):
         ({"squeeze_excite": [True]}, "space.squeeze_excite: 1 values for 3 stages"),
         ({"squeeze_excite": [0, 1, 1]}, "space.squeeze_excite: 0 is not true or false"),
         ({"activations": ["relu", "relu", "hardswish"]}, "'hardswish' is not known. Did you mean 'hard_swish'?"),
-        ({"activations": ["relu", "relu", 1]}, "space.activations: 1 is not a name"),
+        ({"activations": ["relu", "relu", 1]}, "space.activations: 1 is not a text. Write it in quotes: '1'."),
         ({"widths": []}, "space.widths: no stages"),
         ({"widths": [24, 0, 80]}, "space.widths: [24, 0, 80] has values that are not positive"),
         ({"kernel": [3, 4]}, "space.kernel: 4 is even"),
