@@ -105,6 +105,7 @@ class ElasticNetwork(SuperposedSupernet):
         collect: bool = False,
     ) -> tuple[jax.Array, Statistics]:
         """See `Supernet.apply`."""
+        genes = jnp.asarray(genes)
         params, ends, collected = self.sharing(params, genes), self.space.network.ends, {}
         known = self._known(program)
         context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None)

@@ -1,6 +1,8 @@
 """What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,21 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is no directory: set SUPERNEST_DATA to where fashion_mnist, cifar10, … lie")
     return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plugins_forgotten() -> Iterator[None]:
+    """Takes out of the registries what plug-ins of a file's tests have registered: the next file is of one process."""
+    yield
+    from search_spaces.registry import Registry  # not before the import hook
+
+    ours = (*TYPED_PACKAGES, "experiments", "tests")
+    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] in ours]
+    for registry in [found for module in loaded for found in vars(module).values() if type(found) is Registry]:
+        for name, entry in list(registry._entries.items()):
+            if entry.__module__.partition(".")[0] not in ours:
+                del registry._entries[name]
+                sys.modules.pop(entry.__module__, None)
 
 
 def pytest_runtest_teardown() -> None:
