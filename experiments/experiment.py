@@ -97,6 +97,7 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     choose_arenas(config.space.family)  # before anything that may start threads, which choose theirs
     data = config.data.load(config.seed)
     space = config.space.build(data)
+    data = data.fitted(space)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)

@@ -80,6 +80,10 @@ class Dataset(ABC):
         if given != value:
             raise UserError(f"space.{name}: {given} is not what the data have, {value}. Set {value}, or leave it out.")
 
+    def fitted(self, space: SearchSpace) -> Self:
+        """Returns the data as networks of a space, which was built for them, can take them."""
+        return self
+
     @property
     @abstractmethod
     def chance(self) -> float:

@@ -5,6 +5,7 @@ References:
     80 % become the mask, 10 % a random token, 10 % stay). Differs: they are drawn anew at every step.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -89,7 +90,18 @@ class Sequences(Split):
 
     def take(self, indices: Int[np.ndarray, " n"]) -> "Sequences":
         """See `Split.take`."""
-        return Sequences(self.tokens, self.context, self.masking, self.rows[indices])
+        return dataclasses.replace(self, rows=self.rows[indices])
+
+    @property
+    def highest(self) -> int:
+        """Largest token that a network may be given, or have to predict."""
+        return max(int(self.tokens.max(initial=0)), -1 if self.masking is None else self.masking.mask)
+
+    def for_vocabulary(self, vocabulary: int) -> "Sequences":
+        """These sequences for a network that knows so many tokens: no random one is beyond them."""
+        if self.masking is None or self.masking.vocabulary <= vocabulary:
+            return self
+        return dataclasses.replace(self, masking=dataclasses.replace(self.masking, vocabulary=vocabulary))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +112,7 @@ class TextDataset(Dataset):
         train: As in `Dataset`.
         validation: Likewise.
         test: Likewise.
-        vocabulary: Tokens of the tokenizer.
+        vocabulary: Tokens of the tokenizer; once fitted to a space, those of them that its networks know.
         tokenizer: Its name, for `load_tokenizer`.
         bos: Whether documents begin with what the tokenizer puts first.
         fingerprint: As in `Dataset`; over the files' bytes.
@@ -127,17 +139,32 @@ class TextDataset(Dataset):
         return {name: value for name, value in sizes.items() if name in names}
 
     def check_setting(self, name: str, given: Any, value: Any) -> None:
-        """See `Dataset.check_setting`; an embedding may have more rows than the tokenizer has tokens."""
+        """See `Dataset.check_setting`.
+
+        An embedding may have more rows than the tokenizer has tokens, and lack those of tokens that no text has, such
+        as one for padding.
+        """
         if name == "causal" and given != value:
             remedy = "0, as a decoder predicts what follows" if given else "0.15, as an encoder predicts hidden tokens"
             raise UserError(f"space.causal: {given} is not what the data have, {value}. Set data.masked: {remedy}.")
         if name != "vocabulary":
             super().check_setting(name, given, value)
         elif given < value:
-            raise UserError(
-                f"space.vocabulary: {given} is less than the {value} tokens of data.tokenizer {self.tokenizer!r}. Set "
-                f"{value} or more, or choose another tokenizer."
-            )
+            highest = max(split.highest for split in (self.train, self.validation, self.test))
+            if highest >= given:
+                raise UserError(
+                    f"space.vocabulary: {given} is less than the {value} tokens of data.tokenizer {self.tokenizer!r}, "
+                    f"and token {highest} is among those of the text. Set {highest + 1} or more, take that token out "
+                    "of the text, or choose another tokenizer."
+                )
+
+    def fitted(self, space: SearchSpace) -> "TextDataset":
+        """See `Dataset.fitted`: tokens that the networks do not know are not drawn, and not taken by an export."""
+        vocabulary = min(self.vocabulary, getattr(space, "vocabulary", self.vocabulary))
+        if vocabulary == self.vocabulary:
+            return self
+        splits = {name: getattr(self, name).for_vocabulary(vocabulary) for name in ("train", "validation", "test")}
+        return dataclasses.replace(self, vocabulary=vocabulary, **splits)
 
     @property
     def chance(self) -> float:

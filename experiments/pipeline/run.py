@@ -8,6 +8,7 @@ from typing import Any
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Examples, Split
 from experiments.data.class_names import renumbered
+from experiments.data.sequences import Sequences
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.stage import export, reached
 from experiments.gradient.stage import gradient_search
@@ -29,6 +30,7 @@ from experiments.training.stage import train, trained_params
 from search import Archive, write_pareto
 from search_spaces import UserError
 from search_spaces.sealed_json import read_sealed
+from supernet.inputs import Tokens
 
 STAGES = ("train", "search", "export")
 
@@ -148,4 +150,6 @@ def evaluate_subnet(
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     if isinstance(split, Examples) and class_names:
         split = renumbered("--data", split, class_names, subnet.config["labels"])
+    if isinstance(split, Sequences) and isinstance(subnet.preprocessing, Tokens):
+        split = split.for_vocabulary(subnet.preprocessing.vocabulary)
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}

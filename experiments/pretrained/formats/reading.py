@@ -145,8 +145,9 @@ def open_checkpoint(directory: Path, context: int | None = None) -> Checkpoint:
     net = build_supernet(space)
     rows = _matched(directory, model_type, form, sizes.depth, net, found)
     embedding = next(tensor for row, tensor in rows if row.ours == ("embedding",))
-    check_vocabulary(directory, f"{embedding.name} in {embedding.file}", form.vocabulary)
-    return Checkpoint(space, net, name, settings.values, tuple(rows), (*_window(settings, form), *remarks))
+    unknown = check_vocabulary(directory, f"{embedding.name} in {embedding.file}", form.vocabulary)
+    remarks = (*_window(settings, form), *remarks, *unknown)
+    return Checkpoint(space, net, name, settings.values, tuple(rows), remarks)
 
 
 def _window(settings: Settings, form: LanguageForm) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -25,40 +27,84 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def check_vocabulary(directory: Path, embedding: str, rows: int) -> None:
-    """Refuses a tokenizer that has tokens for which the embedding has no row.
+def check_vocabulary(directory: Path, embedding: str, rows: int) -> list[str]:
+    """Compares the tokens of a tokenizer with the rows of an embedding.
 
     Args:
         directory: With the tokenizer's files, if there are any.
-        embedding: What errors call it.
+        embedding: Name of the embedding in messages.
         rows: The tokens that the network knows.
 
+    Returns:
+        A remark on added tokens without a row, such as one for padding: a text without them can be used.
+
     Raises:
-        UserError: There is such a token, or a file cannot be read.
+        UserError: The tokenizer's own vocabulary has a token without a row, or a file cannot be read.
     """
-    for path in (directory / name for name in (*_VOCABULARIES, "added_tokens.json")):
-        if path.is_file() and (last := _last_token(path)) >= rows:
+    found = {path: _numbers(path) for name in _VOCABULARIES if (path := directory / name).is_file()}
+    added = _added(directory)
+    for path, numbers in found.items():
+        last = max((number for number, name in numbers.items() if name not in added), default=-1)
+        if last >= rows:
             raise UserError(
                 f"{path}: has token {last}, but {embedding} has rows for {rows} tokens only. "
                 "Give the tokenizer that belongs to it."
             )
+    numbered = {name: number for numbers in found.values() for number, name in numbers.items() if name is not None}
+    beyond = {name: number for name, number in {**numbered, **added}.items() if number is not None and number >= rows}
+    if not beyond:
+        return []
+    names = ", ".join(f"{name!r} ({number})" for name, number in sorted(beyond.items(), key=lambda pair: pair[1])[:5])
+    more = ", …" if len(beyond) > 5 else ""
+    return [
+        f"the network has no row for {names}{more}, which its tokenizer was given later (it has {rows}). Texts without "
+        "such a token can be used"
+    ]
 
 
-def _last_token(path: Path) -> int:
-    """The largest number of a token; -1 without tokens."""
-    try:
+def _numbers(path: Path) -> dict[int, str | None]:
+    """The token of each number in a vocabulary's file; None for tokens whose text is not read."""
+    with _explained(path):
         if path.suffix == ".model":
-            return _pieces(path.read_bytes()) - 1
+            return dict.fromkeys(range(_pieces(path.read_bytes())))
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
-            return len(text.removesuffix("\n").split("\n")) - 1  # other separators of lines are tokens
+            return dict(enumerate(text.removesuffix("\n").split("\n")))  # other separators of lines are tokens
         found: Any = json.loads(text)
-        if path.name != "tokenizer.json":
-            return max(found.values(), default=-1)
-        vocabulary = (found.get("model") or {}).get("vocab") or {}
-        numbers = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-        added = (token["id"] for token in found.get("added_tokens") or ())
-        return max((*numbers, *added), default=-1)
+        if path.name == "tokenizer.json":
+            found = (found.get("model") or {}).get("vocab") or {}
+        if isinstance(found, dict):
+            return {number + 0: name for name, number in found.items()}
+        return {number: piece[0] for number, piece in enumerate(found)}
+
+
+def _added(directory: Path) -> dict[str, int | None]:
+    """The tokens that were added to a vocabulary, and their numbers where a file gives them."""
+    added: dict[str, int | None] = {}
+    for name in ("tokenizer.json", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"):
+        path = directory / name
+        if not path.is_file():
+            continue
+        with _explained(path):
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            if name == "tokenizer.json":
+                added |= {token["content"]: token["id"] + 0 for token in found.get("added_tokens") or ()}
+            elif name == "added_tokens.json":
+                added |= {token: number + 0 for token, number in found.items()}
+            else:
+                decoder = found.get("added_tokens_decoder") or {}
+                added |= {token["content"]: int(number) for number, token in decoder.items()}
+                special = (value for key, value in found.items() if key.endswith("_token") and value)
+                names = [value["content"] if isinstance(value, dict) else value for value in special]
+                added = {**dict.fromkeys(name for name in names if isinstance(name, str)), **added}
+    return added
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Makes whatever a damaged file leads to one line that names it."""
+    try:
+        yield
     except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}). Copy or download it again.") from None
 

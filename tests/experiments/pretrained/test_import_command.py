@@ -136,11 +136,6 @@ def big_tokenizer(directory: Path) -> None:
     (directory / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
 
 
-def added_token(directory: Path) -> None:
-    content = {"model": {"vocab": [["a", 0.0]]}, "added_tokens": [{"id": 258, "content": "<x>"}]}
-    (directory / "tokenizer.json").write_text(json.dumps(content))
-
-
 def big_sentencepiece(directory: Path) -> None:
     (directory / "tokenizer.model").write_bytes(
         b"\x0a\x05\x0a\x03abc" * 200 + b"\x12\x00" + (b"\x0a\x80\x01" + b"a" * 128) * 60
@@ -180,7 +175,6 @@ REFUSED: list[tuple[Any, tuple[str, ...], list[str]]] = [
         (),
         ["llama/tokenizer.json: has token 299, but model.embed_tokens.weight in llama/"],
     ),
-    (added_token, (), ["llama/tokenizer.json: has token 258, but model.embed_tokens.weight"]),
     (big_sentencepiece, (), ["llama/tokenizer.model: has token 259, but model.embed_tokens.weight"]),
     (lambda d: lines_of_words(d, 259), (), ["llama/vocab.txt: has token 258, but model.embed_tokens.weight"]),
     (lambda d: damaged(d, head_dim=7), (), ["llama/config.json: space.rotary: 7 of head_size 7 would rotate"]),
