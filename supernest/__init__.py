@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from search_spaces.errors import UserError
     from supernest.experiment import Experiment, run
     from supernest.finished_run import Run
+    from supernet.flax_modules import elastic
     from supernet.subnet import Subnet, load_subnet
 
-__all__ = ["Experiment", "Run", "Subnet", "UserError", "load_subnet", "run"]
+__all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "load_subnet", "run"]
 
 _MODULES = {
     "Experiment": "supernest.experiment",
     "Run": "supernest.finished_run",
     "Subnet": "supernet.subnet",
     "UserError": "search_spaces.errors",
+    "elastic": "supernet.flax_modules",
     "load_subnet": "supernet.subnet",
     "run": "supernest.experiment",
 }

@@ -108,7 +108,7 @@ class ElasticNetwork(SuperposedSupernet):
         genes = jnp.asarray(genes)
         params, ends, collected = self.sharing(params, genes), self.space.network.ends, {}
         known = self._known(program)
-        context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None)
+        context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None, input=x)
         outside = self.weights.taken(params, ends, known)
         y = self.embed(outside, x, context)
         for stack in self.space.network.stacks:
@@ -161,7 +161,7 @@ class ElasticNetwork(SuperposedSupernet):
         weights = self.weights
         params = self.sharing(params, jnp.asarray(architecture.genes, jnp.int32))
         known = self._known(self.space.program(architecture.genes))
-        context = Context(x.shape, known, statistics=statistics)
+        context = Context(x.shape, known, statistics=statistics, input=x)
         outside = weights.taken(params, self.space.network.ends, known)
         y = self.embed(outside, x, context)
         for stack, index, values in self.space.active_layers(architecture):

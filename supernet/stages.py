@@ -29,6 +29,7 @@ class Context:
         statistics: Batch statistics to normalise with (inference); None normalises with the batch's own.
         collected: When a dict, normalisations leave the batch's statistics here by name (calibration).
         shares: By axis, how much each entry counts, summing to 1, where sizes are mixed or masked; all alike without.
+        input: The network's input itself, for a head that reads it too.
     """
 
     shape: tuple[int, ...] = ()
@@ -37,6 +38,7 @@ class Context:
     statistics: Tree = None
     collected: dict[str, Tree] | None = None
     shares: Mapping[str, jax.Array] = field(default_factory=dict)
+    input: jax.Array | None = None
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class Weights:
         for part in self._parts(self._space.largest):
             for path, shape in part.sublayer.weights.items():
                 where = "/".join(filter(None, (part.stack and part.stack.path, part.sublayer.path, path)))
-                leaf = given.pop((*part.module, *path.split("/")), None)
+                leaf = given.pop((*part.module, *_keys(path)), None)
                 gathered.setdefault(where, []).append(_described(part, path, shape, leaf))
         for path in given:
             raise UserError(
@@ -153,7 +153,7 @@ class Weights:
                     own = whole if part.stack is None else self.layer(whole, part.stack, part.layer)
                     cut = self.taken(own, part.sublayer, part.values, kind)
                     for path, shape in shapes.items():
-                        state[(*part.module, *path.split("/"))] = at(cut, path).reshape(lengths(shape, sizes))
+                        state[(*part.module, *_keys(path))] = at(cut, path).reshape(lengths(shape, sizes))
         return traverse_util.unflatten_dict(state)
 
     # ---------------------------------------------------------------- genes of layers
@@ -204,6 +204,11 @@ class Weights:
         if stack.positions is None:
             stops = weight @ (np.arange(on.shape[1] + 1) == on.sum(axis=1)[:, None]).astype(np.float32)
         return weight @ on.astype(np.float32), stops
+
+
+def _keys(path: str) -> Path:
+    """A path in the plain module, where Flax numbers the members of a list."""
+    return tuple(int(name) if name.isdigit() else name for name in path.split("/"))
 
 
 def _described(part: _Part, path: str, shape: Shape, leaf: Any) -> jax.Array:

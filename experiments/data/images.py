@@ -58,7 +58,9 @@ class ImageDataset(Dataset):
             raise UserError(
                 f"data: images of {height} by {width} pixels; space.family takes squares. Crop or pad them."
             )
-        sizes = {"image_size": height, "channels": channels, "classes": self.classes}
+        sizes = {
+            "input_shape": self.image_shape, "image_size": height, "channels": channels, "classes": self.classes,
+        }  # fmt: skip
         return {name: value for name, value in sizes.items() if name in names}
 
     @property
