@@ -169,8 +169,8 @@ class LanguageSpace(LanguageForm, SearchSpace):
             return list(range(depth))
         return [i * (self.max_depth - 1) // (depth - 1) for i in range(depth)]
 
-    @cached_property
-    def positions_of(self) -> Int[np.ndarray, "n l"]:
+    @property
+    def _positions(self) -> Int[np.ndarray, "n l"]:
         """The position of each layer in a network of each depth; -1 where it has no such layer."""
         table = np.full((len(self.depth), self.max_depth), -1, np.int32)
         for row, depth in zip(table, self.depth, strict=True):
@@ -180,11 +180,6 @@ class LanguageSpace(LanguageForm, SearchSpace):
     def heads_of(self, width: int) -> int:
         """The key-value heads of a width that they follow."""
         return self.kv_heads[self.width.index(width)]
-
-    def columns_by_position(self, choice: str) -> Int[np.ndarray, " l"]:
-        """The gene that each position reads for a choice of the layers."""
-        choice = "width" if choice == "kv_heads" and self.heads_follow_width else choice
-        return np.broadcast_to(self.columns[choice], self.max_depth)
 
     # ---------------------------------------------------------------- description
 
@@ -220,7 +215,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         mlp = {name: linear(width, hidden, t, self.mlp_bias) for name in ("gate", "up")[self.activation != "swiglu" :]}
         mlp |= {"norm": normed, "down": linear(hidden, width, t, self.mlp_bias)}
         layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
-        positions = None if self.keep == "first" else self.positions_of
+        positions = None if self.keep == "first" else self._positions
         stack = Stack("layers", layer, self.max_depth, positions=positions, parallel=self.parallel)
         return Network(Sublayer("ends", ends), (stack,))
 

@@ -20,6 +20,7 @@ class Purpose(StrEnum):
     AUGMENTATION = "augmentation"
     ARCHITECTURE_AUGMENTATION = "architecture augmentation"
     HIDDEN_TOKENS = "hidden tokens"
+    ARCHITECTURE_HIDDEN_TOKENS = "architecture hidden tokens"
     HIDDEN_TOKENS_OF_EVALUATION = "hidden tokens of evaluation"
     # weights
     WEIGHTS = "weights"

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import SearchSpace
 from supernet.expected_cost import ExpectedCost
+from supernet.labels import Targets, output_losses, over_outputs, right
 from supernet.relaxation import INITIAL, Relaxation
 from supernet.supernet import Params
 from supernet.superposed import SuperposedSupernet, values_of
@@ -104,8 +105,8 @@ class GradientStep:
         self,
         state: GradientState,
         key: jax.Array,
-        x: Float[Array, "b h w ch"],
-        targets: Float[Array, "b c"],
+        x: Shaped[Array, "b ..."],
+        targets: Targets,
         temperature: float,
         entropy_weight: float,
     ) -> tuple[GradientState, ArchitectureResult]:
@@ -120,8 +121,8 @@ class GradientStep:
         self,
         state: GradientState,
         key: jax.Array,
-        x: Float[Array, "b h w ch"],
-        targets: Float[Array, "b c"],
+        x: Shaped[Array, "b ..."],
+        targets: Targets,
         temperature: float,
     ) -> tuple[GradientState, WeightsResult]:
         """One step of the shared weights through a relaxed architecture; `state` is consumed."""
@@ -136,7 +137,7 @@ class GradientStep:
         multipliers: Float[Array, " m"],
         key: jax.Array,
         x: jax.Array,
-        targets: jax.Array,
+        targets: Targets,
         temperature: Float[Array, ""],
         entropy_weight: Float[Array, ""],
     ) -> tuple[Float[Array, ""], ArchitectureResult]:
@@ -162,7 +163,7 @@ class GradientStep:
         multipliers: jax.Array,
         key: jax.Array,
         x: jax.Array,
-        targets: jax.Array,
+        targets: Targets,
         temperature: jax.Array,
         entropy_weight: jax.Array,
     ) -> tuple[jax.Array, optax.OptState, jax.Array, ArchitectureResult]:
@@ -178,7 +179,7 @@ class GradientStep:
         logits: jax.Array,
         key: jax.Array,
         x: jax.Array,
-        targets: jax.Array,
+        targets: Targets,
         temperature: jax.Array,
     ) -> tuple[Params, jax.Array, jax.Array]:
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
@@ -188,7 +189,7 @@ class GradientStep:
             return _cross_entropy(outputs, targets), outputs
 
         (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return gradient, value, jnp.mean(jnp.argmax(outputs, -1) == jnp.argmax(targets, -1))
+        return gradient, value, jnp.mean(right(outputs, targets))
 
 
 def entropies(probabilities: Float[Array, "g v"]) -> Float[Array, " g"]:
@@ -209,5 +210,5 @@ def entropies_by_choice(space: SearchSpace, probabilities: Float[Array, "g v"]) 
     }
 
 
-def _cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+def _cross_entropy(logits: jax.Array, targets: Targets) -> jax.Array:
+    return jnp.mean(over_outputs(output_losses(logits, targets), targets))

@@ -23,18 +23,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from search_spaces import UserError
-from supernet.attention import batched_matmul
-from supernet.language import LanguageSupernet
-from supernet.standalone.language import ACTIVATIONS, normalise
+from supernet.language import LanguageSupernet, activated, mixed
+from supernet.stages import Context, values_of
+from supernet.standalone.language import normalise
 from supernet.supernet import Params
-from supernet.switch import Context, values_of
 
 _ROWS = 1 << 12  # of the vocabulary at a time
 _FIRST, _LAST = ("position", "token_type", "norm"), ("norm", "transform")
 
 
 class Importance(NamedTuple):
-    """How much each part of the largest network matters; larger is more.
+    """Scores of the parts of the largest network; a larger one matters more.
 
     Attributes:
         channels: Of the residual stream.
@@ -121,7 +120,8 @@ def _sums(
     """The sums of one batch. Beside the whole network's stream there is one for each layer that was left out so far."""
     shape, squares, without = tokens.shape, [], []
     rows = jnp.asarray(ends["embedding"][tokens.ravel()], jnp.float32)
-    stream = net.embed({**_fp32(ends, _FIRST), "embedding": rows}, jnp.arange(tokens.size).reshape(shape))
+    numbers = jnp.arange(tokens.size).reshape(shape)
+    stream = net.embed({**_fp32(ends, _FIRST), "embedding": rows}, numbers, Context(shape))
     for i in range(net.space.max_depth):
         weights = _fp32(read(i))
         without = [*(jax.block_until_ready(_after(net, shape, weights, other)) for other in without), stream]
@@ -140,7 +140,9 @@ def _sums(
 @partial(jax.jit, static_argnums=0)
 def _features(net: LanguageSupernet, ends: Params, stream: jax.Array) -> jax.Array:
     """What the output projection reads, and 1 for its bias if it has one."""
-    return jnp.pad(net.features(ends, stream), ((0, 0), (0, int(net.space.head_transform))), constant_values=1)
+    return jnp.pad(
+        net.features(ends, stream, Context()), ((0, 0), (0, int(net.space.head_transform))), constant_values=1
+    )
 
 
 def _squared_logits(gram: jax.Array, features: jax.Array) -> float:
@@ -158,11 +160,9 @@ def _sublayers(
     net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array
 ) -> tuple[tuple, tuple]:
     """All that attention and MLP of one layer compute at full size."""
-    space = net.space
-    x = (stream, stream) if space.parallel else stream
-    sizes = space.kv_heads[-1], space.queries[-1]
-    mixing = values_of(net.attention(*shape), weights["attention"], x, sizes, Context())
-    return mixing, values_of(net.mlp(), weights["mlp"], mixing[-1], space.mlp_width[-1], Context())
+    x = (stream, stream) if net.space.parallel else stream
+    mixing = values_of(net.stages["attention"], weights["attention"], x, Context(shape))
+    return mixing, values_of(net.stages["mlp"], weights["mlp"], mixing[-1], Context(shape))
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
@@ -178,15 +178,10 @@ def _measured(
 ) -> tuple[jax.Array, ...]:
     """The stream behind a layer; and squares of what its sublayers read [2, d], of what its output projection reads
     [g, q, k], and of its units [m]."""
-    space, act = net.space, ACTIVATIONS[net.space.activation]
     mixing, expanding = _sublayers(net, shape, weights, stream)
-    (_, _, v), p = mixing[1:3]
-    mixed = batched_matmul(p.reshape(-1, p.shape[2] * p.shape[3], p.shape[4]), v.reshape(-1, *v.shape[2:]))
-    first, *gated = expanding[1]
-    units = act(first) * gated[0] if gated else act(first)
     inputs = {"attention": mixing[0], "mlp": expanding[0]}
-    read = [_square(shape, net.read(weights[name], x)) for name, x in inputs.items()]
-    mixed = mixed.reshape(shape[0], -1, shape[1], space.head_size).swapaxes(1, 2)
-    heads = _square(shape, mixed).reshape(space.kv_heads[-1], space.queries[-1], -1)
+    read = [_square(shape, net.read(weights[name], x, Context())) for name, x in inputs.items()]
+    heads = _square(shape, mixed(*mixing[1:3])).reshape(weights["attention"]["out"]["kernel"].shape[:-1])
     y = expanding[-1]
-    return y[0] if space.parallel else y, jnp.stack(read), heads, _square(shape, units)
+    units = _square(shape, activated(net.space, expanding[1]))
+    return y[0] if net.space.parallel else y, jnp.stack(read), heads, units

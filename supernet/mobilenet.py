@@ -23,10 +23,8 @@ from supernet.resolution import resize
 from supernet.stages import Context, Stage
 from supernet.standalone.mobilenet import patches_3x3
 from supernet.supernet import SUPERNETS, Params
-from supernet.superposed import SUPERPOSED
 
 
-@SUPERPOSED.register("mobilenet")
 @SUPERNETS.register("mobilenet")
 class MobileNetSupernet(ElasticNetwork):
     """Each stage has its first block, `entry`, and the others, `rest`, under one loop."""

@@ -1,7 +1,7 @@
 """Passes: in which precision forward and backward passes are computed, and what is kept for the backward one."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,9 @@ class Passes:
     precision: Literal["float32", "bfloat16"] = "float32"
     rematerialize: bool = False
 
-    @property
-    def dtype(self) -> Any:
-        """The precision as a type of arrays."""
-        return jnp.dtype(self.precision)
+    def product(self, x: jax.Array) -> jax.Array:
+        """An operand of a product in the precision; in the plain one, float64 stays what it is."""
+        return wide(x) if self.precision == PLAIN.precision else x.astype(self.precision)
 
 
 PLAIN = Passes()

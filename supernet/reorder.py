@@ -8,6 +8,7 @@ References:
     Differs: key-value heads move with all their queries, and queries within their group.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,35 +17,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from search_spaces import SearchSpace
+from search_spaces.network import flat
+from supernet.cuts import put
 from supernet.importance import Importance
-from supernet.language import along_stream
 from supernet.supernet import Params
+from supernet.weights import Weights
+
+_LAYER = "layer"
 
 
-def reordered(params: Params, scores: Importance) -> Params:
+def reordered(space: SearchSpace, params: Params, scores: Importance) -> Params:
     """The same network with its channels, heads and units in descending order of importance."""
-    moves = permutation(params, scores)
+    moves = permutation(space, scores)
     return jax.tree.map(lambda move, leaf: move(leaf), moves, params)
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Where the entries of one array go: orders along some of its axes, one after the other.
+    """Permutations of the entries of one array, along some of its axes, one after the other.
 
     Attributes:
-        ndim: Of the array.
+        ndim: Axes of the array.
         orders: For each axis an order, with as many axes as the array, or of length 1 where all have the same.
     """
 
     ndim: int
     orders: tuple[tuple[Int[np.ndarray, "..."], int], ...] = ()
 
-    def then(self, order: Int[np.ndarray, "..."], axis: int) -> "Moves":
-        """These, and an order more."""
-        return Moves(self.ndim, (*self.orders, (order, axis % self.ndim)))
-
     def of(self, part: slice) -> "Moves":
-        """Those of a part of the first axis; nothing may move along it."""
+        """Restricts the moves to a part of the first axis; nothing may move along it."""
         return Moves(self.ndim, tuple((order[part] if len(order) > 1 else order, axis) for order, axis in self.orders))
 
     def __call__(self, array: Any) -> Any:
@@ -55,55 +57,53 @@ class Moves:
         return array
 
 
-def permutation(params: Params, scores: Importance) -> Params:
-    """The moves of each leaf that put what matters first, in the tree of the parameters.
+def permutation(space: SearchSpace, scores: Importance) -> Params:
+    """The moves of each weight that put what matters first, in the tree of the parameters.
 
     Args:
-        params: Arrays, or anything that has as many axes.
-        scores: Of the same network.
+        space: Space whose description names the axes of the weights.
+        scores: Importance of the axes' entries.
     """
-    params = jax.tree.map(lambda leaf: Moves(len(leaf.shape)), params)
-    channels = np.argsort(-scores.channels, kind="stable")
-    params = along_stream(params, lambda moves, axis: moves.then(_beside(channels, moves.ndim, axis), axis))
-    groups = np.argsort(-np.linalg.norm(scores.heads, axis=-1), axis=-1, kind="stable")
-    heads = np.take_along_axis(scores.heads, groups[..., None], axis=1)
-    queries = np.argsort(-heads, axis=-1, kind="stable")
-    units = np.argsort(-scores.units, axis=-1, kind="stable")
+    orders, moves = _orders(scores), {}
+    for path, names in _named_axes(space):
+        found = [move for over, order in orders.items() for move in _along(order, over, names)]
+        put(moves, path, Moves(len(names), tuple(found)))
+    return moves
 
-    attention, mlp = params["layers"]["attention"], params["layers"]["mlp"]
-    out, down = attention["out"], mlp["down"]
-    attention = {
-        **attention,
-        "q": _by_layer(_by_layer(attention["q"], groups, -3), queries, -2),
-        "k": _by_layer(attention["k"], groups, -2),
-        "v": _by_layer(attention["v"], groups, -2),
-        "out": {**out, "kernel": _by_layer(_by_layer(out["kernel"], groups, -4), queries, -3)},
+
+def _orders(scores: Importance) -> dict[tuple[str, ...], Int[np.ndarray, "..."]]:
+    """Descending orders of the last named axis, for each entry of the axes before it, in the order to apply them."""
+
+    def descending(scores: np.ndarray) -> np.ndarray:
+        return np.argsort(-scores, axis=-1, kind="stable")
+
+    groups = descending(np.linalg.norm(scores.heads, axis=-1))
+    return {
+        ("width",): descending(scores.channels),
+        (_LAYER, "kv_heads"): groups,
+        (_LAYER, "kv_heads", "queries"): descending(np.take_along_axis(scores.heads, groups[..., None], axis=1)),
+        (_LAYER, "mlp_width"): descending(scores.units),
     }
-    inwards = {name: _by_layer(mlp[name], units, -1) for name in ("gate", "up") if name in mlp}
-    mlp = {**mlp, **inwards, "down": {**down, "kernel": _by_layer(down["kernel"], units, -2)}}
-    return {**params, "layers": {"attention": attention, "mlp": mlp}}
 
 
-def _beside(order: Int[np.ndarray, " n"], ndim: int, axis: int) -> Int[np.ndarray, "..."]:
-    """One order for all entries of the other axes."""
-    shape = [1] * ndim
-    shape[axis] = len(order)
-    return order.reshape(shape)
+def _named_axes(space: SearchSpace) -> Iterator[tuple[str, list[str]]]:
+    """Path of each weight, and the name of each of its axes; empty for one of fixed length."""
+    for stack, sublayer in Weights(space).sublayers:
+        above = (sublayer.path,) if stack is None else (stack.path, sublayer.path)
+        for path, shape in sublayer.weights.items():
+            names = [getattr(axis, "name", "") for axis in flat(shape)]
+            layers = [_LAYER] if stack is not None and stack.layers is not None else []
+            yield "/".join(filter(None, (*above, path))), layers + names
 
 
-def _by_layer(tree: Any, order: np.ndarray, axis: int) -> Any:
-    """The moves of every leaf, and each layer's own order along an axis, counted from the end.
-
-    Args:
-        tree: Of leaves [l, ...].
-        order: Int[l, ..., n]; what lies between are the axes before that one.
-        axis: A negative number.
-    """
-
-    def then(moves: Moves) -> Moves:
-        shape = [len(order)] + [1] * (moves.ndim - 1)
-        last = moves.ndim + axis
-        shape[last - order.ndim + 2 : last + 1] = order.shape[1:]
-        return moves.then(order.reshape(shape), axis)
-
-    return jax.tree.map(then, tree)
+def _along(
+    order: Int[np.ndarray, "..."], over: tuple[str, ...], names: list[str]
+) -> Iterator[tuple[Int[np.ndarray, "..."], int]]:
+    """The order of an axis, for each axis of that name, shaped to broadcast against the weight."""
+    *outer, last = over
+    for axis in (i for i, name in enumerate(names) if name == last):
+        shape = [1] * len(names)
+        for name, length in zip(outer, order.shape, strict=False):
+            shape[names.index(name)] = length
+        shape[axis] = order.shape[-1]
+        yield order.reshape(shape), axis

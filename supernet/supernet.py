@@ -1,7 +1,7 @@
 """Supernet: the weights of every network of a space, and the forward pass of any of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,7 +17,6 @@ from supernet.randomness import key
 from supernet.sharing import SHARING, WeightSharing
 from supernet.stages import kept_bytes
 from supernet.standalone import MODULES
-from supernet.switch import Stage, merged
 
 Params = dict[str, Any]
 Statistics = dict[str, Any]
@@ -78,10 +77,6 @@ class Supernet(ABC):
         example = self.example(largest)
         x = jax.ShapeDtypeStruct((rows, *example.shape), example.dtype)
         return kept_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
-
-    def kept(self, stages: Sequence[Stage]) -> Sequence[Stage]:
-        """The stages of a sublayer, merged if `passes` say that nothing of them is kept; `apply` wraps all in it."""
-        return merged(stages) if self.passes.rematerialize else stages
 
     @cached_property
     def statistics_shapes(self) -> Statistics:

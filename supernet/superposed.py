@@ -14,19 +14,16 @@ References:
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from search_spaces import SearchSpace, UserError
-from search_spaces.registry import Registry
-from supernet.sharing import SHARING
-from supernet.supernet import Params, Supernet
+from supernet.passes import PLAIN, Passes
+from supernet.supernet import Params, Supernet, build_supernet
 
 Relaxed = Float[Array, "g v"]
-SUPERPOSED: Registry[Callable[..., "SuperposedSupernet"]] = Registry("superposed supernet", "supernet")
 
 
 class SuperposedSupernet(Supernet):
@@ -42,29 +39,30 @@ class SuperposedSupernet(Supernet):
 
     @abstractmethod
     def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
-        """Logits float32[b, c] of a relaxed architecture, by the batch's own statistics.
+        """Logits of a relaxed architecture, by the batch's own statistics.
 
         Args:
             params: Tree of `init`.
             relaxed: Weight of each value of each gene; differentiable.
-            x: float32[b, h, w, c].
+            x: As `apply` takes it.
         """
 
 
-def build_superposed(space: SearchSpace, sharing: str = "entangled") -> SuperposedSupernet:
-    """The superposed supernet of a space's family.
+def build_superposed(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> SuperposedSupernet:
+    """The supernet of a space's family, where it computes relaxed architectures.
 
     Raises:
         UserError: The family has no superposed forward pass, or the sharing is not `entangled`.
     """
-    if space.family not in SUPERPOSED:
-        raise UserError(
-            f"space.family: {space.family} has no superposed forward pass, which gradient search needs. "
-            f"Choose one of {', '.join(SUPERPOSED)}, or search with `supernest search`."
-        )
     if sharing != "entangled":
         raise UserError(f"supernet.sharing: {sharing} cannot be superposed. Set entangled for gradient search.")
-    return SUPERPOSED[space.family](space, SHARING[sharing])
+    net = build_supernet(space, sharing, passes)
+    if not isinstance(net, SuperposedSupernet):
+        raise UserError(
+            f"space.family: {space.family} has no superposed forward pass, which gradient search needs; an "
+            "ElasticNetwork has one. Choose another family, or search with `supernest search`."
+        )
+    return net
 
 
 def values_of(space: SearchSpace) -> Bool[np.ndarray, "g v"]:

@@ -19,10 +19,8 @@ from supernet.normalisation import layer_norm
 from supernet.stages import Context, Stage
 from supernet.standalone.vit import patches
 from supernet.supernet import SUPERNETS, Params
-from supernet.superposed import SUPERPOSED
 
 
-@SUPERPOSED.register("vit")
 @SUPERNETS.register("vit")
 class ViTSupernet(ElasticNetwork):
     """The stream is [b * t, d]; of the fused projection, queries, keys and values are [3, b, heads, t, head_dim]."""

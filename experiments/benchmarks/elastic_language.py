@@ -59,7 +59,7 @@ def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: 
     """Losses of one seed, in nats a token."""
     net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
     parent = trained(net, x, labels, parent_steps, seed)
-    parent = reordered(parent, importance(net, parent, [jnp.asarray(x[:CALIBRATION])]))
+    parent = reordered(net.space, parent, importance(net, parent, [jnp.asarray(x[:CALIBRATION])]))
     loss = held_out_loss(net, *held_out)
     found = {"parent": loss(parent, of_size(len(SHARES) - 1))}
     elastic = elastically_trained(net, parent, x, labels, steps, seed)

@@ -93,7 +93,8 @@ def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, 
     params = trained(net, x, labels, steps, seed)
     loss = held_out_loss(net, *held_out)
     scores = importance(net, params, [jnp.asarray(x[:CALIBRATION])])
-    orders = [reordered(params, one) for one in (scores, *(random_scores(scores, i) for i in range(permutations)))]
+    every = scores, *(random_scores(scores, i) for i in range(permutations))
+    orders = [reordered(net.space, params, one) for one in every]
     return {f"{share} %": [loss(order, of_size(size)) for order in orders] for size, share in enumerate(SHARES)}
 
 

@@ -30,6 +30,11 @@ class Split(ABC):
     def take(self, indices: Int[np.ndarray, " n"]) -> Self:
         """These examples alone."""
 
+    @property
+    def strata(self) -> Int[np.ndarray, " n"]:
+        """Group of each example, from 0; parts of a split have their share of each. One group where none is known."""
+        return np.zeros(len(self), np.int32)
+
 
 class Dataset(ABC):
     """Three splits that share no example.
@@ -94,8 +99,16 @@ class Dataset(ABC):
         """What a network takes of examples as they are stored."""
 
     @abstractmethod
-    def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
-        """What makes the batch of a training step: a function of the seed, the step and the rows.
+    def batches(
+        self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
+    ) -> MakeBatch:
+        """Returns what makes the batch of a training step: a function of the seed, the step and the rows.
+
+        Args:
+            seed: Seed of the run.
+            augmentation: How images are changed.
+            label_smoothing: Share of each label that is spread over all classes.
+            architecture: Whether an architecture learns from the batches, whose draws are not those of the weights'.
 
         Raises:
             UserError: The settings are not for such examples.

@@ -104,6 +104,11 @@ class Examples(Split):
         """Returns these examples alone; no pixel is copied."""
         return Examples(self.store, self.labels[indices], self.rows[indices])
 
+    @property
+    def strata(self) -> Int32[np.ndarray, " n"]:
+        """See `Split.strata`: the classes."""
+        return self.labels
+
     def chunks(self, indices: Int[np.ndarray, " n"]) -> Iterator[Images]:
         """Yields the images of `indices` in order, a few thousand at a time."""
         for start in range(0, len(indices), CHUNK):

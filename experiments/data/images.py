@@ -76,9 +76,11 @@ class ImageDataset(Dataset):
         """See `Dataset.prepared`: normalised."""
         return self._normalise(jnp.asarray(examples))
 
-    def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
+    def batches(
+        self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
+    ) -> MakeBatch:
         """See `Dataset.batches`: augmented images, and distributions over the classes."""
-        of_steps = key(seed, Purpose.AUGMENTATION)
+        of_steps = key(seed, Purpose.ARCHITECTURE_AUGMENTATION if architecture else Purpose.AUGMENTATION)
         augmented = jax.jit(
             lambda step, images, labels: augment(
                 jax.random.fold_in(of_steps, step), images, labels, augmentation, self.classes, label_smoothing,

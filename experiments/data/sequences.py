@@ -175,19 +175,22 @@ class TextDataset(Dataset):
         """See `Dataset.prepared`: as they are."""
         return jnp.asarray(examples)
 
-    def batches(self, seed: int, augmentation: Augmentation, label_smoothing: float) -> MakeBatch:
+    def batches(
+        self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
+    ) -> MakeBatch:
         """See `Dataset.batches`: tokens, and the token that each output should have been."""
         if augmentation != Augmentation():
             raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
         if label_smoothing:
             raise UserError(f"train.label_smoothing: {label_smoothing}, but the data are text. Set 0.")
+        hidden = Purpose.ARCHITECTURE_HIDDEN_TOKENS if architecture else Purpose.HIDDEN_TOKENS
 
         def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
             assert isinstance(split, Sequences)
             if split.masking is None:
                 x, labels = split.read(rows)
             else:
-                rng = stream(seed, Purpose.HIDDEN_TOKENS, step)
+                rng = stream(seed, hidden, step)
                 x, labels = split.masking(split.stretches(rows)[:, :-1], rng)
             return jnp.asarray(x), jnp.asarray(labels)
 

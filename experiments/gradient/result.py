@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.experiment import Experiment
+from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import search, started_from
@@ -93,7 +94,7 @@ def publish(
         "budget": found.budget.name,
         "architecture": description,
         **{metric: values[0].item() for metric, values in archive.costs.items()},
-        "validation_error": float(archive.errors[0]),
+        f"validation_{objective_of(space).name}": float(archive.errors[0]),
         "expected_cost_over_budget": found.expected,
         "mean_probability": found.probability,
         "genes_changed_for_budget": found.changed,

@@ -17,6 +17,7 @@ from experiments.data.batches import Prefetcher
 from experiments.experiment import Experiment
 from experiments.gradient.data import GradientBatch, GradientBatches
 from experiments.gradient.result import Found, decide, publish
+from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
@@ -27,6 +28,7 @@ from search_spaces import UserError
 from search_spaces.randomness import Purpose
 from supernet.expected_cost import ExpectedCost
 from supernet.gradient_search import GradientState, GradientStep, entropies_by_choice
+from supernet.passes import Passes
 from supernet.randomness import key
 from supernet.relaxation import Relaxation
 from supernet.superposed import build_superposed, values_of
@@ -94,10 +96,10 @@ class _Search:
         self.steps = experiment.steps
         self._search_steps = max(self.steps - round(settings.settle * self.steps), 1)
         self._warmup_steps = round(settings.warmup * self._search_steps)
-        self._net = build_superposed(experiment.space, experiment.config.supernet.sharing)
+        self._net = build_superposed(experiment.space, experiment.config.supernet.sharing, Passes(train.precision))
         cost = ExpectedCost(experiment.space, self._budget.limits, experiment.searcher.costs)
         # Distillation is between paths; here is one.
-        self._train_step = TrainStep(experiment.net, train.optimizer.build(self.steps), average_decay=train.ema)
+        self._train_step = TrainStep(self._net, train.optimizer.build(self.steps), average_decay=train.ema)
         rate = settings.learning_rate or _WAY * settings.every / self._search_steps
         self._step = GradientStep(
             self._net,
@@ -125,6 +127,7 @@ class _Search:
     def train(self, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool) -> GradientState:
         """Trains up to the last step."""
         settings, state = self._experiment.config.train, self.initial()
+        name = objective_of(self._experiment.space).name
         done = checkpoints.latest() or 0
         if done:
             done, state = checkpoints.restore(state)
@@ -147,8 +150,8 @@ class _Search:
                     log.scalars(done, values | self._curves(state, batch.step))
                 if last or done % settings.evaluate_every == 0:
                     error = self._error(state)
-                    log.scalars(done, {"validation_error/architecture": error})
-                    bar.set_postfix(validation_error=f"{error:.3f}")
+                    log.scalars(done, {f"validation_{name}/architecture": error})
+                    bar.set_postfix({f"validation_{name}": f"{error:.3f}"})
                 if last or stopping or done % settings.checkpoint_every == 0:
                     log.flush()
                     checkpoints.save(done, state)
@@ -213,7 +216,9 @@ class _Search:
         return values | {f"entropy/{name}": value for name, value in entropies.items()}
 
     def _error(self, state: GradientState) -> float:
-        return 1 - float(self._experiment.evaluator(state.train.evaluated, self.found(state).genes[None]).accuracy[0])
+        experiment = self._experiment
+        scores = experiment.evaluator(state.train.evaluated, self.found(state).genes[None])
+        return float(objective_of(experiment.space).of(scores)[0])
 
     def _finite(self, loss: jax.Array | np.ndarray, step: int, part: str, checkpoints: Checkpoints) -> float:
         if math.isfinite(value := float(loss)):

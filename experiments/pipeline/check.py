@@ -15,6 +15,7 @@ from experiments.training.division import check_division, schedule_of
 from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
+from supernet.passes import Passes
 from supernet.superposed import build_superposed
 
 
@@ -44,7 +45,7 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     _check_statistics(experiment)
     panel_of(experiment)
     if "gradient" in stages:
-        build_superposed(experiment.space, config.supernet.sharing)
+        build_superposed(experiment.space, config.supernet.sharing, Passes(config.train.precision))
         if config.train.rematerialize is True:
             raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")
     return experiment

@@ -208,5 +208,5 @@ def _ordered(weights: Path, net: LanguageSupernet, calibration: Iterable[Int[np.
     """Permutes the weights of a file by importance, and ranks the layers in the space."""
     stored = StoredParams(weights, net)
     scores = importance(net, stored.ends, calibration, stored.layer)
-    rewrite(weights, flatten(permutation(net.shapes, scores)))
+    rewrite(weights, flatten(permutation(net.space, scores)))
     return dataclasses.replace(net.space, keep="ranked", layer_order=scores.layer_order)

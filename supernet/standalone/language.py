@@ -36,9 +36,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def normalise(form: LanguageForm, x: jax.Array, params: Mapping[str, jax.Array]) -> jax.Array:
-    """The form's norm over the last axis."""
-    return (layer_norm if form.norm == "layer" else rms_norm)(x, dict(params), form.norm_epsilon)
+def normalise(
+    form: LanguageForm, x: jax.Array, params: Mapping[str, jax.Array], share: jax.Array | None = None
+) -> jax.Array:
+    """The form's norm over the last axis, of which each entry counts by its `share`; all alike when None."""
+    return (layer_norm if form.norm == "layer" else rms_norm)(x, dict(params), form.norm_epsilon, share)
 
 
 class Norm(nnx.Module):

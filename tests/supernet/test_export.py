@@ -162,7 +162,7 @@ def test_it_runs_in_a_process_that_never_imports_elastic_code(exported):
     code = (
         "import sys, numpy as np; from supernet.subnet import load_subnet; "
         f"print(load_subnet({str(exported)!r}).predict(np.zeros((2, 8, 8, 1), np.uint8)).shape); "
-        "sys.exit(any(m in sys.modules for m in ('supernet.supernet', 'supernet.switch', 'supernet.vit')))"
+        "sys.exit(any(m in sys.modules for m in ('supernet.supernet', 'supernet.branches', 'supernet.vit')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "(2, 10)"), done.stderr

@@ -12,6 +12,7 @@ from search_spaces import UserError, ViTSpace, build_space
 from supernet.distillation import Distillation
 from supernet.language import LanguageSupernet
 from supernet.passes import Passes
+from supernet.stages import Context
 from supernet.supernet import build_supernet
 from supernet.training import TrainStep
 from supernet.work import Share, Work
@@ -162,7 +163,7 @@ def test_a_token_that_occurs_often_loses_no_gradient():
     half = family_of("decoder", Passes("bfloat16"))
     net, tokens = half.net, jnp.zeros((100, 7), jnp.int32)
     assert isinstance(net, LanguageSupernet)
-    gradient = jax.grad(lambda params: jnp.sum(net.embed(params, tokens)))(half.params)
+    gradient = jax.grad(lambda params: jnp.sum(net.embed(params, tokens, Context())))(half.params)
     np.testing.assert_array_equal(gradient["embedding"][0], 700)
 
 

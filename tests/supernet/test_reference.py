@@ -15,8 +15,7 @@ from safetensors.numpy import save_file
 from search_spaces import build_space
 from supernet.inputs import Preprocessing, Tokens
 from supernet.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
-from supernet.supernet import build_supernet
-from supernet.superposed import SUPERPOSED, build_superposed, one_hot
+from supernet.superposed import build_superposed, one_hot
 from tests.reference import Truth, counted, reference
 from tests.supernet.families import SETTINGS, Family
 from tests.supernet.test_parity import ARCHITECTURES, assert_close, assert_gradients_close
@@ -42,7 +41,7 @@ class Compared(Family):
     def __init__(self, name: str) -> None:
         family, settings = CASES[name]
         space = build_space(family, "small", {**SETTINGS[family], **settings})
-        super().__init__((build_superposed if family in SUPERPOSED else build_supernet)(space))
+        super().__init__(build_superposed(space))
         sampled = ARCHITECTURES if COMPLETE else SAMPLED.get(family, ARCHITECTURES)
         self.drawn = self.draw(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
         self.unrolled = self.drawn if COMPLETE else self.drawn[:UNROLLED]
@@ -72,8 +71,6 @@ def test_switched_and_masked_equal_the_reference_with_gradients(case: Compared) 
 
 
 def test_superposed_at_one_hot_equals_the_reference_with_gradients(case: Compared) -> None:
-    if case.space.family not in SUPERPOSED:
-        pytest.skip(f"{case.space.family} has no superposed pass")
     net: Any = case.net
     run = jax.jit(lambda relaxed: case.with_gradients(lambda params: net.apply_superposed(params, relaxed, case.x)))
     for genes in case.drawn:

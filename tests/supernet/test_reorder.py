@@ -1,5 +1,7 @@
 """Order by importance: the function stays, prefixes descend in importance, and batches add up."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from supernet.importance import Importance, importance
 from supernet.language import LanguageSupernet
 from supernet.reorder import reordered
 from supernet.rotary import rotate
+from supernet.supernet import build_supernet
 from tests.supernet.test_language import FORMS, family_of
 from tests.supernet.test_parity import assert_close
 
@@ -25,7 +28,7 @@ def net_of(form: str) -> LanguageSupernet:
 def test_the_function_stays_and_what_matters_comes_first(form: str) -> None:
     family, net = family_of(form), net_of(form)
     scores = importance(net, family.params, [family.x])
-    params = reordered(family.params, scores)
+    params = reordered(family.space, family.params, scores)
     genes = np.array(family.space.largest.genes, np.int32)
     program = family.space.program(genes)
     run = jax.jit(lambda params: net.apply(params, jnp.asarray(genes), family.x, program=program)[0])
@@ -59,8 +62,8 @@ def test_where_the_rest_does_nothing_a_prefix_is_the_whole_network(form: str) ->
         lambda params, genes: net.apply(params, genes, family.x, program=space.program(space.largest.genes))[0]
     )
     whole = run(params, jnp.asarray(space.largest.genes, jnp.int32))
-    assert_close(run(reordered(params, scores), genes), whole)
-    for order in (params, reordered(params, random_scores(scores, 0))):
+    assert_close(run(reordered(space, params, scores), genes), whole)
+    for order in (params, reordered(space, params, random_scores(scores, 0))):
         assert np.abs(run(order, genes) - whole).max() > 0.01 * np.abs(whole).max()
 
 
@@ -88,15 +91,18 @@ def test_scores_of_one_layer_by_hand() -> None:
 @pytest.mark.parametrize("form", ["llama", "gpt_neox", "bert"])  # untied, parallel, with a bias of the logits
 def test_layers_are_scored_by_the_logits_without_them(form: str) -> None:
     family, net = family_of(form), net_of(form)
-    space = net.space
-    heads = jnp.full(space.max_depth, len(space.kv_heads) * len(space.queries) - 1)
-    hidden = jnp.full(space.max_depth, len(space.mlp_width) - 1)
-    run = jax.jit(lambda heads, hidden: net.forward(family.params, heads, hidden, family.x))
-    whole = run(heads, hidden)
-    expected = [
-        jnp.sum((run(heads.at[i].set(-1), hidden.at[i].set(-1)) - whole) ** 2) / jnp.sum(whole**2)
-        for i in range(space.max_depth)
-    ]
+    deepest = net.space.max_depth
+
+    def run(depth: int, last: int) -> jax.Array:
+        """Logits of the largest network of some layers, of which `last` is left out first."""
+        order = (*(i for i in range(deepest) if i != last), last)
+        space = dataclasses.replace(net.space, keep="ranked", layer_order=order, depth=(deepest - 1, deepest))
+        genes = np.array(space.largest.genes)
+        genes[space.columns["depth"]] = space.depth.index(depth)
+        return build_supernet(space).apply_sliced(family.params, space.architecture(genes), family.x)
+
+    whole = run(deepest, 0)
+    expected = [jnp.sum((run(deepest - 1, i) - whole) ** 2) / jnp.sum(whole**2) for i in range(deepest)]
     np.testing.assert_allclose(importance(net, family.params, [family.x]).layers, expected, rtol=1e-3)
 
 

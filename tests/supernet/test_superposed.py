@@ -16,7 +16,8 @@ from supernet.gradient_search import GradientStep, entropies, entropies_by_choic
 from supernet.mixtures import grid
 from supernet.optimizer import OptimizerSettings
 from supernet.relaxation import RELAXATIONS
-from supernet.superposed import SUPERPOSED, build_superposed, one_hot, values_of
+from supernet.supernet import SUPERNETS
+from supernet.superposed import build_superposed, one_hot, values_of
 from supernet.training import TrainStep
 from supernet.weights import Weights
 from tests.supernet.families import SETTINGS, Family
@@ -34,9 +35,15 @@ def small(family: str) -> Family:
     return Family(build_superposed(build_space(family, "small", settings)))
 
 
-@pytest.fixture(params=sorted(SUPERPOSED))
+@pytest.fixture(params=sorted(SUPERNETS))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
+
+
+def in_double_precision(tree: Any) -> Any:
+    """The tree with numbers in float64; tokens stay what they are."""
+    arrays = jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, None if leaf.dtype.kind == "i" else jnp.float64), arrays)
 
 
 def forward(family: Family) -> Any:
@@ -114,9 +121,8 @@ def test_a_mixed_mask_is_the_sum_of_the_masked_weights(family: Family) -> None:
 def test_gradients_of_architecture_weights_are_finite_differences(family: Family) -> None:
     net: Any = family.net
     with jax.enable_x64(True):
-        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)  # noqa: E731
-        params, x, direction = wide((family.params, family.x[:3], family.direction[:3]))
-        relaxed = wide(random_weights(family))
+        params, x, direction = in_double_precision((family.params, family.x[:3], family.direction[:3]))
+        relaxed = in_double_precision(random_weights(family))
         loss = jax.jit(jax.value_and_grad(lambda r: jnp.sum(direction * net.apply_superposed(params, r, x))))
         gradient = np.asarray(loss(relaxed)[1])
         rng = np.random.default_rng(1)
@@ -134,7 +140,6 @@ def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
     family = small("vit")
     net: Any = family.net
     with jax.enable_x64(True):
-        wide = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), tree)  # noqa: E731
         limit = float(family.space.cost(np.array([family.space.largest.genes]))["macs"][0]) * 0.3
         train = TrainStep(family.net, OptimizerSettings().build(10))
         cost = ExpectedCost(family.space, [("macs", limit)])
@@ -142,7 +147,7 @@ def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
             net, RELAXATIONS["darts"](), cost, train, 0.1, cost_weight=10.0, multiplier_rate=0.1, shortfall_weight=3.0
         )
         targets = jax.nn.one_hot(jnp.arange(3), family.direction.shape[1])
-        params, multipliers, x, targets = wide((family.params, np.array([0.5]), family.x[:3], targets))
+        params, multipliers, x, targets = in_double_precision((family.params, np.array([0.5]), family.x[:3], targets))
         key = jax.random.key(5)
 
         def loss(logits: jax.Array) -> jax.Array:
@@ -151,7 +156,7 @@ def test_gradients_of_the_logits_objective_are_finite_differences() -> None:
 
         objective = jax.jit(jax.value_and_grad(loss))
         rng = np.random.default_rng(2)
-        logits = wide(rng.normal(0, 0.5, random_weights(family).shape))
+        logits = in_double_precision(rng.normal(0, 0.5, random_weights(family).shape))
         gradient = np.asarray(objective(logits)[1])
         for _ in range(4):
             direction, h = rng.normal(size=logits.shape) * values_of(family.space), 1e-6

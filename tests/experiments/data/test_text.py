@@ -180,6 +180,8 @@ def test_a_batch_follows_from_seed_and_step_alone(letters):
     for found, same in ((again(5, data.train, rows), True), (make(6, data.train, rows), False)):
         assert np.array_equal(x, found[0]) == same
     assert not np.array_equal(x, other(5, data.train, rows)[0])
+    of_architecture = data.batches(1, Augmentation(), 0.0, architecture=True)
+    assert not np.array_equal(x, of_architecture(5, data.train, rows)[0])
     plain = data.train.stretches(rows)[:, :-1]
     np.testing.assert_array_equal(np.where(labels >= 0, labels, plain), plain)
     np.testing.assert_array_equal(np.where(labels >= 0, plain, x), plain)

@@ -154,12 +154,18 @@ def test_mistakes_get_one_line_and_write_nothing(supernest: Any, here: Path, set
     assert {path.name for path in here.iterdir()} == before
 
 
-def test_gradient_search_says_that_it_takes_no_language(supernest: Any, here: Path) -> None:
-    code, _, err = supernest("gradient", "small.yaml", "--out", "run", "--quiet", "--set", "gradient.budget=full")
-    assert code == 2
-    assert "superposed" in err
-    assert not (here / "run").exists()
-    assert len(err.splitlines()) == 1
+def test_gradient_search_finds_a_language_model_within_the_budget(supernest: Any, here: Path) -> None:
+    settings = ("gradient.budget=half", "gradient.settle=0.25", "train.steps=40", "train.evaluate_every=20")
+    given = [part for setting in (*settings, "budgets.half={macs: 60%}") for part in ("--set", setting)]
+    code, out, err = supernest("gradient", "small.yaml", "--out", "run", "--quiet", "--json", *given)
+    assert (code, err) == (0, "")
+    figures = json.loads(out)["gradient"]
+    space = build_experiment(load_config(here / "run" / "config.yaml")).space
+    largest = space.cost(np.array([space.largest.genes], np.int32))
+    assert figures["macs"] <= 0.6 * largest["macs"][0]
+    assert figures["validation_loss"] < 0.9 * np.log(258)
+    assert figures["validation_loss"] == Archive.read(here / "run" / "search" / "archive.jsonl", space).errors[0]
+    assert set(figures["entropy"]) == {"width", "depth", "kv_heads", "queries", "mlp_width"}
 
 
 def test_a_step_that_is_cut_up_and_rounded_is_nearly_the_step(supernest: Any, here: Path) -> None:
