@@ -26,13 +26,12 @@ from supernet.flax_modules.space import LAYER, STACK, ModuleSpace, signature
 from supernet.stages import Context, Stage, run
 from supernet.standalone import MODULES
 from supernet.supernet import SUPERNETS, Params, Statistics
-from supernet.superposed import SUPERPOSED, Relaxed
+from supernet.superposed import Relaxed
 
 
 def register(family: str, space: type[ModuleSpace]) -> None:
     """Registers the supernet of a family, and the module that its subnets are exported as."""
     SUPERNETS.register(family)(ModuleSupernet)
-    SUPERPOSED.register(family)(ModuleSupernet)
 
     MODULES.register(family)(partial(plain, space.module))
 

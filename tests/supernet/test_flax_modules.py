@@ -19,7 +19,7 @@ from supernet.flax_modules import elastic
 from supernet.standalone import MODULES
 from supernet.subnet import compiled
 from supernet.supernet import SUPERNETS, build_supernet
-from supernet.superposed import SUPERPOSED, SuperposedSupernet, one_hot
+from supernet.superposed import SuperposedSupernet, one_hot
 from tests.reference.counting import count
 
 OWN = Path(__file__).parent.parent / "supernest" / "own_modules"
@@ -30,7 +30,7 @@ SHAPE = (8, 8, 1)
 def registries() -> Iterator[None]:
     """Registries as they were before."""
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (FAMILIES, SUPERNETS, SUPERPOSED, MODULES):
+        for registry in (FAMILIES, SUPERNETS, MODULES):
             patch.setattr(registry, "_entries", dict(registry))
         yield
 
