@@ -27,7 +27,7 @@ from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer, flat
 from supernet.branches import Branches, layered, switched
 from supernet.cuts import Tree, at, put
-from supernet.mixtures import mix, shares
+from supernet.mixtures import mix, mixed_mask, shares
 from supernet.stages import Context, Stage, merged, run
 from supernet.standalone import MODULES
 from supernet.supernet import Params, Statistics
@@ -65,8 +65,8 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.stacked`."""
         return next(stack.path.split("/")[-1] for stack in self.space.network.stacks if stack.layers is not None)
 
-    def init(self, key: jax.Array) -> Params:
-        """See `Supernet.init`; stacks have layers on a leading axis."""
+    def plain_weights(self, key: jax.Array) -> Params:
+        """See `Supernet.plain_weights`; stacks have layers on a leading axis."""
         return self.weights.init(self.module(self.space.largest, nnx.Rngs(key)))
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
@@ -106,7 +106,7 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> tuple[jax.Array, Statistics]:
         """See `Supernet.apply`."""
         genes = jnp.asarray(genes)
-        params, ends, collected = self.sharing(params, genes), self.space.network.ends, {}
+        params, ends, collected = self.sharing.effective(params, genes), self.space.network.ends, {}
         known = self._known(program)
         context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None, input=x)
         outside = self.weights.taken(params, ends, known)
@@ -122,8 +122,7 @@ class ElasticNetwork(SuperposedSupernet):
     def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: jax.Array, context: Context) -> jax.Array:
         """The layers of a stack at the sizes that their genes select."""
         weights = self.weights
-        depth = genes[self.space.column(stack.depth, stack.group)] if stack.depth in weights.values else 0
-        position = jnp.asarray(weights.positions(stack))[depth]
+        position = weights.layer_positions(genes, stack)
         branches, indices, selected = [], [], []
         for sublayer in stack.sublayers:
             inside = [name for name in sublayer.choices if name not in context.values]
@@ -159,7 +158,7 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> jax.Array:
         """See `Supernet.apply_sliced`."""
         weights = self.weights
-        params = self.sharing(params, jnp.asarray(architecture.genes, jnp.int32))
+        params = self.sharing.effective(params, jnp.asarray(architecture.genes, jnp.int32))
         known = self._known(self.space.program(architecture.genes))
         context = Context(x.shape, known, statistics=statistics, input=x)
         outside = weights.taken(params, self.space.network.ends, known)
@@ -186,13 +185,38 @@ class ElasticNetwork(SuperposedSupernet):
 
     def superpose(self, params: Params, relaxed: Relaxed) -> Params:
         """See `SuperposedSupernet.superpose`."""
-        weights = self.weights
-        effective = jax.tree.map(lambda leaf: leaf, params)
+        weights, sharing = self.weights, self.sharing
+        plain = sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
+        mixed = jax.tree.map(lambda leaf: leaf, plain)
         for stack, sublayer in weights.sublayers:
-            own = weights.own(weights.part(params, stack), sublayer)
+            own = weights.own(weights.part(plain, stack), sublayer)
             by_choice = weights.relaxed(relaxed, stack, sublayer.choices)
-            weights.update(effective, stack, sublayer, mix(own, sublayer, by_choice, weights.values))
-        return effective
+            weights.update(mixed, stack, sublayer, mix(own, sublayer, by_choice, weights.values))
+        if sharing.choices:
+            self._mix_effective(params, relaxed, mixed)
+        return mixed
+
+    def _mix_effective(self, params: Params, relaxed: Relaxed, mixed: Params) -> None:
+        """Puts the mixture of what the sharing gives for each value of its choices where it changes weights."""
+        weights, sharing = self.weights, self.sharing
+        totals: dict[str, jax.Array] = {}
+        for values in itertools.product(*(range(len(weights.values[name])) for name in sharing.choices)):
+            genes, rows = np.zeros(self.space.num_genes, np.int32), relaxed
+            for name, value in zip(sharing.choices, values, strict=True):
+                columns = self.space.columns[name].reshape(-1)
+                genes[columns] = value
+                # Masks are linear in each row, so what is left of a row is the weight of its value.
+                rows = rows.at[columns].multiply(np.eye(relaxed.shape[1], dtype=np.float32)[value])
+            effective = sharing.effective(params, jnp.asarray(genes))
+            for stack, sublayer in weights.sublayers:
+                by_choice = weights.relaxed(rows, stack, tuple({*sublayer.choices, *sharing.choices}))
+                for path, shape in sublayer.weights.items():
+                    where = weights.path(stack, sublayer, path)
+                    if where in sharing.changed:
+                        mask = mixed_mask(shape, by_choice, weights.values, sharing.choices)
+                        totals[where] = totals.get(where, 0) + at(effective, where) * mask
+        for path, total in totals.items():
+            put(mixed, path, total)
 
     def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
         """See `SuperposedSupernet.apply_superposed`.
@@ -215,7 +239,7 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
         known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}
-        params = self.superpose(self.sharing(params, genes), relaxed)
+        params = self.superpose(params, relaxed)
         return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics))
 
     def _sizes_no_weight(self, name: str) -> bool:

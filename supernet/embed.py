@@ -20,7 +20,7 @@ def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
         weights: State of the plain module, in the structure of `net.slice`. Batch statistics in it are left out.
         architecture: Of the network.
     """
-    leaves, structure = jax.tree.flatten(net.shapes)
+    leaves, structure = jax.tree.flatten(net.plain_shapes)
     starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
     # Slicing only picks entries, so a slice of the entries' numbers says where each weight lives.
     numbers = [

@@ -16,32 +16,48 @@ class GeneNorms:
     A gene governs the weights of which another part is used when the gene takes its other values: heads govern a
     layer's attention, a depth the layers that it can leave out, a width everything. Where layers are stacked, each
     layer counts on its own. A gene that changes no weight, such as a resolution, governs the whole network; one with
-    a single value governs nothing.
+    a single value governs nothing. Of weights that a sharing scheme makes others of, those are used that the used
+    part of the others follows from.
 
     Args:
         net: The supernet.
     """
 
     def __init__(self, net: Supernet) -> None:
-        leaves, structure = jax.tree.flatten_with_path(net.shapes)
-        self._stacked = [any(getattr(key, "key", None) == net.stacked for key in path) for path, _ in leaves]
-        # Slicing is pure indexing, so it also cuts a tree that holds the number of each weight's row.
-        starts = np.cumsum([0, *(self._rows(leaf, on) for (_, leaf), on in zip(leaves, self._stacked, strict=True))])
-        numbers = [
-            np.broadcast_to(
-                np.arange(start, end).reshape(-1, *[1] * (leaf.ndim - 1)) if leaf.ndim else np.array(start), leaf.shape
-            )
-            for (_, leaf), start, end in zip(leaves, starts[:-1], starts[1:], strict=True)
-        ]
-        rows = jax.tree.unflatten(structure, numbers)
+        own, plain = _by_path(net.shapes), _by_path(net.plain_shapes)
+        stacked = {path: net.stacked in path.split("/") for path in own}
+        rows = {path: self._rows(leaf, stacked[path]) for path, leaf in own.items()}
+        starts = dict(zip(own, np.cumsum([0, *rows.values()]), strict=False))
+        self._stacked = list(stacked.values())
+        end = count = sum(rows.values())
+        # Slicing is pure indexing, so it also cuts a tree that holds the number of each weight's row; where a scheme
+        # changes weights, a number of each of their entries, beyond those of the rows.
+        numbers = []
+        for path, leaf in plain.items():
+            if path in net.sharing.changed:
+                numbers.append(np.arange(end, end + leaf.size).reshape(leaf.shape))
+                end += leaf.size
+            else:
+                of_rows = np.arange(starts[path], starts[path] + rows[path])
+                each = of_rows.reshape(-1, *[1] * (leaf.ndim - 1)) if leaf.ndim else of_rows[0]
+                numbers.append(np.broadcast_to(each, leaf.shape))
+        tree = jax.tree.unflatten(jax.tree.structure(net.plain_shapes), numbers)
         statistics = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), net.statistics_shapes)
+        entries = {path: n for path, n in zip(plain, numbers, strict=True) if path in net.sharing.changed}
+        sources = _Sources(net) if entries else None
 
         def used(genes: np.ndarray) -> np.ndarray:
-            counts = np.zeros(starts[-1], np.int64)
-            for leaf in map(np.asarray, jax.tree.leaves(net.slice(rows, net.space.architecture(genes), statistics))):
+            counts = np.zeros(end, np.int64)
+            for leaf in map(np.asarray, jax.tree.leaves(net.slice(tree, net.space.architecture(genes), statistics))):
                 if leaf.dtype.kind == "i":  # batch statistics are no weights
-                    counts[leaf.flat[0]] += leaf.size
-            return counts
+                    if leaf.size and leaf.flat[0] >= count:
+                        counts[leaf] += 1
+                    else:
+                        counts[leaf.flat[0]] += leaf.size
+            if sources is not None:
+                for path, there in sources(genes, {path: counts[n] for path, n in entries.items()}).items():
+                    counts[starts[path] : starts[path] + rows[path]] += there.reshape(rows[path], -1).sum(axis=1)
+            return counts[:count]
 
         largest = np.array(net.space.largest.genes)
         others = np.where(np.eye(len(largest), dtype=bool), 0, largest)
@@ -60,3 +76,42 @@ class GeneNorms:
             for leaf, stacked in zip(jax.tree.leaves(gradient), self._stacked, strict=True)
         ]
         return jnp.sqrt(self._governed @ jnp.concatenate(squares))
+
+
+class _Sources:
+    """Which of a scheme's weights some of the effective ones follow from: those with a gradient, at random values."""
+
+    def __init__(self, net: Supernet) -> None:
+        self._sharing, self._shapes, self._plain = net.sharing, net.shapes, _by_path(net.plain_shapes)
+        self._pull = jax.jit(self._pulled)
+
+    def __call__(self, genes: np.ndarray, used: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """By path of the scheme's weights, which are needed; `used` says by path which effective ones are."""
+        gradients = self._pull(jnp.asarray(genes, jnp.int32), {path: jnp.asarray(u > 0) for path, u in used.items()})
+        return {path: np.asarray(leaf) != 0 for path, leaf in gradients.items()}
+
+    def _pulled(self, genes: jax.Array, used: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        structure = jax.tree.structure(self._shapes)
+
+        def drawn(leaf: Any, number: int) -> jax.Array:
+            return jax.random.normal(jax.random.key(number), leaf.shape)
+
+        # Other weights are not what the changed ones follow from; as constants they take no memory.
+        leaves = _by_path(self._shapes)
+        own = {p: drawn(s, n) for n, (p, s) in enumerate(leaves.items()) if p in used or p not in self._plain}
+        rest = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
+
+        def changed(own: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            params = jax.tree.unflatten(structure, list({**rest, **own}.values()))
+            effective = _by_path(self._sharing.effective(params, genes))
+            return {path: effective[path] for path in used}
+
+        values, pull_back = jax.vjp(changed, own)
+        shares = {path: drawn(leaf, len(leaves)) * used[path] for path, leaf in values.items()}
+        return pull_back(shares)[0]
+
+
+def _by_path(tree: Params) -> dict[str, Any]:
+    """Leaves by their paths, joined by slashes."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

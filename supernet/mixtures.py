@@ -13,7 +13,7 @@ References:
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
 
 import jax
@@ -41,7 +41,7 @@ def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> T
     """
     mixed: Tree = {}
     for path, shape in sublayer.weights.items():
-        mask = _mask(shape, relaxed, values)
+        mask = mixed_mask(shape, relaxed, values)
         put(mixed, path, at(params, path) if mask is None else at(params, path) * mask)
     return mixed
 
@@ -72,11 +72,18 @@ def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
     return rows.reshape(*map(len, options), -1)
 
 
-def _mask(shape: Shape, relaxed: Relaxed, values: Values) -> jax.Array | None:
-    """The mixed mask of one weight, which broadcasts against it; None where nothing of it is elastic."""
+def mixed_mask(shape: Shape, relaxed: Relaxed, values: Values, factors: Collection[str] = ()) -> jax.Array | None:
+    """The mixed mask of one weight, which broadcasts against it; None where nothing of it is elastic.
+
+    Args:
+        shape: Axes of the weight.
+        relaxed: Of the choices that size them.
+        values: Of these choices.
+        factors: Choices whose weights count whether or not they size an axis.
+    """
     axes = flat(shape)
     elastic = [axis for axis in axes if isinstance(axis, Axis)]
-    choices = dict.fromkeys(name for axis in elastic for name in axis.choices)
+    choices = dict.fromkeys([*(name for axis in elastic for name in axis.choices), *factors])
     if not choices:
         return None
     letters = dict(zip(choices, ascii_lowercase, strict=False))

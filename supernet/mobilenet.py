@@ -5,7 +5,8 @@ variants of a block's other products are those of the expansion alone.
 
 References:
     Cai, Gan, Wang, Zhang, Han. Once-for-All: Train One Network and Specialize it for Efficient Deployment. ICLR 2020,
-    arXiv:1908.09791. Here smaller kernels are plain centre crops, without OFA's learned transforms.
+    arXiv:1908.09791. Smaller kernels are plain centre crops; OFA's learned transforms are the sharing scheme
+    `kernel_transform`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from search_spaces import Architecture, Program, SearchSpace, UserError
@@ -21,6 +22,9 @@ from supernet.standalone import MODULES
 Params = dict[str, Any]
 Statistics = dict[str, Any]
 SUPERNETS: Registry[Callable[..., "Supernet"]] = Registry("supernet", "supernet")
+
+_OF_SHARING = np.uint32(0xFFFFFFFF)
+"""Folded into the key of fresh weights for what the sharing scheme draws; modules count theirs from 0."""
 
 
 class Supernet(ABC):
@@ -53,13 +57,26 @@ class Supernet(ABC):
         self.passes = passes
 
     @abstractmethod
+    def plain_weights(self, key: jax.Array) -> Params:
+        """Fresh weights as large as the largest subnet needs, which the sharing scheme starts from."""
+
     def init(self, key: jax.Array) -> Params:
-        """Fresh weights, as large as the largest subnet needs."""
+        """Fresh weights: those of the sharing scheme."""
+        return self.shared(self.plain_weights(key), key)
+
+    def shared(self, plain: Params, key: jax.Array) -> Params:
+        """The sharing scheme's weights that start from plain ones; `key` is what fresh plain ones are drawn with."""
+        return self.sharing.init(plain, jax.random.fold_in(key, _OF_SHARING))
 
     @cached_property
     def shapes(self) -> Params:
         """The tree of `init` with shapes and types in place of arrays."""
         return jax.eval_shape(self.init, key(0, Purpose.WEIGHTS))
+
+    @cached_property
+    def plain_shapes(self) -> Params:
+        """The tree of `plain_weights`, and of effective weights, with shapes and types in place of arrays."""
+        return jax.eval_shape(self.plain_weights, key(0, Purpose.WEIGHTS))
 
     def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
         """What a pass gives for one example that the largest subnet takes, with shapes in place of arrays."""
@@ -145,7 +162,7 @@ class Supernet(ABC):
 
     @abstractmethod
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
-        """The weights of one architecture, in the structure of its plain module's state."""
+        """The weights of one architecture, cut from effective ones, in the structure of its plain module's state."""
 
     def extract(
         self, params: Params, architecture: Architecture, statistics: Statistics | None = None
@@ -158,12 +175,16 @@ class Supernet(ABC):
             statistics: Calibrated batch statistics, for families that have them.
         """
         genes = jnp.asarray(architecture.genes, jnp.int32)
-        weights = self.slice(self.sharing(params, genes), architecture, statistics or {})
+        weights = self.slice(self.sharing.effective(params, genes), architecture, statistics or {})
         module = nnx.eval_shape(lambda: self.module(architecture))
         nnx.update(module, weights)
         return module, weights
 
 
 def build_supernet(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> Supernet:
-    """The supernet of a space's family with a registered sharing scheme."""
-    return SUPERNETS[space.family](space, SHARING[sharing], passes)
+    """The supernet of a space's family with a registered sharing scheme.
+
+    Raises:
+        UserError: The scheme does not fit the family.
+    """
+    return SUPERNETS[space.family](space, SHARING[sharing](space), passes)

@@ -31,7 +31,8 @@ class SuperposedSupernet(Supernet):
 
     @abstractmethod
     def superpose(self, params: Params, relaxed: Relaxed) -> Params:
-        """Full-size effective weights: each shared weight times the mixed masks of its axes.
+        """Full-size weights: each effective weight times the mixed masks of its axes; where effective weights differ by
+        architecture, the mixture of these products.
 
         Where two genes size one axis, or one gene two axes of a weight, the masks of their joint values are mixed
         (TangleNAS's combi-superposition), not the product of the axes' own mixtures.
@@ -52,10 +53,8 @@ def build_superposed(space: SearchSpace, sharing: str = "entangled", passes: Pas
     """The supernet of a space's family, where it computes relaxed architectures.
 
     Raises:
-        UserError: The family has no superposed forward pass, or the sharing is not `entangled`.
+        UserError: The family has no superposed forward pass, or the sharing does not fit it.
     """
-    if sharing != "entangled":
-        raise UserError(f"supernet.sharing: {sharing} cannot be superposed. Set entangled for gradient search.")
     net = build_supernet(space, sharing, passes)
     if not isinstance(net, SuperposedSupernet):
         raise UserError(

@@ -61,6 +61,10 @@ class Weights:
         own = at(tree, stack.path)
         return own if stack.layers is None else jax.tree.map(lambda leaf: leaf[index], own)
 
+    def path(self, stack: Stack | None, sublayer: Sublayer, path: str) -> str:
+        """Path in the tree of what lies at a path of a sublayer."""
+        return "/".join(filter(None, (stack and stack.path, sublayer.path, path)))
+
     def own(self, tree: Tree, sublayer: Sublayer, kind: Kind = "weights") -> Tree:
         """What belongs to a sublayer, of a layer or of like ones, as its stages see it."""
         tree, tree_of = at(tree, sublayer.path), {}
@@ -122,7 +126,7 @@ class Weights:
         gathered: dict[str, list[jax.Array]] = {}
         for part in self._parts(self._space.largest):
             for path, shape in part.sublayer.weights.items():
-                where = "/".join(filter(None, (part.stack and part.stack.path, part.sublayer.path, path)))
+                where = self.path(part.stack, part.sublayer, path)
                 leaf = given.pop((*part.module, *_keys(path)), None)
                 gathered.setdefault(where, []).append(_described(part, path, shape, leaf))
         for path in given:
@@ -171,6 +175,15 @@ class Weights:
         """The gene of each layer for a choice, from the layers' positions; any for a layer that is off. int32[l]."""
         columns = self.columns(stack, name)
         return genes[columns[stack.first :]] if stack.positions is None else genes[columns][position]
+
+    def layer_positions(self, genes: jax.Array, stack: Stack) -> jax.Array:
+        """The position of each layer; -1 for a layer that is off. int32[l]."""
+        depth = genes[self._space.column(stack.depth, stack.group)] if stack.depth in self.values else 0
+        return jnp.asarray(self.positions(stack))[depth]
+
+    def layer_genes(self, genes: jax.Array, stack: Stack, name: str) -> jax.Array:
+        """The gene of each layer for a choice; any for a layer that is off. int32[l]."""
+        return self.genes(genes, stack, name, self.layer_positions(genes, stack))
 
     def relaxed(self, relaxed: Relaxed, stack: Stack | None, choices: tuple[str, ...]) -> dict[str, jax.Array]:
         """By choice, the weight of each value: [v], or [l, v] for those with a gene a layer."""

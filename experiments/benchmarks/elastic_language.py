@@ -52,12 +52,12 @@ def elastically_trained(
 def alone(size: int) -> LanguageSupernet:
     """The supernet whose only network has that size."""
     sizes = {name: (getattr(SPACE, name)[size],) for name in ("width", "kv_heads", "mlp_width")}
-    return LanguageSupernet(dataclasses.replace(SPACE, **sizes), SHARING["entangled"])
+    return LanguageSupernet(dataclasses.replace(SPACE, **sizes), SHARING["entangled"](SPACE))
 
 
 def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: int) -> dict[str, float]:
     """Losses of one seed, in nats a token."""
-    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
+    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"](SPACE)), *read(data)
     parent = trained(net, x, labels, parent_steps, seed)
     parent = reordered(net.space, parent, importance(net, parent, [jnp.asarray(x[:CALIBRATION])]))
     loss = held_out_loss(net, *held_out)

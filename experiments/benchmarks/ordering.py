@@ -89,7 +89,7 @@ def random_scores(scores: Importance, seed: int) -> Importance:
 
 def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, list[float]]:
     """Losses in nats a byte, by share of each size: `ordered` first, then of each random permutation."""
-    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"]), *read(data)
+    net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"](SPACE)), *read(data)
     params = trained(net, x, labels, steps, seed)
     loss = held_out_loss(net, *held_out)
     scores = importance(net, params, [jnp.asarray(x[:CALIBRATION])])

@@ -41,11 +41,9 @@ class Progress(NamedTuple):
 
 def initial(experiment: Experiment, step: TrainStep, params: Params | None = None) -> Progress:
     """The state before the first step: from the seed alone, unless weights to start from are given or were imported."""
-    start = experiment.config.start
-    if params is None and start is not None:
-        params = start.imported.params(experiment.net)
+    start, net, fresh = experiment.config.start, experiment.net, key(experiment.config.seed, Purpose.WEIGHTS)
     if params is None:
-        params = experiment.net.init(key(experiment.config.seed, Purpose.WEIGHTS))
+        params = net.init(fresh) if start is None else net.shared(start.imported.params(net), fresh)
     return Progress(step.init(params), experiment.sampler.init())
 
 

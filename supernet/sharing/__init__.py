@@ -1,18 +1,61 @@
-"""WeightSharing: how full-size weights follow from the architecture. One published scheme a file."""
+"""WeightSharing: how full-size weights follow from a scheme's own weights and the architecture. One scheme a file.
 
-from typing import Any, Protocol
+A scheme owns what is trained: its tree is what `Supernet.init` gives, and what checkpoints, optimiser, gradient norms
+and workers see. Passes and extraction see effective weights: plain ones, as large as the largest network needs.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
 
 import jax
 
+from search_spaces import SearchSpace
 from search_spaces.registry import Registry
 
-
-class WeightSharing(Protocol):
-    """`(params, genes) -> effective full-size weights`, in the structure that the family's forward pass slices."""
-
-    def __call__(self, params: Any, genes: jax.Array) -> Any:
-        """Args: params, the trained tree; genes, int32[g], traced. Returns the tree that the network is cut from."""
-        ...
+Params = dict[str, Any]
 
 
-SHARING: Registry[WeightSharing] = Registry("sharing scheme", "supernet.sharing")
+class WeightSharing(ABC):
+    """A scheme on the weights of one space. Holds no arrays.
+
+    Args:
+        space: The space.
+
+    Attributes:
+        choices: Names of the choices by whose values effective weights differ beyond their cut; a mixture of networks
+            has the mixture of what they give. Empty where effective weights are the same for all architectures.
+
+    Raises:
+        UserError: The scheme does not fit the space.
+    """
+
+    choices: tuple[str, ...] = ()
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """Paths of effective weights that are not simply what lies there in the scheme's tree."""
+        return frozenset()
+
+    @abstractmethod
+    def init(self, plain: Params, key: jax.Array) -> Params:
+        """The scheme's fresh weights.
+
+        Args:
+            plain: Weights of the largest network, fresh or imported, in the layout of the supernet.
+            key: For what the scheme draws besides.
+        """
+
+    @abstractmethod
+    def effective(self, params: Params, genes: jax.Array) -> Params:
+        """The weights that networks are cut from, in the structure of the plain ones.
+
+        Args:
+            params: The scheme's weights.
+            genes: int32[g], traced.
+        """
+
+
+SHARING: Registry[type[WeightSharing]] = Registry("sharing scheme", "supernet.sharing")

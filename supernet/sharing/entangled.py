@@ -4,15 +4,21 @@ References:
     Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651.
 """
 
-from typing import Any
-
 import jax
 
-from supernet.sharing import SHARING
+from supernet.sharing import SHARING, Params, WeightSharing
 
 
 @SHARING.register("entangled")
-def entangled(params: Any, genes: jax.Array) -> Any:
+class Entangled(WeightSharing):
     """The shared weights themselves, whatever the architecture."""
-    del genes
-    return params
+
+    def init(self, plain: Params, key: jax.Array) -> Params:
+        """See `WeightSharing.init`."""
+        del key
+        return plain
+
+    def effective(self, params: Params, genes: jax.Array) -> Params:
+        """See `WeightSharing.effective`."""
+        del genes
+        return params

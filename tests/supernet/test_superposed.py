@@ -305,5 +305,5 @@ def test_entropies() -> None:
 
 
 def test_what_cannot_be_superposed_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"supernet\.sharing: other cannot be superposed"):
-        build_superposed(TINY[0], "other")
+    with pytest.raises(ValueError, match=r"supernet\.sharing: kernel_transform .* family vit has none"):
+        build_superposed(TINY[0], "kernel_transform")

@@ -76,7 +76,7 @@ class StoredParams:
 
     def __init__(self, path: Path, net: Supernet) -> None:
         self._net, self._tensors = net, tensors_in(path)
-        wanted = {name: leaf.shape for name, leaf in flatten(net.shapes).items()}
+        wanted = {name: leaf.shape for name, leaf in flatten(net.plain_shapes).items()}
         for name in sorted(self._tensors.keys() | wanted.keys()):
             shape = self._tensors[name].shape if name in self._tensors else None
             if shape != wanted.get(name):

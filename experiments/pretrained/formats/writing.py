@@ -57,7 +57,7 @@ def export_checkpoint(
 
     def weights() -> Mapping[str, Any]:
         genes = jnp.asarray(architecture.genes, jnp.int32)
-        return flatten(net.slice(net.sharing(params, genes), architecture, {}))
+        return flatten(net.slice(net.sharing.effective(params, genes), architecture, {}))
 
     write_checkpoint(net.config(architecture), weights, directory, model_type, settings, tokenizer, shard_bytes)
 
