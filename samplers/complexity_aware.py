@@ -157,17 +157,18 @@ def _tiered(
     for number, group in enumerate(np.array_split(np.arange(len(levels)), tiers)):
         part = Levels(tuple(levels.lower[i] for i in group), levels.width)
         floors = _floors(space)
-        affordable = np.flatnonzero(cost(floors) <= share * part.lower[0])
+        least = np.where(space.ordered, floors, space.smallest.genes)
+        affordable = np.flatnonzero(cost(least) <= share * part.lower[0])
         # The last floor is all zeros, which is what the first tier has and what remains where nothing is affordable.
         start = affordable[0] if number and len(affordable) else len(floors) - 1
-        for floor in floors[start:]:
+        for floor, own in zip(floors[start:], least[start:], strict=True):
             try:
                 tables.append(build_tables(space, cost, part, count, seed, floor, int(group[0])))
             except EmptyLevel:
                 if not floor.any():
                     raise
                 continue
-            smallest += [floor] * len(group)
+            smallest += [own] * len(group)
             break
     genes = np.concatenate([table.genes for table in tables])
     probabilities = np.concatenate([table.probabilities for table in tables])
@@ -175,8 +176,11 @@ def _tiered(
 
 
 def _floors(space: SearchSpace) -> Int32[np.ndarray, "r g"]:
-    """Gene vectors with every gene at the same share of its range, rounded down; the largest share first."""
-    ranges = space.cardinalities.astype(np.int64) - 1
+    """Gene vectors with every gene at the same share of its range, rounded down; the largest share first.
+
+    Genes whose values have no order are at 0, which is no bound.
+    """
+    ranges = np.where(space.ordered, space.cardinalities.astype(np.int64) - 1, 0)
     shares = {(k, int(n)) for n in np.unique(ranges[ranges > 0]) for k in range(n)} | {(0, 1)}
     ordered = sorted(shares, key=lambda share: share[0] / share[1], reverse=True)
     return np.stack([k * ranges // n for k, n in ordered]).astype(np.int32)

@@ -28,7 +28,8 @@ class ProgressiveSampler(Sampler):
 
     In the first stage every choice of `order` has its last value alone. Then they are opened in that order: a gradual
     choice by one more value a stage, the largest first; another all at once. Choices that are not in the order are open
-    from the first step. No path has the role "largest", as later stages need not draw the largest network.
+    from the first step, and so are those whose values have no order. No path has the role "largest", as later stages
+    need not draw the largest network.
 
     Args:
         order: The choices that are opened. Default, which is OFA's kernel, depth, expand on its space: those that
@@ -49,6 +50,12 @@ class ProgressiveSampler(Sampler):
         super().__post_init__()
         self._check_names("order", self.order, list(self._choices))
         self._check_names("gradual", self.gradual, list(self._order))
+        for name in self._order:
+            if not self._choices[name].ordered:
+                raise UserError(
+                    f"sampler.order: the values of {name!r} have no order, so none of them is the last. Leave it out: "
+                    "then it is open from the first step."
+                )
         stages = len(self.stages)
         if self.planned.steps < stages:
             raise UserError(
@@ -95,9 +102,9 @@ class ProgressiveSampler(Sampler):
             return self.order
         gates = [name for name in self._choices if name in self._gates]
         programs = [name for name, c in self._choices.items() if c.selects_program and name not in gates]
-        free = [name for name in self._choices if name not in (*gates, *programs)]
+        free = [name for name, c in self._choices.items() if name not in (*gates, *programs) and c.ordered]
         order = (*free[:-1], *gates, *free[-1:], *programs)
-        return tuple(name for name in order if name != "resolution")
+        return tuple(name for name in order if name != "resolution" and self._choices[name].ordered)
 
     @cached_property
     def _openings(self) -> list[tuple[str, int]]:

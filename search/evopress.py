@@ -32,7 +32,8 @@ class EvoPress(Searcher):
     """Breeds from one parent for each budget; offspring are selected in steps, on growing data.
 
     A switch raises a gene by one level and, while that is over budget, lowers other genes of the same choice by one
-    level each; of any choice, where those of its own do not suffice. An offspring is min(U, U') switches away from its
+    level each; of any choice, where those of its own do not suffice. Where values have no order, a gene is raised to
+    any other one, and lowered to that of the smallest network. An offspring is min(U, U') switches away from its
     parent, U and U' uniform over 1 to 3. The first generation are random lowerings of the largest network.
 
     Args:
@@ -80,17 +81,22 @@ class EvoPress(Searcher):
     def _switch(self, rng: np.random.Generator, genes: Genes, budget: ResolvedBudget) -> Genes:
         """Raises a gene of each row, then lowers others while the row is over budget and there is one to lower."""
         genes = genes.copy()
-        raised = pick(rng, self.space.active(genes) & (genes < self.space.cardinalities - 1))
+        ordered, values = self.space.ordered, self.space.cardinalities
+        raised = pick(rng, self.space.active(genes) & np.where(ordered, genes < values - 1, values > 1))
         over = np.flatnonzero(raised >= 0)
-        genes[over, raised[over]] += 1
+        column = raised[over]
+        # Draws where some choice has no order only, so that those of other spaces stay as they are.
+        steps = 1 if ordered.all() else np.where(ordered[column], 1, rng.integers(1, np.maximum(values[column], 2)))
+        genes[over, column] = (genes[over, column] + steps) % values[column]
         over = over[~budget.feasible(self.costs(genes[over]))]
+        lowest = np.where(ordered, 0, self.space.smallest.genes)
         while over.size:
-            lowerable = self.space.active(genes[over]) & (genes[over] > 0)
+            lowerable = self.space.active(genes[over]) & (genes[over] != lowest)
             lowerable[np.arange(len(over)), raised[over]] = False
             own = lowerable & (self._choice_of == self._choice_of[raised[over], None])
             lowered = pick(rng, np.where(own.any(axis=1, keepdims=True), own, lowerable))
             over, lowered = over[lowered >= 0], lowered[lowered >= 0]
-            genes[over, lowered] -= 1
+            genes[over, lowered] = np.where(ordered[lowered], genes[over, lowered] - 1, lowest[lowered])
             genes[over] = self.space.canonical(genes[over])
             over = over[~budget.feasible(self.costs(genes[over]))]
         return genes

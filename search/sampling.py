@@ -56,8 +56,8 @@ def shrink(
     """Moves architectures towards the anchor of a budget, or to the smallest one, until they meet the budget.
 
     While a row is over budget, one of its active genes that is not at the anchor's value, chosen uniformly, steps
-    towards it by one value. A row comes out as near below the budget as single steps reach, and keeps what was not in
-    the way.
+    towards it by one value; to it at once where values have no order. A row comes out as near below the
+    budget as single steps reach, and keeps what was not in the way.
 
     Args:
         genes: Canonical architectures; those that meet the budget come back as they are.
@@ -75,7 +75,8 @@ def shrink(
         over, rows, away = over[movable], rows[movable], away[movable]
         column = np.where(away, rng.random(rows.shape), -1.0).argmax(axis=1)
         at = np.arange(len(rows)), column
-        rows[at] += np.sign(anchor[column] - rows[at])
+        away = anchor[column] - rows[at]
+        rows[at] += np.where(space.ordered[column], np.sign(away), away)
         genes[over] = space.canonical(rows)
         over = over[~budget.feasible(cost(genes[over]))]
     return genes[budget.feasible(cost(genes))]

@@ -92,7 +92,7 @@ def members(space: SearchSpace, cost: CostOf, limits: Limits, rng: np.random.Gen
             costs = cost(genes)
             yield genes[np.logical_and.reduce([np.asarray(costs[metric]) <= limit for metric, limit in limits])]
         return
-    start = np.array([space.largest.genes], np.int32)  # genes that are not fixed count as active
+    start = np.array([space.deepest.genes], np.int32)  # genes that are not fixed count as active
     stack = [(0, start, completions.root[None])]
     for _ in range(_BLOCKS):
         if not stack:
@@ -174,7 +174,7 @@ def _carried(
 ) -> tuple[Int32[np.ndarray, " g"] | None, float, bool]:
     """Carries at most `labels` partial gene vectors along; says the best below a score, its score, and whether none was
     dropped that could have become better."""
-    genes, bounds, whole = np.array([space.largest.genes], np.int32), completions.root[None], True
+    genes, bounds, whole = np.array([space.deepest.genes], np.int32), completions.root[None], True
     for place in range(len(completions.columns)):
         genes, bounds = _extended(space, completions, place, genes, bounds)
         scores = scored(bounds)
@@ -240,7 +240,8 @@ def _searched(space: SearchSpace, value: Callable[[Genes], np.ndarray]) -> Extre
         genes = _every(space)
         values = value(genes)
         return Extreme(genes[int(values.argmin())], float(values.min()), True)
-    starts = np.concatenate([space.ends, space.sample(stream(0, Purpose.EXTREME_STARTS), _STARTS)])
+    ends = np.array([np.zeros(space.num_genes), space.deepest.genes], np.int32)
+    starts = np.concatenate([ends, space.sample(stream(0, Purpose.EXTREME_STARTS), _STARTS)])
     return min((_descended(space, value, start) for start in starts), key=lambda extreme: extreme.value)
 
 

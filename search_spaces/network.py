@@ -9,7 +9,7 @@ Paths of weights are joined by slashes: `attention/qkv/kernel`.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -113,12 +113,14 @@ class Sublayer:
         parts: By path.
         products: Those without weights, such as attention's.
         path: Path of the parts within a layer, whose stages see what lies there; "" for the layer itself.
+        option: Where it is one of several, which of them; `Alternatives` sets it.
     """
 
     name: str
     parts: Mapping[str, Part]
     products: tuple[Product, ...] = ()
     path: str = ""
+    option: "Option | None" = None
 
     @cached_property
     def weights(self) -> dict[str, Shape]:
@@ -152,6 +154,15 @@ class Sublayer:
         """Names of the choices that size something."""
         return tuple(dict.fromkeys(name for axis in self._all_axes for name in axis.choices))
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """These, and before them the choice that it is an option of."""
+        return self.choices if self.option is None else (self.option.of.choice, *self.choices)
+
+    def on(self, values: Values) -> bool:
+        """Whether it is computed: always, or where its option is the one chosen."""
+        return self.option is None or values[self.option.of.choice] == self.option.value
+
     @cached_property
     def centred(self) -> tuple[str, ...]:
         """Those of the choices whose axes all keep the centre, so that a stage selects their values inside."""
@@ -178,12 +189,44 @@ class Sublayer:
 
 
 @dataclass(frozen=True, eq=False)
+class Alternatives:
+    """A choice between sublayers of different kinds, such as the operations on an edge, of which one is computed.
+
+    Each takes and returns what has the shape of the stream. One without parts and stages is a connection that skips.
+
+    Attributes:
+        choice: Name of the choice, which has no order; its values are the names of the sublayers.
+        sublayers: By value of the choice.
+        path: Path within a layer; the parts of each sublayer lie at its value's name below, and its own path there.
+    """
+
+    choice: str
+    sublayers: Mapping[str, Sublayer]
+    path: str = ""
+
+    @cached_property
+    def options(self) -> tuple[Sublayer, ...]:
+        """The sublayers as a layer has them."""
+        return tuple(
+            replace(s, path="/".join(filter(None, (self.path, value, s.path))), option=Option(self, value))
+            for value, s in self.sublayers.items()
+        )
+
+
+class Option(NamedTuple):
+    """One of the sublayers of a choice between them."""
+
+    of: Alternatives
+    value: str
+
+
+@dataclass(frozen=True, eq=False)
 class Stack:
     """Like layers, which run one after the other, each its sublayers in turn.
 
     Attributes:
         path: Path of their weights.
-        sublayers: Of each layer; paths of their parts are inside a layer.
+        elements: Sublayers of each layer, and choices between some; paths of their parts are inside a layer.
         layers: How many, on a leading axis of the weights; None for one layer that is always on and has no such axis.
         group: Which of the genes of a repeated depth is theirs, and of the choices that it gates.
         first: Position of the first one among the positions of the depth.
@@ -195,7 +238,7 @@ class Stack:
     """
 
     path: str
-    sublayers: tuple[Sublayer, ...]
+    elements: tuple[Sublayer | Alternatives, ...]
     layers: int | None = None
     group: int = 0
     first: int = 0
@@ -205,9 +248,19 @@ class Stack:
     parallel: bool = False
 
     @cached_property
+    def groups(self) -> list[tuple[Sublayer, ...]]:
+        """The sublayers of a layer in turn; the options of a choice between some together."""
+        return [each.options if isinstance(each, Alternatives) else (each,) for each in self.elements]
+
+    @cached_property
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        """All sublayers of a layer, options among them."""
+        return tuple(itertools.chain.from_iterable(self.groups))
+
+    @cached_property
     def choices(self) -> tuple[str, ...]:
-        """Names of the choices that size something in a layer."""
-        return tuple(dict.fromkeys(name for sublayer in self.sublayers for name in sublayer.choices))
+        """Names of the choices that size something in a layer, or choose between sublayers."""
+        return tuple(dict.fromkeys(name for sublayer in self.sublayers for name in sublayer.columns))
 
     def positions_of(self, depths: Sequence[Value]) -> Int[np.ndarray, "n l"]:
         """The position of each layer at each depth; -1 where it is off."""
@@ -267,6 +320,8 @@ class Network:
                     f"network: {self.ends.name}: their axes follow {name}, which selects no program. Only choices that "
                     "select one can size what is outside the layers."
                 )
+        for stack in self.stacks:
+            _check_options(stack, choices, list(self.sublayers))
         for sublayer in self.sublayers:
             known: dict[str, tuple[str, Axis]] = {}
             for path, part in sublayer.parts.items():
@@ -343,6 +398,31 @@ def _check_same(path: str, axis: Axis, first: str, other: Axis, values: Mapping[
                 f"network: part {path}: axis {axis.name} has {axis.at(combination)} entries at {_text(combination)}, "
                 f"but {other.at(combination)} in part {first}. Give both one size, or one of them another name."
             )
+
+
+def _check_options(stack: Stack, choices: Sequence[Choice], others: Sequence[Sublayer]) -> None:
+    by_name = {choice.name: choice for choice in choices}
+    for each in stack.elements:
+        if not isinstance(each, Alternatives):
+            continue
+        name, values = each.choice, list(each.sublayers)
+        where = f"network: stack {stack.path}: alternatives {name}"
+        if name not in by_name:
+            raise UserError(f"{where}: {name!r} is no choice.{did_you_mean(name, by_name)}")
+        choice = by_name[name]
+        if set(values) != set(choice.values):
+            raise UserError(f"{where}: they are {values}, and the choice has {list(choice.values)}. Give one for each.")
+        always = {c.name for c in choices if c.selects_program}
+        always |= {size for sublayer in others if sublayer.option is None for size in sublayer.choices}
+        for option in each.options:
+            for size in option.choices:
+                if size not in always:
+                    raise UserError(
+                        f"{where}: {option.name} is sized by {size}, which means nothing where another is chosen. Give "
+                        "each size as an alternative of its own."
+                    )
+        if choice.ordered or choice.selects_program:
+            raise UserError(f"{where}: {name} is ordered, or selects a program. Give it ordered=False and neither.")
 
 
 def _text(values: Values) -> str:

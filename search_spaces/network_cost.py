@@ -23,11 +23,14 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     @cache
     def price(sublayer: Sublayer, *given: Value) -> Record:
-        sizes = sublayer.sizes(dict(zip(sublayer.choices, given, strict=True)))
+        at = dict(zip(sublayer.columns, given, strict=True))
+        if not sublayer.on(at):
+            return nothing
+        sizes = sublayer.sizes(at)
         return space.price(sublayer.cost(sizes), sizes)
 
     def term(stack: Stack, sublayer: Sublayer, position: int) -> Term:
-        columns = {name: space.column(name, stack.group, position) for name in sublayer.choices}
+        columns = {name: space.column(name, stack.group, position) for name in sublayer.columns}
         if stack.layers is None:
             return tabulate(columns, partial(price, sublayer))
         columns[stack.depth] = space.column(stack.depth, stack.group)
@@ -40,7 +43,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     ends, stacks = [network.ends], []
     for stack in network.stacks:
-        if stack.layers is None and all(whole.issuperset(sublayer.choices) for sublayer in stack.sublayers):
+        if stack.layers is None and whole.issuperset(stack.choices):
             ends += stack.sublayers  # no gene of a layer changes them
         else:
             stacks.append(stack)
@@ -48,5 +51,6 @@ def cost_model(space: "SearchSpace") -> CostModel:
     terms = [tabulate(shared, ends_cost)]
     for stack in stacks:
         positions = range(stack.first, stack.first + (stack.layers or 1))
-        terms += [term(stack, sublayer, position) for position in positions for sublayer in stack.sublayers]
+        there = [sublayer for sublayer in stack.sublayers if sublayer.parts or sublayer.products]
+        terms += [term(stack, sublayer, position) for position in positions for sublayer in there]
     return CostModel(space.num_genes, terms, space.metrics)

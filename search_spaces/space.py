@@ -128,14 +128,45 @@ class SearchSpace(ABC):
         return len(self.cardinalities)
 
     @cached_property
+    def ordered(self) -> Bool[np.ndarray, " g"]:
+        """Of which genes a later value makes a larger network."""
+        each = [np.full(self.columns[choice.name].size, choice.ordered) for choice in self.choices]
+        return np.concatenate(each)
+
+    @cached_property
     def smallest(self) -> Architecture:
-        """The architecture with the first value everywhere."""
-        return self.architecture(np.zeros(self.num_genes, np.int32))
+        """The architecture with the first value everywhere; where a choice has no order, the one of fewest MACs."""
+        if self.ordered.all():
+            return self.architecture(np.zeros(self.num_genes, np.int32))
+        from search_spaces.extremes import lowest  # which is about spaces
+
+        return self.architecture(lowest(self, self.cost, self._size_metric).genes)
 
     @cached_property
     def largest(self) -> Architecture:
-        """The architecture with the last value everywhere."""
+        """The architecture with the last value everywhere; where a choice has no order, the one of most MACs."""
+        if self.ordered.all():
+            return self.deepest
+        from search_spaces.extremes import highest
+
+        return self.architecture(highest(self, self.cost, self._size_metric).genes)
+
+    @property
+    def _size_metric(self) -> str:
+        return "macs" if "macs" in self.metrics else self.metrics[0]
+
+    @cached_property
+    def deepest(self) -> Architecture:
+        """The architecture with the last value everywhere, of which all genes have a meaning."""
         return self.architecture(self.cardinalities - 1)
+
+    @property
+    def covering(self) -> list[Architecture]:
+        """Architectures that have all weights between them: the deepest, with each value of choices without order."""
+        free = np.flatnonzero(~self.ordered)
+        rows = np.tile(self.cardinalities - 1, (int(self.cardinalities[free].max(initial=1)), 1))
+        rows[:, free] = np.minimum(np.arange(len(rows))[:, None], rows[:, free])
+        return [self.architecture(row) for row in rows]
 
     @property
     def ends(self) -> Genes:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from supernet.cuts import Cut, Tree, put_layer, spread, take, take_layer
+from supernet.cuts import Cut, Tree, at, chosen, put, put_layer, spread, take, take_layer
 from supernet.stages import Context, Stage, pull_back, run, values_of
 
 
@@ -28,11 +28,13 @@ class Branches:
         stages: Chain of stages whose last output has one shape, whatever the size.
         cuts: Of the weights, one a size, smallest first; each becomes a branch.
         statistics: Cuts of the batch statistics, one a size; none for a sublayer without.
+        path: Path of the sublayer within a layer, where its statistics lie.
     """
 
     stages: Sequence[Stage]
     cuts: Sequence[Cut]
     statistics: Sequence[Cut] = ()
+    path: str = ""
 
 
 def switched(
@@ -185,7 +187,10 @@ def _forward_only(
 ) -> Tree:
     def variant(number: int) -> Callable:
         def branch(params: Tree, x: Tree, genes: Tree, statistics: Tree) -> tuple[Tree, dict]:
-            given = None if statistics is None else take(statistics, branches.statistics[number])
+            given = None
+            if statistics is not None:
+                cut = branches.statistics[number]
+                given = take(chosen(at(statistics, branches.path) if cut else {}, cut), cut)
             collected = None if context.collected is None else {}
             inner = replace(context, genes=genes, statistics=given, collected=collected)
             y = run(branches.stages, take(params, branches.cuts[number]), x, inner)
@@ -200,7 +205,8 @@ def _forward_only(
     cases = [lambda *operands, number=number: _pad(variant(number)(*operands), full) for number in numbers]
     y, collected = _select(index, skip if skippable else None, cases, *operands)
     if context.collected is not None:
-        context.collected.update(collected)
+        for name, moments in collected.items():
+            put(context.collected, "/".join(filter(None, (branches.path, name))), moments)
     return y
 
 

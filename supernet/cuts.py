@@ -27,6 +27,11 @@ def put(tree: Tree, path: str, leaf: Any) -> None:
     tree[last] = leaf
 
 
+def chosen(tree: Tree, like: Tree) -> Tree:
+    """Of a tree of dicts, what lies where another one has leaves."""
+    return {name: chosen(tree[name], below) for name, below in like.items()} if isinstance(like, dict) else tree
+
+
 def take(tree: Tree, cut: Cut) -> Tree:
     """The parts that a cut names; of JAX or NumPy arrays."""
 

@@ -27,12 +27,15 @@ from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer, flat
 from supernet.branches import Branches, layered, switched
 from supernet.cuts import Tree, at, put
-from supernet.mixtures import mix, mixed_mask, shares
+from supernet.mixtures import mean_of, mix, mixed_mask, shares
 from supernet.stages import Context, Stage, merged, run
 from supernet.standalone import MODULES
 from supernet.supernet import Params, Statistics
 from supernet.superposed import Relaxed, SuperposedSupernet
 from supernet.weights import Weights
+
+_OTHERS = np.uint32(0xFFFFFFFE)
+"""Folded, from here down, into the key of fresh weights for those that the deepest network lacks."""
 
 
 class ElasticNetwork(SuperposedSupernet):
@@ -67,7 +70,9 @@ class ElasticNetwork(SuperposedSupernet):
 
     def plain_weights(self, key: jax.Array) -> Params:
         """See `Supernet.plain_weights`; stacks have layers on a leading axis."""
-        return self.weights.init(self.module(self.space.largest, nnx.Rngs(key)))
+        first, *others = self.space.covering
+        keys = [key, *(jax.random.fold_in(key, _OTHERS - number) for number in range(len(others)))]
+        return self.weights.init(*(self.module(a, nnx.Rngs(k)) for a, k in zip((first, *others), keys, strict=True)))
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`."""
@@ -124,7 +129,8 @@ class ElasticNetwork(SuperposedSupernet):
         weights = self.weights
         position = weights.layer_positions(genes, stack)
         branches, indices, selected = [], [], []
-        for sublayer in stack.sublayers:
+        computed = [sublayer for sublayer in stack.sublayers if self._stages_of(sublayer)]
+        for sublayer in computed:
             inside = [name for name in sublayer.choices if name not in context.values]
             own = {name: weights.genes(genes, stack, name, position) for name in inside}
             free = [name for name in inside if name not in sublayer.centred]
@@ -132,25 +138,37 @@ class ElasticNetwork(SuperposedSupernet):
             for name in free:
                 index = index * len(weights.values[name]) + own[name]
             branches.append(self._branches(sublayer, free, context.values))
-            indices.append(jnp.where(position < 0, -1, index))
+            off = position < 0
+            if (option := sublayer.option) is not None:
+                # Its branches are among those of the other options, one after the other; all but one are left out.
+                number = weights.values[option.of.choice].index(option.value)
+                off = off | (weights.genes(genes, stack, option.of.choice, position) != number)
+            indices.append(jnp.where(off, -1, index))
             selected.append({name: own[name] for name in sublayer.centred})
-        trees = [weights.own(params, sublayer) for sublayer in stack.sublayers]
+        trees = [weights.own(params, sublayer) for sublayer in computed]
         if stack.layers is not None:
             return layered(branches, indices, trees, x, context, selected, stack.parallel)
-        for switch, index, tree, gene in zip(branches, indices, trees, selected, strict=True):
+        for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
             inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
-            x = switched(switch, index[0], tree, x, inner, skippable=False)
+            x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
         return x
+
+    def _stages_of(self, sublayer: Sublayer) -> Sequence[Stage]:
+        """The stages of a sublayer; none for an option that only skips."""
+        if sublayer.option is not None and not sublayer.parts:
+            return self.stages.get(sublayer.name, ())
+        return self.stages[sublayer.name]
 
     def _branches(self, sublayer: Sublayer, free: Sequence[str], known: Mapping[str, Any]) -> Branches:
         """The sizes of a sublayer, for all values of the choices that are free."""
-        weights, stages = self.weights, self.stages[sublayer.name]
+        weights, stages = self.weights, self._stages_of(sublayer)
         combinations = itertools.product(*(weights.values[name] for name in free))
         sizes = [{**weights.largest, **known, **dict(zip(free, values, strict=True))} for values in combinations]
         return Branches(
             merged(stages) if self.passes.rematerialize else stages,
             [weights.cut(sublayer, values) for values in sizes],
             [weights.cut(sublayer, values, "statistics") for values in sizes],
+            sublayer.path,
         )
 
     def apply_sliced(
@@ -165,17 +183,14 @@ class ElasticNetwork(SuperposedSupernet):
         y = self.embed(outside, x, context)
         for stack, index, values in self.space.active_layers(architecture):
             tree, given = (weights.layer(whole, stack, index) for whole in (params, statistics))
-            cut = [weights.taken(tree, sublayer, values) for sublayer in stack.sublayers]
-            moments = [weights.taken(given, sublayer, values, "statistics") for sublayer in stack.sublayers]
-            y = self._layer(stack, y, cut, [replace(context, statistics=own) for own in moments])
+            y = (y, y) if stack.parallel else y
+            for sublayer in stack.sublayers:
+                if sublayer.on(values):
+                    moments = weights.taken(given, sublayer, values, "statistics")
+                    cut = weights.taken(tree, sublayer, values)
+                    y = run(self._stages_of(sublayer), cut, y, replace(context, statistics=moments))
+            y = y[0] if stack.parallel else y
         return self.head(outside, y, context)
-
-    def _layer(self, stack: Stack, x: jax.Array, params: Sequence[Tree], contexts: Sequence[Context]) -> jax.Array:
-        """One layer with weights of one size, a tree and a context for each sublayer."""
-        y: Any = (x, x) if stack.parallel else x
-        for sublayer, weights, context in zip(stack.sublayers, params, contexts, strict=True):
-            y = run(self.stages[sublayer.name], weights, y, context)
-        return y[0] if stack.parallel else y
 
     def _known(self, program: Program) -> dict[str, Any]:
         """Values of the choices that are known when a program is traced."""
@@ -265,9 +280,22 @@ class ElasticNetwork(SuperposedSupernet):
         layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
 
         def layer(x: jax.Array, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> jax.Array:
-            counts = [shares(sublayer, {**by_choice, **own}, weights.values) for sublayer in stack.sublayers]
-            trees = [weights.own(params, sublayer) for sublayer in stack.sublayers]
-            return self._layer(stack, x, trees, [replace(context, statistics=statistics, shares=c) for c in counts])
+            relaxed, y = {**by_choice, **own}, (x, x) if stack.parallel else x
+
+            def output(sublayer: Sublayer, y: Tree) -> Tree:
+                counts = shares(sublayer, relaxed, weights.values)
+                moments = None if statistics is None else weights.own(statistics, sublayer, "statistics")
+                inner = replace(context, statistics=moments, shares=counts)
+                return run(self._stages_of(sublayer), weights.own(params, sublayer), y, inner)
+
+            for group in stack.groups:
+                outputs = [output(sublayer, y) for sublayer in group]
+                if (option := group[0].option) is None:
+                    (y,) = outputs
+                else:
+                    order = [weights.values[option.of.choice].index(value) for value in option.of.sublayers]
+                    y = mean_of(outputs, relaxed[option.of.choice][np.array(order)])
+            return y[0] if stack.parallel else y
 
         if stack.layers is None:
             return layer(x, params, context.statistics, {})
@@ -277,10 +305,10 @@ class ElasticNetwork(SuperposedSupernet):
             (x, stopped), (own, on, stop) = carry, inputs
             y = layer(x, *own)
             if stops is None:
-                return (x + on * (y - x), stopped), None
-            return (y, stopped + stop * y), None
+                return (jax.tree.map(lambda x, y: x + on * (y - x), x, y), stopped), None
+            return (y, jax.tree.map(lambda total, y: total + stop * y, stopped, y)), None
 
-        start = jnp.zeros_like(x) if stops is None else stops[0] * x
+        start = jax.tree.map(lambda x: jnp.zeros_like(x) if stops is None else stops[0] * x, x)
         inputs = (params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
         (y, stopped), _ = jax.lax.scan(body, (x, start), inputs)
         return y if stops is None else stopped

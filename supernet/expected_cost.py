@@ -70,7 +70,7 @@ class ExpectedCost:
 
 def _tabulate(space: SearchSpace, metric: str, cost: CostFunction) -> list[tuple[Columns, np.ndarray]]:
     """Tables over the genes of the space's own terms whose sum is the metric."""
-    anchor = np.array(space.largest.genes, np.int32)  # all layers are there, so no gate hides a gene
+    anchor = np.array(space.deepest.genes, np.int32)  # all layers are there, so no gate hides a gene
     sizes = space.cardinalities
 
     def values(columns: Columns) -> np.ndarray:

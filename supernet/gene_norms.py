@@ -59,9 +59,13 @@ class GeneNorms:
                     counts[starts[path] : starts[path] + rows[path]] += there.reshape(rows[path], -1).sum(axis=1)
             return counts[:count]
 
-        largest = np.array(net.space.largest.genes)
-        others = np.where(np.eye(len(largest), dtype=bool), 0, largest)
-        governed = np.array([used(genes) for genes in others]) != used(largest)
+        space, base = net.space, np.array(net.space.deepest.genes)
+        of_base, governed = used(base), np.zeros((space.num_genes, count), bool)
+        for gene, values in enumerate(space.cardinalities):
+            # Of a gene with an order, the first value uses the least.
+            for value in range(1 if space.ordered[gene] else values):
+                other = np.where(np.arange(space.num_genes) == gene, value, base)
+                governed[gene] |= used(other) != of_base
         governed[~governed.any(axis=1) & (net.space.cardinalities > 1)] = True
         self._governed = jnp.asarray(governed, jnp.float32)
 

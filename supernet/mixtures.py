@@ -61,6 +61,11 @@ def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, ja
     return counts
 
 
+def mean_of(outputs: Sequence[Tree], weights: jax.Array) -> Tree:
+    """The outputs of alternatives, each times its weight, added up."""
+    return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *outputs)
+
+
 def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
     """1 for the entries that an axis has, 0 for the others, for all values of its choices: [v_1, ..., v_k, n]."""
     options = [values[name] for name in axis.choices]

@@ -118,7 +118,7 @@ def pull_back(
         grads = _add(grads, d_params)
         for j, d in enumerate(d_inputs):
             cotangents[j] = _add(cotangents[j], d)
-    return grads, cotangents[0]
+    return (jax.tree.map(jnp.zeros_like, params) if grads is None else grads), cotangents[0]
 
 
 def _add(a: Tree, b: Tree) -> Tree:

@@ -67,16 +67,15 @@ class Weights:
 
     def own(self, tree: Tree, sublayer: Sublayer, kind: Kind = "weights") -> Tree:
         """What belongs to a sublayer, of a layer or of like ones, as its stages see it."""
-        tree, tree_of = at(tree, sublayer.path), {}
+        tree_of: Tree = {}
         for path in getattr(sublayer, kind):
-            put(tree_of, path, at(tree, path))
+            put(tree_of, path, at(tree, "/".join(filter(None, (sublayer.path, path)))))
         return tree_of
 
     def update(self, tree: Tree, stack: Stack | None, sublayer: Sublayer, own: Tree) -> None:
         """Replaces what belongs to a sublayer, in place."""
-        part = at(self.part(tree, stack), sublayer.path)
         for path, leaf in traverse_util.flatten_dict(own, sep="/").items():
-            put(part, path, leaf)
+            put(tree, self.path(stack, sublayer, path), leaf)
 
     def cut(self, sublayer: Sublayer, values: Mapping[str, Value], kind: Kind = "weights") -> Cut:
         """The slices of a sublayer's weights or statistics at values of its choices."""
@@ -104,39 +103,42 @@ class Weights:
             if stack.module is not None or stack.layers is not None:
                 place = (*place, numbers[path])
                 numbers[path] += 1
-            for sublayer in stack.sublayers:
+            for sublayer in (sublayer for sublayer in stack.sublayers if sublayer.on(values)):
                 inside = sublayer.path.split("/") if sublayer.path else ()
                 yield _Part((*place, *inside), stack, index, sublayer, values)
 
-    def sizes(self, architecture: Architecture) -> tuple[dict[str, int], list[dict[str, int]]]:
-        """Length of each axis of the ends, and of the sublayers of each layer."""
+    def sizes(self, architecture: Architecture) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """Length of each axis of the ends, and of the sublayers of each layer; and which one a choice takes of some."""
         (_, *_, sublayer, values), *parts = self._parts(architecture)
-        layers: dict[tuple[Stack | None, int], dict[str, int]] = {}
+        layers: dict[tuple[Stack | None, int], dict[str, Any]] = {}
         for part in parts:
-            layers.setdefault((part.stack, part.layer), {}).update(part.sublayer.sizes(part.values))
+            of_layer, option = layers.setdefault((part.stack, part.layer), {}), part.sublayer.option
+            of_layer.update(part.sublayer.sizes(part.values), **({option.of.choice: option.value} if option else {}))
         return sublayer.sizes(values), list(layers.values())
 
-    def init(self, module: nnx.Module) -> Tree:
-        """The parameters of the largest network's plain module, in the layout of the supernet.
+    def init(self, *modules: nnx.Module) -> Tree:
+        """The parameters of the plain modules of `SearchSpace.covering`, in the layout of the supernet.
 
         Raises:
-            UserError: The description contradicts the module.
+            UserError: The description contradicts a module.
         """
-        given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-        gathered: dict[str, list[jax.Array]] = {}
-        for part in self._parts(self._space.largest):
-            for path, shape in part.sublayer.weights.items():
-                where = self.path(part.stack, part.sublayer, path)
-                leaf = given.pop((*part.module, *_keys(path)), None)
-                gathered.setdefault(where, []).append(_described(part, path, shape, leaf))
-        for path in given:
-            raise UserError(
-                f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
-            )
+        gathered: dict[str, dict[int, jax.Array]] = {}
+        for module, architecture in zip(modules, self._space.covering, strict=True):
+            given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+            for part in self._parts(architecture):
+                for path, shape in part.sublayer.weights.items():
+                    where = self.path(part.stack, part.sublayer, path)
+                    leaf = given.pop((*part.module, *_keys(path)), None)
+                    gathered.setdefault(where, {}).setdefault(part.layer, _described(part, path, shape, leaf))
+            for path in given:
+                raise UserError(
+                    f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
+                )
         tree: Tree = {}
         stacked = tuple(f"{stack.path}/" for stack in self._network.stacks if stack.layers is not None)
         for path, leaves in gathered.items():
-            put(tree, path, jnp.stack(leaves) if path.startswith(stacked) else leaves[0])
+            layers = [leaves[layer] for layer in sorted(leaves)]
+            put(tree, path, jnp.stack(layers) if path.startswith(stacked) else layers[0])
         return tree
 
     def slice(self, params: Tree, architecture: Architecture, statistics: Tree) -> Tree:

@@ -67,4 +67,7 @@ def _draw(space: SearchSpace, rng: np.random.Generator, leaning: bool) -> Genes:
     if not leaning:
         return space.sample(rng, _DRAWS)
     # One lean a network: at 0 every gene has its first value, at 1 its last, so all costs between are reached.
-    return space.canonical(rng.binomial(space.cardinalities - 1, rng.random((_DRAWS, 1))).astype(np.int32))
+    drawn = rng.binomial(space.cardinalities - 1, rng.random((_DRAWS, 1)))
+    if not space.ordered.all():  # first and last mean nothing there
+        drawn = np.where(space.ordered, drawn, rng.integers(0, space.cardinalities, drawn.shape))
+    return space.canonical(drawn.astype(np.int32))

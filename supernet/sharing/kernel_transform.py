@@ -90,10 +90,10 @@ class KernelTransform(WeightSharing):
         centred = [axis for axis in axes if isinstance(axis, Axis) and axis.keeps == CENTRE]
         if not centred or list(axes[: len(centred)]) != centred or len({axis.name for axis in centred}) > 1:
             return []
-        axis, *_ = centred
+        axis, (part, name) = centred[0], path.rsplit("/", 1)
         if len(axis.choices) > 1:
             return []
-        (choice,), (part, name) = axis.choices, path.rsplit("/", 1)
+        choice = axis.choices[0]
         at_values = [axis.at({choice: value}) for value in self._weights.values[choice]]
         sizes = tuple(sorted(set(at_values)))
         size_of = tuple(map(sizes.index, at_values))
