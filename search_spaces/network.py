@@ -230,7 +230,7 @@ class Stack:
         layers: How many, on a leading axis of the weights; None for one layer that is always on and has no such axis.
         group: Which of the genes of a repeated depth is theirs, and of the choices that it gates.
         first: Position of the first one among the positions of the depth.
-        depth: Name of the choice that says how many positions are on.
+        depth: Name of the choice that says how many positions are on; all, where the space has none of this name.
         positions: For each value of the depth, the position of each layer, -1 for those that are off; by default the
             first layers are on.
         module: Path of the list of layers in the plain module, where several stacks may follow each other.
@@ -261,6 +261,10 @@ class Stack:
     def choices(self) -> tuple[str, ...]:
         """Names of the choices that size something in a layer, or choose between sublayers."""
         return tuple(dict.fromkeys(name for sublayer in self.sublayers for name in sublayer.columns))
+
+    def depths(self, values: Mapping[str, Sequence[Value]]) -> Sequence[Value]:
+        """The values of its depth, of those of all choices."""
+        return values.get(self.depth, (self.first + (self.layers or 1),))
 
     def positions_of(self, depths: Sequence[Value]) -> Int[np.ndarray, "n l"]:
         """The position of each layer at each depth; -1 where it is off."""

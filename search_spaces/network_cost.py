@@ -31,7 +31,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     def term(stack: Stack, sublayer: Sublayer, position: int) -> Term:
         columns = {name: space.column(name, stack.group, position) for name in sublayer.columns}
-        if stack.layers is None:
+        if stack.layers is None or stack.depth not in values:
             return tabulate(columns, partial(price, sublayer))
         columns[stack.depth] = space.column(stack.depth, stack.group)
         return tabulate(columns, lambda *given: price(sublayer, *given[:-1]) if given[-1] > position else nothing)

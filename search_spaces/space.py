@@ -288,7 +288,7 @@ class SearchSpace(ABC):
             return self._by_name[name].values[genes[self.column(name, *at)]]
 
         for stack in self.network.stacks:
-            depths = self._by_name[stack.depth].values if stack.depth in self._by_name else (1,)
+            depths = stack.depths({name: choice.values for name, choice in self._by_name.items()})
             row = genes[self.column(stack.depth, stack.group)] if stack.depth in self._by_name else 0
             for index, position in enumerate(stack.positions_of(depths)[row]):
                 if position >= 0:

@@ -49,11 +49,14 @@ class ElasticNetwork(SuperposedSupernet):
         """The stages of each sublayer of the stacks, by its name."""
 
     @abstractmethod
-    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
-        """A batch of inputs to the stream that the layers read, with the weights of the ends."""
+    def embed(self, params: Params, x: jax.Array, context: Context) -> Tree:
+        """A batch of inputs to the stream that the layers read, with the weights of the ends.
+
+        The stream is an array, or a tree of some (the nodes of a cell).
+        """
 
     @abstractmethod
-    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Tree, context: Context) -> jax.Array:
         """The stream behind the last layer to logits, with the weights of the ends."""
 
     # ---------------------------------------------------------------- weights
@@ -124,7 +127,7 @@ class ElasticNetwork(SuperposedSupernet):
                 put(collected, stack.path, inner.collected)
         return self.head(outside, y, context), collected
 
-    def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: jax.Array, context: Context) -> jax.Array:
+    def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
         """The layers of a stack at the sizes that their genes select."""
         weights = self.weights
         position = weights.layer_positions(genes, stack)
@@ -274,12 +277,12 @@ class ElasticNetwork(SuperposedSupernet):
             y = self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
         return self.head(ends, y, outer)
 
-    def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
+    def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: Tree, context: Context) -> Tree:
         weights = self.weights
         by_choice = weights.relaxed(relaxed, stack, stack.choices)
         layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
 
-        def layer(x: jax.Array, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> jax.Array:
+        def layer(x: Tree, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> Tree:
             relaxed, y = {**by_choice, **own}, (x, x) if stack.parallel else x
 
             def output(sublayer: Sublayer, y: Tree) -> Tree:

@@ -171,7 +171,7 @@ class Weights:
 
     def positions(self, stack: Stack) -> Int[np.ndarray, "n l"]:
         """The position of each layer at each value of the depth; -1 where it is off."""
-        return stack.positions_of(self.values.get(stack.depth, (1,)))
+        return stack.positions_of(stack.depths(self.values))
 
     def genes(self, genes: jax.Array, stack: Stack, name: str, position: jax.Array) -> jax.Array:
         """The gene of each layer for a choice, from the layers' positions; any for a layer that is off. int32[l]."""

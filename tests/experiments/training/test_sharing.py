@@ -21,8 +21,8 @@ data: {source: digits, train_limit: 100}
 space:
   {family: FAMILY, preset: small}
 supernet: {sharing: kernel_transform}
-sampler: {type: performance_aware}
-train: {steps: 4, batch_size: 16, checkpoint_every: 2, evaluate_every: 4, ema: 0.9, optimizer: {untouched: hold}}
+sampler: {type: pada}
+train: {steps: 16, batch_size: 16, checkpoint_every: 8, evaluate_every: 16, ema: 0.9, optimizer: {untouched: hold}}
 search: {evaluations: 6, population: 4, parents: 2}
 evaluation: {calibration_batches: 1, calibration_batch_size: 32}
 budgets: {full: {macs: 100%}, half: {macs: 60%}}
@@ -60,7 +60,7 @@ def test_matrices_are_trained_resumed_and_merged_by_the_export(here: Path, super
     shutil.copytree(here / "run" / "checkpoints", here / "cut" / "checkpoints")
     for name in ("config.yaml", "run.json"):
         shutil.copyfile(here / "run" / name, here / "cut" / name)
-    shutil.rmtree(here / "cut" / "checkpoints" / "4")
+    shutil.rmtree(here / "cut" / "checkpoints" / "step_00000016")
     code, _, err = supernest("train", "ofa.yaml", "--out", "cut", "--quiet")
     assert code == 0, err
     jax.tree.map(np.testing.assert_array_equal, trained(here / "cut"), params)
