@@ -91,7 +91,7 @@ class KernelTransform(WeightSharing):
         if not centred or list(axes[: len(centred)]) != centred or len({axis.name for axis in centred}) > 1:
             return []
         axis, (part, name) = centred[0], path.rsplit("/", 1)
-        if len(axis.choices) > 1:
+        if len(axis.choices) != 1:
             return []
         choice = axis.choices[0]
         at_values = [axis.at({choice: value}) for value in self._weights.values[choice]]
