@@ -157,7 +157,7 @@ def _tiered(
     for number, group in enumerate(np.array_split(np.arange(len(levels)), tiers)):
         part = Levels(tuple(levels.lower[i] for i in group), levels.width)
         floors = _floors(space)
-        least = np.where(space.ordered, floors, space.smallest.genes)
+        least = np.where(space.ordered, floors, np.array(space.smallest.genes, np.int32))
         affordable = np.flatnonzero(cost(least) <= share * part.lower[0])
         # The last floor is all zeros, which is what the first tier has and what remains where nothing is affordable.
         start = affordable[0] if number and len(affordable) else len(floors) - 1
