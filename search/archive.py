@@ -30,6 +30,7 @@ from search.archive_lines import (
 from search.budget import CostFunction, Costs
 from search.searcher import Searcher
 from search_spaces import Genes, SearchSpace, UserError
+from search_spaces.sealed_json import parse_json
 
 _FORMAT = "supernest search archive"
 _VERSION = 2
@@ -106,7 +107,7 @@ class Archive:
                 return cls(path, searcher.space, header)
             whole = content.rfind(b"\n") + 1
             archive = cls._parse(path, searcher.space, content[:whole], searcher.costs)
-            _refuse_other(path, json.loads(content[: content.index(b"\n")]), header)
+            _refuse_other(path, parse_json(content[: content.index(b"\n")]), header)
             written = path.stat().st_mtime
             if whole < len(content):
                 os.truncate(path, whole)

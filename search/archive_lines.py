@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 
 DIGEST = "digest"
 """Key of the digest with which a line ends."""
@@ -65,8 +66,8 @@ def load(path: Path, number: int, line: bytes) -> dict[str, Any]:
         UserError: The line holds none.
     """
     try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(line)
+    except ValueError as error:
         raise corrupt(path, number) from error
     if not isinstance(record, dict):
         raise corrupt(path, number)

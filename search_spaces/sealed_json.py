@@ -1,4 +1,4 @@
-"""JSON files that carry the hash of their own content, so that a changed file is never taken for what was written."""
+"""JSON files; those that carry the hash of their own content are not taken for the original where they are changed."""
 
 import hashlib
 import json
@@ -22,6 +22,18 @@ def sealed(content: Mapping[str, Any], owner: str = "") -> dict[str, Any]:
     return {**content, SEAL: _digest(content, owner)}
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Returns what a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, or deeper than Python can read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Returns the JSON object that a file holds.
 
@@ -34,12 +46,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         UserError: It cannot be read, or holds no JSON object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). {remedy}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{path}: is damaged. {remedy}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import parse_json
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -130,7 +131,7 @@ def _check_file(directory: Path, name: str, entry: dict[str, Any] | None, path: 
 def _read_manifest(directory: Path, remedy: str) -> dict[str, dict[str, Any]]:
     path = directory / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files = parse_json(path.read_text(encoding="utf-8"))["files"]
         entries = {name: {"bytes": int(e["bytes"]), "sha256": str(e["sha256"])} for name, e in files.items()}
     except FileNotFoundError:
         state = "missing" if directory.is_dir() else "no such directory, so it is missing"

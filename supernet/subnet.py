@@ -1,6 +1,5 @@
 """Subnet: an exported network, loaded and run without any supernet."""
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 from supernet.inputs import Input, read_input
 from supernet.manifest import verify_manifest
 from supernet.standalone import MODULES
@@ -151,6 +151,6 @@ def unflatten(flat: Mapping[str, Any]) -> dict[Any, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None

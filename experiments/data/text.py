@@ -20,6 +20,7 @@ from experiments.data.sequences import Masking, Sequences, TextDataset
 from experiments.data.source import SOURCES, AnySource, check_fraction, own_validation
 from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenizer
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import parse_json
 from supernet.manifest import disk_errors_for
 
 _DEFERRED: ContextVar[list[tuple[Path, Int[np.ndarray, " n"]]] | None] = ContextVar("deferred", default=None)
@@ -187,7 +188,7 @@ def documents(
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except ValueError:
             raise UserError(f"{where}: no JSON. Give an object a line, with the text in {field!r}.") from None
         text = record.get(field) if isinstance(record, dict) else None

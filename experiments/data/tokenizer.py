@@ -8,7 +8,6 @@ References:
 """
 
 import importlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import parse_json
 
 BYTES = "bytes"
 _FILE = "tokenizer.json"
@@ -177,7 +177,7 @@ def _of_transformers(path: Path) -> Tokenizer:
     for name, problem in ((_FILE, "no tokenizer that can be read"), *((name, "is damaged") for name in _NAMES)):
         file = path / name
         try:
-            if file.is_file() and not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+            if file.is_file() and not isinstance(parse_json(file.read_text(encoding="utf-8")), dict):
                 raise ValueError
         except ValueError:
             raise UserError(f"{file}: {problem}. Restore the file.") from None

@@ -1,7 +1,6 @@
 """Device files: what was measured of a device's latency and memory, read on any machine. NumPy only, no JAX."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from jaxtyping import Int
 from search_spaces import CostModel, Genes, SearchSpace, UserError
 from search_spaces.cost import CostTables
 from search_spaces.pieces import Pieces
-from search_spaces.sealed_json import SEAL, is_intact
+from search_spaces.sealed_json import SEAL, is_intact, parse_json
 from supernet.manifest import disk_errors_for
 
 DEVICE_METRICS = ("latency_ms", "memory_bytes")
@@ -183,7 +182,7 @@ def read_device(path: Path | str) -> Device:
     with disk_errors_for(path):
         content = path.read_bytes()
     try:
-        found = json.loads(content)
+        found = parse_json(content)
         if (found["format"], found["version"]) != (FORMAT, VERSION) or (SEAL in found and not is_intact(found)):
             raise ValueError
         pieces = np.array(found["pieces"], np.int64).reshape(-1, 3)
@@ -199,7 +198,7 @@ def read_device(path: Path | str) -> Device:
         accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
         sha256 = hashlib.sha256(content).hexdigest()
         return Device(path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(
             f"{path}: no device file of version {VERSION}, or damaged. Measure it again: supernest profile CONFIG "
             f"--out {path}"

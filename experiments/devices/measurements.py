@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.devices.device_file import device_name
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 from supernet.manifest import disk_errors_for
 
 _FORMAT, _VERSION = "supernest measurements", 1
@@ -137,7 +138,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 def _read(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         if isinstance(record, dict):
             return record
     except ValueError:

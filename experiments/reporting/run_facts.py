@@ -103,7 +103,7 @@ def read_run(path: Path) -> RunFacts:
         raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
     identity = run_identity(read_run_config(path))
     summary = read_summary(path)
-    budgets = _sealed(path / "search" / "pareto.json").get("budgets", {})
+    budgets = _sealed(path / "search" / "pareto.json", "search" in summary).get("budgets", {})
     curves, texts = read_events(path / "tensorboard" / "train")
     return RunFacts(
         path=path,
@@ -111,10 +111,10 @@ def read_run(path: Path) -> RunFacts:
         objective=OBJECTIVES[summary.get("objective", "error")],
         curves=curves,
         texts=texts,
-        candidates=_candidates(path / "search" / "archive.jsonl", identity),
+        candidates=_candidates(path / "search" / "archive.jsonl", identity, "search" in summary),
         budgets={name: found["limits"] for name, found in budgets.items()},
         subnets=[_subnet(path, row) for row in summary.get("subnets", [])],
-        ranking=_sealed(path / "rank" / "rank.json"),
+        ranking=_sealed(path / "rank" / "rank.json", "rank" in summary),
         config=(path / "config.yaml").read_text("utf-8"),
         versions=read_run_json(path),
     )  # fmt: skip
@@ -128,8 +128,10 @@ def interval(right: int, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _candidates(path: Path, identity: str) -> list[Candidate]:
+def _candidates(path: Path, identity: str, expected: bool) -> list[Candidate]:
     if not path.exists():
+        if expected:
+            raise UserError(f"{path}: missing, though the run's summary.json has the search. Restore the file.")
         return []
     told = times_path(path).read_bytes() if times_path(path).exists() else b""  # written after the lines
     first, *lines = path.read_bytes().split(b"\n")[:-1] or [b""]  # a torn last line is left out
@@ -160,8 +162,12 @@ def _subnet(run: Path, row: Mapping[str, Any]) -> ExportedSubnet:
     return ExportedSubnet(directory.name, row, architecture.get("architecture", {}), report)
 
 
-def _sealed(path: Path) -> dict[str, Any]:
+def _sealed(path: Path, expected: bool) -> dict[str, Any]:
+    """The content of a file that a stage leaves; of one that has not ended, nothing is expected."""
+    remedy = "Run its stage again; nothing is computed twice."
     try:
-        return read_sealed(path, "Run its stage again; nothing is computed twice.")
+        return read_sealed(path, remedy)
     except FileNotFoundError:
+        if expected:
+            raise UserError(f"{path}: missing, though the run's summary.json has the stage. {remedy}") from None
         return {}

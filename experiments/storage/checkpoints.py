@@ -24,7 +24,7 @@ import numpy as np
 
 from experiments.storage import checkpoint_arrays as checkpoint_tree
 from search_spaces.errors import UserError
-from search_spaces.sealed_json import read_json
+from search_spaces.sealed_json import parse_json, read_json
 from supernet.manifest import (
     MANIFEST,
     atomic_directory,
@@ -244,7 +244,7 @@ class Checkpoints:
     def _description(self, step: int) -> dict[str, Any]:
         """What `checkpoint.json` says; nothing where it is missing or damaged."""
         try:
-            found = json.loads((self._path(step) / _DESCRIPTION).read_text(encoding="utf-8"))
+            found = parse_json((self._path(step) / _DESCRIPTION).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

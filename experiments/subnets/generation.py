@@ -1,6 +1,5 @@
 """Text from an exported language model: prompt to tokens, tokens to those that follow, and back to text."""
 
-import json
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import tokenizer_of
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
+from search_spaces.sealed_json import parse_json
 from supernet.generate import generate
 from supernet.randomness import key
 from supernet.standalone.language import LanguageModel
@@ -72,7 +72,7 @@ def _stops(tokenizer: Path) -> set[int]:
     if file is None:
         return set()
     try:
-        found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        found = parse_json(file.read_text(encoding="utf-8")).get("eos_token_id")
     except (ValueError, AttributeError):
         raise UserError(f"{file}: is damaged. Export the network again.") from None
     stops = found if isinstance(found, list) else [] if found is None else [found]

@@ -1,6 +1,5 @@
 """The safetensors files of a checkpoint: which tensor lies in which, known from their headers alone."""
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.pretrained.formats.tensors import Shape
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.dtype(jnp.bfloat16)}
@@ -102,7 +102,7 @@ def pickled(where: str) -> UserError:
 def _indexed(directory: Path) -> dict[str, Tensor]:
     path = directory / INDEX
     try:
-        places: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places: Mapping[str, Any] = parse_json(path.read_text(encoding="utf-8"))["weight_map"]
         files = sorted({str(file) for file in places.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read ({error!r}). {_AGAIN}") from None
@@ -129,7 +129,7 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
             pass
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
     return {

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 
 
 class Settings:
@@ -27,7 +28,7 @@ class Settings:
             UserError: There is none, or it is not a JSON object.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: missing. Give a directory that transformers saved.") from None
         except (OSError, ValueError) as error:

@@ -1,6 +1,5 @@
 """The tokenizer's files of a checkpoint: which they are, how many tokens they know, and copies of them."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
 
 TOKENIZER_FILES = (
     "tokenizer*.json", "tokenizer*.model", "vocab.json", "vocab.txt", "merges.txt", "special_tokens_map.json",
@@ -70,7 +70,7 @@ def _numbers(path: Path) -> dict[int, str | None]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
             return dict(enumerate(text.removesuffix("\n").split("\n")))  # other separators of lines are tokens
-        found: Any = json.loads(text)
+        found: Any = parse_json(text)
         if path.name == "tokenizer.json":
             found = (found.get("model") or {}).get("vocab") or {}
         if isinstance(found, dict):
@@ -86,7 +86,7 @@ def _added(directory: Path) -> dict[str, int | None]:
         if not path.is_file():
             continue
         with _explained(path):
-            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            found: Any = parse_json(path.read_text(encoding="utf-8"))
             if name == "tokenizer.json":
                 added |= {token["content"]: token["id"] + 0 for token in found.get("added_tokens") or ()}
             elif name == "added_tokens.json":

@@ -124,5 +124,9 @@ def test_what_is_no_run_or_damaged_is_one_line(run: Path, tmp_path: Path, capsys
     archive = broken / "search" / "archive.jsonl"
     archive.write_text(archive.read_text("utf-8").replace('"costs"', '"cost"', 1), "utf-8")
     assert "archive.jsonl" in refused(str(broken))
+    for name in ("search/pareto.json", "search/archive.jsonl"):  # of a search that has ended
+        broken = write_run(tmp_path / f"without {name[7:]}")
+        (broken / name).unlink()
+        assert f"{broken / name}: missing" in refused(str(broken))
     with pytest.raises(UserError, match="is no run"):
         write_report([tmp_path / "none"], tmp_path / "x.html")
