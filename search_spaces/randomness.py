@@ -49,6 +49,7 @@ class Purpose(StrEnum):
     PANEL = "panel"
     RESAMPLING = "resampling"
     GENERATED_TOKENS = "generated tokens"
+    CONTRACT = "contract"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

@@ -105,6 +105,8 @@ def export_subnet(
         "genes": list(architecture.genes),
         "architecture": architecture.description,
     }
+    if (defined := type(space).__module__).partition(".")[0] != "search_spaces":
+        config["plugin"] = defined  # where its code is not, the StableHLO runs
     if tokenizer is not None:
         config |= {"tokenizer": TOKENIZER if tokenizer else "bytes", "bos": bos}
     with atomic_directory(directory) as temporary:
@@ -164,7 +166,9 @@ def serialised_forward(subnet: Subnet) -> bytes:
     tokens than positions are an error there; tokens outside the vocabulary make a sequence's logits NaN. Equal networks
     have equal bytes: the program does not say where the code that it was made from lies.
     """
-    module = nnx.eval_shape(lambda: subnet.module)
+    plain = subnet.module
+    assert plain is not None
+    module: nnx.Module = nnx.eval_shape(lambda: plain)
 
     def forward(weights: dict[str, jax.Array], x: jax.Array) -> jax.Array:
         graph, state = nnx.split(module)

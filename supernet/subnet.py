@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -34,21 +35,26 @@ class Subnet:
     Attributes:
         config: What `config.json` holds: family, module arguments, input, preprocessing, labels.
         architecture: The readable architecture.
-        module: A plain Flax module with its weights.
+        module: A plain Flax module with its weights; None where its code is not here, and its StableHLO runs instead.
         weights: The weights as a nested dict of arrays.
         preprocessing: From what a user has to the module's input.
+        program: The forward pass as `jax.export` has written it, for a network without module.
     """
 
     config: Mapping[str, Any]
     architecture: Mapping[str, Any]
-    module: nnx.Module
+    module: nnx.Module | None
     weights: Mapping[str, Any]
     preprocessing: Input
+    program: bytes = b""
 
     @cached_property
     def forward(self) -> Any:
         """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
-        return compiled(self.module)
+        if self.module is not None:
+            return compiled(self.module)
+        call, weights = jax.jit(jax.export.deserialize(bytearray(self.program)).call), flatten(self.weights)
+        return lambda x: call(weights, x)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
         """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t]; n may be 0.
@@ -100,6 +106,9 @@ def read_subnet(directory: Path) -> Subnet:
         description = architecture["architecture"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
+    if family not in MODULES and "plugin" in config and (directory / STABLEHLO).is_file():
+        weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
+        return Subnet(config, description, None, weights, preprocessing, (directory / STABLEHLO).read_bytes())
     if family not in MODULES:
         raise UserError(
             f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
@@ -112,10 +121,7 @@ def read_subnet(directory: Path) -> Subnet:
         raise UserError(
             f"{directory / CONFIG}: module: makes no network of family {family} ({said}). {_REMEDY}"
         ) from error
-    try:
-        flat = load_file(directory / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{directory / WEIGHTS}: cannot be read ({error}). {_REMEDY}") from None
+    flat = _arrays(directory)
     expected = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
     found = {name: leaf.shape for name, leaf in flat.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -147,6 +153,13 @@ def unflatten(flat: Mapping[str, Any]) -> dict[Any, Any]:
             node = node.setdefault(part, {})
         node[last] = value
     return tree
+
+
+def _arrays(directory: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{directory / WEIGHTS}: cannot be read ({error}). {_REMEDY}") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.contracts import is_plugin
+from experiments.contracts.families import check_family
+from experiments.contracts.samplers import check_sampler
+from experiments.contracts.searchers import check_searcher
 from experiments.data.text import caches_written_last
 from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import check_demands, warnings
+from experiments.process.plugin_errors import plugin_errors
 from experiments.ranking.stage import panel_of
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
@@ -16,6 +21,7 @@ from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
 from supernet.passes import Passes
+from supernet.standalone import MODULES
 from supernet.superposed import build_superposed
 
 
@@ -29,7 +35,7 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
     Raises:
         UserError: It cannot be run as it is.
     """
-    with caches_written_last():
+    with caches_written_last(), plugin_errors(config.plugins, "the experiment was put together"):
         return _validated(config, stages)
 
 
@@ -90,9 +96,22 @@ def _check_statistics(experiment: Experiment) -> None:
         )
 
 
+def _check_contracts(experiment: Experiment) -> None:
+    """Runs the contract of each plug-in that the experiment names; those of Supernest itself are tested."""
+    space, net, sampler, searcher = experiment.space, experiment.net, experiment.sampler, experiment.searcher
+    with plugin_errors(experiment.config.plugins, "supernest check tried it"):
+        if is_plugin(type(space), type(net), MODULES[space.family]):
+            check_family(net)
+        if is_plugin(type(sampler)):
+            check_sampler(sampler)
+        if is_plugin(type(searcher)):
+            check_searcher(searcher)
+
+
 def describe(config: ExperimentConfig) -> dict[str, Any]:
     """Checks an experiment as `validate` does, and returns what it holds, for JSON."""
     experiment = validate(config)
+    _check_contracts(experiment)
     data, space = experiment.data, experiment.space
     return {
         "name": config.name,

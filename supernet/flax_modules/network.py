@@ -8,13 +8,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
+from flax import nnx, traverse_util
 
 from search_spaces import Architecture, Program
 from search_spaces.choice import Value
@@ -31,9 +31,15 @@ from supernet.superposed import Relaxed
 
 def register(family: str, space: type[ModuleSpace]) -> None:
     """Registers the supernet of a family, and the module that its subnets are exported as."""
-    SUPERNETS.register(family)(ModuleSupernet)
+    own = {"__module__": space.__module__, "__doc__": ModuleSupernet.__doc__}
+    supernet = type(f"{space.module.__name__}Supernet", (ModuleSupernet,), own)
+    SUPERNETS.register(family)(supernet)
 
-    MODULES.register(family)(partial(plain, space.module))
+    def build(rngs: nnx.Rngs, **arguments: Any) -> nnx.Module:
+        return plain(space.module, **arguments, rngs=rngs)
+
+    build.__module__ = space.__module__
+    MODULES.register(family)(build)
 
 
 class ModuleSupernet(ElasticNetwork):
@@ -99,6 +105,7 @@ class ModuleSupernet(ElasticNetwork):
 
     def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
         """See `SuperposedSupernet.apply_superposed`."""
+        params = self.sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
         outer = [choice for choice in self.space.choices if choice.selects_program]
         logits = []
         for chosen in itertools.product(*(range(len(choice.values)) for choice in outer)):

@@ -1,0 +1,30 @@
+"""Contracts: what every family, sampler and searcher must do; `supernest check` runs them on plug-ins, in seconds."""
+
+from search_spaces import UserError
+
+BUILT_IN = frozenset({"search_spaces", "supernet", "samplers", "search", "experiments"})
+
+
+class ContractError(UserError):
+    """A plug-in does not do what all of its kind must do."""
+
+
+def is_plugin(*parts: object) -> bool:
+    """Whether one of these objects, or their classes, is defined outside of Supernest."""
+    modules = [getattr(part, "__module__", None) or type(part).__module__ for part in parts]
+    return any(module.partition(".")[0] not in BUILT_IN for module in modules)
+
+
+def require(fulfilled: bool, key: str, text: str) -> None:
+    """Refuses a plug-in that does not fulfil a part of its contract.
+
+    Args:
+        fulfilled: Whether it does.
+        key: Setting that names the plug-in.
+        text: What is wrong, what was expected, and what to do.
+
+    Raises:
+        ContractError: It does not.
+    """
+    if not fulfilled:
+        raise ContractError(f"{key}: {text}")
