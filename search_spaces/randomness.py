@@ -50,6 +50,7 @@ class Purpose(StrEnum):
     RESAMPLING = "resampling"
     GENERATED_TOKENS = "generated tokens"
     CONTRACT = "contract"
+    CHANGED_WEIGHTS = "changed weights"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

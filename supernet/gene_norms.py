@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from search_spaces.randomness import Purpose
+from supernet.randomness import key
 from supernet.supernet import Params, Supernet
 
 
@@ -98,7 +100,7 @@ class _Sources:
         structure = jax.tree.structure(self._shapes)
 
         def drawn(leaf: Any, number: int) -> jax.Array:
-            return jax.random.normal(jax.random.key(number), leaf.shape)
+            return jax.random.normal(key(0, Purpose.CHANGED_WEIGHTS, number), leaf.shape)
 
         # Other weights are not what the changed ones follow from; as constants they take no memory.
         leaves = _by_path(self._shapes)
