@@ -3,6 +3,7 @@
 A cut is a tree of weights with a tuple of slices in place of each leaf. Paths are joined by slashes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,6 +46,29 @@ def take(tree: Tree, cut: Cut) -> Tree:
     return jax.tree.map(part, tree, cut)
 
 
+def around(cuts: Sequence[Cut]) -> Cut:
+    """The smallest cut that holds all of some cuts."""
+
+    def hold(*every: tuple[slice, ...]) -> tuple[slice, ...]:
+        return tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*every, strict=True))
+
+    return jax.tree.map(hold, *cuts, is_leaf=_is_place)
+
+
+def within(cut: Cut, outer: Cut) -> Cut:
+    """The cut of what another one, which holds it, has left."""
+
+    def shift(at: tuple[slice, ...], around: tuple[slice, ...]) -> tuple[slice, ...]:
+        return tuple(slice(a.start - o.start, a.stop - o.start) for a, o in zip(at, around, strict=True))
+
+    return jax.tree.map(shift, cut, outer, is_leaf=_is_place)
+
+
+def take_stacks(stacks: Tree, cut: Cut) -> Tree:
+    """The parts that a cut names of all layers, on the leading axis."""
+    return jax.tree.map(lambda leaf, at: leaf[(slice(None), *at)], stacks, cut)
+
+
 def spread(parts: Tree, cut: Cut, like: Tree) -> Tree:
     """The inverse of `take`: the parts where they belong, and zeros around them in the shape of `like`."""
 
@@ -71,6 +95,10 @@ def put_layer(stacks: Tree, cut: Cut, parts: Tree, i: jax.Array) -> Tree:
         return jax.lax.dynamic_update_slice(leaf, part[None], (i, *_starts(at)))
 
     return jax.tree.map(place, stacks, cut, parts)
+
+
+def _is_place(cut: Cut) -> bool:
+    return isinstance(cut, tuple)
 
 
 def _starts(at: tuple[slice, ...]) -> list[int]:

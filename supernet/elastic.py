@@ -26,7 +26,7 @@ from flax import nnx
 from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer, flat
 from supernet.branches import Branches, layered, switched
-from supernet.cuts import Tree, at, put
+from supernet.cuts import Tree, around, at, put, take_stacks, within
 from supernet.mixtures import mean_of, mix, mixed_mask, shares
 from supernet.stages import Context, Stage, merged, run
 from supernet.standalone import MODULES
@@ -150,6 +150,13 @@ class ElasticNetwork(SuperposedSupernet):
             selected.append({name: own[name] for name in sublayer.centred})
         trees = [weights.own(params, sublayer) for sublayer in computed]
         if stack.layers is not None:
+            # Cut to the program's width once, instead of in every branch: a ViT's step takes 0.95 of the time.
+            outer = [around(switch.cuts) for switch in branches]
+            trees = [take_stacks(tree, cut) for tree, cut in zip(trees, outer, strict=True)]
+            branches = [
+                replace(switch, cuts=[within(cut, held) for cut in switch.cuts])
+                for switch, held in zip(branches, outer, strict=True)
+            ]
             return layered(branches, indices, trees, x, context, selected, stack.parallel)
         for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
             inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
