@@ -8,10 +8,11 @@ import numpy as np
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Dataset, Split
 from experiments.devices.device_file import DeviceCost
+from experiments.objective import LOSS, objective_of
 from experiments.process.freed_memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.evaluation import Evaluator
 from supernet.supernet import Supernet, build_supernet
@@ -53,6 +54,11 @@ class Experiment:
         return build_supernet(self.space, self.config.supernet.sharing)
 
     @property
+    def reference_error(self) -> float:
+        """An objective that no network should have: that of the space, or that of guessing."""
+        return self.space.reference_error if objective_of(self.data).bounded else self.data.chance
+
+    @property
     def steps(self) -> int:
         """Training steps, also where the configuration counts epochs."""
         return self.config.train.total_steps(len(self.data.train))
@@ -72,7 +78,8 @@ class Experiment:
         """Scores subnets on the validation split; one for all stages, so that its programs compile once."""
         validation = self.data.validation
         x, labels = self._read(validation, np.arange(len(validation)))
-        return Evaluator(self.net, x, labels, self.config.evaluation.batch_size, self.calibration)
+        outputs, batch_size = self.data.outputs, self.config.evaluation.batch_size
+        return Evaluator(self.net, x, outputs.encode(labels), batch_size, self.calibration, outputs)
 
     def _read(self, split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         examples, labels = split.read(rows)
@@ -88,6 +95,12 @@ def _device_cost(config: ExperimentConfig, space: SearchSpace) -> DeviceCost | N
     return None if config.device is None else config.device.cost(space)
 
 
+def _check_ranking(config: ExperimentConfig, data: Dataset) -> None:
+    known, given = (data.outputs.figure, LOSS), config.rank.objective
+    if given not in (None, *known):
+        raise UserError(f"rank.objective: {given!r} is no figure of these data. Set {' or '.join(known)}.")
+
+
 def build_experiment(config: ExperimentConfig) -> Experiment:
     """Loads the data and puts the parts together.
 
@@ -98,6 +111,8 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     data = config.data.load(config.seed)
     space = config.space.build(data)
     data = data.fitted(space)
+    data.outputs.check(config.train.distillation)
+    _check_ranking(config, data)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)

@@ -1,17 +1,21 @@
-"""What search minimises, and how it is shown: the error of classifiers, the loss of language models. No JAX."""
+"""What search minimises, and how figures are shown: the error of classifiers, the loss of language models. No JAX."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from search_spaces import SearchSpace
-
 if TYPE_CHECKING:
+    from experiments.data import Dataset
     from supernet.evaluation import Scores
+
+LOSS = "loss"
+
+FORMS = {"perplexity": ".3f", "accuracy": ".2%", "rmse": ".5g", "mae": ".5g", "r2": ".4f"}
+"""Figures of exported networks that are shown, in this order, and how they are written."""
 
 
 @dataclass(frozen=True)
@@ -20,23 +24,28 @@ class Objective:
 
     Attributes:
         name: In logs and summaries.
-        figure: Of `Scores`, that it follows from.
+        figure: Name of the figure that it follows from: that of the outputs, or `loss`.
         lower: What is minimised, of such a figure.
         shown: What people read instead.
         value: What is shown of an objective.
         form: How that is written.
+        higher: Whether what is shown is better the higher it is.
+        bounded: Whether a space knows an objective that no network should have; otherwise that is guessing.
     """
 
     name: str
-    figure: Literal["accuracy", "loss"]
+    figure: str
     lower: Callable[[np.ndarray], np.ndarray]
     shown: str
     value: Callable[[float], float]
     form: str
+    higher: bool = False
+    bounded: bool = True
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
         """The objective of scores; NaN for networks that have failed, whatever their likeliest classes."""
-        return np.where(scores.failed, np.nan, self.lower(getattr(scores, self.figure)))
+        figure = scores.loss if self.figure == LOSS else scores.figure
+        return np.where(scores.failed, np.nan, self.lower(figure))
 
     def text(self, objective: float) -> str:
         """An objective to read."""
@@ -55,12 +64,32 @@ class Objective:
 OBJECTIVES = {
     one.name: one
     for one in (
-        Objective("error", "accuracy", lambda accuracy: 1 - accuracy, "accuracy", lambda error: 1 - error, ".2%"),
-        Objective("loss", "loss", lambda loss: loss, "perplexity", math.exp, ".3f"),
+        Objective(
+            "error", "accuracy", lambda accuracy: 1 - accuracy, "accuracy", lambda error: 1 - error, ".2%", higher=True
+        ),
+        Objective("loss", LOSS, lambda loss: loss, "perplexity", math.exp, ".3f"),
+        Objective("rmse", "rmse", lambda rmse: rmse, "rmse", lambda rmse: rmse, ".5g", bounded=False),
     )
 }
+"""Objectives by name; `Outputs.objective` names one, and the file of a task that needs another adds it."""
 
 
-def objective_of(space: SearchSpace) -> Objective:
-    """The objective of a space's networks."""
-    return OBJECTIVES["loss" if space.inputs == "tokens" else "error"]
+def objective_of(data: "Dataset") -> Objective:
+    """The objective of networks on a data set."""
+    return OBJECTIVES[data.outputs.objective]
+
+
+def objective_from(figure: str) -> Objective:
+    """The objective that follows from a figure."""
+    return next(one for one in OBJECTIVES.values() if one.figure == figure)
+
+
+def is_percent(figure: str) -> bool:
+    """Whether a figure is a share, which is written in percent."""
+    return FORMS.get(figure, "").endswith("%")
+
+
+def figures_text(figures: Mapping[str, Any]) -> str:
+    """Figures of an exported network, to read."""
+    known = [(name, figures[name]) for name in FORMS if figures.get(name) is not None]
+    return ", ".join(f"{name} {format(value, FORMS[name])}" for name, value in known)

@@ -26,12 +26,16 @@ def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarra
     return float(moocore.hypervolume(np.asarray(objectives[usable], float), ref=np.asarray(reference, float)))
 
 
-def archive_hypervolume(archive: Archive, metric: str, cost: CostFunction | None = None) -> float:
+def archive_hypervolume(
+    archive: Archive, metric: str, cost: CostFunction | None = None, reference: float | None = None
+) -> float:
     """Hypervolume of error against a metric's share of the dearest network of the space.
 
     The reference point is the space's reference error at the cost of the dearest network, so archives of one space
-    compare; within 0 to 1 where errors are shares. `cost` gives that cost; the space when None.
+    compare; within 0 to 1 where errors are shares. `cost` gives that cost, and `reference` another
+    error; the space when None.
     """
     most = highest(archive.space, cost or archive.space.cost, metric).value
     shares = archive.costs[metric].astype(float) / (most or 1.0)  # an encoder has no key-value cache
-    return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([archive.space.reference_error, 1.0]))
+    worst = archive.space.reference_error if reference is None else reference
+    return hypervolume(np.stack([archive.errors, shares], axis=1), np.array([worst, 1.0]))

@@ -68,7 +68,10 @@ def pareto_front(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " f"]:
 
 
 def pareto_summary(
-    archive: Archive, budgets: Sequence[ResolvedBudget], cost: CostFunction | None = None
+    archive: Archive,
+    budgets: Sequence[ResolvedBudget],
+    cost: CostFunction | None = None,
+    reference: float | None = None,
 ) -> dict[str, Any]:
     """The content of `pareto.json`: for params, MACs and whatever the budgets limit the front, cheapest network last,
     and its hypervolume (`search.hypervolume`); and the best network for each budget.
@@ -77,6 +80,7 @@ def pareto_summary(
         archive: What was evaluated.
         budgets: On its metrics.
         cost: Costs of architectures; those of the space when None.
+        reference: Error that no network should have; that of the space when None.
     """
     fronts, metrics = {}, dict.fromkeys([*FRONTS, *(metric for budget in budgets for metric, _ in budget.limits)])
     for metric in metrics:
@@ -96,12 +100,16 @@ def pareto_summary(
         "failed": int(archive.failed.sum()),
         "budgets": found,
         "fronts": fronts,
-        "hypervolumes": {metric: archive_hypervolume(archive, metric, cost) for metric in metrics},
+        "hypervolumes": {metric: archive_hypervolume(archive, metric, cost, reference) for metric in metrics},
     }
 
 
 def write_pareto(
-    path: Path | str, archive: Archive, budgets: Sequence[ResolvedBudget], cost: CostFunction | None = None
+    path: Path | str,
+    archive: Archive,
+    budgets: Sequence[ResolvedBudget],
+    cost: CostFunction | None = None,
+    reference: float | None = None,
 ) -> None:
     """Writes `pareto_summary` as JSON with the hash of its content; a crash leaves the file that was there.
 
@@ -110,7 +118,7 @@ def write_pareto(
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
-    text = json.dumps(sealed(pareto_summary(archive, budgets, cost)), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(sealed(pareto_summary(archive, budgets, cost, reference)), indent=1, allow_nan=False) + "\n"
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)

@@ -23,6 +23,7 @@ from search_spaces.families import FAMILIES
 from search_spaces.language_form import LanguageForm
 from search_spaces.network import Axis, Extent, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
 from search_spaces.space import SearchSpace
+from search_spaces.template import SHARES, Template
 
 KEPT = ("first", "equidistant", "ranked")
 
@@ -71,6 +72,17 @@ class LanguageSpace(LanguageForm, SearchSpace):
 
     family = "language"
     inputs = "tokens"
+    template = Template(
+        space="""\
+  # Any field of the family can be set here, and then overrides the preset:
+  # depth: [3, 4, 5, 6]
+  # uniform: true          # all layers alike, as transformers can load them
+""",
+        train="""\
+  optimizer: {type: adamw, learning_rate: 1.0e-3, weight_decay: 0.1, warmup_steps: 200, clip_norm: 1.0}
+""",
+        budgets=SHARES,
+    )
     metrics = LanguageCost._fields
     presets = {
         "small": {

@@ -22,6 +22,7 @@ from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
 from search_spaces.network import CENTRE, Axis, Extent, Network, Part, Product, Stack, Sublayer, batch_norm, linear
 from search_spaces.space import SearchSpace
+from search_spaces.template import SHARES, Template
 
 ACTIVATIONS = ("relu", "hard_swish")
 _PER_STAGE = ("widths", "strides", "squeeze_excite", "activations")
@@ -65,6 +66,19 @@ class MobileNetSpace(SearchSpace):
     """
 
     family = "mobilenet"
+    several_arenas = True
+    template = Template(
+        space="""\
+  # Any field of the family can be set here, and then overrides the preset:
+  resolution: [8]          # pixels that the network sees; images are resized to it
+  strides: [1, 2, 1]
+""",
+        train="""\
+  optimizer: {type: sgd, learning_rate: 0.05, weight_decay: 3.0e-5, momentum: 0.9, warmup_steps: 200, clip_norm: 5.0}
+  label_smoothing: 0.05
+""",
+        budgets=SHARES,
+    )
     presets = {
         "small": {
             "resolution": (20, 24, 28), "depth": (1, 2, 3), "kernel": (3, 5), "expand": (2, 3, 4),

@@ -13,6 +13,7 @@ class Purpose(StrEnum):
 
     # data
     VALIDATION_SPLIT = "validation split"
+    TEST_SPLIT = "test split"
     TRAINING_LIMIT = "training limit"
     ARCHITECTURE_SPLIT = "architecture split"
     EXAMPLE_ORDER = "example order"

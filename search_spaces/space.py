@@ -19,6 +19,7 @@ from search_spaces.cost import Cost, CostModel, Record
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.network import Layer, Network
 from search_spaces.network_cost import cost_model
+from search_spaces.template import Template
 
 Genes = Int[np.ndarray, "a g"]
 Program = tuple[Value, ...]
@@ -33,8 +34,10 @@ class SearchSpace(ABC):
 
     family: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    inputs: ClassVar[str] = "images"
-    """What its networks take: images, or tokens."""
+    inputs: ClassVar[str | tuple[str, ...]] = "images"
+    """Tasks whose examples its networks take, by name: images, tokens, arrays, or those of plug-ins."""
+    several_arenas: ClassVar[bool] = False
+    """Whether training is faster with a memory arena for each thread: buffers below 64 MiB, long compilation."""
     metrics: ClassVar[tuple[str, ...]] = Cost._fields
     """What `cost` tells of."""
 
@@ -52,6 +55,19 @@ class SearchSpace(ABC):
         for choice in self.choices:
             if any(not isinstance(value, str) and value <= 0 for value in choice.values):
                 raise UserError(f"space.{choice.name}: {list(choice.values)} has values that are not positive.")
+
+    template: ClassVar[Template] = Template()
+    """What an experiment file of the family begins with."""
+
+    @classmethod
+    def tasks(cls) -> tuple[str, ...]:
+        """Returns the names of the tasks whose examples its networks take."""
+        return (cls.inputs,) if isinstance(cls.inputs, str) else cls.inputs
+
+    @classmethod
+    def takes(cls, task: str) -> bool:
+        """Whether its networks take the examples of a task."""
+        return task in cls.tasks()
 
     @property
     def reference_error(self) -> float:

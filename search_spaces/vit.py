@@ -13,6 +13,7 @@ from search_spaces.errors import UserError
 from search_spaces.families import FAMILIES
 from search_spaces.network import Axis, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
 from search_spaces.space import SearchSpace
+from search_spaces.template import SHARES, Template
 
 
 @FAMILIES.register("vit")
@@ -37,6 +38,18 @@ class ViTSpace(SearchSpace):
     """
 
     family = "vit"
+    template = Template(
+        space="""\
+  # Any field of the family can be set here, and then overrides the preset:
+  # depth: [3, 4, 5, 6]
+  # mlp_ratio: [1.0, 2.0, 3.0]
+""",
+        train="""\
+  optimizer: {type: adamw, learning_rate: 2.0e-3, weight_decay: 0.05, warmup_steps: 200, clip_norm: 1.0}
+  label_smoothing: 0.05
+""",
+        budgets=SHARES,
+    )
     presets = {
         "small": {
             "width": (32, 48, 64), "depth": (3, 4, 5, 6), "heads": (2, 3, 4), "mlp_ratio": (1.0, 2.0, 3.0),

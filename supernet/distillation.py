@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from search_spaces import UserError
-from supernet.labels import Targets, are_classes, output_losses, over_outputs
+from supernet.labels import Targets, are_classes
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.outputs import Outputs
 
 Teacher = Callable[[Shaped[Array, "b ..."]], Float[Array, "b *t c"]]
 """What the network takes (normalised images, or tokens) to logits; any callable."""
@@ -90,7 +91,7 @@ class Distillation:
 class Lesson(NamedTuple):
     """What one path learns from; numbers, so that every path runs the same program."""
 
-    probabilities: Float[Array, "b *t c"] | None
+    probabilities: Float[Array, "b *t c"] | None  # or numbers, where outputs are those
     share: np.float32
     alpha: np.float32
 
@@ -112,6 +113,7 @@ def lesson(
     logits: Callable[[int | None], Float[Array, "b *t c"]],
     external: Float[Array, "b *t c"] | None,
     targets: Targets,
+    outputs: Outputs = CLASSES,
 ) -> Lesson:
     """Chooses the teacher of a path of a step.
 
@@ -123,81 +125,35 @@ def lesson(
         external: Mean distribution of the external teachers, if there are any.
         targets: What the examples should have been, or any distributions of their shape, for a path that nobody
             teaches.
+        outputs: What the outputs mean.
     """
     alpha = float(settings.loss == "alpha")
     if settings.type == "largest" and (path or roles[0] != "largest"):
         teacher = logits(0 if roles[0] == "largest" else None)
-        return Lesson.taught(soften(teacher, settings.temperature), settings.weight, alpha)
+        return Lesson.taught(outputs.teach(teacher, settings.temperature), settings.weight, alpha)
     if settings.type == "ensemble" and path == len(roles) - 1:
         random = [logits(number) for number, role in enumerate(roles[:-1]) if role == "random"]
-        mean = jnp.mean(soften(jnp.stack(random), settings.temperature), axis=0)
+        mean = jnp.mean(outputs.teach(jnp.stack(random), settings.temperature), axis=0)
         return Lesson.taught(mean, settings.weight, alpha)
     if settings.type in ("ensemble", "external") and external is not None:
         return Lesson.taught(external, settings.weight, alpha if settings.type == "external" else 0.0)
     return Lesson.labels(targets)
 
 
-@jax.jit
-def soften(logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
-    """The distribution of logits at a temperature."""
-    return jax.nn.softmax(logits / temperature)
-
-
 def example_losses(
-    settings: Distillation, logits: Float[Array, "b *t c"], targets: Targets, given: Lesson
+    settings: Distillation,
+    logits: Float[Array, "b *t c"],
+    targets: Targets,
+    given: Lesson,
+    outputs: Outputs = CLASSES,
 ) -> Float[Array, " b"]:
-    """Loss of each example: `(1 - share) * cross-entropy + share * divergence from the teacher`.
+    """Loss of each example: `(1 - share) * loss of the labels + share * divergence from the teacher`.
 
     Where an example has many outputs, the mean over those with a label.
     """
-    labelled = output_losses(logits, targets)
+    labelled = outputs.losses(logits, targets)
     if given.probabilities is None:
-        return over_outputs(labelled, targets)
-    t = settings.temperature
-    log_q = jax.nn.log_softmax(logits / t)
-    kl = -jnp.sum(given.probabilities * log_q, axis=-1)
-    adaptive = alpha_divergence(
-        given.probabilities, logits / t, settings.alpha_min, settings.alpha_max, settings.clip
-    )  # fmt: skip
-    taught = jnp.where(given.alpha > 0, adaptive, kl) * t**2
+        return outputs.mean(labelled, targets)
+    taught = outputs.divergence(given.probabilities, logits, settings, jnp.asarray(given.alpha))
     # A path without a teacher has no distribution to diverge from; what it does not use must not reach its gradient.
-    return over_outputs(jnp.where(given.share > 0, labelled + given.share * (taught - labelled), labelled), targets)
-
-
-def alpha_divergence(
-    p: Float[Array, "*n c"], logits: Float[Array, "*n c"], alpha_min: float, alpha_max: float, clip: float
-) -> Float[Array, "*n"]:
-    """The larger of two alpha-divergences from teacher `p`, example by example (AlphaNet's adaptive loss).
-
-    `D_a(p|q) = sum q ((p/q)^a - 1) / (a (a - 1))`, with `(p/q)^a` at most `clip` for `alpha_min`. The value is that
-    of the divergence, the gradient that of AlphaNet's surrogate `-sum sg(q rho_a) log q`, which equals the
-    divergence's own where nothing is clipped.
-
-    Args:
-        p: The teacher's distribution.
-        logits: Of the student.
-        alpha_min: Negative order.
-        alpha_max: Positive order; 1 is the Kullback-Leibler divergence.
-        clip: Bound of the ratio's power at `alpha_min`.
-    """
-    low, low_gradient = _order(p, logits, alpha_min, clip)
-    high, high_gradient = _order(p, logits, alpha_max, None)
-    return jnp.where(high > low, high_gradient, low_gradient)
-
-
-def _order(
-    p: Float[Array, "*n c"], logits: Float[Array, "*n c"], alpha: float, clip: float | None
-) -> tuple[Float[Array, "*n"], Float[Array, "*n"]]:
-    """The divergence of one order; and the same value with the surrogate's gradient."""
-    log_q = jax.nn.log_softmax(logits)
-    q = jnp.exp(log_q)
-    log_ratio = jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)) - log_q
-    bound = jnp.inf if clip is None else jnp.log(clip)
-    weighted = jnp.exp(log_q + jnp.minimum(alpha * log_ratio, bound))  # q (p/q)^alpha; q alone may underflow
-    if alpha == 1:
-        value = jnp.sum(jnp.where(p > 0, p * log_ratio, 0.0), axis=-1)
-    else:
-        value = jnp.sum(weighted - q, axis=-1) / (alpha * (alpha - 1))
-    # AlphaNet's rho also has a constant, whose gradient is zero because sum q grad(log q) is.
-    surrogate = -jnp.sum(jax.lax.stop_gradient(weighted / alpha) * log_q, axis=-1)
-    return value, jax.lax.stop_gradient(value - surrogate) + surrogate
+    return outputs.mean(jnp.where(given.share > 0, labelled + given.share * (taught - labelled), labelled), targets)

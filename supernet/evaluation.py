@@ -10,19 +10,20 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from search_spaces import Program
 from search_spaces.randomness import Purpose, stream
-from supernet.labels import output_losses
 from supernet.supernet import Params, Statistics, Supernet
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.outputs import Outputs
 
 _CAPACITY = 64
 
 
 class Scores(NamedTuple):
-    """Per candidate, over all outputs with a label (images, or tokens): share of right ones, and mean cross-entropy.
+    """Per candidate, over all outputs with a label: the figure of the outputs (accuracy of classes), and the mean loss.
 
-    A candidate whose loss is not finite has failed, and so has no accuracy: its likeliest classes mean nothing.
+    A candidate whose loss is not finite has failed, and so has no figure: its likeliest classes mean nothing.
     """
 
-    accuracy: Float[np.ndarray, " p"]
+    figure: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
 
     @property
@@ -47,21 +48,25 @@ class Evaluator:
 
     Args:
         net: The supernet.
-        x: What the network takes: normalised images, float32[n, h, w, c], or tokens, int32[n, t].
-        labels: Class of each output, int[n] or int[n, t]; those with a negative one count for nothing.
+        x: What the network takes: normalised images, float32[n, h, w, c], tokens, int32[n, t], or other arrays.
+        labels: Targets (`Outputs.encode`), such as the class of each output, int[n] or int[n, t]; outputs without a
+            label count for nothing.
         batch_size: Examples a forward pass.
         calibration: Training inputs like `x`, in batches.
+        outputs: What the network's outputs mean.
     """
 
     def __init__(
         self,
         net: Supernet,
         x: Shaped[np.ndarray, "n ..."],
-        labels: Int[np.ndarray, "n *t"],
+        labels: Shaped[np.ndarray, "n ..."],
         batch_size: int,
         calibration: Shaped[np.ndarray, "k b ..."],
+        outputs: Outputs = CLASSES,
     ) -> None:
         self.net = net
+        self.outputs = outputs
         self.examples = len(x)
         batch_size = min(batch_size, len(x))
         batches = -(-len(x) // batch_size)
@@ -69,16 +74,17 @@ class Evaluator:
         shuffled = stream(0, Purpose.EVALUATION_ORDER).permutation(len(x))[rows % len(x)]
         self._x = jnp.asarray(x[shuffled].reshape(batches, batch_size, *x.shape[1:]))
         kept = labels[shuffled]
-        kept[len(x) :] = -1
+        kept[len(x) :] = outputs.missing
         kept = kept.reshape(batches, batch_size, *labels.shape[1:])
-        self._outputs = np.cumsum((kept >= 0).reshape(batches, -1).sum(axis=1))
-        self._labels = jnp.asarray(kept, jnp.int32)
+        self._labels = jnp.asarray(kept)
+        counted = np.stack([np.asarray(outputs.counted(part)) for part in self._labels])
+        self._counts = np.cumsum(counted.reshape(batches, -1).sum(axis=1))
         self.calibration = jnp.asarray(calibration)
         self.program = jax.jit(self._scores, static_argnames="program")
 
     @property
     def batches(self) -> tuple[jax.Array, jax.Array]:
-        """The split as it is evaluated, in batches: inputs, and labels, -1 for what only fills a batch."""
+        """The split as it is evaluated, in batches: inputs, and targets, those of none for what only fills a batch."""
         return self._x, self._labels
 
     @property
@@ -96,7 +102,7 @@ class Evaluator:
         """
         # Rounding errors of a share such as 3 * 0.1 must not add a batch.
         batches = max(1, math.ceil(fraction * len(self._x) - 1e-9))
-        correct, loss = np.zeros(len(genes), np.int64), np.zeros(len(genes), np.float64)
+        figure, loss = np.zeros((2, len(genes)), np.float64)
         groups: dict[Program, list[int]] = {}
         for i, row in enumerate(genes):
             groups.setdefault(self.net.space.program(row), []).append(i)
@@ -105,13 +111,14 @@ class Evaluator:
                 part = np.array(members[start : start + _CAPACITY])
                 padded = np.zeros((_CAPACITY, genes.shape[1]), np.int32)
                 padded[: len(part)] = genes[part]
-                right, total = self.program(
+                of_figure, total = self.program(
                     params, padded, len(part), batches, self._x, self._labels, self.calibration, program=program
                 )
-                correct[part], loss[part] = np.asarray(right)[: len(part)], np.asarray(total)[: len(part)]
-        outputs = max(self._outputs[batches - 1], 1)
+                figure[part], loss[part] = np.asarray(of_figure)[: len(part)], np.asarray(total)[: len(part)]
+        count = max(self._counts[batches - 1], 1)
         failed = ~np.isfinite(loss)
-        return Scores(np.where(failed, np.nan, correct / outputs), np.where(failed, np.nan, loss / outputs))
+        figure = self.outputs.figure_of(np.where(failed, np.nan, figure / count))
+        return Scores(figure, np.where(failed, np.nan, loss / count))
 
     def _scores(
         self,
@@ -124,21 +131,25 @@ class Evaluator:
         calibration: jax.Array,
         program: Program,
     ) -> tuple[jax.Array, jax.Array]:
+        outputs = self.outputs
+
         def candidate(i: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             statistics = calibrate(self.net, params, genes[i], calibration, program)
 
             def batch(j: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
                 expected = labels[j]
                 logits, _ = self.net.apply(params, genes[i], x[j], program=program, statistics=statistics)
-                there = expected >= 0
-                right = jnp.sum((jnp.argmax(logits, -1) == expected) & there)
-                return sums[0] + right, sums[1] + jnp.sum(output_losses(logits, expected) * there)
+                there = outputs.counted(expected)
+                figure = jnp.sum(jnp.where(there, outputs.figures(logits, expected), 0), dtype=outputs.figure_dtype)
+                return sums[0] + figure, sums[1] + jnp.sum(jnp.where(there, outputs.losses(logits, expected), 0))
 
             # How many batches is data, so that a part of the split needs no program of its own.
-            right, loss = jax.lax.fori_loop(0, batches, batch, (jnp.zeros((), jnp.int32), jnp.zeros(())))
-            return totals[0].at[i].set(right), totals[1].at[i].set(loss)
+            start = jnp.zeros((), outputs.figure_dtype), jnp.zeros(())
+            figure, loss = jax.lax.fori_loop(0, batches, batch, start)
+            return totals[0].at[i].set(figure), totals[1].at[i].set(loss)
 
-        return jax.lax.fori_loop(0, count, candidate, (jnp.zeros(len(genes), jnp.int32), jnp.zeros(len(genes))))
+        start = jnp.zeros(len(genes), outputs.figure_dtype), jnp.zeros(len(genes))
+        return jax.lax.fori_loop(0, count, candidate, start)
 
 
 def calibrate(

@@ -18,7 +18,6 @@ from jaxtyping import Shaped
 from safetensors.numpy import save
 
 from search_spaces import Architecture, SearchSpace, UserError
-from supernet.inputs import Input
 from supernet.manifest import atomic_directory, write_manifest
 from supernet.subnet import (
     ARCHITECTURE,
@@ -34,6 +33,9 @@ from supernet.subnet import (
     unflatten,
 )
 from supernet.supernet import Params, Statistics, Supernet
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.inputs import Input
+from supernet.tasks.outputs import Outputs
 from supernet.told_once import told_once
 
 PARITY_TOLERANCE = 1e-4
@@ -63,6 +65,7 @@ def export_subnet(
     stablehlo: bool = True,
     tokenizer: Sequence[Path] | None = None,
     bos: bool = False,
+    outputs: Outputs = CLASSES,
 ) -> dict[str, Any]:
     """Writes one subnet as a directory that stands alone; nothing is left behind when it fails.
 
@@ -73,13 +76,14 @@ def export_subnet(
         directory: Where to; replaced as a whole.
         statistics: Calibrated batch statistics, for families that have them.
         preprocessing: From what a user has to the network's input.
-        input_shape: Height, width and channels of the images; or how many tokens a sequence has.
+        input_shape: Shape of an example, such as height, width and channels of the images.
         labels: Names of the classes.
         probe: Examples on which supernet and standalone network are compared.
         measure: Called with the network as loaded back from disk; what it returns goes into the report.
         stablehlo: Also write the forward pass as StableHLO.
         tokenizer: Files that make text tokens, which are copied; none for a token a byte, None for images.
         bos: Texts begin with what the tokenizer puts before them.
+        outputs: What the network's outputs mean.
 
     Returns:
         The report, as in `report.json`.
@@ -93,10 +97,12 @@ def export_subnet(
     _, weights = net.extract(params, architecture, statistics)
     config = {
         "format": 1,
+        "task": preprocessing.task,
         "family": space.family,
         "module": net.config(architecture),
         "input": {"shape": list(input_shape), "dtype": preprocessing.dtype},
         "preprocessing": preprocessing.as_dict(),
+        "outputs": outputs.as_dict(),
         "labels": list(labels),
     }
     described = {

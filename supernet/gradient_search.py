@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Shaped
 
 from search_spaces import SearchSpace
 from supernet.expected_cost import ExpectedCost
-from supernet.labels import Targets, output_losses, over_outputs, right
+from supernet.labels import Targets
 from supernet.relaxation import INITIAL, Relaxation
 from supernet.supernet import Params
 from supernet.superposed import SuperposedSupernet, values_of
@@ -55,10 +55,10 @@ class ArchitectureResult(NamedTuple):
 
 
 class WeightsResult(NamedTuple):
-    """What a step of the weights gave: loss and accuracy of the drawn relaxed architecture, and the gradient's norm."""
+    """Results of a step of the weights: loss and figure of the drawn relaxed architecture, and the gradient's norm."""
 
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
+    figure: Float[Array, ""]
     gradient_norm: Float[Array, ""]
 
 
@@ -90,6 +90,7 @@ class GradientStep:
         self._net, self._relaxation, self._cost, self._train = net, relaxation, cost, train
         self._cost_weight, self._multiplier_rate = cost_weight, multiplier_rate
         self._shortfall_weight = shortfall_weight
+        self._outputs = train.outputs
         self._optimizer = optax.chain(optax.clip_by_global_norm(CLIP_NORM), optax.adam(rate, *BETAS))
         self._values = jnp.asarray(values_of(net.space))
         self.architecture_program = jax.jit(self._architecture)
@@ -126,9 +127,9 @@ class GradientStep:
         temperature: float,
     ) -> tuple[GradientState, WeightsResult]:
         """One step of the shared weights through a relaxed architecture; `state` is consumed."""
-        gradient, loss, accuracy = self.gradient_program(state.train.params, state.logits, key, x, targets, temperature)
+        gradient, loss, figure = self.gradient_program(state.train.params, state.logits, key, x, targets, temperature)
         train, _, norm = self._train.update_program(state.train, gradient)
-        return state._replace(train=train), WeightsResult(loss, accuracy, norm)
+        return state._replace(train=train), WeightsResult(loss, figure, norm)
 
     def objective(
         self,
@@ -143,7 +144,7 @@ class GradientStep:
     ) -> tuple[Float[Array, ""], ArchitectureResult]:
         """What the logits minimise: loss on their batch, distance to the budget, entropy, and the method's penalty."""
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
-        loss = _cross_entropy(self._net.apply_superposed(params, relaxed, x), targets)
+        loss = self._loss(self._net.apply_superposed(params, relaxed, x), targets)
         probabilities = self._relaxation.probabilities(logits, self._values)
         total = loss + self._relaxation.penalty(logits, self._values)
         total = total + entropy_weight * jnp.mean(entropies(probabilities))
@@ -186,10 +187,13 @@ class GradientStep:
 
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             outputs = self._net.apply_superposed(params, relaxed, x)
-            return _cross_entropy(outputs, targets), outputs
+            return self._loss(outputs, targets), outputs
 
         (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return gradient, value, jnp.mean(right(outputs, targets))
+        return gradient, value, jnp.mean(self._outputs.figures(outputs, targets).astype(jnp.float32))
+
+    def _loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.mean(self._outputs.mean(self._outputs.losses(logits, targets), targets))
 
 
 def entropies(probabilities: Float[Array, "g v"]) -> Float[Array, " g"]:
@@ -208,7 +212,3 @@ def entropies_by_choice(space: SearchSpace, probabilities: Float[Array, "g v"]) 
         else 0.0
         for choice in space.choices
     }
-
-
-def _cross_entropy(logits: jax.Array, targets: Targets) -> jax.Array:
-    return jnp.mean(over_outputs(output_losses(logits, targets), targets))

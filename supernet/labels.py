@@ -35,13 +35,6 @@ def over_outputs(values: Float[Array, "b *t"], targets: Targets) -> Float[Array,
     return jnp.mean(values, axis=axes) if axes else values
 
 
-def right(logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, " b"]:
-    """Share of each example's outputs whose likeliest class is the label's."""
-    likeliest = targets if are_classes(targets) else jnp.argmax(targets, axis=-1)
-    found = jnp.argmax(logits, axis=-1) == likeliest
-    return over_outputs(found.astype(jnp.float32), targets)
-
-
 def gradient_norms(logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, " b"]:
     """Norm of each example's gradient of the loss with respect to its logits: `|softmax(z) - target|` of one output."""
     p = jax.nn.softmax(logits)

@@ -15,7 +15,8 @@ class PathResult(NamedTuple):
 
     Attributes:
         loss: Weighted mean over the batch.
-        accuracy: Share of examples (of their outputs, where they have several) whose likeliest target was predicted.
+        figure: Mean over examples (of their outputs, where they have several) of what the figure of the outputs follows
+            from (`Outputs.figures`): of classes, the share of those that are right.
         example_losses: Each example's loss, not weighted; 0 for examples that the path has not seen.
         example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|` of
             one output; 0 for examples that the path has not seen.
@@ -24,7 +25,7 @@ class PathResult(NamedTuple):
     """
 
     loss: Float[Array | np.ndarray, ""]
-    accuracy: Float[Array | np.ndarray, ""]
+    figure: Float[Array | np.ndarray, ""]
     example_losses: Float[Array | np.ndarray, " b"]
     example_norms: Float[Array | np.ndarray, " b"]
     gene_norms: Float[Array | np.ndarray, " g"] | None
@@ -66,7 +67,7 @@ def spread(work: Work, found: Sequence[PathResult], paths: int, rows: int, genes
     for share, result in zip(work.shares, jax.device_get(found), strict=True):
         into = parts[share.path]
         into.loss[...] += share.weight * result.loss
-        into.accuracy[...] += share.weight * result.accuracy
+        into.figure[...] += share.weight * result.figure
         into.example_losses[share.rows] = result.example_losses
         into.example_norms[share.rows] = result.example_norms
         if into.gene_norms is not None:

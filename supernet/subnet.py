@@ -18,9 +18,11 @@ from safetensors.numpy import load_file
 
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
-from supernet.inputs import Input, read_input
 from supernet.manifest import verify_manifest
 from supernet.standalone import MODULES
+from supernet.tasks.inputs import Input
+from supernet.tasks.outputs import Outputs
+from supernet.tasks.task import TASKS
 
 CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
 WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
@@ -38,6 +40,7 @@ class Subnet:
         module: A plain Flax module with its weights; None where its code is not here, and its StableHLO runs instead.
         weights: The weights as a nested dict of arrays.
         preprocessing: From what a user has to the module's input.
+        outputs: What the network's outputs mean.
         program: The forward pass as `jax.export` has written it, for a network without module.
     """
 
@@ -46,6 +49,7 @@ class Subnet:
     module: nnx.Module | None
     weights: Mapping[str, Any]
     preprocessing: Input
+    outputs: Outputs
     program: bytes = b""
 
     @cached_property
@@ -57,7 +61,9 @@ class Subnet:
         return lambda x: call(weights, x)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
-        """Logits of images, uint8[n, h, w, c], or of tokens, int[n, t]; n may be 0.
+        """Logits of images, uint8[n, h, w, c], of tokens, int[n, t], or of other arrays; n may be 0.
+
+        Where the network predicts numbers these are given, float64[n, c], in the units of the labels.
 
         Raises:
             UserError: Examples of another type or shape than the network takes.
@@ -66,14 +72,14 @@ class Subnet:
         if not len(examples):
             example = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
             one = jax.eval_shape(lambda x: self.forward(self.preprocessing(x)), example)
-            return np.zeros((0, *one.shape[1:]), one.dtype)
+            return self.outputs.serve(np.zeros((0, *one.shape[1:]), one.dtype))
         logits = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
             # One shape, one compilation: the last batch is filled up with copies of its first example.
             filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(examples)) - len(part), axis=0)])
             logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
-        return np.concatenate(logits)
+        return self.outputs.serve(np.concatenate(logits))
 
 
 def compiled(module: nnx.Module) -> Callable[[jax.Array], jax.Array]:
@@ -102,13 +108,15 @@ def read_subnet(directory: Path) -> Subnet:
     architecture = _read_json(directory / ARCHITECTURE)
     try:
         family, arguments = config["family"], config["module"]
-        preprocessing = read_input(config)
+        task = TASKS[config["task"]]
+        preprocessing, outputs = task.read_input(config), task.read_outputs(config)
         description = architecture["architecture"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
     if family not in MODULES and "plugin" in config and (directory / STABLEHLO).is_file():
         weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
-        return Subnet(config, description, None, weights, preprocessing, (directory / STABLEHLO).read_bytes())
+        program = (directory / STABLEHLO).read_bytes()
+        return Subnet(config, description, None, weights, preprocessing, outputs, program)
     if family not in MODULES:
         raise UserError(
             f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
@@ -131,7 +139,7 @@ def read_subnet(directory: Path) -> Subnet:
             )
     weights = unflatten({name: jnp.asarray(leaf) for name, leaf in flat.items()})
     nnx.update(module, weights)
-    return Subnet(config, description, module, weights, preprocessing)
+    return Subnet(config, description, module, weights, preprocessing, outputs)
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

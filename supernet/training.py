@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, Int, Shaped
 from search_spaces import Program
 from supernet.distillation import Distillation, Lesson, example_losses, lesson
 from supernet.gene_norms import GeneNorms
-from supernet.labels import Targets, are_classes, gradient_norms, output_losses, over_outputs, right
+from supernet.labels import Targets, are_classes
 from supernet.step_results import PathResult, StepResult, spread
 from supernet.supernet import Params, Supernet
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.outputs import Outputs
 from supernet.work import Work
 
 
@@ -42,6 +44,7 @@ class TrainStep:
         average_decay: Decay of the exponential moving average of the weights, or None. It starts lower:
             min(decay, (1 + step) / (10 + step)).
         gene_norms: Whether each path's gradient norms by gene are computed.
+        outputs: What the network's outputs mean, and what is lost by wrong ones.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class TrainStep:
         distillation: Distillation | None = None,
         average_decay: float | None = None,
         gene_norms: bool = False,
+        outputs: Outputs = CLASSES,
     ) -> None:
         self.net = net
+        self.outputs = outputs
         self.distillation = distillation or Distillation()
         self._optimizer = optimizer
         self._decay = average_decay
@@ -62,6 +67,7 @@ class TrainStep:
         self.gradient_program = jax.jit(self._gradient, static_argnames="program", donate_argnames="accumulated")
         self.update_program = jax.jit(self._update, donate_argnames=("state", "accumulated"))
         self.forward_program = jax.jit(self._forward, static_argnames="program")
+        self.loss_program = jax.jit(self._mean_loss)
         self.norms_program = None if self._gene_norms is None else jax.jit(self._gene_norms)
 
     def init(self, params: Params) -> TrainState:
@@ -168,7 +174,8 @@ class TrainStep:
                     seen[other] = self.forward_program(params, row, x, program=self.net.space.program(row))
                 return seen[other]
 
-            given = lesson(self.distillation, roles, path, logits, teacher_, self._untaught(targets_, params, work))
+            untaught = self._untaught(targets_, params, work)
+            given = lesson(self.distillation, roles, path, logits, teacher_, untaught, self.outputs)
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
             gradient, result = self.gradient_program(
                 params, gradient, genes[path], x_, targets_, example_weights_, given,
@@ -219,9 +226,9 @@ class TrainStep:
         x: Shaped[Array, "b ..."],
         labels: Int[np.ndarray, "b *t"],
     ) -> Float[np.ndarray, " k"]:
-        """Mean cross-entropy of architectures on one batch; forward passes only."""
+        """Mean loss of architectures on one batch; forward passes only."""
         logits = [self.forward_program(params, row, x, program=self.net.space.program(row)) for row in genes]
-        return np.array([float(_mean_loss(one, labels)) for one in logits], np.float64)
+        return np.array([float(self.loss_program(one, labels)) for one in logits], np.float64)
 
     def _gradient(
         self,
@@ -237,7 +244,7 @@ class TrainStep:
     ) -> tuple[Params, PathResult]:
         def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             logits, _ = self.net.apply(params, genes, x, program=program)
-            losses = example_losses(self.distillation, logits, targets, given)
+            losses = example_losses(self.distillation, logits, targets, given, self.outputs)
             return jnp.mean(example_weights * losses), (logits, losses)
 
         # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
@@ -245,10 +252,14 @@ class TrainStep:
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
             (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         accumulated = jax.tree.map(lambda a, g: a + weight * g, accumulated, grads)
-        accuracy = jnp.mean(right(logits, targets))
-        norms = gradient_norms(logits, targets)
+        figures = self.outputs.figures(logits, targets).astype(jnp.float32)
+        figure = jnp.mean(self.outputs.mean(figures, targets))
+        norms = self.outputs.gradient_norms(logits, targets)
         by_gene = None if self._gene_norms is None else self._gene_norms(grads)
-        return accumulated, PathResult(value, accuracy, losses, norms, by_gene, logits)
+        return accumulated, PathResult(value, figure, losses, norms, by_gene, logits)
+
+    def _mean_loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        return jnp.mean(self.outputs.mean(self.outputs.losses(logits, targets), targets))
 
     def _forward(self, params: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
         return self.net.apply(params, genes, x, program=program)[0]
@@ -267,11 +278,6 @@ class TrainStep:
     def programs_compiled(self) -> int:
         """How many gradient programs have been compiled."""
         return self.gradient_program._cache_size()  # type: ignore[attr-defined]
-
-
-@jax.jit
-def _mean_loss(logits: Float[Array, "b *t c"], labels: Int[Array, "b *t"]) -> Float[Array, ""]:
-    return jnp.mean(over_outputs(output_losses(logits, labels), labels))
 
 
 @jax.jit

@@ -65,7 +65,7 @@ def main(config: Path, rounds: int, candidates: int, extracted: int, overrides: 
         alone = [_extract_compile_evaluate(experiment, params, row) for row in genes[:extracted]]
         apart.append((time.perf_counter() - start) / extracted)
         # One example may fall on the other side of a tie.
-        np.testing.assert_allclose(alone, scores.accuracy[:extracted], atol=1.5 / experiment.evaluator.examples)
+        np.testing.assert_allclose(alone, scores.figure[:extracted], atol=1.5 / experiment.evaluator.examples)
     figures: dict[str, Any] = {
         "config": config.name,
         "candidates_per_second": 1 / median(together),

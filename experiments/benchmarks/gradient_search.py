@@ -91,7 +91,7 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
         "genes_changed_for_budget": figures["genes_changed_for_budget"],
         "cpu_seconds": time.process_time() - start,
     }
-    for side, network, spent, accuracy in zip(_SIDES, found, taken, alone.accuracy, strict=True):
+    for side, network, spent, accuracy in zip(_SIDES, found, taken, alone.figure, strict=True):
         row[side] = {"seconds": spent, **network, "test_accuracy_alone": float(accuracy)}
     return row
 
@@ -127,7 +127,7 @@ def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[s
         "architecture": experiment.space.architecture(genes).description,
         "macs": int(archive.costs["macs"][index]),
         "validation_accuracy_inherited": 1 - float(archive.errors[index]),
-        "test_accuracy_inherited": float(scores.accuracy[0]),
+        "test_accuracy_inherited": float(scores.figure[0]),
     }
 
 

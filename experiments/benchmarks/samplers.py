@@ -149,12 +149,12 @@ class _Board:
             "seeds": seeds,
             "panel": len(self._panel),
             "panel_steps": self._base.config.rank.steps or self._base.steps,
-            "panel_accuracy": [float(truth.accuracy.min()), float(truth.accuracy.max())],
+            "panel_accuracy": [float(truth.figure.min()), float(truth.figure.max())],
             "samplers": leaderboard(rows, trained),
             "refused": refused,
         }
         if ceiling:
-            figures["ceiling"] = kendall_tau(truth.accuracy, self._truth(1).accuracy)
+            figures["ceiling"] = kendall_tau(truth.figure, self._truth(1).figure)
         return figures
 
     def _truth(self, repetition: int) -> Truth:
@@ -218,7 +218,7 @@ class _Board:
             "sampler": experiment.config.as_dict()["sampler"],
             "steps": experiment.steps,
             "paths": float(np.mean(_paths(experiment.sampler))),
-            "panel": [panel.accuracy.tolist(), panel.loss.tolist()],
+            "panel": [panel.figure.tolist(), panel.loss.tolist()],
             "metrics": {name: value for name, value in metrics.items() if np.isfinite(value)},
         }
 
@@ -226,7 +226,7 @@ class _Board:
         scores = experiment.evaluator(params, self._candidates)
         chosen = best_within(self._base.space.cost(self._candidates)["macs"], scores, _BUDGETS)
         found: Genes = self._candidates[list(chosen.values())]
-        accuracy = self._test(params, found).accuracy
+        accuracy = self._test(params, found).figure
         return {f"test_{share:.0%}": float(value) for share, value in zip(chosen, accuracy, strict=True)}
 
 
@@ -272,7 +272,7 @@ def best_within(macs: np.ndarray, scores: Scores, shares: Sequence[float]) -> di
 
     A share that no candidate fits is left out.
     """
-    order = np.lexsort((scores.loss, -scores.accuracy))
+    order = np.lexsort((scores.loss, -scores.figure))
     best = {share: next((int(i) for i in order if macs[i] <= share * macs.max()), None) for share in shares}
     return {share: i for share, i in best.items() if i is not None}
 

@@ -180,7 +180,7 @@ def exhaustive(experiment: Experiment) -> Table:
             train(experiment, checkpoints, lambda step: EventLog(work, step, main_process=False), stop, quiet=False)
             params = trained_params(experiment, checkpoints)
         found = {
-            json.dumps(share): (1 - experiment.evaluator(params, genes, share).accuracy).tolist()
+            json.dumps(share): (1 - experiment.evaluator(params, genes, share).figure).tolist()
             for share in tqdm(shares, desc=f"{len(genes)} subnets")
         }
         return {"errors": found}

@@ -40,8 +40,9 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
     if as_json:
         click.echo(json.dumps(result))
         return
-    perplexity = f"perplexity {result['perplexity']:.3f}, " if "perplexity" in result else ""
-    reached = f"{perplexity}accuracy {result['accuracy']:.2%}"
+    from experiments.objective import figures_text
+
+    reached = figures_text(result)
     missing = [name for name, (_, count) in result.get("by_class", {}).items() if not count]
     more = f"; none of class {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}" if missing else ""
     click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {unit}{more}")

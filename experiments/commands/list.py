@@ -6,7 +6,7 @@ import click
 
 from experiments.commands.options import json_option, plugin_option
 
-KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing")
+KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing", "tasks")
 
 
 @click.command(name="list")

@@ -11,13 +11,14 @@ from search import SEARCHERS
 from search_spaces import FAMILIES, UserError, build_space
 from supernet.relaxation import RELAXATIONS
 from supernet.sharing import SHARING
+from supernet.tasks.task import TASKS
 
 
 def listing(kind: str) -> dict[str, str]:
     """Returns names of a kind, and the first line of what is said about each.
 
     Args:
-        kind: families, presets, samplers, searchers, relaxations, sources or sharing.
+        kind: families, presets, samplers, searchers, relaxations, sources, sharing or tasks.
     """
     if kind == "presets":
         pairs = [(family, preset) for family in FAMILIES for preset in FAMILIES[family].presets]
@@ -29,6 +30,7 @@ def listing(kind: str) -> dict[str, str]:
         "relaxations": RELAXATIONS,
         "sources": SOURCES,
         "sharing": SHARING,
+        "tasks": TASKS,
     }
     return {name: _first_line(plugin) for name, plugin in registries[kind].items()}
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from experiments.configuration.plugin_section import STRICT, PluginSection, as_mapping, build_settings
-from experiments.data import SOURCES, AnySource, Dataset, ImageDataset, Source, Split
+from experiments.data import SOURCES, AnySource, Dataset, Source, Split
 from experiments.data.augment import Augmentation
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError, refused, unknown
@@ -30,6 +30,7 @@ from supernet.distillation import Distillation
 from supernet.optimizer import OptimizerSettings
 from supernet.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
+from supernet.tasks.task import TASKS
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Batch = Annotated[int, Field(ge=1, le=2**24)]
@@ -129,7 +130,7 @@ class DataSection(PluginSection):
         """
         source = self.build()
         if split == "test" and isinstance(source, Source):
-            return *source.read_test(), ImageDataset.unit
+            return *source.read_test(), TASKS[source.inputs].unit
         data = self.load(seed)
         return getattr(data, split), data.class_names, data.unit
 
@@ -168,11 +169,12 @@ class SpaceSection(PluginSection):
             UserError: The settings contradict each other or the data.
         """
         family = FAMILIES[self.family]
-        if family.inputs != data.inputs:
-            names = ", ".join(name for name in FAMILIES if FAMILIES[name].inputs == data.inputs)
+        if not family.takes(data.inputs):
+            names = [name for name in FAMILIES if FAMILIES[name].takes(data.inputs)]
+            choose = f"Choose one of {', '.join(names)}, or" if names else "Name a family that takes them, or"
             raise UserError(
-                f"space.family: {self.family} takes {family.inputs}, and the data are {data.inputs}. Choose one of "
-                f"{names}, or another data.source."
+                f"space.family: {self.family} takes {' or '.join(family.tasks())}, and the data are {data.inputs}. "
+                f"{choose} another data.source."
             )
         from_data = data.settings({field.name for field in dataclasses.fields(family)})  # type: ignore[arg-type]
         for name, value in from_data.items():
@@ -429,7 +431,8 @@ class RankSection(BaseModel):
         bins: Ranges of that cost, equally wide on a logarithmic scale, that hold equal numbers of the panel.
         steps: Training steps of each; those of the supernet when null.
         seeds: Trainings of each, whose results are averaged.
-        objective: What architectures are ranked by: validation `accuracy` or `loss`; null for what search minimises.
+        objective: What architectures are ranked by: the validation `loss`, or the figure of the data (`accuracy` of
+            classes, `rmse` of numbers); null for what search minimises.
         bootstrap: Resamples for the intervals.
         cache: Directory of the panel's results, to share them between runs; in the run directory when null.
     """
@@ -441,7 +444,7 @@ class RankSection(BaseModel):
     bins: Annotated[int, Field(ge=1, le=1000)] = 6
     steps: Positive | None = None
     seeds: Annotated[int, Field(ge=1, le=1000)] = 1
-    objective: Literal["accuracy", "loss"] | None = None
+    objective: str | None = None
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cache: str | None = None
 

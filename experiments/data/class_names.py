@@ -2,17 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int32
 
-from experiments.data.examples import Examples
 from search_spaces.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.data.examples import Examples
 
 
 def renumbered(
-    where: str, examples: Examples, names: Sequence[str], known: Sequence[str], whose: str = "network"
-) -> Examples:
+    where: str, examples: "Examples", names: Sequence[str], known: Sequence[str], whose: str = "network"
+) -> "Examples":
     """Numbers the classes of examples as a network does; see `class_numbers` for arguments and errors."""
     numbers = class_numbers(where, names, known, whose)
     if (numbers == np.arange(len(names))).all():

@@ -1,7 +1,7 @@
 """Data sets: what holds for each, whatever it is of, and so what the stages of an experiment may know about it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -10,10 +10,13 @@ from jaxtyping import Int
 
 from experiments.data.augment import Augmentation
 from search_spaces import SearchSpace, UserError
-from supernet.inputs import Input
+from supernet.subnet import Subnet
+from supernet.tasks.inputs import Input
+from supernet.tasks.outputs import Outputs
+from supernet.tasks.task import TASKS
 
 MakeBatch = Callable[[int, "Split", np.ndarray], tuple[jax.Array, jax.Array]]
-"""Step, split and rows to what the network takes, and what its outputs should be."""
+"""Step, split and rows to what the network takes, and the targets of its outputs."""
 
 
 class Split(ABC):
@@ -24,7 +27,7 @@ class Split(ABC):
 
     @abstractmethod
     def read(self, rows: Int[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
-        """Examples as they are stored, and the class of each of their outputs (negative for none); always the same."""
+        """Examples as they are stored, and their labels, such as classes (negative for none); always the same."""
 
     @abstractmethod
     def take(self, indices: Int[np.ndarray, " n"]) -> Self:
@@ -35,26 +38,39 @@ class Split(ABC):
         """Group of each example, from 0; parts of a split have their share of each. One group where none is known."""
         return np.zeros(len(self), np.int32)
 
+    def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "Split":
+        """Returns these examples as an exported network takes them, and labels as it counts them.
+
+        Args:
+            where: The examples in messages.
+            class_names: Names of their classes; numbers where empty.
+            subnet: The network.
+
+        Raises:
+            UserError: It does not know a class or a feature of the examples.
+        """
+        return self
+
 
 class Dataset(ABC):
     """Three splits that share no example.
 
     Attributes:
-        inputs: What the examples are, as `SearchSpace.inputs` says what a family takes.
-        unit: What one example is called.
+        inputs: Name of the task, one of `TASKS`, as `SearchSpace.inputs` says what a family takes.
+        outputs: What a network's outputs mean, and how labels become targets.
         train: What the supernet learns from.
         validation: What search ranks subnets by.
         test: Read once, at export. Training and search must not touch it: a figure on it is honest only as long as
             nothing was chosen by it.
         fingerprint: SHA-256 of the source (every split, before splitting), in hexadecimal.
-        class_names: Name of each class; none where outputs are tokens.
+        class_names: Name of each class; none where outputs are tokens or numbers.
         tokenizer: Name of the tokenizer; None where there is none.
         notes: What a user should know of the data, a sentence each.
         bos: Whether texts begin with what the tokenizer puts before them.
     """
 
     inputs: ClassVar[str]
-    unit: ClassVar[str]
+    outputs: Outputs
 
     train: Split
     validation: Split
@@ -85,6 +101,11 @@ class Dataset(ABC):
         if given != value:
             raise UserError(f"space.{name}: {given} is not what the data have, {value}. Set {value}, or leave it out.")
 
+    @property
+    def unit(self) -> str:
+        """What several examples are called."""
+        return TASKS[self.inputs].unit
+
     def fitted(self, space: SearchSpace) -> Self:
         """Returns the data as networks of a space, which was built for them, can take them."""
         return self
@@ -92,7 +113,7 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """What a network that guesses has: an error, or for tokens a loss."""
+        """What a network that guesses has of the objective: an error, a loss, or the error of guessing the mean."""
 
     @abstractmethod
     def prepared(self, examples: np.ndarray) -> jax.Array:
@@ -121,3 +142,8 @@ class Dataset(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Sizes, for `supernest check`."""
+
+    @property
+    @abstractmethod
+    def examples_text(self) -> str:
+        """What its examples are, to read, such as `images of 8x8x1, 10 classes`."""

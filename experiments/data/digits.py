@@ -10,6 +10,13 @@ from experiments.data.source import SOURCES, Source, Splits
 
 TEST_EVERY = 5
 
+_TEMPLATE = """\
+data:
+  source: digits           # 1,797 pictures that need no download; supernest list sources
+  validation_fraction: 0.2 # held out from training; search compares subnets on it
+  augmentation: {crop: 1}  # also flip, mixup, cutmix
+"""
+
 
 @SOURCES.register("digits")
 @dataclass(frozen=True)
@@ -21,6 +28,8 @@ class Digits(Source):
     References:
         E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998.
     """
+
+    template = _TEMPLATE
 
     def read(self) -> Splits:
         """Returns 1,442 training and 355 test examples."""

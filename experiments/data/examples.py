@@ -3,7 +3,7 @@
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -11,7 +11,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
+from experiments.data.class_names import renumbered
 from experiments.data.dataset import Split
+from supernet.subnet import Subnet
 
 Images = UInt8[np.ndarray, "n height width channels"]
 
@@ -108,6 +110,10 @@ class Examples(Split):
     def strata(self) -> Int32[np.ndarray, " n"]:
         """See `Split.strata`: the classes."""
         return self.labels
+
+    def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "Examples":
+        """See `Split.for_network`."""
+        return renumbered(where, self, class_names, subnet.config["labels"]) if class_names else self
 
     def chunks(self, indices: Int[np.ndarray, " n"]) -> Iterator[Images]:
         """Yields the images of `indices` in order, a few thousand at a time."""

@@ -14,8 +14,9 @@ from experiments.data.dataset import Dataset, MakeBatch, Split
 from experiments.data.examples import Examples
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose
-from supernet.inputs import Preprocessing
 from supernet.randomness import key
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.images import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class ImageDataset(Dataset):
     """
 
     inputs = "images"
-    unit = "images"
+    outputs = CLASSES
     tokenizer = None
     bos = False
 
@@ -101,3 +102,8 @@ class ImageDataset(Dataset):
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
         return {"image_shape": list(self.image_shape), "classes": self.classes}
+
+    @property
+    def examples_text(self) -> str:
+        """See `Dataset.examples_text`."""
+        return f"images of {'x'.join(map(str, self.image_shape))}, {self.classes} classes"

@@ -7,7 +7,7 @@ References:
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ from experiments.data.augment import Augmentation
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
-from supernet.inputs import Tokens
+from supernet.subnet import Subnet
+from supernet.tasks.tokens import OUTPUTS, Tokens
 
 Sequenced = Int32[np.ndarray, "n t"]
 
@@ -97,6 +98,11 @@ class Sequences(Split):
         """Largest token that a network may be given, or have to predict."""
         return max(int(self.tokens.max(initial=0)), -1 if self.masking is None else self.masking.mask)
 
+    def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "Sequences":
+        """See `Split.for_network`."""
+        known = subnet.preprocessing
+        return self.for_vocabulary(known.vocabulary) if isinstance(known, Tokens) else self
+
     def for_vocabulary(self, vocabulary: int) -> "Sequences":
         """These sequences for a network that knows so many tokens: no random one is beyond them."""
         if self.masking is None or self.masking.vocabulary <= vocabulary:
@@ -120,7 +126,7 @@ class TextDataset(Dataset):
     """
 
     inputs = "tokens"
-    unit = "sequences"
+    outputs = OUTPUTS
     class_names = ()
 
     train: Sequences
@@ -203,3 +209,8 @@ class TextDataset(Dataset):
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""
         return {"context": self.train.context, "vocabulary": self.vocabulary, "tokenizer": self.tokenizer}
+
+    @property
+    def examples_text(self) -> str:
+        """See `Dataset.examples_text`."""
+        return f"sequences of {self.train.context} tokens, {self.vocabulary:,} different ones ({self.tokenizer})"

@@ -64,10 +64,14 @@ class AnySource(ABC):
     Attributes:
         paths: Settings that are paths.
         names: Those of them that may be names instead, which the source knows; what is no path here is one.
+        inputs: Name of the task of its data, one of `TASKS`.
+        template: Section `data` of an experiment file to start from, with comments; of one source of each task.
     """
 
     paths: ClassVar[tuple[str, ...]] = ("path",)
     names: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[str] = "images"
+    template: ClassVar[str] = ""
 
     @abstractmethod
     def load(

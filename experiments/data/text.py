@@ -32,6 +32,16 @@ _FORMAT = 2
 """Raised when the same files give other tokens than before, so that tokens in a cache are made anew."""
 
 
+_TEMPLATE = """\
+data:
+  source: text
+  path: corpus.txt         # a .txt or .jsonl file, also .gz or .xz; or a directory of them
+  context: 128             # tokens a sequence
+  tokenizer: bytes         # a token a byte; or a tokenizer.json, or a directory with a tokenizer
+  validation_fraction: 0.1 # the end of the text, held out from training; search compares subnets on it
+"""
+
+
 @SOURCES.register("text")
 @dataclass(frozen=True)
 class Text(AnySource):
@@ -59,6 +69,8 @@ class Text(AnySource):
 
     paths = ("path", "tokenizer", "validation_path", "test_path", "cache")
     names = ("tokenizer",)
+    inputs = "tokens"
+    template = _TEMPLATE
 
     path: str
     context: int = 128

@@ -1,6 +1,5 @@
 """The export stage: the best candidate of each budget, cut out, proved, measured on the test split, written down."""
 
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,6 @@ from search_spaces import UserError
 from search_spaces.sealed_json import read_json
 from supernet.evaluation import calibrate
 from supernet.export import export_subnet
-from supernet.labels import output_losses
 from supernet.manifest import verify_manifest
 from supernet.subnet import ARCHITECTURE, REPORT, Subnet
 from supernet.supernet import Params, Statistics
@@ -159,7 +157,7 @@ def _export(
 
         return {
             **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
-            f"search_{objective_of(space).name}": float(archive.errors[index]),
+            f"search_{objective_of(data).name}": float(archive.errors[index]),
             **_on_device(subnet, example, archive.genes[index], cost),
             CUT_FROM: dict(origin),
             "data_fingerprint": data.fingerprint,
@@ -177,6 +175,7 @@ def _export(
         stablehlo=experiment.config.export.stablehlo,
         tokenizer=None if data.tokenizer is None else files_of(data.tokenizer),
         bos=data.bos,
+        outputs=data.outputs,
     )  # fmt: skip
 
 
@@ -209,38 +208,24 @@ def reached(subnet: Subnet, split: Split, where: str) -> dict[str, Any]:
         where: The network and the split in messages.
 
     Returns:
-        `accuracy`, the share of right outputs; where outputs are tokens also their mean `loss` and `perplexity`,
-        elsewhere `by_class`: how many of each class are right, and how many there are.
+        The figures that the task has (`Outputs.measures`), such as `accuracy`, or `rmse`, `mae` and `r2`.
 
     Raises:
         UserError: Outputs are not finite: the network has failed, as it would have in a search.
     """
-    names = subnet.config["labels"]
-    chunk, count, right, loss = _chunk(split), 0, 0, 0.0
-    by_class = np.zeros((len(names), 2), np.int64)
+    chunk, measures = _chunk(split), subnet.outputs.measures(tuple(subnet.config["labels"]))
     for start in range(0, len(split), chunk):
         examples, labels = split.read(np.arange(start, min(start + chunk, len(split))))
-        logits, there = subnet.predict(examples, min(_BATCH, chunk)), labels >= 0
-        broken = int((~np.isfinite(logits)).reshape(len(logits), -1).any(axis=1).sum())
+        served = subnet.predict(examples, min(_BATCH, chunk))
+        broken = int((~np.isfinite(served)).reshape(len(served), -1).any(axis=1).sum())
         if broken:
             raise UserError(
                 f"{where}: the network has failed: its outputs are not finite on {broken} of the examples {start:,} to "
-                f"{start + len(logits) - 1:,}, so it has no accuracy. Train with a lower train.optimizer.learning_rate "
-                "or clip_norm, in a new run directory."
+                f"{start + len(served) - 1:,}, so it has no {subnet.outputs.figure}. Train with a lower "
+                "train.optimizer.learning_rate or clip_norm, in a new run directory."
             )
-        count += int(there.sum())
-        hits = logits.argmax(axis=-1) == labels
-        right += int(hits[there].sum())
-        if labels.ndim == 1:
-            known = there & (labels < len(names))
-            np.add.at(by_class, labels[known], np.stack([hits[known], np.ones(known.sum(), bool)], axis=1))
-        losses = np.asarray(output_losses(jnp.asarray(logits), jnp.asarray(labels)), np.float64)
-        loss += float(losses[there].sum())
-    found = {"accuracy": right / max(count, 1)}
-    loss /= max(count, 1)
-    if labels.ndim > 1:
-        return {**found, "loss": loss, "perplexity": math.exp(loss)}
-    return {**found, "by_class": dict(zip(names, by_class.tolist(), strict=True))}
+        measures.add(served, labels)
+    return measures.figures()
 
 
 def _chunk(split: Split) -> int:

@@ -94,7 +94,7 @@ def publish(
         "budget": found.budget.name,
         "architecture": description,
         **{metric: values[0].item() for metric, values in archive.costs.items()},
-        f"validation_{objective_of(space).name}": float(archive.errors[0]),
+        f"validation_{objective_of(experiment.data).name}": float(archive.errors[0]),
         "expected_cost_over_budget": found.expected,
         "mean_probability": found.probability,
         "genes_changed_for_budget": found.changed,

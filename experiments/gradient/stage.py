@@ -92,6 +92,7 @@ class _Search:
         settings, train = experiment.config.gradient, experiment.config.train
         self._experiment, self._settings = experiment, settings
         self._budget = budget_of(experiment)
+        self._objective = objective_of(experiment.data)
         self._relaxation: Relaxation = settings.build()
         self.steps = experiment.steps
         self._search_steps = max(self.steps - round(settings.settle * self.steps), 1)
@@ -99,7 +100,9 @@ class _Search:
         self._net = build_superposed(experiment.space, experiment.config.supernet.sharing, Passes(train.precision))
         cost = ExpectedCost(experiment.space, self._budget.limits, experiment.searcher.costs)
         # Distillation is between paths; here is one.
-        self._train_step = TrainStep(self._net, train.optimizer.build(self.steps), average_decay=train.ema)
+        self._train_step = TrainStep(
+            self._net, train.optimizer.build(self.steps), average_decay=train.ema, outputs=experiment.data.outputs
+        )
         rate = settings.learning_rate or _WAY * settings.every / self._search_steps
         self._step = GradientStep(
             self._net,
@@ -127,7 +130,6 @@ class _Search:
     def train(self, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool) -> GradientState:
         """Trains up to the last step."""
         settings, state = self._experiment.config.train, self.initial()
-        name = objective_of(self._experiment.space).name
         done = checkpoints.latest() or 0
         if done:
             done, state = checkpoints.restore(state)
@@ -150,8 +152,8 @@ class _Search:
                     log.scalars(done, values | self._curves(state, batch.step))
                 if last or done % settings.evaluate_every == 0:
                     error = self._error(state)
-                    log.scalars(done, {f"validation_{name}/architecture": error})
-                    bar.set_postfix({f"validation_{name}": f"{error:.3f}"})
+                    log.scalars(done, {f"validation_{self._objective.name}/architecture": error})
+                    bar.set_postfix({f"validation_{self._objective.name}": f"{error:.3f}"})
                 if last or stopping or done % settings.checkpoint_every == 0:
                     log.flush()
                     checkpoints.save(done, state)
@@ -180,7 +182,7 @@ class _Search:
             train, result = self._train_step(
                 state.train, self._settled, ("random",), np.ones(1, np.float32), *batch.weights
             )
-            loss, accuracy = result.paths[0].loss, result.paths[0].accuracy
+            loss, mean = result.paths[0].loss, result.paths[0].figure
             state, norm, values = state._replace(train=train), result.gradient_norm, {}
         else:
             of_architecture, of_weights = jax.random.split(jax.random.fold_in(self._key, batch.step))
@@ -190,9 +192,11 @@ class _Search:
                     state, of_architecture, *batch.architecture, temperature, self._entropy_weight(batch.step)
                 )
                 values["loss/architecture"] = self._finite(architecture.loss, batch.step, "architecture", checkpoints)
-            state, (loss, accuracy, norm) = self._step.weights(state, of_weights, *batch.weights, temperature)
+            state, (loss, mean, norm) = self._step.weights(state, of_weights, *batch.weights, temperature)
         values["loss/weights"] = self._finite(loss, batch.step, "weights", checkpoints)
-        return state, values | {"accuracy/weights": float(accuracy), "train/gradient_norm": float(norm)}
+        outputs = self._experiment.data.outputs
+        figure = float(outputs.figure_of(np.asarray(mean)))
+        return state, values | {f"{outputs.figure}/weights": figure, "train/gradient_norm": float(norm)}
 
     def _temperature(self, step: int) -> float:
         return self._relaxation.temperature_at(min(step / max(self._search_steps - 1, 1), 1.0))
@@ -216,9 +220,8 @@ class _Search:
         return values | {f"entropy/{name}": value for name, value in entropies.items()}
 
     def _error(self, state: GradientState) -> float:
-        experiment = self._experiment
-        scores = experiment.evaluator(state.train.evaluated, self.found(state).genes[None])
-        return float(objective_of(experiment.space).of(scores)[0])
+        scores = self._experiment.evaluator(state.train.evaluated, self.found(state).genes[None])
+        return float(self._objective.of(scores)[0])
 
     def _finite(self, loss: jax.Array | np.ndarray, step: int, part: str, checkpoints: Checkpoints) -> float:
         if math.isfinite(value := float(loss)):

@@ -121,6 +121,7 @@ def describe(config: ExperimentConfig) -> dict[str, Any]:
             "validation": len(data.validation),
             "test": len(data.test),
             **data.describe(),
+            "examples": data.examples_text,
             **({"notes": list(data.notes)} if data.notes else {}),
         },
         "device": _device(config),
@@ -150,7 +151,7 @@ def lines(description: dict[str, Any]) -> list[str]:
     found = [
         f"name      {description['name']}",
         f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
-        f"{data['test']:,} test {_examples(data)}",
+        f"{data['test']:,} test {data['examples']}",
         *(f"          {note}" for note in data.get("notes", ())),
         *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
         f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
@@ -163,12 +164,6 @@ def lines(description: dict[str, Any]) -> list[str]:
     width = max(map(len, description["budgets"]))
     found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
     return [*found, *(f"warning   {text}" for text in description["warnings"])]
-
-
-def _examples(data: dict[str, Any]) -> str:
-    if "image_shape" in data:
-        return f"images of {'x'.join(map(str, data['image_shape']))}, {data['classes']} classes"
-    return f"sequences of {data['context']} tokens, {data['vocabulary']:,} different ones ({data['tokenizer']})"
 
 
 def _device(config: ExperimentConfig) -> dict[str, Any] | None:

@@ -109,7 +109,7 @@ def refine(
     path = answers.refined_archive(run.path, budget.name, len(main))
     archive = Archive.open(path, searcher, run=evaluated(experiment, params, finished.cost))
 
-    evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.space))
+    evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.data))
 
     with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
 

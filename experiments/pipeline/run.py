@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.configuration.experiment_config import ExperimentConfig
-from experiments.data import Examples, Split
-from experiments.data.class_names import renumbered
-from experiments.data.sequences import Sequences
+from experiments.data import Split
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.stage import export, reached
 from experiments.gradient.stage import gradient_search
@@ -30,7 +28,6 @@ from experiments.training.stage import train, trained_params
 from search import Archive, write_pareto
 from search_spaces import UserError
 from search_spaces.sealed_json import read_sealed
-from supernet.inputs import Tokens
 
 STAGES = ("train", "search", "export")
 
@@ -57,7 +54,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
         print(f"warning: {note}", file=sys.stderr)
     summary = read_summary(directory.path)
     summary["name"] = config.name
-    summary["objective"] = objective_of(experiment.space).name
+    summary["objective"] = objective_of(experiment.data).name
     summary["chance"] = experiment.data.chance
     summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
     try:
@@ -110,7 +107,7 @@ def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
             read_sealed(directory.pareto, "")
         except (FileNotFoundError, UserError):
             archive = Archive.read(directory.archive, experiment.space)
-            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost)
+            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost, experiment.reference_error)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -148,8 +145,5 @@ def evaluate_subnet(
     """
     subnet = load_exported(directory)
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
-    if isinstance(split, Examples) and class_names:
-        split = renumbered("--data", split, class_names, subnet.config["labels"])
-    if isinstance(split, Sequences) and isinstance(subnet.preprocessing, Tokens):
-        split = split.for_vocabulary(subnet.preprocessing.vocabulary)
+    split = split.for_network("--data", class_names, subnet)
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}

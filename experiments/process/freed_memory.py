@@ -19,7 +19,6 @@ _NAMES = {
     _ARENA_MAX: "MALLOC_ARENA_MAX",
 }  # fmt: skip
 
-_SEVERAL_ARENAS = frozenset({"mobilenet"})
 _HOLES = 1 << 10, 1 << 19  # bytes; what is larger serves the buffers of steps
 _PASSES = 3
 
@@ -35,7 +34,8 @@ def keep_freed_memory(family: str | None = None) -> bool:
     the page faults, with and without). The price is that the process does not shrink.
 
     Blocks above 64 MiB are kept in the first arena alone, so that all threads have to share it. A family of smaller
-    buffers and long compilation, a MobileNet's, is faster with an arena for each thread.
+    buffers and long compilation, such as a MobileNet's, is faster with an arena for each thread
+    (`SearchSpace.several_arenas`).
 
     Args:
         family: Of the networks; None leaves the arenas to a later call.
@@ -116,7 +116,9 @@ def _kept_in_one_arena() -> bool:
 
 
 def _settings(family: str) -> Mapping[int, int]:
-    return _KEPT if family in _SEVERAL_ARENAS else _IN_ONE_ARENA
+    from search_spaces import FAMILIES  # not where the family is not known yet: the command line starts faster
+
+    return _KEPT if FAMILIES[family].several_arenas else _IN_ONE_ARENA
 
 
 def _has_glibc() -> bool:

@@ -46,25 +46,25 @@ class Estimate:
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
 
-def fidelity(truth: Values, score: Values, accuracy: Values, resamples: int, seed: int) -> dict[str, Estimate]:
+def fidelity(truth: Values, score: Values, quality: Values, resamples: int, seed: int) -> dict[str, Estimate]:
     """All figures of a panel.
 
     Args:
         truth: What each architecture reaches on its own; higher is better.
         score: What it reaches with the supernet's weights; higher is better.
-        accuracy: True accuracy, in which regret is told; `truth` itself where that is an accuracy.
+        quality: What regret is told in, such as the true accuracy; higher is better.
         resamples: Bootstrap resamples.
         seed: Of the resampling.
 
     Returns:
         `kendall_tau`, `spearman`, `tau_top_10` and `tau_top_50` (tau-b among the truly best 10 % and 50 %), and
-        `regret` (the true accuracy that the supernet's first choice loses against the best of the panel).
+        `regret` (the true quality that the supernet's first choice loses against the best of the panel).
     """
     figures: dict[str, Callable[[np.ndarray], tuple[float, str]]] = {
         "kendall_tau": lambda rows: _defined(kendall_tau, truth[rows], score[rows]),
         "spearman": lambda rows: _defined(spearman, truth[rows], score[rows]),
         **{name: lambda rows, s=share: _among_the_best(truth[rows], score[rows], s) for name, share in _TOPS.items()},
-        "regret": lambda rows: (regret(accuracy[rows], score[rows]), ""),
+        "regret": lambda rows: (regret(quality[rows], score[rows]), ""),
     }
     rng = stream(seed, Purpose.RESAMPLING)
     draws = rng.integers(0, len(truth), size=(resamples, len(truth)))
@@ -122,6 +122,6 @@ def spearman(a: Values, b: Values) -> float:
     return float(of_a @ of_b / spread) if spread else math.nan
 
 
-def regret(accuracy: Values, score: Values) -> float:
-    """Best true accuracy less that of the architecture that the supernet puts first; of several, their mean."""
-    return float(accuracy.max() - accuracy[score == score.max()].mean())
+def regret(quality: Values, score: Values) -> float:
+    """Best true quality less that of the architecture that the supernet puts first; of several, their mean."""
+    return float(quality.max() - quality[score == score.max()].mean())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Experiment
-from experiments.objective import objective_of
+from experiments.objective import is_percent, objective_of
 from experiments.ranking.fidelity import Estimate
 from experiments.ranking.training import Truth
 from experiments.run_directory import RunDirectory
@@ -38,21 +38,22 @@ def write_report(
     run: RunDirectory,
 ) -> dict[str, Any]:
     """Writes everything below `rank/` and `tensorboard/rank`; returns the figures for the summary."""
-    space, settings = experiment.space, experiment.config.rank
+    space, settings, figure = experiment.space, experiment.config.rank, experiment.data.outputs.figure
     costs = space.cost(genes)
     rows = [
         {
             "architecture": space.architecture(row).description,
             "genes": row.tolist(),
             "costs": {metric: int(values[i]) for metric, values in costs.items()},
-            "alone": {"accuracy": float(truth.accuracy[i]), "loss": float(truth.loss[i])},
-            "inherited": {"accuracy": _number(inherited.accuracy[i]), "loss": _number(inherited.loss[i])},
+            "alone": {figure: float(truth.figure[i]), "loss": float(truth.loss[i])},
+            "inherited": {figure: _number(inherited.figure[i]), "loss": _number(inherited.loss[i])},
         }
         for i, row in enumerate(genes)
     ]
     figures = {
         "panel": len(genes),
         "objective": ranked_by(experiment),
+        "figure": figure,
         "examples": len(experiment.data.validation),
         "unit": experiment.data.unit,
         **{name: estimate.as_dict() for name, estimate in estimates.items()},
@@ -60,24 +61,24 @@ def write_report(
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
     plot = run.rank / "scatter.svg"
-    drawn = draw_scatter(plot, inherited.accuracy, truth.accuracy, costs[settings.strata], settings.strata, estimates)
+    drawn = draw_scatter(
+        plot, inherited.figure, truth.figure, costs[settings.strata], settings.strata, estimates, figure
+    )
     figures["plot"] = str(plot.relative_to(run.path)) if drawn else None
     whole = {"settings": settings.model_dump(exclude={"cache"}), **figures, "networks": rows}
     write_text_atomically(run.rank / "rank.json", json.dumps(sealed(whole), indent=1) + "\n")
     with EventLog(run.tensorboard / "rank") as log:
         known = {f"rank/{name}": estimate.value for name, estimate in estimates.items() if not estimate.reason}
         log.scalars(experiment.steps, known)
-        columns = (settings.strata, "accuracy alone", "accuracy inherited", "loss alone", "loss inherited")
-        values = zip(
-            costs[settings.strata], truth.accuracy, inherited.accuracy, truth.loss, inherited.loss, strict=True
-        )
+        columns = (settings.strata, f"{figure} alone", f"{figure} inherited", "loss alone", "loss inherited")
+        values = zip(costs[settings.strata], truth.figure, inherited.figure, truth.loss, inherited.loss, strict=True)
         log.table(experiment.steps, "rank/panel", columns, values)
     return figures
 
 
 def ranked_by(experiment: Experiment) -> str:
-    """What architectures are ranked by: validation `accuracy` or `loss`."""
-    return experiment.config.rank.objective or objective_of(experiment.space).figure
+    """What architectures are ranked by: the validation figure of the data, such as `accuracy`, or `loss`."""
+    return experiment.config.rank.objective or objective_of(experiment.data).figure
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -85,10 +86,11 @@ def table(figures: Mapping[str, Any]) -> str:
     examples = f"{figures['examples']:,} {figures.get('unit', 'images')}"
     lines = [f"{figures['panel']} architectures, by {figures['objective']} on {examples}"]
     width = max(map(len, NAMES.values()))
+    percent = is_percent(figures.get("figure", "accuracy"))
     for name, title in NAMES.items():
         estimate = figures[name]
-        scale, unit = (100, " points") if name == "regret" else (1, "")
-        digits = 1 if name == "regret" else 3
+        points = name == "regret" and percent
+        scale, unit, digits = (100, " points", 1) if points else (1, "", 3)
         if estimate["value"] is None:
             lines.append(f"{title:<{width}}  -  ({estimate['reason']})")
             continue
@@ -108,8 +110,9 @@ def draw_scatter(
     cost: np.ndarray,
     metric: str,
     estimates: Mapping[str, Estimate],
+    figure_name: str = "accuracy",
 ) -> bool:
-    """Draws accuracy alone over accuracy with inherited weights, a point a network; False without matplotlib."""
+    """Draws a figure alone over that with inherited weights, a point a network; False without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return False
     import io
@@ -122,10 +125,13 @@ def draw_scatter(
     with mpl.rc_context({"svg.hashsalt": "supernest", "font.size": 9}):
         figure = Figure(figsize=(4.6, 3.8), layout="constrained")
         axes = figure.subplots()
-        points = axes.scatter(100 * inherited, 100 * alone, c=cost, s=28, cmap="viridis", edgecolors="white", lw=0.5)
+        scale, unit = (100, ", %") if is_percent(figure_name) else (1, "")
+        points = axes.scatter(
+            scale * inherited, scale * alone, c=cost, s=28, cmap="viridis", edgecolors="white", lw=0.5
+        )
         figure.colorbar(points, ax=axes, label=metric)
-        axes.set_xlabel("accuracy with the supernet's weights, %")
-        axes.set_ylabel("accuracy trained alone, %")
+        axes.set_xlabel(f"{figure_name} with the supernet's weights{unit}")
+        axes.set_ylabel(f"{figure_name} trained alone{unit}")
         tau = estimates["kendall_tau"]
         if not np.isnan(tau.value):
             axes.set_title(f"Kendall's tau-b {tau.value:.2f} ({tau.low:.2f} to {tau.high:.2f}), {len(alone)} networks")

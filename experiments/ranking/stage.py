@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Experiment
+from experiments.objective import objective_from
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.fidelity import Estimate, fidelity
 from experiments.ranking.on_ray import train_panel_on_ray
@@ -54,14 +55,16 @@ def panel_of(experiment: Experiment) -> Genes:
 
 
 def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
-    """The figures of a ranking: by accuracy or by loss, as the configuration says; regret is always of accuracy.
+    """The figures of a ranking: by the data's figure or by loss, as the configuration says; regret is of the figure.
 
     Networks that have failed with inherited weights rank last.
     """
     settings = experiment.config.rank
-    if ranked_by(experiment) == "accuracy":
-        of_truth, score = truth.accuracy, inherited.accuracy
+    figure = experiment.data.outputs.figure
+    sign = 1 if objective_from(figure).higher else -1
+    if ranked_by(experiment) == figure:
+        of_truth, score = sign * truth.figure, sign * inherited.figure
     else:
         of_truth, score = -truth.loss, -inherited.loss
     score = np.where(inherited.failed, _WORST, score)
-    return fidelity(of_truth, score, truth.accuracy, settings.bootstrap, experiment.config.seed)
+    return fidelity(of_truth, score, sign * truth.figure, settings.bootstrap, experiment.config.seed)

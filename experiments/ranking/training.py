@@ -38,9 +38,9 @@ _INDIFFERENT = frozenset(
 
 
 class Truth(NamedTuple):
-    """What each architecture of the panel reaches on its own, on the validation split; means over seeds."""
+    """Figures that each architecture of the panel reaches alone, on the validation split; means over seeds."""
 
-    accuracy: Float[np.ndarray, " p"]
+    figure: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
 
 
@@ -121,10 +121,10 @@ class PanelTrainer:
                     except Interrupted as stopped:
                         text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
                         raise Interrupted(text) from None
-                    results[i, j] = result["accuracy"], result["loss"]
+                    results[i, j] = result[base.data.outputs.figure], result["loss"]
                     bar.update()
-        accuracy, loss = np.moveaxis(results.mean(axis=1), -1, 0)
-        return Truth(accuracy, loss)
+        figure, loss = np.moveaxis(results.mean(axis=1), -1, 0)
+        return Truth(figure, loss)
 
     def missing(self, genes: Int[np.ndarray, "p g"], directory: Path) -> Int[np.ndarray, "m g"]:
         """The architectures of which `directory` does not hold all results."""
@@ -192,7 +192,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str,
 
 
 def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
-    """Accuracy and loss of one network after its training, which goes on from a checkpoint in `work`."""
+    """Figure and loss of one network after its training, which goes on from a checkpoint in `work`."""
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
     seed = key(member.config.seed, Purpose.PANEL_WEIGHTS)
@@ -211,6 +211,6 @@ def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Pat
         )
     return {
         "architecture": architecture.description,
-        "accuracy": float(scores.accuracy[0]),
+        member.data.outputs.figure: float(scores.figure[0]),
         "loss": float(scores.loss[0]),
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.objective import Objective
+from experiments.objective import Objective, is_percent
 from experiments.reporting.run_facts import RunFacts
 from experiments.storage.tensorboard import VISITS
 
@@ -85,20 +85,22 @@ def sampling(facts: RunFacts) -> Chart | None:
 
 
 def ranking(facts: RunFacts) -> Chart | None:
-    """Draws accuracy trained alone over accuracy with the supernet's weights, a point a network."""
+    """Draws a figure, such as accuracy, trained alone over that with the supernet's weights, a point a network."""
     networks = facts.ranking.get("networks", [])
     if not networks:
         return None
     metric = facts.ranking.get("settings", {}).get("strata", "macs")
+    figure = facts.ranking.get("figure", "accuracy")
     data = {
         "type": "scatter", "mode": "markers", "name": "networks",
-        "x": [row["inherited"]["accuracy"] for row in networks], "y": [row["alone"]["accuracy"] for row in networks],
+        "x": [row["inherited"][figure] for row in networks], "y": [row["alone"][figure] for row in networks],
         "marker": {
             "color": [row["costs"][metric] for row in networks], "colorscale": "Viridis", "size": 9,
             "colorbar": {"title": {"text": metric}},
         },
     }  # fmt: skip
-    return _chart([data], "accuracy with the supernet's weights", "accuracy trained alone", ".1%", ".1%")
+    form = ".1%" if is_percent(figure) else ".4g"
+    return _chart([data], f"{figure} with the supernet's weights", f"{figure} trained alone", form, form)
 
 
 def classes(facts: RunFacts) -> Chart | None:
@@ -117,7 +119,7 @@ def classes(facts: RunFacts) -> Chart | None:
 
 
 def _format(objective: Objective) -> str:
-    return ".1%" if objective.form.endswith("%") else ".3f"
+    return ".1%" if objective.form.endswith("%") else ".3f" if objective.bounded else ".4g"
 
 
 def _chart(data: Sequence[Chart], x: str, y: str, y_format: str = "", x_format: str = "") -> Chart | None:

@@ -54,7 +54,7 @@ function drawFront(run, key) {
   if (chart === null) return;
   const choose = document.getElementById(`${key}-metric`), picked = document.getElementById(`${key}-picked`);
   const table = document.getElementById(`${key}-table`), all = run.candidates;
-  const text = value => run.percent ? `${(100 * value).toFixed(2)}%` : value.toFixed(3);
+  const text = value => run.percent ? `${(100 * value).toFixed(2)}%` : run.fixed ? value.toFixed(3) : String(Number(value.toPrecision(5)));
   for (const metric of run.metrics) choose.append(element("option", metric, { value: metric }));
   if (run.metrics.includes("macs")) choose.value = "macs";
 

@@ -137,7 +137,8 @@ def _payload(facts: RunFacts) -> dict[str, Any]:
         "path": _quoted(facts.path),
         "shown": facts.objective.shown,
         "percent": facts.objective.form.endswith("%"),
-        "lowerIsBetter": facts.objective.shown == "perplexity",
+        "lowerIsBetter": not facts.objective.higher,
+        "fixed": facts.objective.bounded,
         "charts": {name: draw(facts) for name, _, draw in _SECTIONS},
         "metrics": metrics,
         "candidates": {

@@ -33,6 +33,7 @@ class Finished:
         archive: What its search and all refinements evaluated, with costs on the device.
         cost: Costs of architectures.
         device: The device that costs are of, if one is known.
+        objective: Name of what its search minimises.
         suffix: Tells names of budgets on another device, or in other batches, than the run's own apart.
     """
 
@@ -40,6 +41,7 @@ class Finished:
     archive: Archive
     cost: CostFunction
     device: Device | None
+    objective: str
     suffix: str = ""
 
     @property
@@ -48,10 +50,10 @@ class Finished:
         return self.archive.space
 
 
-def write_space(run: Path, space: SearchSpace) -> None:
-    """Writes down what space a run searches, for `open_finished`."""
+def write_space(run: Path, space: SearchSpace, objective: str) -> None:
+    """Writes down what space a run searches, and for what, for `open_finished`."""
     settings = dataclasses.asdict(space)  # type: ignore[call-overload]
-    content = sealed({"family": space.family, "settings": settings, "space": space.fingerprint})
+    content = sealed({"family": space.family, "settings": settings, "space": space.fingerprint, "objective": objective})
     text = json.dumps(content, indent=1)
     write_text_atomically(_space_file(run), text + "\n")
 
@@ -80,7 +82,7 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
         raise UserError(f"{main}: missing, so nothing was searched yet. Search first: supernest run CONFIG --out {run}")
     settings = read_run_config(run)
     section = settings.get("device") or {}
-    space = _space(run)
+    space, objective = _space(run)
     known = read_device(device or run / "device.json") if device or section else None
     same = known is not None and known.sha256 == section.get("sha256")
     if known is not None and device is None and not same:
@@ -99,7 +101,7 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
     suffix = f"_{known.sha256[:8]}" if known and not same else ""
     if known and batch_size not in (None, usual or next(iter(known.tables))):
         suffix += f"_b{batch_size}"
-    return Finished(run, _merged(archives, cost), cost, known, suffix)
+    return Finished(run, _merged(archives, cost), cost, known, objective, suffix)
 
 
 def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]:
@@ -140,7 +142,7 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict
         "name": budget.name,
         "limits": dict(resolved.limits),
         "evaluated": len(archive),
-        "objective": objective_of(archive.space).name,
+        "objective": finished.objective,
         "within": int(resolved.feasible(archive.costs)[usable].sum()),
         "best": None,
         "nearest": None,
@@ -210,19 +212,20 @@ def _merged(archives: Sequence[Archive], cost: CostFunction) -> Archive:
     return whole
 
 
-def _space(run: Path) -> SearchSpace:
+def _space(run: Path) -> tuple[SearchSpace, str]:
+    """The space of a run, and the name of what its search minimises."""
     try:
         found = read_sealed(_space_file(run), "")
         if found["family"] in FAMILIES:
-            return build_space(found["family"], None, found["settings"])
-    except (FileNotFoundError, UserError):
+            return build_space(found["family"], None, found["settings"]), found["objective"]
+    except (FileNotFoundError, KeyError, UserError):
         pass
     # No such file, a changed one, or a family of a plug-in: the slow way, through the experiment's data.
     from experiments.configuration.experiment_config import load_config
 
     config = load_config(run / "config.yaml")
     data = config.data.load(config.seed)
-    return config.space.build(data)
+    return config.space.build(data), objective_of(data).name
 
 
 def _space_file(run: Path) -> Path:

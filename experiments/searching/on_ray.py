@@ -68,10 +68,10 @@ def _scores(workers: Pool, space: SearchSpace, genes: Genes, fraction: float) ->
     macs = space.cost(genes)["macs"]
     parts.sort(key=lambda rows: -macs[rows].sum())
     found = workers.run(_evaluate, [(genes[rows], fraction) for rows in parts])
-    accuracy, loss = np.zeros(len(genes)), np.zeros(len(genes))
-    for rows, (of_accuracy, of_loss) in zip(parts, found, strict=True):
-        accuracy[rows], loss[rows] = of_accuracy, of_loss
-    return Scores(accuracy, loss)
+    figure, loss = np.zeros(len(genes)), np.zeros(len(genes))
+    for rows, scores in zip(parts, found, strict=True):
+        figure[rows], loss[rows] = scores
+    return Scores(figure, loss)
 
 
 def _parts(space: SearchSpace, genes: Genes, count: int) -> Iterator[np.ndarray]:

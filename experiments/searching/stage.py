@@ -63,11 +63,11 @@ def search(
         Interrupted: `stop` was requested; all evaluated candidates are in the archive.
     """
     wanted = evaluations or experiment.config.search.evaluations
+    objective, worst = objective_of(experiment.data), experiment.reference_error
     searcher = _started(experiment.searcher, started_from(run))
-    write_space(run.path, experiment.space)
+    write_space(run.path, experiment.space, objective.name)
     archive = Archive.open(run.archive, searcher, run=evaluated(experiment, params, experiment.cost_on_device))
 
-    objective = objective_of(experiment.space)
     evaluate = judged(scores or partial(experiment.evaluator, params), objective)
 
     bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
@@ -79,7 +79,10 @@ def search(
             bar.set_postfix({name: f"{error:.3f}" for name, error in found.items()})
             if not progress.replayed:
                 values = {f"search/best_{objective.name}/{name}": error for name, error in found.items()}
-                log.scalars(progress.evaluated, {**values, "search/hypervolume": archive_hypervolume(archive, "macs")})
+                log.scalars(
+                    progress.evaluated,
+                    {**values, "search/hypervolume": archive_hypervolume(archive, "macs", None, worst)},
+                )
             if stop and progress.evaluated < wanted:
                 raise Interrupted(f"stopped after {progress.evaluated} of {wanted} candidates; all are in the archive")
 
@@ -88,7 +91,7 @@ def search(
         front = pareto_front(np.stack([archive.errors, archive.costs["macs"].astype(float)], axis=1))
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", f"validation {objective.name}"), rows)
-    write_pareto(run.pareto, archive, experiment.budgets, experiment.cost)
+    write_pareto(run.pareto, archive, experiment.budgets, experiment.cost, worst)
     return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
 
 

@@ -64,5 +64,5 @@ class BatchMaker:
         plain = None
         if "scores" in experiment.sampler.needs:
             examples, labels = train.read(rows)
-            plain = experiment.data.prepared(examples), labels
+            plain = experiment.data.prepared(examples), experiment.data.outputs.encode(labels)
         return Batch(step, rows, weights, x, targets, teacher, plain)

@@ -35,11 +35,11 @@ class Curves:
         by_role: dict[str, list[tuple[float, float]]] = {}
         for paths_, losses_, result_ in self._rows:
             for role, loss, path in zip(paths_.roles, losses_, result_.paths, strict=True):
-                by_role.setdefault(role, []).append((float(loss), float(path.accuracy)))
-        values = {}
+                by_role.setdefault(role, []).append((float(loss), float(path.figure)))
+        values, outputs = {}, self._experiment.data.outputs
         for role, pairs in by_role.items():
-            loss, accuracy = np.mean(pairs, axis=0)
-            values |= {f"loss/{role}": loss, f"accuracy/{role}": accuracy}
+            loss, mean = np.mean(pairs, axis=0)
+            values |= {f"loss/{role}": loss, f"{outputs.figure}/{role}": outputs.figure_of(mean)}
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         values["train/learning_rate"] = np.asarray(self._rate(done - 1)).item()
@@ -63,7 +63,7 @@ class Probe:
         rng = stream(experiment.config.seed, Purpose.PROBES)
         self._genes = np.concatenate([space.ends, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
-        self._objective = objective_of(space)
+        self._objective = objective_of(experiment.data)
         self._workers = workers
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Diagnostics:
         self._edges = np.linspace(ends[0], ends[1], _BINS + 1)[1:-1]
         self._visits = np.zeros((space.num_genes, int(space.cardinalities.max())), np.int64)
         self._losses: list[tuple[np.ndarray, np.ndarray]] = []
-        self._best: dict[str, float] = dict.fromkeys(("smallest", "largest"), space.reference_error)
+        self._best: dict[str, float] = dict.fromkeys(("smallest", "largest"), experiment.reference_error)
 
     def measures(self, step: int) -> bool:
         """Whether the gradients of a step, counted from 0, are to be kept apart."""
@@ -96,7 +96,7 @@ class Diagnostics:
 
     def ends(self, done: int, smallest: float, largest: float) -> None:
         """Warns when the error of the smallest or the largest subnet has gone back towards guessing."""
-        chance, name = self._experiment.data.chance, objective_of(self._experiment.space).name
+        chance, name = self._experiment.data.chance, objective_of(self._experiment.data).name
         for end, error in {"smallest": smallest, "largest": largest}.items():
             self._best[end] = min(self._best[end], error)
             if collapsed(error, self._best[end], chance, done / self._experiment.steps):

@@ -52,7 +52,9 @@ def train_step(experiment: Experiment) -> TrainStep:
     settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
-    return TrainStep(training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms)
+    return TrainStep(
+        training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms, experiment.data.outputs
+    )
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
@@ -131,7 +133,7 @@ def train(
     probe = Probe(experiment, workers)
     if bar is None:
         bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
-    metric, figures, probed = None, {}, f"probe_{objective_of(experiment.space).name}"
+    metric, figures, probed = None, {}, f"probe_{objective_of(experiment.data).name}"
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:

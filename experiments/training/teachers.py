@@ -15,11 +15,11 @@ from experiments.pretrained.directory import ImportedDirectory
 from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import UserError
-from supernet.distillation import Teacher, soften
-from supernet.inputs import Preprocessing
+from supernet.distillation import Teacher
 from supernet.resolution import resize
 from supernet.subnet import compiled
 from supernet.supernet import Supernet
+from supernet.tasks.images import Preprocessing
 
 _KEY = "train.distillation.teachers"
 
@@ -53,7 +53,7 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
             )
 
     def mean(x: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.stack([soften(teacher(x), temperature) for teacher in teachers]), axis=0)
+        return jnp.mean(jnp.stack([data.outputs.teach(teacher(x), temperature) for teacher in teachers]), axis=0)
 
     return mean
 

@@ -10,11 +10,12 @@ import pytest
 
 from experiments.data import Split
 from experiments.exporting.stage import reached
-from experiments.objective import OBJECTIVES, objective_of
+from experiments.objective import OBJECTIVES
 from experiments.searching.stage import judged
 from search_spaces import UserError, build_space
 from supernet.evaluation import Evaluator, Scores
 from supernet.supernet import build_supernet
+from supernet.tasks.classes import CLASSES
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ def test_a_classifier_that_computes_nan_has_failed():
     x, labels = rng.normal(size=(6, 8, 8, 1)).astype(np.float32), np.zeros(6, int)  # class 0: argmax of NaN
     scores = Evaluator(net, x, labels, 4, x[None])(params, space.sample(rng, 3))
     assert scores.failed.all()
-    assert np.isnan(scores.accuracy).all()
-    assert np.isnan(objective_of(space).of(scores)).all()
+    assert np.isnan(scores.figure).all()
+    assert np.isnan(OBJECTIVES["error"].of(scores)).all()
 
 
 def test_an_exported_network_that_computes_nan_has_no_accuracy():
     class Broken:
         config: ClassVar = {"labels": ["a", "b"]}
+        outputs: ClassVar = CLASSES
 
         def predict(self, examples, batch_size):
             return np.where(examples[:, :1] > 2, np.nan, [[0.0, 1.0]])

@@ -112,7 +112,7 @@ def test_evaluation_does_not_remember_other_subnets(family: Family) -> None:
     alone = evaluator(family.params, one[None])
     among = evaluator(family.params, np.stack([other, one, other, one]))
     assert alone.loss[0] == among.loss[1] == among.loss[3] != among.loss[0]
-    assert alone.accuracy[0] == among.accuracy[1] == among.accuracy[3]
+    assert alone.figure[0] == among.figure[1] == among.figure[3]
 
 
 def test_a_subnet_without_statistics_is_refused(family: Family) -> None:

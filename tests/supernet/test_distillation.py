@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from search_spaces import UserError
-from supernet.distillation import Distillation, Lesson, alpha_divergence, example_losses, lesson, soften
+from supernet.distillation import Distillation, Lesson, example_losses, lesson
+from supernet.divergences import alpha_divergence, soften
 
 RNG = np.random.default_rng(0)
 P = jax.nn.softmax(jnp.asarray(RNG.normal(0, 2, (6, 5)), jnp.float32))

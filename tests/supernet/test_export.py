@@ -14,10 +14,11 @@ from jax import export as jax_export
 
 from search_spaces import UserError, ViTSpace, build_space
 from supernet.export import CountError, ParityError, export_subnet, serialised_forward
-from supernet.inputs import Preprocessing, Tokens
 from supernet.manifest import write_manifest
 from supernet.subnet import Subnet, flatten, load_subnet
 from supernet.supernet import build_supernet
+from supernet.tasks.images import Preprocessing
+from supernet.tasks.tokens import Tokens
 from supernet.vit import ViTSupernet
 
 SPACE = build_space("vit", "small", {"depth": [1, 2, 3], "width": [16, 24]})

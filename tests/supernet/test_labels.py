@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from supernet.distillation import Distillation, Lesson, example_losses
-from supernet.labels import gradient_norms, output_losses, over_outputs, right
+from supernet.labels import gradient_norms, output_losses, over_outputs
+from supernet.tasks.classes import CLASSES as OUTPUTS
 
 LOGITS = jax.random.normal(jax.random.key(0), (4, 3, 5)) * 2
 CLASSES = jax.random.randint(jax.random.key(1), (4, 3), 0, 5)
 TEACHER = jax.nn.softmax(jax.random.normal(jax.random.key(2), (4, 3, 5)))
+
+
+def right(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Share of each example's outputs that are right."""
+    return OUTPUTS.mean(OUTPUTS.figures(logits, targets).astype(jnp.float32), targets)
 
 
 @pytest.mark.parametrize("outputs", [1, 3])

@@ -13,9 +13,10 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from search_spaces import build_space
-from supernet.inputs import Preprocessing, Tokens
 from supernet.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
 from supernet.superposed import build_superposed, one_hot
+from supernet.tasks.images import Preprocessing
+from supernet.tasks.tokens import Tokens
 from tests.reference import Truth, counted, reference
 from tests.supernet.families import SETTINGS, Family
 from tests.supernet.test_parity import ARCHITECTURES, assert_close, assert_gradients_close

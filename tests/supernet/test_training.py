@@ -207,10 +207,10 @@ def test_evaluator_scores_a_whole_split_in_the_order_asked():
     scores = evaluator(params, genes)
     for i in (0, 1, 33, 69):
         logits = NET.apply_masked(params, jnp.asarray(genes[i]), X, program=SPACE.program(genes[i]))
-        assert scores.accuracy[i] == np.mean(np.argmax(logits, -1) == labels)
+        assert scores.figure[i] == np.mean(np.argmax(logits, -1) == labels)
         expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(12), labels])
         np.testing.assert_allclose(scores.loss[i], expected, rtol=1e-5)
-    np.testing.assert_array_equal(scores.accuracy[::-1], evaluator(params, genes[::-1]).accuracy)
+    np.testing.assert_array_equal(scores.figure[::-1], evaluator(params, genes[::-1]).figure)
     assert evaluator.programs_compiled == SPACE.programs
 
 
@@ -230,7 +230,7 @@ def test_evaluator_scores_nested_parts_of_a_split_with_the_same_programs():
         rows = order[:count]
         for i in range(3):
             logits = NET.apply_masked(params, jnp.asarray(genes[i]), X[rows], program=SPACE.program(genes[i]))
-            assert part.accuracy[i] == np.mean(np.argmax(logits, -1) == labels[rows])
+            assert part.figure[i] == np.mean(np.argmax(logits, -1) == labels[rows])
             expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(count), labels[rows]])
             np.testing.assert_allclose(part.loss[i], expected, rtol=1e-5)
     assert evaluator.programs_compiled == SPACE.programs

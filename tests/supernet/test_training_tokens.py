@@ -53,7 +53,7 @@ def test_a_step_is_the_gradient_of_the_masked_reference(taught):
     logits = masked(LANGUAGE.params, GENES[2])
     hits = (jnp.argmax(logits, -1) == LABELS) & (LABELS >= 0)
     share = jnp.mean(hits.sum(axis=1) / jnp.maximum((LABELS >= 0).sum(axis=1), 1))
-    np.testing.assert_allclose(result.paths[2].accuracy, share, rtol=1e-5)
+    np.testing.assert_allclose(result.paths[2].figure, share, rtol=1e-5)
     np.testing.assert_array_equal(np.asarray(result.paths[0].example_losses)[0], 0)
 
 
@@ -93,5 +93,5 @@ def test_the_evaluator_counts_tokens_and_not_texts():
                 np.asarray(jax.nn.log_softmax(logits)), np.maximum(labels[rows], 0)[..., None], axis=-1
             )[..., 0]
             np.testing.assert_allclose(found.loss[i], losses[there].mean(), rtol=1e-5)
-            assert found.accuracy[i] == (logits.argmax(-1) == labels[rows])[there].mean()
+            assert found.figure[i] == (logits.argmax(-1) == labels[rows])[there].mean()
     np.testing.assert_allclose(scores.perplexity, np.exp(scores.loss))

@@ -18,9 +18,9 @@ from experiments.data.npz import Npz
 from experiments.training.teachers import load_teachers
 from search_spaces import UserError, build_space
 from supernet.export import export_subnet
-from supernet.inputs import Preprocessing
 from supernet.subnet import compiled, load_subnet
 from supernet.supernet import build_supernet
+from supernet.tasks.images import Preprocessing
 
 NAMES = ("ant", "bee", "cat")
 SPACE = {"image_size": 8, "channels": 1, "width": [16], "depth": [1], "head_dim": 8, "patch_size": 4}

@@ -55,7 +55,7 @@ def searched(run: Path, space: SearchSpace, text: str) -> Path:
     file.write_text(text, encoding="utf-8")
     config = load_config(file)
     with RunDirectory.create_or_resume(run, config) as directory:
-        answers.write_space(run, space)
+        answers.write_space(run, space, "error")
         searcher = RandomSearch(space, (Budget.parse("full", "macs<=100%").resolve(space),), 0)
         archive = Archive.open(directory.archive, searcher, {"config": config.identity, "weights": "feed"})
         run_search(searcher, errors_of, archive, 40)

@@ -18,10 +18,11 @@ from experiments.storage.run_files import read_run_config
 from experiments.storage.run_identity import CUT_FROM, run_identity
 from search_spaces import SearchSpace, build_space
 from supernet.export import export_subnet
-from supernet.inputs import Preprocessing, Tokens
 from supernet.manifest import write_manifest
 from supernet.subnet import flatten, load_subnet
 from supernet.supernet import build_supernet
+from supernet.tasks.images import Preprocessing
+from supernet.tasks.tokens import Tokens
 from tests.experiments.reporting.runs import begin_run
 from tests.experiments.small_checkpoint import write_checkpoint_of
 

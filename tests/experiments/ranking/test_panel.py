@@ -135,7 +135,7 @@ def test_a_network_of_the_panel_is_trained_as_the_plain_network_is(experiment: E
     logits = nnx.merge(graph, average)(base.data.prepared(images))
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
     assert truth.loss[0] == pytest.approx(float(expected), rel=1e-4)
-    assert truth.accuracy[0] == np.mean(np.argmax(np.asarray(logits), -1) == labels)
+    assert truth.figure[0] == np.mean(np.argmax(np.asarray(logits), -1) == labels)
 
 
 def test_distillation_sampler_and_epochs_do_not_reach_the_panel(tmp_path: Path) -> None:

@@ -57,5 +57,5 @@ def test_threads_share_one_pool_and_scores_keep_their_order(left: int, monkeypat
     assert begun == [1]
     assert alive == [True]  # Linux kills what Ray has started when the thread that did it ends
     for genes, of in zip(batches, found, strict=True):
-        np.testing.assert_array_equal(of.accuracy, genes.sum(axis=1) / 2)
+        np.testing.assert_array_equal(of.figure, genes.sum(axis=1) / 2)
         np.testing.assert_array_equal(of.loss, -genes.sum(axis=1) / 2)

@@ -14,8 +14,8 @@ from experiments.pretrained.import_command import import_to
 from experiments.subnets.generation import continued
 from search_spaces import build_space
 from supernet.export import export_subnet
-from supernet.inputs import Tokens
 from supernet.supernet import build_supernet
+from supernet.tasks.tokens import Tokens
 from tests.experiments.data.test_tokenizers import WORDS, tokenizer
 from tests.experiments.small_checkpoint import write_checkpoint_of
 

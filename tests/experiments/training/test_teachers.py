@@ -13,9 +13,9 @@ from experiments.data.augment import normalise
 from experiments.training.teachers import load_teachers
 from search_spaces import UserError, build_space
 from supernet.export import export_subnet
-from supernet.inputs import Preprocessing
 from supernet.subnet import load_subnet
 from supernet.supernet import build_supernet
+from supernet.tasks.images import Preprocessing
 
 NET = build_supernet(build_space("vit", "small", {"width": [16, 24], "depth": [1, 2], "head_dim": 8}))
 

@@ -1,0 +1,182 @@
+"""ArrayDataset: float arrays of one shape in three splits, standardised by the training split; classes or numbers."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int, Shaped
+
+from experiments.data.augment import Augmentation
+from experiments.data.class_names import class_numbers
+from experiments.data.dataset import Dataset, MakeBatch, Split
+from search_spaces import SearchSpace, UserError
+from search_spaces.errors import did_you_mean
+from supernet.subnet import Subnet
+from supernet.tasks.arrays import Standardised
+from supernet.tasks.outputs import Outputs
+
+Arrays = Float32[np.ndarray, "n ..."]
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySplit(Split):
+    """Arrays with labels.
+
+    Args:
+        x: float32[n, ..., features].
+        labels: Classes, int32[n]; or numbers, float64[n, c].
+        features: Name of each entry along the last axis.
+    """
+
+    x: Arrays
+    labels: Shaped[np.ndarray, "n ..."]
+    features: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether labels are classes, not numbers."""
+        return self.labels.dtype.kind == "i"
+
+    @property
+    def strata(self) -> Int[np.ndarray, " n"]:
+        """See `Split.strata`."""
+        return self.labels if self.of_classes else super().strata
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> tuple[Arrays, Shaped[np.ndarray, "n ..."]]:
+        """See `Split.read`."""
+        return self.x[rows], self.labels[rows]
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> "ArraySplit":
+        """See `Split.take`."""
+        return ArraySplit(self.x[indices], self.labels[indices], self.features)
+
+    def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "ArraySplit":
+        """See `Split.for_network`: classes and features are matched by name."""
+        known, x, labels = subnet.preprocessing, self.x, self.labels
+        if isinstance(known, Standardised) and known.names != self.features:
+            missing = [name for name in known.names if name not in self.features]
+            if missing:
+                raise UserError(
+                    f"{where}: no feature {missing[0]!r}, which the network takes."
+                    f"{did_you_mean(missing[0], self.features)}"
+                )
+            x = x[..., [self.features.index(name) for name in known.names]]
+        if self.of_classes != bool(subnet.config["labels"]):
+            have, wants = ("classes", "numbers") if self.of_classes else ("numbers", "classes")
+            raise UserError(f"{where}: labels are {have}, and the network predicts {wants}. Set data.labels: {wants}.")
+        if self.of_classes and class_names:
+            labels = class_numbers(where, class_names, subnet.config["labels"])[labels]
+        return dataclasses.replace(self, x=x, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayDataset(Dataset):
+    """Arrays of one shape.
+
+    Args:
+        train: As in `Dataset`.
+        validation: Likewise.
+        test: Likewise.
+        outputs: As in `Dataset`: classes, or numbers.
+        class_names: Name of each class; none where labels are numbers.
+        targets: Name of each number; none where labels are classes.
+        mean: Of each feature, over the training split.
+        std: Likewise.
+        fingerprint: As in `Dataset`.
+        notes: As in `Dataset`.
+    """
+
+    inputs = "arrays"
+    tokenizer = None
+    bos = False
+
+    train: ArraySplit
+    validation: ArraySplit
+    test: ArraySplit
+    outputs: Outputs
+    class_names: tuple[str, ...]
+    targets: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of an example."""
+        return self.train.x.shape[1:]
+
+    def settings(self, names: Collection[str]) -> dict[str, Any]:
+        """See `Dataset.settings`: the shape of an example, its features, and how many outputs a network has."""
+        sizes = {
+            "input_shape": self.shape,
+            "features": self.shape[-1],
+            "channels": self.shape[-1],
+            "classes": len(self.class_names) or len(self.targets),
+        }
+        if "image_size" in names:
+            if len(self.shape) != 3 or self.shape[0] != self.shape[1]:
+                shown = "x".join(map(str, self.shape))
+                raise UserError(f"data: arrays of {shown}; space.family takes squares with channels. Crop or pad them.")
+            sizes["image_size"] = self.shape[0]
+        return {name: value for name, value in sizes.items() if name in names}
+
+    @cached_property
+    def chance(self) -> float:
+        """See `Dataset.chance`: of the commonest class, or of the mean."""
+        if self.train.of_classes:
+            return 1 - float(np.bincount(self.train.labels).max()) / len(self.train)
+        wrong = self.outputs.encode(self.validation.labels).astype(np.float64)
+        return float(self.outputs.figure_of(np.mean(wrong**2)))
+
+    @cached_property
+    def _standardise(self) -> Any:
+        return jax.jit(Standardised(self.train.features, self.mean, self.std))
+
+    def prepared(self, examples: np.ndarray) -> jax.Array:
+        """See `Dataset.prepared`: standardised."""
+        return self._standardise(jnp.asarray(examples))
+
+    def batches(
+        self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
+    ) -> MakeBatch:
+        """See `Dataset.batches`: nothing is drawn."""
+        if augmentation != Augmentation():
+            raise UserError("data.augmentation: changes images, and the data are arrays. Leave it out.")
+        if label_smoothing and not self.train.of_classes:
+            raise UserError(f"train.label_smoothing: {label_smoothing}, but the labels are numbers. Set 0.")
+        count = len(self.class_names)
+
+        def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+            x, labels = split.read(rows)
+            targets = jnp.asarray(self.outputs.encode(labels))
+            if label_smoothing:
+                targets = jax.nn.one_hot(targets, count) * (1 - label_smoothing) + label_smoothing / count
+            return self.prepared(x), targets
+
+        return make
+
+    def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Standardised:
+        """See `Dataset.preprocessing`."""
+        return Standardised(self.train.features, self.mean, self.std)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Dataset.describe`."""
+        found: dict[str, Any] = {"shape": list(self.shape)}
+        return {**found, "classes": len(self.class_names)} if self.class_names else {**found, "targets": self.targets}
+
+    @property
+    def examples_text(self) -> str:
+        """See `Dataset.examples_text`."""
+        shape = "x".join(map(str, self.shape))
+        if self.class_names:
+            return f"arrays of {shape}, {len(self.class_names)} classes"
+        return f"arrays of {shape}, to predict {', '.join(self.targets)}"

@@ -1,0 +1,109 @@
+"""Outputs: what a network's outputs mean, how far off they are, and what is told of that."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Shaped
+
+if TYPE_CHECKING:
+    from supernet.distillation import Distillation
+
+
+class Measures(ABC):
+    """Figures of a standalone network on a split, added up part by part."""
+
+    @abstractmethod
+    def add(self, served: np.ndarray, labels: np.ndarray) -> None:
+        """Adds some examples.
+
+        Args:
+            served: What `Subnet.predict` gives of them; finite.
+            labels: Their labels as the split has them.
+        """
+
+    @abstractmethod
+    def figures(self) -> dict[str, Any]:
+        """Returns the figures of all that was added, by name."""
+
+
+class Outputs(ABC):
+    """What a network's outputs mean. Shapes: b examples, t outputs of an example where it has several, c numbers each.
+
+    Labels are what a split has; targets are what they become for a network (`encode`), or what augmentation makes of
+    these. Everything but `encode`, `serve` and `measures` runs inside compiled programs.
+
+    Attributes:
+        figure: Name of the figure that people read, such as accuracy.
+        figure_dtype: Type that sums of `figures` have.
+        objective: What search minimises, by its name in `experiments.objective.OBJECTIVES`.
+        missing: Target of an output that counts for nothing.
+    """
+
+    figure: ClassVar[str]
+    figure_dtype: ClassVar[Any]
+    objective: str
+    missing: ClassVar[float]
+
+    @abstractmethod
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Returns the targets of labels."""
+
+    @abstractmethod
+    def counted(self, targets: Shaped[Array, "b ..."]) -> Bool[Array, "b *t"]:
+        """Returns which outputs have a label."""
+
+    @abstractmethod
+    def losses(self, logits: Float[Array, "b *t c"], targets: Shaped[Array, "b ..."]) -> Float[Array, "b *t"]:
+        """Returns the loss of each output; of one without a label, anything."""
+
+    @abstractmethod
+    def figures(self, logits: Float[Array, "b *t c"], targets: Shaped[Array, "b ..."]) -> Shaped[Array, "b *t"]:
+        """Returns what the figure follows from, for each output; its mean is given to `figure_of`."""
+
+    @abstractmethod
+    def figure_of(self, mean: Any) -> Any:
+        """Returns the figure, from the mean of `figures` over outputs."""
+
+    @abstractmethod
+    def mean(self, values: Float[Array, "b *t"], targets: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
+        """Returns each example's mean over its outputs with a label; 0 where it has none."""
+
+    @abstractmethod
+    def gradient_norms(self, logits: Float[Array, "b *t c"], targets: Shaped[Array, "b ..."]) -> Float[Array, " b"]:
+        """Returns the norm of each example's gradient of the loss with respect to its outputs."""
+
+    # ---------------------------------------------------------------- distillation
+
+    @abstractmethod
+    def teach(self, logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
+        """Returns what a network teaches with its outputs."""
+
+    @abstractmethod
+    def divergence(
+        self, taught: Float[Array, "b *t c"], logits: Float[Array, "b *t c"], settings: "Distillation", alpha: jax.Array
+    ) -> Float[Array, "b *t"]:
+        """Returns how far each output is from what was taught; `alpha` above 0 asks for the adaptive divergence."""
+
+    @abstractmethod
+    def check(self, settings: "Distillation") -> None:
+        """Refuses settings of distillation that mean nothing for such outputs.
+
+        Raises:
+            UserError: There is one.
+        """
+
+    # ---------------------------------------------------------------- an exported network
+
+    def serve(self, logits: np.ndarray) -> np.ndarray:
+        """Returns what an exported network answers: its outputs, in the units of labels."""
+        return logits
+
+    @abstractmethod
+    def measures(self, names: tuple[str, ...]) -> Measures:
+        """Returns empty figures; `names` are those of the classes."""
+
+    @abstractmethod
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what `config.json` says of them under `outputs`."""

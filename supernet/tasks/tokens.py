@@ -1,0 +1,83 @@
+"""Task `tokens`: sequences of tokens, of which each next one, or hidden ones, are predicted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from search_spaces import UserError
+from supernet.tasks.classes import Classes
+from supernet.tasks.inputs import Input
+from supernet.tasks.task import TASKS, Task
+
+OUTPUTS = Classes("loss")
+"""An output is a distribution over tokens, of which several may be right: its loss says more than the likeliest one."""
+
+
+@dataclass(frozen=True)
+class Tokens(Input):
+    """Tokens, of which a network takes any number up to its longest sequence.
+
+    Attributes:
+        vocabulary: How many different ones there are.
+        length: Longest sequence.
+    """
+
+    task = "tokens"
+    dtype = "int32"
+
+    vocabulary: int
+    length: int
+
+    def __call__(self, given: jax.Array) -> jax.Array:
+        """int[b, t] to int32[b, t]."""
+        return given.astype(jnp.int32)
+
+    def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
+        """See `Input.check`."""
+        if given.dtype.kind not in "iu" or given.ndim != 2 or not 0 < given.shape[1] <= self.length:
+            raise UserError(
+                f"tokens: {given.dtype} of shape {given.shape}, expected integers [n, t] with t in 1..{self.length}. "
+                "Cut longer texts."
+            )
+        if given.size and not 0 <= given.min() <= given.max() < self.vocabulary:
+            raise UserError(
+                f"tokens: {given.min()} to {given.max()}, outside 0..{self.vocabulary - 1}. Use the tokenizer that the "
+                "network was trained with."
+            )
+
+    def traced(self, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
+        """See `Input.traced`; sequences of any length up to the longest, which the program then insists on."""
+        symbols = jax.export.symbolic_shape("b, t", constraints=(f"t <= {self.length}",))
+        return jax.ShapeDtypeStruct(symbols, jnp.int32)
+
+    def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
+        """See `Input.guarded`: of each sequence that holds a token outside the vocabulary."""
+        known = jnp.all((given >= 0) & (given < self.vocabulary), axis=1)
+        return jnp.where(known[:, None, None], logits, jnp.nan)
+
+    def as_dict(self) -> dict[str, Any]:
+        """See `Input.as_dict`."""
+        return asdict(self)
+
+
+@TASKS.register("tokens")
+class TokenSequences(Task):
+    """Sequences of tokens; each output is one of them."""
+
+    unit = "sequences"
+
+    @classmethod
+    def read_input(cls, config: Mapping[str, Any]) -> Tokens:
+        """See `Task.read_input`."""
+        given = config["preprocessing"]
+        return Tokens(given["vocabulary"], given["length"])
+
+    @classmethod
+    def read_outputs(cls, config: Mapping[str, Any]) -> Classes:
+        """See `Task.read_outputs`."""
+        return OUTPUTS
