@@ -69,6 +69,8 @@ class ModuleSpace(SearchSpace):
         input_shape: Shape of one input, such as (height, width, channels).
     """
 
+    inputs = ("images", "arrays")
+
     module: ClassVar[type[nnx.Module]]
     elastic: ClassVar[tuple[str, ...]]
     """Arguments that vary."""
