@@ -20,6 +20,7 @@ from pydantic import (
 from experiments.configuration.plugin_section import STRICT, PluginSection, as_mapping, build_settings
 from experiments.data import SOURCES, AnySource, Dataset, Source, Split
 from experiments.data.augment import Augmentation
+from experiments.objective import LOSS, OBJECTIVES
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError, refused, unknown
 from samplers import SAMPLERS, Plan, Sampler
@@ -447,6 +448,14 @@ class RankSection(BaseModel):
     objective: str | None = None
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cache: str | None = None
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, objective: str | None) -> str | None:
+        known = {LOSS, *(one.figure for one in OBJECTIVES.values())}
+        if objective is not None and objective not in known:
+            raise ProblemsError([unknown(objective, sorted(known))])
+        return objective
 
     @field_validator("cache")
     @classmethod

@@ -80,6 +80,7 @@ def test_what_init_writes_passes_check(supernest: Any, here: Path, family: str) 
     assert found["space"]["smallest"]["macs"] < found["space"]["largest"]["macs"] == found["budgets"]["full"]["macs"]
     assert found["data"] == {
         "source": "digits", "train": 1154, "validation": 288, "test": 355, "image_shape": [8, 8, 1], "classes": 10,
+        "examples": "images of 8x8x1, 10 classes",
     }  # fmt: skip
 
 

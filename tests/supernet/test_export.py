@@ -18,7 +18,7 @@ from supernet.manifest import write_manifest
 from supernet.subnet import Subnet, flatten, load_subnet
 from supernet.supernet import build_supernet
 from supernet.tasks.images import Preprocessing
-from supernet.tasks.tokens import Tokens
+from supernet.tasks.tokens import OUTPUTS, Tokens
 from supernet.vit import ViTSupernet
 
 SPACE = build_space("vit", "small", {"depth": [1, 2, 3], "width": [16, 24]})
@@ -130,7 +130,7 @@ def test_a_language_program_refuses_what_its_network_does_not_take(length):
     sizes = {"width": [16], "depth": [1], "kv_heads": [1], "mlp_width": [16], "head_size": 8, "vocabulary": 19}
     net = build_supernet(build_space("language", "small", {**sizes, "context": length}))
     module, weights = net.extract(net.init(jax.random.key(0)), net.space.smallest)
-    subnet = Subnet({"input": {"shape": [length]}}, {}, module, weights, Tokens(19, length))
+    subnet = Subnet({"input": {"shape": [length]}}, {}, module, weights, Tokens(19, length), OUTPUTS)
     program = jax_export.deserialize(bytearray(serialised_forward(subnet)))
     tokens = np.random.default_rng(0).integers(0, 19, (3, length)).astype(np.int32)
     logits = program.call(flatten(weights), jnp.asarray(tokens))
