@@ -4,7 +4,9 @@ import json
 import re
 from collections.abc import Collection
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from math import isfinite
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from search_spaces.errors import UserError, did_you_mean
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:  # answers from a finished run do not wait for it
     from pydantic import BaseModel
     from pydantic_core import ErrorDetails
 
+_UNSURE = object()
 _EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _BOUNDS = {
     "greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le",
@@ -35,6 +38,8 @@ def typed(key: str, value: Any, kind: Any) -> Any:
     Raises:
         UserError: The value is not of the type.
     """
+    if (found := _exact(value, kind)) is not _UNSURE:
+        return found
     from pydantic import ValidationError
     from pydantic.errors import PydanticUserError
 
@@ -47,6 +52,18 @@ def typed(key: str, value: Any, kind: Any) -> Any:
         raise UserError(
             f"{key}: its type {kind} holds what no file can. Annotate the field with numbers, texts, tuples or Literal."
         ) from None
+
+
+def _exact(value: Any, kind: Any) -> Any:
+    """Returns a value that is of a type as it is, for which no library has to be loaded; `_UNSURE` otherwise."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return next((found for found in (_exact(value, one) for one in inner) if found is not _UNSURE), _UNSURE)
+    if origin is tuple and inner[1:] == (...,) and isinstance(value, list | tuple):
+        items = [_exact(item, inner[0]) for item in value]
+        return _UNSURE if any(item is _UNSURE for item in items) else tuple(items)
+    exact = type(value) is kind and kind in (int, float, bool, str, NoneType)
+    return value if exact and (kind is not float or isfinite(value)) else _UNSURE
 
 
 @cache

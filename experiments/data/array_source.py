@@ -198,8 +198,8 @@ def _parted(
 
 def _statistics(values: Shaped[np.ndarray, "n c"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of columns; 1 in place of the deviation of a constant one."""
-    mean, std = np.mean(values, axis=0, dtype=np.float64), np.std(values, axis=0, dtype=np.float64)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+    mean, std = (np.atleast_1d(of(values, axis=0, dtype=np.float64)) for of in (np.mean, np.std))
+    return tuple(map(float, mean)), tuple(map(float, np.where(std > 0, std, 1.0)))
 
 
 def _fingerprint(splits: Mapping[str, ArraySplit], parts: Parts, names: Sequence[str]) -> str:

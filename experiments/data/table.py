@@ -81,7 +81,7 @@ class Table(ArraySource):
         if len(self.targets) > 1 or self.labels == "numbers":
             y = np.stack([table.numbers(name) for name in self.targets], axis=1)
             return Part(str(table.path), x, y)
-        name = self.targets[0]
+        name = next(iter(self.targets))
         y = table.labels(name)
         if self.labels is None and y.dtype.kind in "iu" and (count := len(np.unique(y))) > _MANY:
             raise UserError(

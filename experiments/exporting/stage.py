@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from tqdm import tqdm
 
 from experiments.data import Split
@@ -184,7 +185,7 @@ def _on_device(
 ) -> dict[str, Any]:
     """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
     batch_size = 1 if cost is None else cost.batch_size
-    memory = memory_of(lowered(subnet.module, example, batch_size)[0].compile()).total
+    memory = memory_of(lowered(cast(nnx.Module, subnet.module), example, batch_size)[0].compile()).total
     found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
     if cost is not None:
         predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}

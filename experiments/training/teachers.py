@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import Dataset, ImageDataset
+from experiments.data.array_dataset import ArrayDataset
 from experiments.data.class_names import are_numbers, class_numbers
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.subnets.loading import load_exported
@@ -17,8 +18,9 @@ from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import UserError
 from supernet.distillation import Teacher
 from supernet.resolution import resize
-from supernet.subnet import compiled
+from supernet.subnet import Subnet, compiled
 from supernet.supernet import Supernet
+from supernet.tasks.arrays import Standardised
 from supernet.tasks.images import Preprocessing
 
 _KEY = "train.distillation.teachers"
@@ -82,6 +84,17 @@ def _load(name: str, data: Dataset) -> Teacher:
     return cast(Teacher, found)
 
 
+def _same_statistics(directory: str, subnet: Subnet, data: ArrayDataset) -> None:
+    """Refuses a teacher of arrays whose inputs or outputs mean something else."""
+    own = subnet.preprocessing
+    same = isinstance(own, Standardised) and (own.mean, own.std) == (data.mean, data.std)
+    if not same or subnet.outputs != data.outputs or tuple(subnet.config["labels"]) != data.class_names:
+        raise UserError(
+            f"{_KEY}: {directory}: was trained on other features, statistics, targets or classes than data has. Give a "
+            "teacher that was trained on the same training split."
+        )
+
+
 def _subnet(directory: str, data: Dataset) -> Teacher:
     """An exported subnet on tokens, or on images that were normalised, and perhaps mixed, for the data at hand.
 
@@ -90,6 +103,8 @@ def _subnet(directory: str, data: Dataset) -> Teacher:
     subnet = load_exported(Path(directory))
     own = subnet.preprocessing
     check_tokenizer(f"{_KEY}: {directory}", tokenizer_of(subnet, Path(directory)), data.tokenizer)
+    if isinstance(data, ArrayDataset):
+        _same_statistics(directory, subnet, data)
     if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):
         return subnet.forward
     labels = subnet.config["labels"]

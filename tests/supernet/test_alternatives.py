@@ -165,8 +165,9 @@ def test_every_sampler_draws_members_and_every_operation(name: str) -> None:
 
 def test_what_has_no_order_cannot_be_opened_from_the_top() -> None:
     plan = Plan(steps=40, examples=50, batch_size=8)
+    progressive: Any = SAMPLERS["progressive"]
     with pytest.raises(UserError, match=r"sampler\.order: the values of 'operation' have no order"):
-        SAMPLERS["progressive"](SPACE, 0, plan, order=("operation",))
+        progressive(SPACE, 0, plan, order=("operation",))
 
 
 def error(genes: np.ndarray) -> np.ndarray:
@@ -180,7 +181,7 @@ def test_every_searcher_keeps_budgets_and_finds_what_is_best(name: str) -> None:
     budgets = tuple(Budget.parse(*spec).resolve(SPACE) for spec in (("full", "macs<=100%"), ("few", "macs<=15%")))
     cls = SEARCHERS[name]
     known = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    settings = {"evaluations": 150, "inner": 60, "population": 24, "offspring": 24}
+    settings: dict[str, Any] = {"evaluations": 150, "inner": 60, "population": 24, "offspring": 24}
     searcher = cls(SPACE, budgets, 0, **{key: value for key, value in settings.items() if key in known})
     state, seen = searcher.init(), np.zeros((0, SPACE.num_genes), np.int32)
     while len(seen) < 150:
@@ -241,7 +242,7 @@ def test_gradient_search_moves_to_the_operation_that_costs_least() -> None:
     assert np.isfinite(float(trained.loss))
     probabilities = np.asarray(jax.nn.softmax(state.logits, where=jnp.asarray(values_of(space))))
     first = probabilities[space.columns["operation"][0]]
-    assert first[space.operation.index("conv3")] < 0.2
+    assert first[Operations.operation.index("conv3")] < 0.2
     assert float(result.costs[0]) < 1.2
 
 

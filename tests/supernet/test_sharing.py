@@ -112,10 +112,10 @@ def test_fresh_weights_give_the_plain_networks(case: Family) -> None:
 
 def test_effective_weights_are_laid_out_as_plain_ones_and_changed_where_said(case: Family) -> None:
     net, key = case.net, "/"
-    plain = traverse_util.flatten_dict(net.plain_shapes, sep=key)
+    plain: Any = traverse_util.flatten_dict(net.plain_shapes, sep=key)
     params = traverse_util.flatten_dict(case.params, sep=key)
     for genes in case.space.ends:
-        effective = traverse_util.flatten_dict(net.sharing.effective(case.params, jnp.asarray(genes)), sep=key)
+        effective: Any = traverse_util.flatten_dict(net.sharing.effective(case.params, jnp.asarray(genes)), sep=key)
         assert {path: leaf.shape for path, leaf in effective.items()} == {p: leaf.shape for p, leaf in plain.items()}
         for path in effective.keys() - net.sharing.changed:
             np.testing.assert_array_equal(effective[path], params[path])
@@ -182,7 +182,8 @@ def test_kernels_are_those_of_the_formula() -> None:
 
 def test_a_mixture_is_that_of_the_transformed_kernels() -> None:
     case = made("mobilenet", "kernel_transform")
-    net, space = case.net, case.space
+    net: Any = case.net
+    space: Any = case.space
     values = values_of(space)
     relaxed = np.random.default_rng(0).uniform(0.2, 1, values.shape) * values
     relaxed = (relaxed / relaxed.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import cli
 from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.data import Examples
 from experiments.data.digits import Digits
 from experiments.experiment import build_experiment
 from experiments.gradient.data import GradientBatches, parts
@@ -162,11 +163,17 @@ def test_weights_and_architecture_share_no_example() -> None:
     train = Digits().load(0, 0.2).train
     of_weights, of_architecture = parts(train, 0.3, 5)
     assert len(of_architecture) == round(0.3 * len(train))
+    assert isinstance(train, Examples)
+    assert isinstance(of_weights, Examples)
+    assert isinstance(of_architecture, Examples)
     assert not set(of_weights.rows) & set(of_architecture.rows)
     assert set(of_weights.rows) | set(of_architecture.rows) == set(train.rows)
     sizes = np.bincount(train.labels)
     assert np.abs(np.bincount(of_architecture.labels) - 0.3 * sizes).max() < 1
-    assert set(parts(train, 0.3, 5)[0].rows) == set(of_weights.rows) != set(parts(train, 0.3, 6)[0].rows)
+    again, other = (parts(train, 0.3, seed)[0] for seed in (5, 6))
+    assert isinstance(again, Examples)
+    assert isinstance(other, Examples)
+    assert set(again.rows) == set(of_weights.rows) != set(other.rows)
 
 
 @pytest.mark.parametrize("fraction", [1e-4, 1 - 1e-4])
