@@ -2,17 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP_RUN := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test test-all lint bench clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train, search and export on the digits data; the figures end up in runs/digits/summary.json'
-	@echo 'make test    the whole test suite (PYTEST_ARGS="-k name" narrows it)'
+	@echo 'make test    the tests but those that are slow or start Ray (PYTEST_ARGS="-k name" narrows it)'
+	@echo 'make test-all  all tests; how long each took is left in .cache/tests.xml'
 	@echo 'make lint    ruff and pyright over sources and tests'
 	@echo 'make bench   the benchmarks, one JSON object each'
 	@echo 'make clean   remove environments, caches, builds and runs of the demo'
@@ -21,7 +23,12 @@ demo: $(STAMP_RUN)
 	$(BIN)/supernest run experiments/digits.yaml --out runs/digits
 
 test: $(STAMP_DEV)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" $(PYTEST_ARGS)
+	@echo 'Those that are slow or start Ray were left out: make test-all runs everything.'
+
+# A file's tests stay in one process, so that what they share is made once.
+test-all: $(STAMP_DEV)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junitxml=.cache/tests.xml $(PYTEST_ARGS)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .
