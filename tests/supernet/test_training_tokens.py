@@ -21,7 +21,7 @@ WEIGHTS = np.array([1, 0.5, 2], np.float32)
 
 
 def masked(params, genes):
-    return NET.apply_masked(params, jnp.asarray(genes), X, program=())
+    return NET.apply_masked(params, jnp.asarray(genes), X, program=SPACE.program(genes))
 
 
 def cross_entropy(logits, distribution):
