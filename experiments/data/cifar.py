@@ -55,6 +55,19 @@ class Cifar(Source):
             class_names=names,
         )
 
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """See `Source.read_test`; no training file is needed, as the classes are known."""
+        folder = directory(self.path)
+        if any(with_suffix(folder, name, SUFFIXES) for name in (*TRAIN_10, "train")):
+            return super().read_test()
+        if found := with_suffix(folder, "test_batch", SUFFIXES):
+            names, label_bytes = NAMES_10, 1
+        elif found := with_suffix(folder, "test", SUFFIXES):
+            names, label_bytes = fine_names(folder), 2
+        else:
+            raise UserError(missing(folder))
+        return records([found], label_bytes, len(names)), names
+
 
 def records(paths: list[Path], label_bytes: int, classes: int) -> Examples:
     """Returns the examples of files whose records are label bytes (the last one counts), then 3×32×32 pixels."""

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data.arrays import array_examples, class_names_of
+from experiments.data.examples import Examples
 from experiments.data.files import directory, find, read_bytes
 from experiments.data.source import SOURCES, Source, Splits
 from search_spaces.errors import UserError
@@ -35,20 +37,34 @@ class Idx(Source):
         Raises:
             UserError: A file is missing, truncated or corrupt, or images and labels do not match.
         """
+        train, test = self._arrays("train"), self._arrays("t10k")
+        names = class_names_of(train.path, train.labels, self.class_names)
+        return Splits(where=self.path, train=train.examples(names), test=test.examples(names), class_names=names)
+
+    def read_test(self) -> tuple[Examples, tuple[str, ...]]:
+        """See `Source.read_test`: without training files, classes are numbered as the test labels say."""
+        if any(directory(self.path).glob("train-*")):
+            return super().read_test()
+        test = self._arrays("t10k")
+        names = self.class_names or tuple(str(label) for label in range(int(test.labels.max(initial=0)) + 1))
+        return test.examples(names), names
+
+    def _arrays(self, split: str) -> "_Arrays":
         folder = directory(self.path)
-        arrays = {}
-        for split in ("train", "t10k"):
-            for kind, rank in (("images", 3), ("labels", 1)):
-                path = find(folder, f"{split}-{kind}-idx{rank}-ubyte")
-                arrays[split, kind] = path, parse(str(path), read_bytes(path), rank)
-        path, labels = arrays["train", "labels"]
-        names = class_names_of(str(path), labels, self.class_names)
+        paths = [find(folder, f"{split}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
+        images, labels = (parse(str(path), read_bytes(path), rank) for path, rank in zip(paths, (3, 1), strict=True))
+        return _Arrays(str(paths[1]), images, labels)
 
-        def examples(split: str):
-            images, (labels_path, labels) = arrays[split, "images"][1], arrays[split, "labels"]
-            return array_examples(str(labels_path), images, labels, len(names))
 
-        return Splits(where=self.path, train=examples("train"), test=examples("t10k"), class_names=names)
+class _Arrays(NamedTuple):
+    """Images and labels of one split, and the file of the labels."""
+
+    path: str
+    images: np.ndarray
+    labels: np.ndarray
+
+    def examples(self, names: tuple[str, ...]) -> Examples:
+        return array_examples(self.path, self.images, self.labels, len(names))
 
 
 def parse(where: str, content: np.ndarray, rank: int) -> np.ndarray:

@@ -54,6 +54,17 @@ def write_idx(folder: Path, suffix: str = "") -> dict[str, np.ndarray]:
     return arrays
 
 
+def test_idx_with_test_files_only_has_a_test_split(tmp_path):
+    arrays = write_idx(tmp_path)
+    for path in tmp_path.glob("train-*"):
+        path.unlink()
+    for given, names in (((), ("0", "1", "2")), (("a", "b", "c"), ("a", "b", "c"))):
+        test, found = Idx(str(tmp_path), class_names=given).read_test()
+        assert found == names
+        np.testing.assert_array_equal(test.labels, arrays["t10k-labels-idx1-ubyte"])
+        np.testing.assert_array_equal(test.images(np.arange(2)).reshape(2, 5, 6), arrays["t10k-images-idx3-ubyte"])
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_reads_what_was_written(tmp_path, suffix):
     arrays = write_idx(tmp_path, suffix)
@@ -161,6 +172,17 @@ def test_cifar10_joins_the_batches_that_are_there_in_order(tmp_path):
     images = splits.train.images(np.arange(20))
     assert np.array_equal(images, np.concatenate([first_images, third_images]))
     assert splits.class_names[8] == "ship"
+
+
+@pytest.mark.parametrize(("name", "label_bytes", "classes"), [("test_batch.bin", 1, 10), ("test.bin", 2, 100)])
+def test_cifar_with_a_test_file_only_has_a_test_split(tmp_path, name, label_bytes, classes):
+    content, images = records([3, 9, 0], label_bytes)
+    (tmp_path / name).write_bytes(content)
+    test, names = Cifar(str(tmp_path)).read_test()
+    assert len(names) == classes
+    assert test.labels.tolist() == [3, 9, 0]
+    np.testing.assert_array_equal(test.images(np.arange(3)), images)
+    refused(Cifar(str(tmp_path)))  # nothing to train on
 
 
 def test_cifar100_takes_the_fine_label(tmp_path):
