@@ -41,7 +41,7 @@ class Subnet:
         weights: The weights as a nested dict of arrays.
         preprocessing: From what a user has to the module's input.
         outputs: What the network's outputs mean.
-        program: The forward pass as `jax.export` has written it, for a network without module.
+        program: The forward pass as `jax.export` has read it, for a network without module.
     """
 
     config: Mapping[str, Any]
@@ -50,14 +50,15 @@ class Subnet:
     weights: Mapping[str, Any]
     preprocessing: Input
     outputs: Outputs
-    program: bytes = b""
+    program: jax.export.Exported | None = None
 
     @cached_property
     def forward(self) -> Any:
         """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
         if self.module is not None:
             return compiled(self.module)
-        call, weights = jax.jit(jax.export.deserialize(bytearray(self.program)).call), flatten(self.weights)
+        assert self.program is not None
+        call, weights = jax.jit(self.program.call), flatten(self.weights)
         return lambda x: call(weights, x)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
@@ -115,8 +116,7 @@ def read_subnet(directory: Path) -> Subnet:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
     if family not in MODULES and "plugin" in config and (directory / STABLEHLO).is_file():
         weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
-        program = (directory / STABLEHLO).read_bytes()
-        return Subnet(config, description, None, weights, preprocessing, outputs, program)
+        return Subnet(config, description, None, weights, preprocessing, outputs, _program(directory / STABLEHLO))
     if family not in MODULES:
         raise UserError(
             f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
@@ -140,6 +140,17 @@ def read_subnet(directory: Path) -> Subnet:
     weights = unflatten({name: jnp.asarray(leaf) for name, leaf in flat.items()})
     nnx.update(module, weights)
     return Subnet(config, description, module, weights, preprocessing, outputs)
+
+
+def _program(path: Path) -> jax.export.Exported:
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # whatever JAX makes of what another version has written
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path}: cannot be read by JAX {jax.__version__} ({said}). Import the plug-in that defines the family "
+            "(--plugin FILE), or export the network again."
+        ) from None
 
 
 def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

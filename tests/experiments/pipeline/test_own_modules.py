@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ import numpy as np
 import pytest
 
 import supernest as sn
+from search_spaces.errors import UserError
+from supernet.manifest import write_manifest
 from supernet.standalone import MODULES
+from supernet.subnet import STABLEHLO
 
 OWN = Path(__file__).parents[2] / "supernest" / "own_modules"
 YAML = """\
@@ -75,12 +80,26 @@ def test_thirty_lines_go_from_check_to_a_reloaded_export(name: str, here: Path, 
         assert report["parity_error"] < 1e-4
         logits = subnet.predict(images)
         assert logits.shape == (5, 10)
-        with pytest.MonkeyPatch.context() as patch:  # as in a process that knows nothing of the plug-in
-            patch.setattr(MODULES, "_entries", {})
-            patch.setattr(MODULES, "_loaded", True)
+        with _without_modules():
             alone = sn.load_subnet(directory)
         assert alone.module is None
         np.testing.assert_allclose(alone.predict(images), logits, rtol=1e-5, atol=1e-5)
+    (subnets[0] / STABLEHLO).write_bytes(b"of another version")
+    write_manifest(subnets[0])
+    with (
+        _without_modules(),
+        pytest.raises(UserError, match=r"stablehlo: cannot be read by JAX .*--plugin FILE"),
+    ):
+        sn.load_subnet(subnets[0])
+
+
+@contextmanager
+def _without_modules() -> Iterator[None]:
+    """As in a process that knows nothing of a plug-in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULES, "_entries", {})
+        patch.setattr(MODULES, "_loaded", True)
+        yield
 
 
 def _leaves(tree: Any) -> list[Any]:
