@@ -19,6 +19,7 @@ from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
+from experiments.process.progress import progress_bar
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import cut_from
 from experiments.storage.run_identity import CUT_FROM
@@ -48,7 +49,7 @@ def export(
         Interrupted: `stop` was requested; the finished exports are whole.
     """
     rows, origin = [], cut_from(experiment, params)
-    bar = tqdm(experiment.budgets, desc="export", unit="subnet", disable=quiet or None, dynamic_ncols=True)
+    bar = progress_bar(experiment.budgets, desc="export", unit="subnet", quiet=quiet)
     with bar:
         for budget in bar:
             if stop:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from experiments.data.batches import Prefetcher
 from experiments.experiment import Experiment
@@ -19,6 +18,7 @@ from experiments.gradient.data import GradientBatch, GradientBatches
 from experiments.gradient.result import Found, decide, publish
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -135,9 +135,7 @@ class _Search:
             done, state = checkpoints.restore(state)
         if done >= self.steps:
             return state
-        bar = tqdm(
-            total=self.steps, initial=done, desc="gradient", unit="step", disable=quiet or None, dynamic_ncols=True
-        )
+        bar = progress_bar(total=self.steps, initial=done, desc="gradient", unit="step", quiet=quiet)
         with (
             bar,
             EventLog(run.tensorboard / "gradient", done) as log,

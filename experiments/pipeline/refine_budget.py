@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.configuration.experiment_config import load_config
 from experiments.configuration.plugins import changed_plugins
@@ -17,6 +16,7 @@ from experiments.exporting.stage import export_budget
 from experiments.objective import objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
+from experiments.process.progress import progress_bar
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
 from experiments.searching.stage import cut_from, evaluated, judged
@@ -111,7 +111,7 @@ def refine(
 
     evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.data))
 
-    with tqdm(total=evaluations, desc="refine", unit="subnet", disable=quiet or None, dynamic_ncols=True) as bar:
+    with progress_bar(total=evaluations, desc="refine", unit="subnet", quiet=quiet) as bar:
 
         def on_batch(progress: Progress) -> None:
             bar.update(progress.evaluated - bar.n)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.devices.device_file import FORMAT, VERSION, device_name, read_device
 from experiments.devices.measure import Program, build, median_seconds, this_device, this_software
 from experiments.devices.measurements import Measurement, Measurements
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from search_spaces import Genes, UserError
 from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
@@ -254,10 +254,9 @@ def _measure(
     missing = [key for key in wanted if key not in measurements.found]
     # In random order, so that a drift of the machine does not tell training and held-out networks apart.
     order = stream(protocol.seed, Purpose.PROFILE_ORDER).permutation(len(missing))
-    bar = tqdm(
-        total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", disable=quiet or None,
-        dynamic_ncols=True,
-    )  # fmt: skip
+    bar = progress_bar(
+        total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", quiet=quiet
+    )
     groups = [Group(number, one) for number, one in enumerate(_groups(net, [missing[index] for index in order]))]
     with bar, contextlib.suppress(Interrupted):
         for measured in meter.measure(groups, protocol):

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from experiments.distributed.pool import Resident, pool
 from experiments.experiment import Experiment
 from experiments.process.interrupt import StopRequest
+from experiments.process.progress import progress_bar
 from experiments.ranking.training import PanelTrainer, Truth
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes
@@ -33,7 +33,7 @@ def train_panel_on_ray(
     trainer, found = PanelTrainer(experiment), {}
     missing = trainer.missing(genes, directory)
     if len(missing):
-        bar = tqdm(total=len(missing), desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+        bar = progress_bar(total=len(missing), desc="panel", unit="network", quiet=quiet)
         with pool(experiment, run.path, panel=directory) as workers, bar:
             jobs = [(row[None], str(directory.absolute())) for row in missing]
             for row, truth in zip(missing, workers.stream(_train, jobs, stop), strict=True):

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
-from tqdm import tqdm
 
 from experiments.experiment import Experiment
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from experiments.storage.cached_results import digest, find, kept
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -110,7 +110,7 @@ class PanelTrainer:
         """As `train_panel`."""
         base, seeds = self._base, self._seeds_of(repetition)
         results = np.zeros((len(genes), len(seeds), 2))
-        bar = tqdm(total=results[..., 0].size, desc="panel", unit="network", disable=quiet or None, dynamic_ncols=True)
+        bar = progress_bar(total=results[..., 0].size, desc="panel", unit="network", quiet=quiet)
         with bar:
             for i, row in enumerate(genes):
                 for j, seed in enumerate(seeds):

@@ -8,12 +8,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.devices.device_file import DeviceCost
 from experiments.experiment import Experiment
 from experiments.objective import Objective, objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from experiments.run_directory import RunDirectory
 from experiments.searching.new_budget import write_space
 from experiments.searching.on_ray import ScoreGenes
@@ -70,7 +70,7 @@ def search(
 
     evaluate = judged(scores or partial(experiment.evaluator, params), objective)
 
-    bar = tqdm(total=wanted, desc="search", unit="subnet", disable=quiet or None, dynamic_ncols=True)
+    bar = progress_bar(total=wanted, desc="search", unit="subnet", quiet=quiet)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
 
         def on_batch(progress: Progress) -> None:

@@ -16,6 +16,7 @@ from experiments.distributed.connect import connect, missing_room
 from experiments.distributed.process import environment, module_path
 from experiments.experiment import Experiment
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.division import check_division
@@ -185,7 +186,7 @@ def _followed(
 ) -> Report:
     """Shows progress until training ends, and passes on a request to stop."""
     report, asked, waiting = Report(), False, _Waiting()
-    with tqdm(total=steps, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True) as bar:
+    with progress_bar(total=steps, desc="train", unit="step", quiet=quiet) as bar:
         while not fitting.over(_SECONDS):
             if stop and not asked:
                 asked = True

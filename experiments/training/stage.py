@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from experiments.data.batches import Prefetcher
 from experiments.distributed.workers import Workers
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import Batch, BatchMaker
@@ -132,7 +132,7 @@ def train(
     diagnostics = Diagnostics(experiment, curves.log, quiet)
     probe = Probe(experiment, workers)
     if bar is None:
-        bar = tqdm(total=steps, initial=done, desc="train", unit="step", disable=quiet or None, dynamic_ncols=True)
+        bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
     metric, figures, probed = None, {}, f"probe_{objective_of(experiment.data).name}"
     with bar, curves.log:
         state, sampler_state = progress

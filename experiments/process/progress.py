@@ -1,0 +1,60 @@
+"""Progress of a stage: a bar on a terminal, and a line every half minute where the output goes to a file."""
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS = 30.0
+"""Between two lines; a stage that is over sooner says nothing."""
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
+
+
+def progress_bar(
+    over: Iterable[Any] | None = None,
+    *,
+    desc: str,
+    unit: str,
+    quiet: bool,
+    total: int | None = None,
+    initial: int = 0,
+) -> tqdm:
+    """Returns a bar on stderr for so many units, or for what it goes over.
+
+    Args:
+        over: What is gone through; without it, the caller updates the bar.
+        desc: The stage.
+        unit: What is counted, in the singular.
+        quiet: Says nothing.
+        total: How many there are; the length of `over` when None.
+        initial: How many were done before.
+    """
+    given: dict[str, Any] = {"desc": desc, "unit": unit, "total": total, "initial": initial, "disable": quiet}
+    if sys.stderr.isatty():
+        return tqdm(over, **given, dynamic_ncols=True)
+    return _Lines(over, **given, miniters=1, bar_format=_LINE)
+
+
+class _Lines(tqdm):
+    """A bar that writes lines, of which each stays."""
+
+    monitor_interval = 0  # its thread is for terminals
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._said = time.monotonic()
+        super().__init__(*arguments, **settings)
+
+    def display(self, *arguments: Any, **settings: Any) -> None:
+        """Writes where the bar stands, if the last line is old enough."""
+        if time.monotonic() - self._said >= SECONDS:
+            self._said = time.monotonic()
+            print(str(self), file=sys.stderr, flush=True)
+
+    def clear(self, *arguments: Any, **settings: Any) -> None:
+        """Takes nothing back: lines stay."""
+
+    def close(self) -> None:
+        """Writes no last line."""
+        self.disable = True

@@ -1,0 +1,45 @@
+"""Progress where the output is no terminal: lines, one every half minute, which do not disturb what else is said."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+from tqdm import tqdm
+
+from experiments.process import progress
+from experiments.process.progress import progress_bar
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that have passed, which tests change."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_line_every_half_minute_and_none_for_what_is_soon_over(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar(total=10, desc="train", unit="step", quiet=False) as bar:
+        for second in range(0, 100, 10):
+            clock[0] = second
+            bar.update()
+            bar.set_postfix(loss="0.5")
+            if second == 40:
+                tqdm.write("warning: something", file=sys.stderr)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "train: 4 of 10 steps", "warning: something", "train: 7 of 10 steps", "train: 10 of 10 steps",
+    ]  # fmt: skip
+    assert lines[2].endswith(", loss=0.5")
+    for _ in progress_bar([1, 2], desc="export", unit="subnet", quiet=False):
+        clock[0] += 10
+    assert capsys.readouterr().err == ""
+
+
+def test_quiet_says_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(total=2, desc="train", unit="step", quiet=True) as bar:
+        clock[0] = 100
+        bar.update()
+    assert capsys.readouterr().err == ""
