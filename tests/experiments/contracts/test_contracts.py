@@ -1,6 +1,9 @@
 """Contracts hold for everything that Supernest has, and refuse what breaks them in one line."""
 
+import sys
+import types
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,27 @@ def test_every_sampler_fulfils_its_contract(name: str) -> None:
 @pytest.mark.parametrize("name", list(SEARCHERS))
 def test_every_searcher_fulfils_its_contract(name: str) -> None:
     check_searcher(SEARCHERS[name](SPACE, BUDGETS, 0))
+
+
+def documented(registry: str, name: str) -> Any:
+    """What the documentation's code for a plug-in defines."""
+    text = (Path(__file__).parents[3] / "docs" / "extending.md").read_text("utf-8")
+    (block,) = (part for part in text.split("```python\n") if f'@{registry}.register("' in part)
+    module = types.ModuleType(f"documented_{name}")
+    sys.modules[module.__name__] = module  # where dataclasses look types up
+    exec(block.partition("```")[0], module.__dict__)
+    return getattr(module, name)
+
+
+def test_the_sampler_and_the_searcher_of_the_documentation_fulfil_their_contracts() -> None:
+    check_sampler(documented("SAMPLERS", "Pair")(SPACE, 0, Plan(steps=40, examples=50, batch_size=8)))
+    climber = documented("SEARCHERS", "Climber")(SPACE, BUDGETS, 0)
+    check_searcher(climber)
+    state, genes = climber.init(), climber.ask(climber.init())
+    for _ in range(20):  # the smallest network is the best, and it is found
+        state = climber.tell(state, genes, SPACE.cost(genes)["macs"][:, None] / 1e9)
+        genes = climber.ask(state)
+    np.testing.assert_array_equal(state.genes[np.argmin(state.errors)], SPACE.smallest.genes)
 
 
 @pytest.mark.parametrize(
