@@ -23,7 +23,7 @@ from search_spaces.errors import UserError
 from search_spaces.sealed_json import sealed
 from supernet.manifest import disk_errors_for, write_text_atomically
 
-_LOCK = ".lock"
+LOCK = ".lock"
 _UNFINISHED = (f".{CONFIG}.", f".{RUN}.", f".{KEPT}.")
 _PACKAGES = ("supernest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _SHOWN = 8
@@ -178,7 +178,7 @@ def _refuse_strangers(path: Path) -> None:
         raise UserError(f"{path}: is a file. Choose a directory for the run with --out.")
     # A run that was killed while it was being made has these at most.
     begun = {entry.name for entry in path.iterdir() if not entry.name.startswith(_UNFINISHED)}
-    if not (path / CONFIG).exists() and begun - {_LOCK, RUN, KEPT}:
+    if not (path / CONFIG).exists() and begun - {LOCK, RUN, KEPT}:
         raise UserError(f"{path}: is not empty, and is no run. Choose a new directory with --out.")
     if (path / CONFIG).exists() and not (path / RUN).exists():
         raise UserError(f"{path}: has a {CONFIG} but no {RUN}, so it is no run. Choose a new directory with --out.")
@@ -188,7 +188,7 @@ def _locked(path: Path, made: Sequence[Path]) -> int:
     """Makes the directory and takes its lock; on an error of the disk, removes what it made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError:
         _unmake(path, made)
         raise
@@ -208,7 +208,7 @@ def _locked(path: Path, made: Sequence[Path]) -> int:
 def _unmake(path: Path, made: Sequence[Path]) -> None:
     """Removes the files of a run that could not be begun, and the directories `made` for it, the deepest first."""
     with contextlib.suppress(OSError):
-        for name in (RUN, KEPT, _LOCK):
+        for name in (RUN, KEPT, LOCK):
             (path / name).unlink(missing_ok=True)
         for directory in made:
             directory.rmdir()

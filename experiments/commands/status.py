@@ -1,0 +1,20 @@
+"""`supernest status`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from experiments.commands.options import json_option
+from experiments.user_input.paths import UserPath
+
+
+@click.command()
+@click.argument("run", type=UserPath())
+@json_option
+def status(run: Path, as_json: bool) -> None:
+    """Say how far a run is, and whether a process works on it."""
+    from experiments.reporting.status import shown, status_of
+
+    found = status_of(run)
+    click.echo(json.dumps(found) if as_json else shown(found))
