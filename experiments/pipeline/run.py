@@ -77,6 +77,8 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
             if "gradient" in stages:
                 if config.ray is not None:
                     print("warning: gradient search uses no workers; it runs in this process", file=sys.stderr)
+                if config.train.accumulate > 1:
+                    print("warning: gradient search does not accumulate; it takes its batches whole", file=sys.stderr)
                 summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
                 summary = write_summary(directory.path, summary)
             if {"search", "export", "rank"} & set(stages):

@@ -88,14 +88,15 @@ def test_a_run_goes_on_elsewhere(file, tmp_path):
         assert load_config(run.config).ray is None  # what the run began with
 
 
-def test_gradient_search_says_that_it_uses_no_workers(file, tmp_path, monkeypatch, capsys):
+def test_gradient_search_says_what_it_does_not_use(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "gradient_search", lambda *_: {})
     for setting, said in (
         ("ray=null", ""),
         ("ray.workers=2", "warning: gradient search uses no workers; it runs in this process\n"),
+        ("train.accumulate=2", "warning: gradient search does not accumulate; it takes its batches whole\n"),
     ):
         config = load_config(file, [setting])
-        with RunDirectory.create_or_resume(tmp_path / "run", config) as run:
+        with RunDirectory.create_or_resume(tmp_path / setting, config) as run:
             pipeline.run(config, run, ("gradient",), quiet=True)
         assert capsys.readouterr().err == said
 
