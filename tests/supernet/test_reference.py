@@ -116,8 +116,8 @@ def written_and_read(case: Compared, architecture: Any, weights: Any, directory:
     tokens = case.net.example(architecture).dtype == np.int32
     inputs = Tokens(19, 7) if tokens else Preprocessing((8, 8), (0.0,), (1.0,))
     config = {
-        "family": case.space.family, "module": case.net.config(architecture), "input": {"dtype": inputs.dtype},
-        "preprocessing": inputs.as_dict(),
+        "family": case.space.family, "module": case.net.config(architecture), "task": inputs.task,
+        "input": {"dtype": inputs.dtype}, "preprocessing": inputs.as_dict(),
     }  # fmt: skip
     (directory / CONFIG).write_text(json.dumps(config), "utf-8")
     (directory / ARCHITECTURE).write_text(json.dumps({"architecture": architecture.description}), "utf-8")
