@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a source of arrays holds.
+    """Content of a source of arrays.
 
     Args:
         where: The source in messages.
@@ -183,7 +183,7 @@ def _checked(part: Part, parts: Parts, of_classes: bool, names: Sequence[str]) -
 def _parted(
     where: str, split: ArraySplit, fraction: float, seed: int, purpose: Purpose, setting: str
 ) -> tuple[ArraySplit, ArraySplit]:
-    """What stays of a split, and the share that is drawn from it; every class keeps its share in both."""
+    """Splits examples in two: the rest, and a drawn share, with each class in proportion in both."""
     sizes = np.bincount(split.strata)
     counts = proportional_counts(sizes, round(fraction * len(split)))
     present = sizes > 0

@@ -103,7 +103,7 @@ class Dataset(ABC):
 
     @property
     def unit(self) -> str:
-        """What several examples are called."""
+        """Plural name of examples, such as `images`."""
         return TASKS[self.inputs].unit
 
     def fitted(self, space: SearchSpace) -> Self:
@@ -113,7 +113,7 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def chance(self) -> float:
-        """What a network that guesses has of the objective: an error, a loss, or the error of guessing the mean."""
+        """Objective of guessing: the error of the commonest class, the loss of equal odds, or the error of the mean."""
 
     @abstractmethod
     def prepared(self, examples: np.ndarray) -> jax.Array:
@@ -146,4 +146,4 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def examples_text(self) -> str:
-        """What its examples are, to read, such as `images of 8x8x1, 10 classes`."""
+        """Description of the examples for people, such as `images of 8x8x1, 10 classes`."""

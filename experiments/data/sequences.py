@@ -104,7 +104,7 @@ class Sequences(Split):
         return self.for_vocabulary(known.vocabulary) if isinstance(known, Tokens) else self
 
     def for_vocabulary(self, vocabulary: int) -> "Sequences":
-        """These sequences for a network that knows so many tokens: no random one is beyond them."""
+        """Returns the same sequences with random tokens drawn below a network's vocabulary size."""
         if self.masking is None or self.masking.vocabulary <= vocabulary:
             return self
         return dataclasses.replace(self, masking=dataclasses.replace(self.masking, vocabulary=vocabulary))

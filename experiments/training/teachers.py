@@ -86,8 +86,7 @@ def _load(name: str, data: Dataset) -> Teacher:
 
 def _same_statistics(directory: str, subnet: Subnet, data: ArrayDataset) -> None:
     """Refuses a teacher of arrays whose inputs or outputs mean something else."""
-    own = subnet.preprocessing
-    same = isinstance(own, Standardised) and (own.mean, own.std) == (data.mean, data.std)
+    same = subnet.preprocessing == Standardised(data.train.features, data.mean, data.std)
     if not same or subnet.outputs != data.outputs or tuple(subnet.config["labels"]) != data.class_names:
         raise UserError(
             f"{_KEY}: {directory}: was trained on other features, statistics, targets or classes than data has. Give a "

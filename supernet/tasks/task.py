@@ -17,7 +17,7 @@ class Task(ABC):
     losses, figures and the meaning of labels by its `Outputs`.
 
     Attributes:
-        unit: What several examples are called.
+        unit: Plural name of examples, such as `images`.
     """
 
     unit: ClassVar[str]
