@@ -42,7 +42,8 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
         return None
     teachers: list[Teacher] = [_load(name, data) for name in names]
     examples, labels = data.train.read(np.zeros(2, np.int64))
-    x, expected = data.prepared(examples), (*labels.shape, net.classes)
+    numbers = labels.dtype.kind == "f"
+    x, expected = data.prepared(examples), labels.shape if numbers else (*labels.shape, net.classes)
     for name, teacher in zip(names, teachers, strict=True):
         try:
             found = jax.eval_shape(teacher, x).shape
@@ -51,7 +52,7 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
         if found != expected:
             raise UserError(
                 f"{_KEY}: {name!r} gives shape {found} for 2 {data.unit}, expected {expected}. Name a teacher of these "
-                f"{'classes' if data.class_names else 'tokens'}."
+                f"{'numbers' if numbers else 'classes' if data.class_names else 'tokens'}."
             )
 
     def mean(x: jax.Array) -> jax.Array:

@@ -130,6 +130,16 @@ def test_a_ranking_of_numbers_is_by_their_error(supernest: Any, here: Path) -> N
     assert all(one["alone"]["rmse"] > 0 for one in found["networks"])
 
 
+def test_a_teacher_that_was_trained_on_other_features_is_refused(supernest: Any, here: Path) -> None:
+    assert supernest("run", "houses.yaml", "--out", "numbers", "--quiet")[0] == 0  # where the run is not there yet
+    teacher = "train.distillation={type: external, teachers: [numbers/subnets/full]}"
+    code, _, err = supernest("check", "houses.yaml", "--set", teacher)
+    assert (code, err) == (0, ""), err
+    code, _, err = supernest("check", "houses.yaml", "--set", teacher, "--set", "data.drop=[garden]")
+    assert code == 2
+    assert "numbers/subnets/full: was trained on other features, statistics" in err
+
+
 def test_classes_are_predicted_from_a_table(supernest: Any, here: Path) -> None:
     sets = [
         part
