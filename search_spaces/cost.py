@@ -147,7 +147,7 @@ class CostModel:
         totals = np.empty((len(genes), len(self.metrics)), np.int64)
         for start in range(0, len(genes), _CHUNK):
             part = slice(start, start + _CHUNK)
-            rows = (genes[part].astype(np.float32) @ self._strides + self._offsets).astype(np.intp)
+            rows = (product(genes[part].astype(np.float32), self._strides) + self._offsets).astype(np.intp)
             totals[part] = self._combine.reduce(self._rows.take(rows, axis=0), axis=1)
         return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}
 
@@ -156,6 +156,16 @@ class CostModel:
         index = self.metrics.index(metric)
         factors = tuple((term.columns, term.table[..., index].astype(np.float64)) for term in self.terms)
         return CostTables(sums=factors) if self._combine is np.add else CostTables(peaks=(factors,))
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a @ b` of finite numbers, without NumPy's warning of invalid values.
+
+    On some processors OpenBLAS's kernels for small matrices (0.3.31 here, see numpy/numpy#24067) compute lanes beyond
+    the operands whose results they drop: the product is right, but the flag of an invalid operation stays set.
+    """
+    with np.errstate(invalid="ignore"):
+        return a @ b
 
 
 def _joined(terms: Sequence[Term], combine: np.ufunc) -> list[Term]:

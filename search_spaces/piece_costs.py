@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from search_spaces.cost import product
 from search_spaces.randomness import Purpose, stream
 
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)
@@ -101,11 +102,11 @@ def _ridge(counts: Counts, costs: np.ndarray, measured: Measured, strength: floa
     relative, ones = 1 / measured[:, None], np.ones(len(measured))
     features = np.column_stack([costs, np.ones(len(costs))]).astype(float)
     features /= features.max(axis=0).clip(1)
-    sums = np.column_stack([counts @ features, ones])
+    sums = np.column_stack([product(counts, features), ones])
     # Unknowns of about one size: a feature of mean 1 whose coefficient is a mean cost.
     size = sums.mean(axis=0) / measured.mean()
     coefficients = nnls(sums / size * relative, ones)[0] / size
-    prior = np.append(features @ coefficients[:-1], coefficients[-1])
+    prior = np.append(product(features, coefficients[:-1]), coefficients[-1])
     # A prior of 0 would hold its piece at 0 whatever is measured.
     prior = np.maximum(prior, 1e-3 * measured.mean() / counts.sum(axis=1).mean())
     whole = np.column_stack([counts, ones]) * prior * relative
@@ -115,7 +116,7 @@ def _ridge(counts: Counts, costs: np.ndarray, measured: Measured, strength: floa
         rows = np.concatenate([whole * weights[:, None], pull])
         found = nnls(rows, np.concatenate([weights, np.sqrt(strength) * np.ones(len(prior))]))[0]
         # Huber's weights: a measurement that something disturbed counts less.
-        off = np.abs(whole @ found - 1)
+        off = np.abs(product(whole, found) - 1)
         weights = np.sqrt(np.minimum(1, max(_OUTLYING * float(np.median(off)), 1e-3) / off.clip(1e-12)))
     found = np.rint(found * prior).astype(np.int64)
     return PieceCosts("sum", int(found[-1]), found[:-1])

@@ -118,8 +118,8 @@ def kendall_tau(a: Values, b: Values) -> float:
 def spearman(a: Values, b: Values) -> float:
     """Pearson's correlation of the ranks; tied values share the mean of their ranks."""
     of_a, of_b = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
-    spread = math.sqrt((of_a @ of_a) * (of_b @ of_b))
-    return float(of_a @ of_b / spread) if spread else math.nan
+    spread = math.sqrt(np.sum(of_a**2) * np.sum(of_b**2))
+    return float(np.sum(of_a * of_b) / spread) if spread else math.nan
 
 
 def regret(quality: Values, score: Values) -> float:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from search_spaces import FAMILIES, Cost, SearchSpace, build_space
+from search_spaces.cost import product
 from search_spaces.piece_costs import PieceCosts, fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
 
@@ -94,3 +95,7 @@ def test_the_error_of_what_is_left_out():
     counts, measured = np.ones((10, 1), np.int64), np.array([1.0] * 9 + [2.0])
     error = left_out_error(lambda c, m: PieceCosts("sum", 1, np.zeros(1, np.int64)), counts, measured)
     assert error == pytest.approx(0.05)
+
+
+def test_products_do_not_warn_of_what_the_processor_does_beside_them() -> None:
+    assert np.isnan(product(np.array([[np.inf, 1]]), np.array([[0], [1.0]]))).all()  # an invalid operation
