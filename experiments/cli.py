@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: Exception) -> int:
     from experiments.process.interrupt import Interrupted
     from search_spaces.errors import UserError
-    from supernet.manifest import storage_error
+    from supernet.storage.manifest import storage_error
 
     if isinstance(error, Interrupted):
         click.echo(str(error), err=True)

@@ -14,8 +14,8 @@ from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
-from supernet.evaluation import Evaluator
-from supernet.supernet import Supernet, build_supernet
+from supernet.engine.supernet import Supernet, build_supernet
+from supernet.training.evaluation import Evaluator
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
-    from supernet.evaluation import Scores
+    from supernet.training.evaluation import Scores
 
 LOSS = "loss"
 

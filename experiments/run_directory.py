@@ -21,7 +21,7 @@ from experiments.user_input.problems import flatten, show
 from experiments.user_input.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import sealed
-from supernet.manifest import disk_errors_for, write_text_atomically
+from supernet.storage.manifest import disk_errors_for, write_text_atomically
 
 LOCK = ".lock"
 _UNFINISHED = (f".{CONFIG}.", f".{RUN}.", f".{KEPT}.")

@@ -1,7 +1,7 @@
 """Description of a network: weights declare their axes, axes the choices that size them, parts their products.
 
 A family writes its description once. Costs, slices, initial shapes, masks and mixtures of weights, and the passes of
-the supernet follow from it (`search_spaces.network_cost`, `supernet.elastic`).
+the supernet follow from it (`search_spaces.network_cost`, `supernet.engine.elastic_network`).
 
 Paths of weights are joined by slashes: `attention/qkv/kernel`.
 """

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from search_spaces.errors import UserError
     from supernest.experiment import Experiment, run
     from supernest.finished_run import Run
+    from supernet.export.subnet import Subnet, load_subnet
     from supernet.flax_modules import elastic
-    from supernet.subnet import Subnet, load_subnet
 
 __all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "load_subnet", "run"]
 
 _MODULES = {
     "Experiment": "supernest.experiment",
     "Run": "supernest.finished_run",
-    "Subnet": "supernet.subnet",
+    "Subnet": "supernet.export.subnet",
     "UserError": "search_spaces.errors",
     "elastic": "supernet.flax_modules",
-    "load_subnet": "supernet.subnet",
+    "load_subnet": "supernet.export.subnet",
     "run": "supernest.experiment",
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import UserError
-from supernet.subnet import Subnet, load_subnet
+from supernet.export.subnet import Subnet, load_subnet
 
 
 class Run:

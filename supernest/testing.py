@@ -11,7 +11,7 @@ from experiments.contracts.families import check_family
 from experiments.contracts.samplers import check_paths, check_sampler
 from experiments.contracts.searchers import check_searcher
 from search_spaces import build_space
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 
 __all__ = [
     "ContractError",

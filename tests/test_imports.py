@@ -50,9 +50,9 @@ def test_package_imports_only_what_is_below_it(package: str) -> None:
         assert ours <= ALLOWED[package], f"{path.relative_to(REPOSITORY)} imports {ours - ALLOWED[package]}"
 
 
-def rooms_of_experiments() -> dict[str, set[str]]:
-    """Returns for each folder and file of `experiments` the others that it imports; benchmarks are left out."""
-    root, arrows = REPOSITORY / "experiments", {}
+def rooms_of(package: str) -> dict[str, set[str]]:
+    """Returns for each folder and file of a package the others that it imports; benchmarks are left out."""
+    root, arrows = REPOSITORY / package, {}
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
         if parts[0] == "benchmarks":
@@ -60,15 +60,19 @@ def rooms_of_experiments() -> dict[str, set[str]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            rooms = {name.split(".")[1] for name in modules if name.startswith("experiments.")}
+            rooms = {name.split(".")[1] for name in modules if name.startswith(f"{package}.")}
             arrows.setdefault(parts[0], set()).update(rooms - {parts[0]})
     return arrows
 
 
-def test_no_arrow_between_rooms_of_experiments_runs_back_up() -> None:
+@pytest.mark.parametrize(
+    ("package", "some"),
+    [("experiments", {"training", "searching", "pipeline", "storage"}), ("supernet", {"layers", "engine", "families"})],
+)
+def test_no_arrow_between_rooms_runs_back_up(package: str, some: set[str]) -> None:
     """Rooms can be put in an order in which each imports only what is below it."""
-    left = rooms_of_experiments()
-    assert {"training", "searching", "exporting", "pipeline", "storage"} <= left.keys()
+    left = rooms_of(package)
+    assert some <= left.keys()
     while left:
         bottom = [room for room, below in left.items() if not below & left.keys()]
         assert bottom, f"imports run in a circle: {left}"
@@ -81,7 +85,7 @@ def test_stages_meet_in_the_pipeline() -> None:
     continues = {
         "ranking": {"training"}, "gradient": {"training", "searching"}, "exporting": {"training", "searching"},
     }  # fmt: skip
-    arrows = rooms_of_experiments()
+    arrows = rooms_of("experiments")
     for stage in stages:
         others = arrows[stage] & stages
         assert others <= continues.get(stage, set()), f"{stage} imports {others}"

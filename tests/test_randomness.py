@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from search_spaces.randomness import Purpose, entropy, stream
-from supernet.randomness import key
+from supernet.engine.randomness import key
 from tests.test_imports import ALLOWED, REPOSITORY
 
 SOURCES = sorted(path for package in ALLOWED for path in (REPOSITORY / package).rglob("*.py"))
 FIRST_PATHS = [353, 608, 208, 566]
-HERE = ("search_spaces/randomness.py", "supernet/randomness.py")
+HERE = ("search_spaces/randomness.py", "supernet/engine/randomness.py")
 SHAPES_ONLY = ("experiments/storage/checkpoint_arrays.py",)  # asks how large a key is
 NUMBERS = ((), (0,), (0, 0), (1,), (0, 1), (1, 0), (2,), (2, 0, 0), (2**32,), (12,), (1, 2))
 """What may follow a purpose; to NumPy's seeds several of them are the same."""

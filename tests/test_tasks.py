@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OWN = {
     # a family's own files, what reads checkpoints of language models, and measurements of named families
     "search_spaces": ("vit", "mobilenet", "language", "language_form"),
-    "supernet": ("vit", "mobilenet", "language", "standalone", "tasks"),
+    "supernet": ("families", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks"),
 }
 DEFAULTS = {("experiments/commands/init.py", "vit")}

@@ -19,7 +19,7 @@ import search_spaces
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import memory_as_in_runs, seconds, without_cache
 from search_spaces import build_space
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 
 
 class Steps:

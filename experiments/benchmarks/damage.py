@@ -30,7 +30,7 @@ from tqdm import tqdm
 from experiments import cli
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option
-from supernet.manifest import MANIFEST, write_manifest
+from supernet.storage.manifest import MANIFEST, write_manifest
 
 KINDS = ("flip", "truncate", "empty", "delete", "rewrite", "exchange", "refit")
 _YAML = """\

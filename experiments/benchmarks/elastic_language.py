@@ -21,14 +21,14 @@ from experiments.benchmarks.ordering import BATCH, CALIBRATION, SHARES, SPACE, h
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option
 from search_spaces.randomness import Purpose, stream
-from supernet.distillation import Distillation
-from supernet.importance import importance
-from supernet.language import LanguageSupernet
-from supernet.optimizer import OptimizerSettings
-from supernet.reorder import reordered
+from supernet.engine.supernet import Params
+from supernet.families.language import LanguageSupernet
+from supernet.ordering.importance import importance
+from supernet.ordering.reorder import reordered
 from supernet.sharing import SHARING
-from supernet.supernet import Params
-from supernet.training import TrainStep
+from supernet.tasks.distillation import Distillation
+from supernet.training.optimizer import OptimizerSettings
+from supernet.training.training import TrainStep
 
 _DISTILLATION = Distillation(type="largest", weight=0.5)
 _OPTIMIZER = OptimizerSettings(learning_rate=4e-3, weight_decay=0.0, warmup_steps=20)

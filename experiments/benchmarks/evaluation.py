@@ -32,8 +32,8 @@ from experiments.process.interrupt import StopRequest
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import search
 from search_spaces import Genes
-from supernet.evaluation import Evaluator, Scores, calibrate
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
+from supernet.training.evaluation import Evaluator, Scores, calibrate
 
 _CONFIG = Path(__file__).parents[1] / "digits.yaml"
 

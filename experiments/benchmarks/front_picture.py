@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from experiments.reporting.run_facts import read_run
-from supernet.manifest import write_text_atomically
+from supernet.storage.manifest import write_text_atomically
 
 
 @click.command()

@@ -36,7 +36,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import train, trained_params
 from search import Archive, best
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
 
 _WARM_STEPS, _SIDES = 24, ("gradient", "evolution")
 _CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"

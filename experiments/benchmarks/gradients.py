@@ -43,8 +43,8 @@ from experiments.training.gradient_statistics import gradient_statistics
 from experiments.training.stage import Progress, initial, train, train_step
 from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
 from search_spaces.randomness import Purpose
-from supernet.supernet import Params
-from supernet.training import TrainStep
+from supernet.engine.supernet import Params
+from supernet.training.training import TrainStep
 
 _PARTS: Mapping[str, dict[str, Any]] = {
     "": {},

@@ -21,12 +21,12 @@ from experiments.benchmarks.output import show
 from experiments.commands.options import json_option
 from experiments.data.text import Text
 from search_spaces import LanguageSpace
-from supernet.importance import Importance, importance
-from supernet.labels import output_losses
-from supernet.language import LanguageSupernet
-from supernet.reorder import reordered
+from supernet.engine.supernet import Params
+from supernet.families.language import LanguageSupernet
+from supernet.ordering.importance import Importance, importance
+from supernet.ordering.reorder import reordered
 from supernet.sharing import SHARING
-from supernet.supernet import Params
+from supernet.tasks.labels import output_losses
 
 SPACE = LanguageSpace(
     width=(32, 48, 64), depth=(4,), kv_heads=(2, 3, 4), mlp_width=(96, 144, 192), uniform=True, vocabulary=258,

@@ -28,8 +28,8 @@ from experiments.commands.options import json_option
 from experiments.process.compilation import tidy_after_compilation
 from experiments.process.freed_memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
-from supernet.evaluation import Evaluator
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.training.evaluation import Evaluator
 
 _SCOPES = ("attention", "normalisation", "depthwise")
 _COPIES = frozenset(

@@ -19,8 +19,8 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes
 from experiments.commands.options import json_option
 from search_spaces import SearchSpace, build_space
-from supernet.passes import Passes
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.layers.passes import Passes
 
 
 @click.command()

@@ -44,8 +44,8 @@ from experiments.training.stage import initial, train, train_step
 from samplers import SAMPLERS, Plan, Sampler
 from samplers.sampler import equal_scores
 from search_spaces import Genes, UserError
-from supernet.distillation import Distillation
-from supernet.evaluation import Evaluator, Scores
+from supernet.tasks.distillation import Distillation
+from supernet.training.evaluation import Evaluator, Scores
 
 _BUDGETS = (0.25, 0.5, 0.75, 1.0)
 _CANDIDATES, _DRAWN_STEPS, _LOOKS, _FORMAT = 64, 48, 100, 1

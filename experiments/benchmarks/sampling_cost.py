@@ -27,8 +27,8 @@ from experiments.training.batches import BatchMaker
 from experiments.training.stage import feedback_of, initial, train_step
 from samplers import SAMPLERS, Plan
 from samplers.sampler import equal_scores
-from supernet.distillation import Distillation
-from supernet.training import TrainStep
+from supernet.tasks.distillation import Distillation
+from supernet.training.training import TrainStep
 
 _MEASURED = 2  # steps of each `diagnose_every`, as `Diagnostics.measures` says
 

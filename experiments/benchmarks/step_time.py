@@ -22,7 +22,7 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes, seconds, without_cache
 from experiments.commands.options import json_option
 from search_spaces import Architecture, SearchSpace, build_space
-from supernet.supernet import Supernet, build_supernet
+from supernet.engine.supernet import Supernet, build_supernet
 
 _CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}}
 """What is set otherwise than in `stepper.SETTINGS`, by family."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from experiments.benchmarks.timing import compile_seconds
 from search_spaces import LanguageSpace, SearchSpace
-from supernet.distillation import Lesson
-from supernet.optimizer import OptimizerSettings
-from supernet.supernet import Supernet, build_supernet
-from supernet.training import TrainState, TrainStep
+from supernet.engine.supernet import Supernet, build_supernet
+from supernet.tasks.distillation import Lesson
+from supernet.training.optimizer import OptimizerSettings
+from supernet.training.training import TrainState, TrainStep
 
 SETTINGS: dict[str, tuple[str, dict[str, Any], int]] = {
     "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),

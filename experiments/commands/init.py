@@ -18,7 +18,7 @@ def init(file: Path, family: str) -> None:
     from experiments.configuration.templates import starter
     from search_spaces import FAMILIES
     from search_spaces.errors import UserError, did_you_mean
-    from supernet.manifest import disk_errors_for
+    from supernet.storage.manifest import disk_errors_for
 
     if family not in FAMILIES:
         raise UserError(f"--family: {family!r} is not known.{did_you_mean(family, FAMILIES)}")

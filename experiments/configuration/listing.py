@@ -9,7 +9,7 @@ from experiments.data import SOURCES
 from samplers import SAMPLERS
 from search import SEARCHERS
 from search_spaces import FAMILIES, UserError, build_space
-from supernet.relaxation import RELAXATIONS
+from supernet.gradient.relaxation import RELAXATIONS
 from supernet.sharing import SHARING
 from supernet.tasks.task import TASKS
 

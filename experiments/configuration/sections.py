@@ -27,11 +27,11 @@ from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search.halving import in_batches
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
-from supernet.distillation import Distillation
-from supernet.optimizer import OptimizerSettings
-from supernet.relaxation import RELAXATIONS, Relaxation
+from supernet.gradient.relaxation import RELAXATIONS, Relaxation
 from supernet.sharing import SHARING
+from supernet.tasks.distillation import Distillation
 from supernet.tasks.task import TASKS
+from supernet.training.optimizer import OptimizerSettings
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Batch = Annotated[int, Field(ge=1, le=2**24)]

@@ -12,12 +12,12 @@ from flax import nnx
 from experiments.contracts import require
 from search_spaces import Architecture
 from search_spaces.randomness import Purpose, stream
-from supernet.evaluation import calibrate
-from supernet.export import PARITY_TOLERANCE
-from supernet.randomness import key
-from supernet.subnet import compiled
-from supernet.supernet import Params, Supernet
-from supernet.superposed import SuperposedSupernet, one_hot
+from supernet.engine.randomness import key
+from supernet.engine.supernet import Params, Supernet
+from supernet.engine.superposed import SuperposedSupernet, one_hot
+from supernet.export.export import PARITY_TOLERANCE
+from supernet.export.subnet import compiled
+from supernet.training.evaluation import calibrate
 
 KEY = "space.family"
 _BATCH = 4

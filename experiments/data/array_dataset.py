@@ -16,7 +16,7 @@ from experiments.data.class_names import class_numbers
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from search_spaces import SearchSpace, UserError
 from search_spaces.errors import did_you_mean
-from supernet.subnet import Subnet
+from supernet.export.subnet import Subnet
 from supernet.tasks.arrays import Standardised
 from supernet.tasks.outputs import Outputs
 

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from experiments.data.augment import Augmentation
 from search_spaces import SearchSpace, UserError
-from supernet.subnet import Subnet
+from supernet.export.subnet import Subnet
 from supernet.tasks.inputs import Input
 from supernet.tasks.outputs import Outputs
 from supernet.tasks.task import TASKS

@@ -13,7 +13,7 @@ from jaxtyping import Int, Int32, UInt8
 
 from experiments.data.class_names import renumbered
 from experiments.data.dataset import Split
-from supernet.subnet import Subnet
+from supernet.export.subnet import Subnet
 
 Images = UInt8[np.ndarray, "n height width channels"]
 

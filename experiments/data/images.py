@@ -14,7 +14,7 @@ from experiments.data.dataset import Dataset, MakeBatch, Split
 from experiments.data.examples import Examples
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose
-from supernet.randomness import key
+from supernet.engine.randomness import key
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 

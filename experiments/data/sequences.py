@@ -20,7 +20,7 @@ from experiments.data.augment import Augmentation
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
-from supernet.subnet import Subnet
+from supernet.export.subnet import Subnet
 from supernet.tasks.tokens import OUTPUTS, Tokens
 
 Sequenced = Int32[np.ndarray, "n t"]

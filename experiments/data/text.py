@@ -21,7 +21,7 @@ from experiments.data.source import SOURCES, AnySource, check_fraction, own_vali
 from experiments.data.tokenizer import BYTES, Tokenizer, files_of, load_tokenizer
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import parse_json
-from supernet.manifest import disk_errors_for
+from supernet.storage.manifest import disk_errors_for
 
 _DEFERRED: ContextVar[list[tuple[Path, Int[np.ndarray, " n"]]] | None] = ContextVar("deferred", default=None)
 _JSON_LINES = (".jsonl", ".ndjson", ".json")

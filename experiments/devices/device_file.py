@@ -14,7 +14,7 @@ from search_spaces import CostModel, Genes, SearchSpace, UserError
 from search_spaces.cost import CostTables
 from search_spaces.pieces import Pieces
 from search_spaces.sealed_json import SEAL, is_intact, parse_json
-from supernet.manifest import disk_errors_for
+from supernet.storage.manifest import disk_errors_for
 
 DEVICE_METRICS = ("latency_ms", "memory_bytes")
 """What a device file adds to the costs of a space."""

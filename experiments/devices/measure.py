@@ -17,7 +17,7 @@ from flax import nnx
 
 from search_spaces import Architecture
 from search_spaces.randomness import Purpose, stream
-from supernet.supernet import Supernet
+from supernet.engine.supernet import Supernet
 
 _SAMPLE_SECONDS, _MOST_CALLS = 0.002, 20
 

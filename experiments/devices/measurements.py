@@ -11,7 +11,7 @@ from typing import Any
 from experiments.devices.device_file import device_name
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
-from supernet.manifest import disk_errors_for
+from supernet.storage.manifest import disk_errors_for
 
 _FORMAT, _VERSION = "supernest measurements", 1
 _OTHER = "Choose another file with --out, or delete {path} to measure anew."

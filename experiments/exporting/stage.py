@@ -26,11 +26,11 @@ from experiments.storage.run_identity import CUT_FROM
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
 from search_spaces.sealed_json import read_json
-from supernet.evaluation import calibrate
-from supernet.export import export_subnet
-from supernet.manifest import verify_manifest
-from supernet.subnet import ARCHITECTURE, REPORT, Subnet
-from supernet.supernet import Params, Statistics
+from supernet.engine.supernet import Params, Statistics
+from supernet.export.export import export_subnet
+from supernet.export.subnet import ARCHITECTURE, REPORT, Subnet
+from supernet.storage.manifest import verify_manifest
+from supernet.training.evaluation import calibrate
 
 _CHUNK, _BATCH = 4096, 256  # outputs, examples
 _PROBE = 64

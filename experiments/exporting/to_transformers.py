@@ -12,8 +12,8 @@ from experiments.storage.run_identity import CUT_FROM, run_identity
 from experiments.subnets.loading import load_exported
 from search_spaces import UserError, did_you_mean
 from search_spaces.sealed_json import read_json
+from supernet.export.subnet import REPORT, TOKENIZER, flatten
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import REPORT, TOKENIZER, flatten
 
 
 def export_for_transformers(
@@ -53,7 +53,7 @@ def export_for_transformers(
         if not isinstance(subnet.module, LanguageModel):
             raise UserError(
                 f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
-                "It runs as it is: supernet.subnet.load_subnet."
+                "It runs as it is: supernet.export.subnet.load_subnet."
             )
         again = f"Delete {directory} to export it again."
         if read_json(directory / REPORT, again).get(CUT_FROM, {}).get("config") != identity:

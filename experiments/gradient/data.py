@@ -11,7 +11,7 @@ from experiments.data.splits import draw, proportional_counts
 from experiments.experiment import Experiment
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
-from supernet.labels import Targets
+from supernet.tasks.labels import Targets
 
 
 class Fed(NamedTuple):

@@ -14,8 +14,8 @@ from experiments.searching.stage import search, started_from
 from search import ResolvedBudget
 from search.projection import most_probable
 from search_spaces.sealed_json import sealed
-from supernet.manifest import write_text_atomically
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
+from supernet.storage.manifest import write_text_atomically
 
 
 class Found(NamedTuple):

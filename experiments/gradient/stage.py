@@ -26,13 +26,13 @@ from experiments.training.stage import Progress, TrainingDiverged
 from search import ResolvedBudget
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
-from supernet.expected_cost import ExpectedCost
-from supernet.gradient_search import GradientState, GradientStep, entropies_by_choice
-from supernet.passes import Passes
-from supernet.randomness import key
-from supernet.relaxation import Relaxation
-from supernet.superposed import build_superposed, values_of
-from supernet.training import TrainStep
+from supernet.engine.randomness import key
+from supernet.engine.superposed import build_superposed, values_of
+from supernet.gradient.expected_cost import ExpectedCost
+from supernet.gradient.gradient_search import GradientState, GradientStep, entropies_by_choice
+from supernet.gradient.relaxation import Relaxation
+from supernet.layers.passes import Passes
+from supernet.training.training import TrainStep
 
 _WAY = 6.0
 

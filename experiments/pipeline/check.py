@@ -20,9 +20,9 @@ from experiments.training.division import check_division, schedule_of
 from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
-from supernet.passes import Passes
+from supernet.engine.superposed import build_superposed
+from supernet.layers.passes import Passes
 from supernet.standalone import MODULES
-from supernet.superposed import build_superposed
 
 
 def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment:

@@ -26,7 +26,7 @@ from experiments.training.stage import trained_params
 from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
 from search.continued import Continued
 from search_spaces import Genes
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
 
 
 def deliver(

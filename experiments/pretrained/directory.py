@@ -28,12 +28,12 @@ from experiments.pretrained.formats.tokenizer_files import copy_tokenizer, has_t
 from experiments.user_input.yaml_files import dump_yaml, read_yaml
 from search_spaces import LanguageSpace, UserError, build_space
 from search_spaces.sealed_json import read_json
-from supernet.importance import importance
-from supernet.language import LanguageSupernet
-from supernet.manifest import MANIFEST, atomic_directory, verify_manifest, write_manifest
-from supernet.reorder import permutation
-from supernet.subnet import TOKENIZER, flatten
-from supernet.supernet import Params, Supernet, build_supernet
+from supernet.engine.supernet import Params, Supernet, build_supernet
+from supernet.export.subnet import TOKENIZER, flatten
+from supernet.families.language import LanguageSupernet
+from supernet.ordering.importance import importance
+from supernet.ordering.reorder import permutation
+from supernet.storage.manifest import MANIFEST, atomic_directory, verify_manifest, write_manifest
 
 EXPERIMENT, HOME = "experiment.yaml", "supernet"
 _SPACE, _WEIGHTS, _SOURCE = "space.yaml", "weights.safetensors", "source.json"

@@ -14,7 +14,7 @@ from experiments.pretrained.formats.hub import locate
 from experiments.pretrained.formats.tokenizer_files import has_tokenizer
 from experiments.pretrained.template import starter
 from search_spaces import LanguageSpace
-from supernet.subnet import TOKENIZER
+from supernet.export.subnet import TOKENIZER
 
 _TYPES = {np.dtype(dtype).name: np.dtype(dtype) for dtype in TYPES.values()}
 

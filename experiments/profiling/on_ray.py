@@ -12,7 +12,7 @@ from experiments.experiment import Experiment
 from experiments.process.interrupt import StopRequest
 from experiments.profiling.stage import Group, Meter, Protocol
 from search_spaces import UserError
-from supernet.manifest import disk_errors_for
+from supernet.storage.manifest import disk_errors_for
 
 
 class RayMeter(Meter):

@@ -24,8 +24,8 @@ from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
 from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import sealed
-from supernet.manifest import write_text_atomically
-from supernet.supernet import Supernet
+from supernet.engine.supernet import Supernet
+from supernet.storage.manifest import write_text_atomically
 
 _GROUP, _GROUP_BYTES = 24, 10**9  # networks, and bytes of weights, that are compiled and measured together at most
 _DRAWS = 100

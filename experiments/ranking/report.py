@@ -16,8 +16,8 @@ from experiments.run_directory import RunDirectory
 from experiments.storage.tensorboard import EventLog
 from search_spaces import Genes
 from search_spaces.sealed_json import sealed
-from supernet.evaluation import Scores
-from supernet.manifest import disk_errors_for, write_text_atomically
+from supernet.storage.manifest import disk_errors_for, write_text_atomically
+from supernet.training.evaluation import Scores
 
 NAMES = {
     "kendall_tau": "Kendall's tau-b",

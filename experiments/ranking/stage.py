@@ -14,8 +14,8 @@ from experiments.ranking.report import ranked_by, write_report
 from experiments.ranking.training import Truth, panel_directory, train_panel
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes
-from supernet.evaluation import Scores
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
+from supernet.training.evaluation import Scores
 
 _WORST = -1e300
 

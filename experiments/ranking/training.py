@@ -1,8 +1,8 @@
 """Training a panel: each architecture on its own, its result kept under the hash of all that decides it.
 
-Each is trained inside the supernet's weights (`supernet.embed`), by the programs that the supernet's training compiled,
-from the plain network's own fresh weights (or its part of what was imported): what is computed is that network, only
-without a compilation each.
+Each is trained inside the supernet's weights (`supernet.engine.embedding`), by the programs that the training of the
+supernet compiled, from the plain network's own fresh weights (or its part of what was imported): what is computed is
+that network, only without a compilation each.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import TrainingDiverged, train, train_step, trained_params
 from samplers import Paths, Sampler, SamplerState, Score
 from search_spaces.randomness import Purpose
-from supernet.distillation import Distillation
-from supernet.embed import embed
-from supernet.randomness import key
-from supernet.training import TrainStep
+from supernet.engine.embedding import embed
+from supernet.engine.randomness import key
+from supernet.tasks.distillation import Distillation
+from supernet.training.training import TrainStep
 
 _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.

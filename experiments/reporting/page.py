@@ -15,7 +15,7 @@ from experiments.reporting import charts
 from experiments.reporting.concerns import concerns
 from experiments.reporting.run_facts import ExportedSubnet, RunFacts, interval, read_run
 from search_spaces.errors import UserError
-from supernet.manifest import write_text_atomically
+from supernet.storage.manifest import write_text_atomically
 
 MARK = '<meta name="generator" content="supernest report">'
 _SECTIONS = (

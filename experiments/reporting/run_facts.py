@@ -14,8 +14,8 @@ from search.archive import times_path
 from search.archive_lines import chained, corrupt, follow, last_line, load
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import read_json, read_sealed
-from supernet.manifest import verify_manifest
-from supernet.subnet import ARCHITECTURE, REPORT
+from supernet.export.subnet import ARCHITECTURE, REPORT
+from supernet.storage.manifest import verify_manifest
 
 
 @dataclass(frozen=True)

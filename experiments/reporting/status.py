@@ -8,7 +8,7 @@ from typing import Any
 from experiments.reporting.run_facts import RunFacts, read_run
 from experiments.run_directory import LOCK
 from experiments.storage.run_files import read_run_config
-from supernet.manifest import MANIFEST
+from supernet.storage.manifest import MANIFEST
 
 _BY = ("validation_", "probe_")  # curves that say how good the networks are
 

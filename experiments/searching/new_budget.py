@@ -18,7 +18,7 @@ from experiments.storage.run_identity import run_identity
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 from search_spaces.sealed_json import read_sealed, sealed
-from supernet.manifest import write_text_atomically
+from supernet.storage.manifest import write_text_atomically
 
 _NAME = "new"
 _KEY = re.compile(rf"search\.budgets\.{_NAME}(?:\.\w+)?: ")

@@ -13,8 +13,8 @@ from experiments.distributed.pool import Pool, Resident, pool
 from experiments.experiment import Experiment
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes, SearchSpace
-from supernet.evaluation import Scores
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
+from supernet.training.evaluation import Scores
 
 ScoreGenes = Callable[..., Scores]
 """Scores of genes, on the whole validation split or, as a second argument, on a share of it."""

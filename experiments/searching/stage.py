@@ -31,7 +31,7 @@ from search import (
 from search.seeded import Seeded
 from search_spaces import Genes
 from search_spaces.sealed_json import read_sealed
-from supernet.supernet import Params
+from supernet.engine.supernet import Params
 
 
 def search(

@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.process.interrupt import Interrupted, StopRequest
 from search_spaces.sealed_json import read_sealed, sealed
-from supernet.manifest import discard_directory, disk_errors_for, write_text_atomically
+from supernet.storage.manifest import discard_directory, disk_errors_for, write_text_atomically
 
 _RESULT, _WORK, _LOCK = "result.json", "work", ".lock"
 

@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from search_spaces.errors import UserError
-from supernet.told_once import told_once
+from supernet.storage.told_once import told_once
 
 Tree = TypeVar("Tree")
 _FORMAT = 1

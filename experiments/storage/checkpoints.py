@@ -25,7 +25,7 @@ import numpy as np
 from experiments.storage import checkpoint_arrays as checkpoint_tree
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import parse_json, read_json
-from supernet.manifest import (
+from supernet.storage.manifest import (
     MANIFEST,
     atomic_directory,
     discard_directory,

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.user_input.yaml_files import read_yaml
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import is_intact, read_json, read_sealed, sealed
-from supernet.manifest import write_text_atomically
+from supernet.storage.manifest import write_text_atomically
 
 CONFIG, RUN, SUMMARY = "config.yaml", "run.json", "summary.json"
 _REMEDY = "Restore the file, or choose a new directory with --out."

@@ -18,7 +18,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
-from supernet.manifest import disk_errors_for
+from supernet.storage.manifest import disk_errors_for
 
 VISITS = "paths/visits_by_gene_and_value/numbers"
 """Tag of the text that holds, as JSON, how often each value of each gene was trained."""

@@ -13,8 +13,8 @@ from experiments.subnets.tokenizer import tokenizer_of
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
 from search_spaces.sealed_json import parse_json
-from supernet.generate import generate
-from supernet.randomness import key
+from supernet.engine.randomness import key
+from supernet.export.generate import generate
 from supernet.standalone.language import LanguageModel
 
 _GENERATION = ("generation_config.json", "config.json")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from experiments.configuration.plugins import changed_plugins, import_plugins_of_run
-from supernet.subnet import Subnet, load_subnet
+from supernet.export.subnet import Subnet, load_subnet
 
 
 def load_exported(directory: Path) -> Subnet:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from experiments.data.tokenizer import BYTES, same_tokenizer
 from search_spaces import UserError
-from supernet.subnet import Subnet
+from supernet.export.subnet import Subnet
 
 
 def tokenizer_of(subnet: Subnet, directory: Path) -> str | None:

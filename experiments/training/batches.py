@@ -10,7 +10,7 @@ from experiments.data.batches import batch_indices
 from experiments.experiment import Experiment
 from experiments.training.teachers import load_teachers
 from samplers import SamplerState
-from supernet.labels import Targets
+from supernet.tasks.labels import Targets
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ from experiments.storage.tensorboard import EventLog
 from experiments.training.division import Division
 from samplers import Paths
 from search_spaces.randomness import Purpose, stream
-from supernet.training import StepResult, TrainState
+from supernet.training.training import StepResult, TrainState
 
 
 class Curves:

@@ -12,7 +12,7 @@ from experiments.storage.tensorboard import VISITS, EventLog
 from samplers import Paths, SamplerState
 from samplers.data_importance import effective_sample_size
 from search_spaces import SearchSpace
-from supernet.training import StepResult
+from supernet.training.training import StepResult
 
 _BINS = 5
 _SHOWN = 256  # distributions of more entries, as of training examples, are no picture

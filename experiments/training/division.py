@@ -11,7 +11,7 @@ from experiments.experiment import Experiment
 from experiments.process.interrupt import StopRequest
 from experiments.training.schedule import Schedule, balance
 from samplers import Paths, Score
-from supernet.work import Work
+from supernet.training.work import Work
 
 
 def schedule_of(experiment: Experiment, workers: int) -> Schedule:

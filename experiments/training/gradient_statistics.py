@@ -9,8 +9,8 @@ import numpy as np
 from experiments.experiment import Experiment
 from experiments.training.batches import BatchMaker
 from samplers import SamplerState
-from supernet.supernet import Params
-from supernet.training import TrainStep
+from supernet.engine.supernet import Params
+from supernet.training.training import TrainStep
 
 
 def gradient_statistics(

@@ -9,8 +9,8 @@ from experiments.devices.measure import allowed_cores
 from experiments.experiment import Experiment
 from experiments.training.division import schedule_of
 from search_spaces import UserError
-from supernet.passes import Passes
-from supernet.supernet import Supernet, build_supernet
+from supernet.engine.supernet import Supernet, build_supernet
+from supernet.layers.passes import Passes
 
 _SHARE = 0.5  # of the device's memory; the rest is for weights, their gradients, the optimiser's and what is temporary
 _LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from search_spaces import UserError
-from supernet.work import Share
+from supernet.training.work import Share
 
 PathBatch = Literal["whole", "share"]
 Parallel = Literal["paths", "data"]

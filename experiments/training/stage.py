@@ -23,9 +23,9 @@ from experiments.training.rematerialization import training_net
 from samplers import Paths, Score, StepFeedback
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
-from supernet.randomness import key
-from supernet.supernet import Params
-from supernet.training import StepResult, TrainState, TrainStep
+from supernet.engine.randomness import key
+from supernet.engine.supernet import Params
+from supernet.training.training import StepResult, TrainState, TrainStep
 
 
 class TrainingDiverged(UserError):

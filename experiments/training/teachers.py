@@ -16,11 +16,11 @@ from experiments.pretrained.directory import ImportedDirectory
 from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import UserError
-from supernet.distillation import Teacher
-from supernet.resolution import resize
-from supernet.subnet import Subnet, compiled
-from supernet.supernet import Supernet
+from supernet.engine.supernet import Supernet
+from supernet.export.subnet import Subnet, compiled
+from supernet.layers.resolution import resize
 from supernet.tasks.arrays import Standardised
+from supernet.tasks.distillation import Teacher
 from supernet.tasks.images import Preprocessing
 
 _KEY = "train.distillation.teachers"

@@ -19,14 +19,14 @@ from flax import nnx, traverse_util
 from search_spaces import Architecture, Program
 from search_spaces.choice import Value
 from search_spaces.network import Stack
-from supernet.cuts import Tree, at, take
-from supernet.elastic import ElasticNetwork
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Context, Stage, run
+from supernet.engine.supernet import SUPERNETS, Params, Statistics
+from supernet.engine.superposed import Relaxed
 from supernet.flax_modules.plain import plain
 from supernet.flax_modules.space import LAYER, STACK, ModuleSpace, signature
-from supernet.stages import Context, Stage, run
 from supernet.standalone import MODULES
-from supernet.supernet import SUPERNETS, Params, Statistics
-from supernet.superposed import Relaxed
+from supernet.weights.cuts import Tree, at, take
 
 
 def register(family: str, space: type[ModuleSpace]) -> None:

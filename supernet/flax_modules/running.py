@@ -14,9 +14,9 @@ from flax import nnx, traverse_util
 
 from search_spaces import UserError
 from search_spaces.choice import Value
-from supernet.cuts import Tree, put
+from supernet.engine.stages import Context
 from supernet.flax_modules.builds import Builds, owner
-from supernet.stages import Context
+from supernet.weights.cuts import Tree, put
 
 Place = tuple[str, ...]
 Values = Mapping[str, Value]

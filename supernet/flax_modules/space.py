@@ -21,12 +21,12 @@ from search_spaces.choice import Value
 from search_spaces.cost import Cost
 from search_spaces.errors import did_you_mean
 from search_spaces.network import Network, Part, Stack, Sublayer
-from supernet.cuts import put
+from supernet.engine.stages import Context
 from supernet.flax_modules.builds import Builds, text
 from supernet.flax_modules.counting import Counts, counted
 from supernet.flax_modules.following import Following, Leaves
 from supernet.flax_modules.running import Pieces
-from supernet.stages import Context
+from supernet.weights.cuts import put
 
 LAYER, STACK = "layer", "layers_of_module"
 """Name of the layers' sublayer, and of their weights, which no attribute of a module should have."""

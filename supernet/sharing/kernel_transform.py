@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from search_spaces import SearchSpace, UserError
 from search_spaces.network import CENTRE, Axis, Shape, Stack, flat
-from supernet.cuts import at, put
 from supernet.sharing import SHARING, Params, WeightSharing
-from supernet.weights import Weights
+from supernet.weights.cuts import at, put
+from supernet.weights.described import Weights
 
 
 class _Kernel(NamedTuple):

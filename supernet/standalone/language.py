@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from search_spaces import LanguageForm
-from supernet.normalisation import layer_norm, rms_norm
-from supernet.passes import wide
-from supernet.rotary import rotate
+from supernet.layers.normalisation import layer_norm, rms_norm
+from supernet.layers.passes import wide
+from supernet.layers.rotary import rotate
 from supernet.standalone import MODULES
 
 Cache = list[tuple[jax.Array, jax.Array]]

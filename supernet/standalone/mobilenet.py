@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from search_spaces import UserError
-from supernet.batch_norm import activate, normalise_with
-from supernet.depthwise import depthwise
+from supernet.layers.batch_norm import activate, normalise_with
+from supernet.layers.depthwise import depthwise
 from supernet.standalone import MODULES
 
 _POINTWISE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from supernet.divergences import alpha_divergence, soften
-from supernet.labels import Targets, are_classes, gradient_norms, output_losses, over_outputs
+from supernet.tasks.divergences import alpha_divergence, soften
+from supernet.tasks.labels import Targets, are_classes, gradient_norms, output_losses, over_outputs
 from supernet.tasks.outputs import Measures, Outputs
 
 if TYPE_CHECKING:
-    from supernet.distillation import Distillation
+    from supernet.tasks.distillation import Distillation
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from search_spaces import UserError
-from supernet.resolution import resize
+from supernet.layers.resolution import resize
 from supernet.tasks.classes import CLASSES, Classes
 from supernet.tasks.inputs import Input
 from supernet.tasks.task import TASKS, Task

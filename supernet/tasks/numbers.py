@@ -12,7 +12,7 @@ from search_spaces import UserError
 from supernet.tasks.outputs import Measures, Outputs
 
 if TYPE_CHECKING:
-    from supernet.distillation import Distillation
+    from supernet.tasks.distillation import Distillation
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 if TYPE_CHECKING:
-    from supernet.distillation import Distillation
+    from supernet.tasks.distillation import Distillation
 
 
 class Measures(ABC):

@@ -11,10 +11,10 @@ from flax import nnx
 
 from search_spaces import FAMILIES, Choice, SearchSpace
 from search_spaces.network import Axis, Network, Stack, Sublayer, linear
-from supernet.elastic import ElasticNetwork
-from supernet.stages import Stage
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Stage
 from supernet.standalone import MODULES
-from supernet.supernet import SUPERNETS
+from supernet.engine.supernet import SUPERNETS
 
 
 @FAMILIES.register("residual_mlp")

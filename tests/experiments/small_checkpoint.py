@@ -7,7 +7,7 @@ import jax
 
 from experiments.pretrained.formats import export_checkpoint
 from search_spaces import LanguageSpace
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 
 TEXT = "".join(f"{number} and {number + 1} make {2 * number + 1}.\n" for number in range(400))
 _LEARNED = {

@@ -13,9 +13,9 @@ from experiments.exporting.stage import reached
 from experiments.objective import OBJECTIVES
 from experiments.searching.stage import judged
 from search_spaces import UserError, build_space
-from supernet.evaluation import Evaluator, Scores
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 from supernet.tasks.classes import CLASSES
+from supernet.training.evaluation import Evaluator, Scores
 
 
 @dataclass(frozen=True)

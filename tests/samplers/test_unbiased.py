@@ -11,8 +11,8 @@ import pytest
 
 from samplers import ComplexityAwareSampler, PADASampler, Plan, StepFeedback
 from search_spaces import build_space
-from supernet.supernet import build_supernet
-from supernet.training import TrainStep
+from supernet.engine.supernet import build_supernet
+from supernet.training.training import TrainStep
 
 SPACE = build_space(
     "vit",

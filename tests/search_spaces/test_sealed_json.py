@@ -8,7 +8,7 @@ import pytest
 
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import parse_json, read_json
-from supernet.manifest import MANIFEST, verify_manifest
+from supernet.storage.manifest import MANIFEST, verify_manifest
 
 DEEP = "[" * 100_000
 

@@ -11,12 +11,12 @@ from flax import nnx
 
 from search_spaces import Choice, SearchSpace
 from search_spaces.network import Alternatives, Axis, Network, Part, Product, Stack, Sublayer, batch_norm, linear
-from supernet.bottleneck import measure, norm
-from supernet.elastic import ElasticNetwork
-from supernet.stages import Context, Stage
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Context, Stage
+from supernet.engine.supernet import Params
+from supernet.families.bottleneck import measure, norm
 from supernet.standalone import MODULES
 from supernet.standalone.mobilenet import BatchNorm, patches_3x3
-from supernet.supernet import Params
 
 HIDDEN = 5
 

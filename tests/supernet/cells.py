@@ -15,10 +15,10 @@ from flax import nnx
 
 from search_spaces import Choice, SearchSpace
 from search_spaces.network import Alternatives, Network, Stack, Sublayer, linear
-from supernet.elastic import ElasticNetwork
-from supernet.stages import Context, Stage
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Context, Stage
+from supernet.engine.supernet import Params
 from supernet.standalone import MODULES
-from supernet.supernet import Params
 
 EDGES = ((0, 1), (0, 2), (1, 2))
 OPERATIONS = ("none", "skip", "linear")

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from search_spaces import Architecture, Program, build_space
-from supernet.evaluation import calibrate
-from supernet.resolution import resize
-from supernet.supernet import Params, Supernet, build_supernet
+from supernet.engine.supernet import Params, Supernet, build_supernet
+from supernet.layers.resolution import resize
+from supernet.training.evaluation import calibrate
 from tests.reference import Truth, reference, truth
 
 BATCH = 8

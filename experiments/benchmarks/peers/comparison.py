@@ -16,9 +16,9 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.devices.measure import cores, this_device
 from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
-from supernet.evaluation import Evaluator
-from supernet.optimizer import OptimizerSettings
-from supernet.supernet import Supernet, build_supernet
+from supernet.engine.supernet import Supernet, build_supernet
+from supernet.training.evaluation import Evaluator
+from supernet.training.optimizer import OptimizerSettings
 
 Ask = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """Has a peer do something with the network of a configuration."""

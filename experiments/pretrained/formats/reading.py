@@ -19,8 +19,8 @@ from experiments.pretrained.formats.settings import Settings
 from experiments.pretrained.formats.tensors import Row, expanded
 from experiments.pretrained.formats.tokenizer_files import check_vocabulary
 from search_spaces import LanguageForm, LanguageSpace, UserError, did_you_mean
-from supernet.subnet import flatten, unflatten
-from supernet.supernet import Params, Supernet, build_supernet
+from supernet.engine.supernet import Params, Supernet, build_supernet
+from supernet.export.subnet import flatten, unflatten
 
 _CONTEXT = 1024
 

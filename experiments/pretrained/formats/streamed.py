@@ -14,9 +14,9 @@ import numpy as np
 from experiments.pretrained.formats.files import TYPES, Tensor, tensors_in
 from experiments.pretrained.formats.tensors import Shape
 from search_spaces import UserError
-from supernet.reorder import Moves
-from supernet.subnet import flatten, unflatten
-from supernet.supernet import Params, Supernet
+from supernet.engine.supernet import Params, Supernet
+from supernet.export.subnet import flatten, unflatten
+from supernet.ordering.reorder import Moves
 
 _PIECE = 1 << 23  # bytes
 

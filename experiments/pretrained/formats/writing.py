@@ -18,9 +18,9 @@ from experiments.pretrained.formats.settings import Settings
 from experiments.pretrained.formats.tensors import expanded
 from experiments.pretrained.formats.tokenizer_files import copy_tokenizer
 from search_spaces import Architecture, LanguageForm, UserError
-from supernet.manifest import atomic_directory
-from supernet.subnet import flatten
-from supernet.supernet import Params, Supernet
+from supernet.engine.supernet import Params, Supernet
+from supernet.export.subnet import flatten
+from supernet.storage.manifest import atomic_directory
 
 _SHARD_BYTES = 5 * 10**9
 # What goes along from a parent's settings: all else follows from the network, or is of the parent's layers and weights.

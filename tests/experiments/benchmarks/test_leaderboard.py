@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from experiments.benchmarks import samplers
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
-from supernet.evaluation import Scores
+from supernet.training.evaluation import Scores
 
 CONFIG = """\
 data: {source: digits, train_limit: 300}

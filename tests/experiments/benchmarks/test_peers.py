@@ -15,7 +15,7 @@ from experiments.benchmarks.peers.comparison import config_of
 from experiments.benchmarks.peers.process import flat
 from experiments.benchmarks.stepper import noise
 from search_spaces import LanguageSpace, build_space
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 
 torch = pytest.importorskip("torch", reason="the peers need PyTorch: pip install 'supernest[bench]'")
 

@@ -19,7 +19,7 @@ from experiments.data.arrays import array_examples
 from experiments.user_input.problems import ProblemsError
 from experiments.user_input.yaml_files import dump_yaml, parse_yaml, read_yaml
 from search_spaces import UserError
-from supernet.optimizer import OptimizerSettings
+from supernet.training.optimizer import OptimizerSettings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = "space: {family: vit, preset: small}\ntrain: {steps: 100}\n"

@@ -12,8 +12,8 @@ import pytest
 from experiments import cli
 from search_spaces import FAMILIES
 from search_spaces.sealed_json import sealed
+from supernet.engine.supernet import SUPERNETS
 from supernet.standalone import MODULES
-from supernet.supernet import SUPERNETS
 
 MODULE = "own_family_of_test"
 PLUGIN = """\
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from search_spaces import FAMILIES, ViTSpace
 from supernet.standalone import MODULES
 from supernet.standalone.vit import ViT
-from supernet.supernet import SUPERNETS
-from supernet.vit import ViTSupernet
+from supernet.engine.supernet import SUPERNETS
+from supernet.families.vit import ViTSupernet
 
 
 @FAMILIES.register("own")

@@ -20,7 +20,7 @@ from experiments.ranking import training as panel_training
 from experiments.training.stage import initial, train_step
 from experiments.training.teachers import load_teachers
 from search_spaces import LanguageSpace, UserError
-from supernet.subnet import load_subnet
+from supernet.export.subnet import load_subnet
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 from tests.experiments.word_tokenizer import words
 

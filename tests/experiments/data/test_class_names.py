@@ -17,9 +17,9 @@ from experiments.data.huggingface import HuggingFace
 from experiments.data.npz import Npz
 from experiments.training.teachers import load_teachers
 from search_spaces import UserError, build_space
-from supernet.export import export_subnet
-from supernet.subnet import compiled, load_subnet
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.export.export import export_subnet
+from supernet.export.subnet import compiled, load_subnet
 from supernet.tasks.images import Preprocessing
 
 NAMES = ("ant", "bee", "cat")

@@ -40,11 +40,11 @@ import jax, jax.numpy as jnp, numpy as np
 from experiments.training.schedule import Schedule
 from experiments.distributed.workers import Workers
 from search_spaces import build_space
-from supernet.distillation import Distillation
-from supernet.optimizer import OptimizerSettings
-from supernet.supernet import build_supernet
-from supernet.training import TrainStep
-from supernet.work import Work
+from supernet.tasks.distillation import Distillation
+from supernet.training.optimizer import OptimizerSettings
+from supernet.engine.supernet import build_supernet
+from supernet.training.training import TrainStep
+from supernet.training.work import Work
 
 workers = Workers()
 assert workers.count == 1 and len(jax.devices()) == 2

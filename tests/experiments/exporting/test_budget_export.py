@@ -19,7 +19,7 @@ from search import Archive, Budget, run_search
 from search.archive import times_path
 from search.random_search import RandomSearch
 from search_spaces import Genes, SearchSpace, build_space
-from supernet.subnet import load_subnet
+from supernet.export.subnet import load_subnet
 from tests.experiments.device_files import write_device
 
 REPOSITORY = Path(__file__).resolve().parents[3]

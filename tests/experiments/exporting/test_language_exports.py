@@ -17,10 +17,10 @@ from experiments.pretrained.import_command import import_to
 from experiments.storage.run_files import read_run_config
 from experiments.storage.run_identity import CUT_FROM, run_identity
 from search_spaces import SearchSpace, build_space
-from supernet.export import export_subnet
-from supernet.manifest import write_manifest
-from supernet.subnet import flatten, load_subnet
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.export.export import export_subnet
+from supernet.export.subnet import flatten, load_subnet
+from supernet.storage.manifest import write_manifest
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.tokens import Tokens
 from tests.experiments.reporting.runs import begin_run

@@ -13,7 +13,7 @@ from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.import_command import import_to
 from search_spaces import UserError, build_space
 from search_spaces.sealed_json import sealed
-from supernet.manifest import write_manifest
+from supernet.storage.manifest import write_manifest
 from tests.experiments.device_files import write_device
 from tests.experiments.small_checkpoint import write_checkpoint_of
 

@@ -15,8 +15,8 @@ import pytest
 
 from experiments.storage.checkpoints import Checkpoints
 from search_spaces import UserError
-from supernet.manifest import atomic_directory, disk_errors_for
-from supernet.told_once import told_once
+from supernet.storage.manifest import atomic_directory, disk_errors_for
+from supernet.storage.told_once import told_once
 
 
 @pytest.fixture

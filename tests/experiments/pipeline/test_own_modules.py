@@ -13,9 +13,9 @@ import pytest
 
 import supernest as sn
 from search_spaces.errors import UserError
-from supernet.manifest import write_manifest
+from supernet.export.subnet import STABLEHLO
 from supernet.standalone import MODULES
-from supernet.subnet import STABLEHLO
+from supernet.storage.manifest import write_manifest
 
 OWN = Path(__file__).parents[2] / "supernest" / "own_modules"
 YAML = """\

@@ -26,7 +26,7 @@ from flax import nnx
 from experiments import cli
 from experiments.configuration.experiment_config import load_config
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
-from supernet.subnet import flatten, load_subnet
+from supernet.export.subnet import flatten, load_subnet
 from tests.experiments.device_files import write_device
 
 COMPLETE = os.environ.get("SUPERNEST_FORMS") == "all"

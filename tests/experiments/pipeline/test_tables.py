@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from search_spaces import FAMILIES
+from supernet.engine.supernet import SUPERNETS
+from supernet.export.subnet import load_subnet
 from supernet.standalone import MODULES
-from supernet.subnet import load_subnet
-from supernet.supernet import SUPERNETS
 from tests.experiments.residual_mlp import MODULE, PLUGIN
 
 ROWS = 240

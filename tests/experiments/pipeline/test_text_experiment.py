@@ -16,7 +16,7 @@ from experiments.data.tokenizer import ByteTokenizer, load_tokenizer
 from experiments.experiment import build_experiment
 from search import Archive
 from search_spaces import UserError
-from supernet.subnet import flatten, load_subnet
+from supernet.export.subnet import flatten, load_subnet
 from tests.experiments.word_tokenizer import words
 
 EXPERIMENT = """\

@@ -13,7 +13,7 @@ from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.stage import initial, train_step
-from supernet.manifest import write_manifest
+from supernet.storage.manifest import write_manifest
 
 YAML = """\
 space: {family: vit, preset: small, depth: [1], width: [16], heads: [1, 2], head_dim: 8}

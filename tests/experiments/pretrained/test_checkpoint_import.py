@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from experiments.pretrained.formats import MODEL_TYPES, export_checkpoint, import_checkpoint
 from search_spaces import LanguageSpace, UserError, build_space
-from supernet.generate import generate
-from supernet.importance import importance
-from supernet.language import LanguageSupernet
-from supernet.reorder import reordered
+from supernet.engine.supernet import build_supernet
+from supernet.export.generate import generate
+from supernet.export.subnet import flatten
+from supernet.families.language import LanguageSupernet
+from supernet.ordering.importance import importance
+from supernet.ordering.reorder import reordered
 from supernet.standalone.language import LanguageModel
-from supernet.subnet import flatten
-from supernet.supernet import build_supernet
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs the extra `parity`")

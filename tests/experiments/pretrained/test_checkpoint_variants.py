@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from experiments.pretrained.formats import Imported, export_checkpoint, import_checkpoint, open_checkpoint
 from search_spaces import UserError
+from supernet.engine.supernet import build_supernet
 from supernet.standalone.language import LanguageModel
-from supernet.supernet import build_supernet
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs the extra `parity`")

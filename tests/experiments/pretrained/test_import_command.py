@@ -18,8 +18,8 @@ from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import import_checkpoint
 from experiments.pretrained.formats.hub import locate
 from search_spaces import LanguageSpace, UserError, build_space
-from supernet.subnet import flatten
-from supernet.supernet import Supernet, build_supernet
+from supernet.engine.supernet import Supernet, build_supernet
+from supernet.export.subnet import flatten
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 from tests.experiments.word_tokenizer import words
 

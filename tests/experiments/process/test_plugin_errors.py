@@ -10,8 +10,8 @@ from search_spaces import FAMILIES
 from search_spaces.vit import ViTSpace
 from supernet.standalone import MODULES
 from supernet.standalone.vit import ViT
-from supernet.supernet import SUPERNETS
-from supernet.vit import ViTSupernet
+from supernet.engine.supernet import SUPERNETS
+from supernet.families.vit import ViTSupernet
 
 
 @FAMILIES.register("leaky")

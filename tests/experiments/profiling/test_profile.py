@@ -16,7 +16,7 @@ from experiments.profiling import stage as profile
 from experiments.profiling.stage import Protocol, measurements_path
 from search_spaces import UserError, build_space
 from search_spaces.sealed_json import sealed
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
 
 NET = build_supernet(build_space("vit", "small", {"depth": [1, 2], "width": [16, 32]}))
 SPACE = NET.space

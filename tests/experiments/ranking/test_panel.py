@@ -20,7 +20,7 @@ from experiments.ranking.training import alone, train_panel
 from experiments.training.batches import BatchMaker
 from search_spaces import UserError, build_space
 from search_spaces.randomness import Purpose
-from supernet.randomness import key
+from supernet.engine.randomness import key
 
 CONFIG = """\
 data: {source: digits, train_limit: 300, augmentation: {mixup: 0.2}}

@@ -21,7 +21,7 @@ from experiments.experiment import build_experiment
 from experiments.ranking import report as rank_report
 from experiments.ranking.stage import compare
 from experiments.ranking.training import Truth
-from supernet.evaluation import Scores
+from supernet.training.evaluation import Scores
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 KILLS = int(os.environ.get("SUPERNEST_KILLS", "1"))  # 20 is the whole test

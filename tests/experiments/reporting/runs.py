@@ -12,7 +12,7 @@ from experiments.storage.run_identity import run_identity
 from experiments.storage.tensorboard import VISITS, EventLog
 from search.archive_lines import DIGEST, chained, line_of
 from search_spaces.sealed_json import sealed
-from supernet.manifest import write_manifest
+from supernet.storage.manifest import write_manifest
 
 ESTIMATE = {"value": 0.2, "low": 0.1, "high": 0.7, "reason": None}
 HOSTILE = "</script><img src=x onerror=alert(1)>&<b>"

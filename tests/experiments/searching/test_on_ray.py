@@ -12,7 +12,7 @@ import pytest
 
 from experiments.searching import on_ray as candidates
 from search_spaces import build_space
-from supernet.evaluation import Scores
+from supernet.training.evaluation import Scores
 
 SPACE = build_space("vit", "small")
 

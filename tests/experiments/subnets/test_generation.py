@@ -13,8 +13,8 @@ from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.import_command import import_to
 from experiments.subnets.generation import continued
 from search_spaces import build_space
-from supernet.export import export_subnet
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.export.export import export_subnet
 from supernet.tasks.tokens import Tokens
 from tests.experiments.data.test_tokenizers import WORDS, tokenizer
 from tests.experiments.small_checkpoint import write_checkpoint_of

@@ -12,10 +12,10 @@ import pytest
 
 from experiments.training.schedule import Parallel, PathBatch, Schedule
 from search_spaces import build_space
-from supernet.distillation import Distillation
-from supernet.supernet import build_supernet
-from supernet.training import TrainStep
-from supernet.work import Work
+from supernet.engine.supernet import build_supernet
+from supernet.tasks.distillation import Distillation
+from supernet.training.training import TrainStep
+from supernet.training.work import Work
 
 SPACE = build_space("vit", "small", {"width": [16], "depth": [1, 2], "head_dim": 8})
 NET = build_supernet(SPACE)

@@ -13,7 +13,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import Progress, initial, train, train_step, trained_params
 from samplers import SAMPLERS
-from supernet.training import TrainStep
+from supernet.training.training import TrainStep
 
 STEPS, STOP = 30, 13
 TRAIN = f"train: {{steps: {STEPS}, batch_size: 8, checkpoint_every: 100, evaluate_every: 100, diagnose_every: 10}}\n"

@@ -14,7 +14,7 @@ from experiments.experiment import build_experiment
 from experiments.training.batches import BatchMaker
 from experiments.training.gradient_statistics import gradient_statistics
 from samplers import Plan, UniformSampler
-from supernet.training import TrainStep
+from supernet.training.training import TrainStep
 
 
 def cosines(vectors):

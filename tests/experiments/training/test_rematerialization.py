@@ -12,7 +12,7 @@ from experiments.pipeline.check import describe, lines, validate
 from experiments.training import rematerialization as residuals
 from experiments.training.rematerialization import device_bytes, training_net
 from search_spaces import UserError
-from supernet.vit import ViTSupernet
+from supernet.families.vit import ViTSupernet
 
 EXPERIMENT = """\
 data: {train_limit: 120}

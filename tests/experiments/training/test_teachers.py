@@ -12,9 +12,9 @@ from experiments.configuration.experiment_config import load_config, load_data_s
 from experiments.data.augment import normalise
 from experiments.training.teachers import load_teachers
 from search_spaces import UserError, build_space
-from supernet.export import export_subnet
-from supernet.subnet import load_subnet
-from supernet.supernet import build_supernet
+from supernet.engine.supernet import build_supernet
+from supernet.export.export import export_subnet
+from supernet.export.subnet import load_subnet
 from supernet.tasks.images import Preprocessing
 
 NET = build_supernet(build_space("vit", "small", {"width": [16, 24], "depth": [1, 2], "head_dim": 8}))

@@ -1,0 +1,324 @@
+"""ElasticNetwork: every pass of a supernet from the description of its networks and the stages of its sublayers.
+
+A family's author writes the description (`SearchSpace.network`), the stages of each sublayer, and what embeds the input
+and reads the result. Stages receive weights that are already cut to one size, so the same ones serve all passes:
+
+- switched: the architecture is data, each sublayer a switch over its own sizes (`supernet.engine.branches`);
+- static: one architecture, known when traced;
+- superposed: a mixture of all sizes, at full size (`supernet.engine.mixtures`);
+- masked: the mixture with all weight on one value.
+"""
+
+import inspect
+import itertools
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from search_spaces import Architecture, Program
+from search_spaces.network import Stack, Sublayer, flat
+from supernet.engine.branches import Branches, layered, switched
+from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
+from supernet.engine.stages import Context, Stage, merged, run
+from supernet.engine.supernet import Params, Statistics
+from supernet.engine.superposed import Relaxed, SuperposedSupernet
+from supernet.standalone import MODULES
+from supernet.weights.cuts import Tree, around, at, put, take_stacks, within
+from supernet.weights.described import Weights
+
+_OTHERS = np.uint32(0xFFFFFFFE)
+"""Folded, from here down, into the key of fresh weights for those that the deepest network lacks."""
+
+
+class ElasticNetwork(SuperposedSupernet):
+    """A supernet that follows from its description; weights and statistics are laid out as `Weights` says."""
+
+    # ---------------------------------------------------------------- what a family writes
+
+    @cached_property
+    @abstractmethod
+    def stages(self) -> Mapping[str, Sequence[Stage]]:
+        """The stages of each sublayer of the stacks, by its name."""
+
+    @abstractmethod
+    def embed(self, params: Params, x: jax.Array, context: Context) -> Tree:
+        """A batch of inputs to the stream that the layers read, with the weights of the ends.
+
+        The stream is an array, or a tree of some (the nodes of a cell).
+        """
+
+    @abstractmethod
+    def head(self, params: Params, x: Tree, context: Context) -> jax.Array:
+        """The stream behind the last layer to logits, with the weights of the ends."""
+
+    # ---------------------------------------------------------------- weights
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Where the weights lie."""
+        return Weights(self.space)
+
+    @property
+    def stacked(self) -> str:
+        """See `Supernet.stacked`."""
+        return next(stack.path.split("/")[-1] for stack in self.space.network.stacks if stack.layers is not None)
+
+    def plain_weights(self, key: jax.Array) -> Params:
+        """See `Supernet.plain_weights`; stacks have layers on a leading axis."""
+        first, *others = self.space.covering
+        keys = [key, *(jax.random.fold_in(key, _OTHERS - number) for number in range(len(others)))]
+        return self.weights.init(*(self.module(a, nnx.Rngs(k)) for a, k in zip((first, *others), keys, strict=True)))
+
+    def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
+        """See `Supernet.slice`."""
+        return self.weights.slice(params, architecture, statistics)
+
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """Arguments of the plain module by name: an axis of the layers or of the ends, or a property of the space."""
+        ends, layers = self.weights.sizes(architecture)
+
+        def argument(name: str) -> Any:
+            if name in ends:
+                return ends[name]
+            inside = [sizes[name] for sizes in layers if name in sizes]
+            return inside or getattr(self.space, name)
+
+        parameters = inspect.signature(MODULES[self.space.family].__init__).parameters
+        return {name: argument(name) for name in parameters if name not in ("self", "rngs")}
+
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Supernet.example`: an image."""
+        space: Any = self.space
+        size = architecture.description.get("resolution", space.image_size)
+        return jax.ShapeDtypeStruct((size, size, space.channels), np.float32)
+
+    # ---------------------------------------------------------------- switched and static passes
+
+    def apply(
+        self,
+        params: Params,
+        genes: jax.Array,
+        x: jax.Array,
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+        collect: bool = False,
+    ) -> tuple[jax.Array, Statistics]:
+        """See `Supernet.apply`."""
+        genes = jnp.asarray(genes)
+        params, ends, collected = self.sharing.effective(params, genes), self.space.network.ends, {}
+        known = self._known(program)
+        context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None, input=x)
+        outside = self.weights.taken(params, ends, known)
+        y = self.embed(outside, x, context)
+        for stack in self.space.network.stacks:
+            given = None if statistics is None else at(statistics, stack.path)
+            inner = replace(context, statistics=given, collected={} if collect else None)
+            y = self._switched(stack, at(params, stack.path), genes, y, inner)
+            if inner.collected:
+                put(collected, stack.path, inner.collected)
+        return self.head(outside, y, context), collected
+
+    def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
+        """The layers of a stack at the sizes that their genes select."""
+        weights = self.weights
+        position = weights.layer_positions(genes, stack)
+        branches, indices, selected = [], [], []
+        computed = [sublayer for sublayer in stack.sublayers if self._stages_of(sublayer)]
+        for sublayer in computed:
+            inside = [name for name in sublayer.choices if name not in context.values]
+            own = {name: weights.genes(genes, stack, name, position) for name in inside}
+            free = [name for name in inside if name not in sublayer.centred]
+            index = jnp.zeros(position.shape, jnp.int32)
+            for name in free:
+                index = index * len(weights.values[name]) + own[name]
+            branches.append(self._branches(sublayer, free, context.values))
+            off = position < 0
+            if (option := sublayer.option) is not None:
+                # Its branches are among those of the other options, one after the other; all but one are left out.
+                number = weights.values[option.of.choice].index(option.value)
+                off = off | (weights.genes(genes, stack, option.of.choice, position) != number)
+            indices.append(jnp.where(off, -1, index))
+            selected.append({name: own[name] for name in sublayer.centred})
+        trees = [weights.own(params, sublayer) for sublayer in computed]
+        if stack.layers is not None:
+            # Cut to the program's width once, instead of in every branch: a ViT's step takes 0.95 of the time.
+            outer = [around(switch.cuts) for switch in branches]
+            trees = [take_stacks(tree, cut) for tree, cut in zip(trees, outer, strict=True)]
+            branches = [
+                replace(switch, cuts=[within(cut, held) for cut in switch.cuts])
+                for switch, held in zip(branches, outer, strict=True)
+            ]
+            return layered(branches, indices, trees, x, context, selected, stack.parallel)
+        for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
+            inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
+            x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
+        return x
+
+    def _stages_of(self, sublayer: Sublayer) -> Sequence[Stage]:
+        """The stages of a sublayer; none for an option that only skips."""
+        if sublayer.option is not None and not sublayer.parts:
+            return self.stages.get(sublayer.name, ())
+        return self.stages[sublayer.name]
+
+    def _branches(self, sublayer: Sublayer, free: Sequence[str], known: Mapping[str, Any]) -> Branches:
+        """The sizes of a sublayer, for all values of the choices that are free."""
+        weights, stages = self.weights, self._stages_of(sublayer)
+        combinations = itertools.product(*(weights.values[name] for name in free))
+        sizes = [{**weights.largest, **known, **dict(zip(free, values, strict=True))} for values in combinations]
+        return Branches(
+            merged(stages) if self.passes.rematerialize else stages,
+            [weights.cut(sublayer, values) for values in sizes],
+            [weights.cut(sublayer, values, "statistics") for values in sizes],
+            sublayer.path,
+        )
+
+    def apply_sliced(
+        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """See `Supernet.apply_sliced`."""
+        weights = self.weights
+        params = self.sharing.effective(params, jnp.asarray(architecture.genes, jnp.int32))
+        known = self._known(self.space.program(architecture.genes))
+        context = Context(x.shape, known, statistics=statistics, input=x)
+        outside = weights.taken(params, self.space.network.ends, known)
+        y = self.embed(outside, x, context)
+        for stack, index, values in self.space.active_layers(architecture):
+            tree, given = (weights.layer(whole, stack, index) for whole in (params, statistics))
+            y = (y, y) if stack.parallel else y
+            for sublayer in stack.sublayers:
+                if sublayer.on(values):
+                    moments = weights.taken(given, sublayer, values, "statistics")
+                    cut = weights.taken(tree, sublayer, values)
+                    y = run(self._stages_of(sublayer), cut, y, replace(context, statistics=moments))
+            y = y[0] if stack.parallel else y
+        return self.head(outside, y, context)
+
+    def _known(self, program: Program) -> dict[str, Any]:
+        """Values of the choices that are known when a program is traced."""
+        return dict(zip((choice.name for choice in self.space.choices if choice.selects_program), program, strict=True))
+
+    # ---------------------------------------------------------------- mixtures
+
+    def superpose(self, params: Params, relaxed: Relaxed) -> Params:
+        """See `SuperposedSupernet.superpose`."""
+        weights, sharing = self.weights, self.sharing
+        plain = sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
+        mixed = jax.tree.map(lambda leaf: leaf, plain)
+        for stack, sublayer in weights.sublayers:
+            own = weights.own(weights.part(plain, stack), sublayer)
+            by_choice = weights.relaxed(relaxed, stack, sublayer.choices)
+            weights.update(mixed, stack, sublayer, mix(own, sublayer, by_choice, weights.values))
+        if sharing.choices:
+            self._mix_effective(params, relaxed, mixed)
+        return mixed
+
+    def _mix_effective(self, params: Params, relaxed: Relaxed, mixed: Params) -> None:
+        """Puts the mixture of what the sharing gives for each value of its choices where it changes weights."""
+        weights, sharing = self.weights, self.sharing
+        totals: dict[str, jax.Array] = {}
+        for values in itertools.product(*(range(len(weights.values[name])) for name in sharing.choices)):
+            genes, rows = np.zeros(self.space.num_genes, np.int32), relaxed
+            for name, value in zip(sharing.choices, values, strict=True):
+                columns = self.space.columns[name].reshape(-1)
+                genes[columns] = value
+                # Masks are linear in each row, so what is left of a row is the weight of its value.
+                rows = rows.at[columns].multiply(np.eye(relaxed.shape[1], dtype=np.float32)[value])
+            effective = sharing.effective(params, jnp.asarray(genes))
+            for stack, sublayer in weights.sublayers:
+                by_choice = weights.relaxed(rows, stack, tuple({*sublayer.choices, *sharing.choices}))
+                for path, shape in sublayer.weights.items():
+                    where = weights.path(stack, sublayer, path)
+                    if where in sharing.changed:
+                        mask = mixed_mask(shape, by_choice, weights.values, sharing.choices)
+                        totals[where] = totals.get(where, 0) + at(effective, where) * mask
+        for path, total in totals.items():
+            put(mixed, path, total)
+
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+        """See `SuperposedSupernet.apply_superposed`.
+
+        A choice that no mask can express, because it changes shapes (a resolution), is a pass each, whose logits are
+        mixed.
+        """
+        params = self.superpose(params, relaxed)
+        shaping = [c for c in self.space.choices if c.selects_program and self._sizes_no_weight(c.name)]
+        logits = []
+        for chosen in itertools.product(*(range(len(choice.values)) for choice in shaping)):
+            values = {choice.name: choice.values[i] for choice, i in zip(shaping, chosen, strict=True)}
+            rows = [relaxed[self.space.column(choice.name), i] for choice, i in zip(shaping, chosen, strict=True)]
+            logits.append(math.prod(rows) * self._mixed(params, relaxed, x, Context(x.shape, values)))
+        return sum(logits[1:], logits[0])
+
+    def apply_masked(
+        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
+        relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
+        known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}
+        params = self.superpose(params, relaxed)
+        return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics))
+
+    def _sizes_no_weight(self, name: str) -> bool:
+        """Whether a choice changes other shapes than those of weights, so that no mask expresses it."""
+        shapes = (shape for sublayer in self.space.network.sublayers for shape in sublayer.weights.values())
+        return not any(name in axis.choices for shape in shapes for axis in flat(shape) if not isinstance(axis, int))
+
+    def _mixed(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
+        """Logits at full size with mixed weights; a stack hands on a mixture of where it may stop."""
+        weights, network = self.weights, self.space.network
+        by_choice = weights.relaxed(relaxed, None, network.ends.choices)
+        ends = weights.own(params, network.ends)
+        outer = replace(context, shares=shares(network.ends, by_choice, weights.values))
+        y = self.embed(ends, x, outer)
+        for stack in network.stacks:
+            given = None if context.statistics is None else at(context.statistics, stack.path)
+            y = self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
+        return self.head(ends, y, outer)
+
+    def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: Tree, context: Context) -> Tree:
+        weights = self.weights
+        by_choice = weights.relaxed(relaxed, stack, stack.choices)
+        layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
+
+        def layer(x: Tree, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> Tree:
+            relaxed, y = {**by_choice, **own}, (x, x) if stack.parallel else x
+
+            def output(sublayer: Sublayer, y: Tree) -> Tree:
+                counts = shares(sublayer, relaxed, weights.values)
+                moments = None if statistics is None else weights.own(statistics, sublayer, "statistics")
+                inner = replace(context, statistics=moments, shares=counts)
+                return run(self._stages_of(sublayer), weights.own(params, sublayer), y, inner)
+
+            for group in stack.groups:
+                outputs = [output(sublayer, y) for sublayer in group]
+                if (option := group[0].option) is None:
+                    (y,) = outputs
+                else:
+                    order = [weights.values[option.of.choice].index(value) for value in option.of.sublayers]
+                    y = mean_of(outputs, relaxed[option.of.choice][np.array(order)])
+            return y[0] if stack.parallel else y
+
+        if stack.layers is None:
+            return layer(x, params, context.statistics, {})
+        on, stops = weights.depths(relaxed, stack)
+
+        def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
+            (x, stopped), (own, on, stop) = carry, inputs
+            y = layer(x, *own)
+            if stops is None:
+                return (jax.tree.map(lambda x, y: x + on * (y - x), x, y), stopped), None
+            return (y, jax.tree.map(lambda total, y: total + stop * y, stopped, y)), None
+
+        start = jax.tree.map(lambda x: jnp.zeros_like(x) if stops is None else stops[0] * x, x)
+        inputs = (params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
+        (y, stopped), _ = jax.lax.scan(body, (x, start), inputs)
+        return y if stops is None else stopped

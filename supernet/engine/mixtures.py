@@ -1,0 +1,104 @@
+"""Mixtures of sizes: full-size weights times the mixed masks of all values of the choices that size their axes.
+
+A relaxed choice has a weight for each of its values, which sum to 1. Where two choices size one axis, or one choice two
+axes of a weight, the masks of their joint values are mixed (TangleNAS's combi-superposition), not the product of the
+axes' own mixtures. With all weight on one value of each choice the mixture is the masked network.
+
+References:
+    Sukthanker, Krishnakumar, Safari, Hutter. Weight-Entanglement Meets Gradient-Based Neural Architecture Search.
+    AutoML-Conf 2024, arXiv:2312.10440.
+    Differs: normalisation over an elastic width takes its statistics over the mixture of widths, not over the full
+    padded width, so that all weight on one value is exact; attention is one pass over masked heads, not one a head
+    count.
+"""
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from string import ascii_lowercase, ascii_uppercase
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from search_spaces.choice import Value
+from search_spaces.network import FIRST, Axis, Shape, Sublayer, flat
+from supernet.weights.cuts import Tree, at, put
+
+Relaxed = Mapping[str, jax.Array]
+"""By choice, the weight of each value: [v], or [l, v] where layers have genes of their own."""
+Values = Mapping[str, Sequence[Value]]
+
+
+def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> Tree:
+    """The sublayer's weights, each times the mixture of its masks.
+
+    Args:
+        params: Weights of the sublayer, or of like layers on a leading axis.
+        sublayer: The description.
+        relaxed: Of the sublayer's choices.
+        values: Of these choices.
+    """
+    mixed: Tree = {}
+    for path, shape in sublayer.weights.items():
+        mask = mixed_mask(shape, relaxed, values)
+        put(mixed, path, at(params, path) if mask is None else at(params, path) * mask)
+    return mixed
+
+
+def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, jax.Array]:
+    """For each axis, how much each of its entries counts where sizes are mixed; sums to 1. Only of one layer."""
+    counts = {}
+    axes = {axis.name: axis for shape in sublayer.weights.values() for axis in flat(shape) if isinstance(axis, Axis)}
+    for name, axis in axes.items():
+        if axis.keeps == FIRST:
+            letters = dict(zip(axis.choices, ascii_lowercase, strict=False))
+            inputs = [relaxed[choice] for choice in axis.choices]
+            on = jnp.einsum(
+                f"{','.join(letters.values())},{''.join(letters.values())}Z->Z", *inputs, grid(axis, values)
+            )
+            counts[name] = on / jnp.sum(on)
+    return counts
+
+
+def mean_of(outputs: Sequence[Tree], weights: jax.Array) -> Tree:
+    """The outputs of alternatives, each times its weight, added up."""
+    return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *outputs)
+
+
+def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
+    """1 for the entries that an axis has, 0 for the others, for all values of its choices: [v_1, ..., v_k, n]."""
+    options = [values[name] for name in axis.choices]
+    combinations = list(itertools.product(*options))
+    sizes = [axis.at(dict(zip(axis.choices, combination, strict=True))) for combination in combinations]
+    rows = np.zeros((len(sizes), max(sizes)), np.float32)
+    for row, size in zip(rows, sizes, strict=True):
+        row[axis.inside(size, max(sizes))] = 1
+    return rows.reshape(*map(len, options), -1)
+
+
+def mixed_mask(shape: Shape, relaxed: Relaxed, values: Values, factors: Collection[str] = ()) -> jax.Array | None:
+    """The mixed mask of one weight, which broadcasts against it; None where nothing of it is elastic.
+
+    Args:
+        shape: Axes of the weight.
+        relaxed: Of the choices that size them.
+        values: Of these choices.
+        factors: Choices whose weights count whether or not they size an axis.
+    """
+    axes = flat(shape)
+    elastic = [axis for axis in axes if isinstance(axis, Axis)]
+    choices = dict.fromkeys([*(name for axis in elastic for name in axis.choices), *factors])
+    if not choices:
+        return None
+    letters = dict(zip(choices, ascii_lowercase, strict=False))
+    layers = "Z" if any(relaxed[name].ndim == 2 for name in choices) else ""
+    inputs = ["Z" * (relaxed[name].ndim - 1) + letters[name] for name in choices]
+    outputs = ascii_uppercase[: len(elastic)]
+    inputs += [
+        "".join(letters[name] for name in axis.choices) + out for axis, out in zip(elastic, outputs, strict=True)
+    ]
+    grids = [grid(axis, values) for axis in elastic]
+    mask = jnp.einsum(f"{','.join(inputs)}->{layers}{outputs}", *(relaxed[name] for name in choices), *grids)
+    lengths = iter(mask.shape[len(layers) :])
+    return mask.reshape(*mask.shape[: len(layers)], *(next(lengths) if isinstance(axis, Axis) else 1 for axis in axes))

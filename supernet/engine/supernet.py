@@ -1,0 +1,190 @@
+"""Supernet: the weights of every network of a space, and the forward pass of any of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from search_spaces import Architecture, Program, SearchSpace, UserError
+from search_spaces.randomness import Purpose
+from search_spaces.registry import Registry
+from supernet.engine.randomness import key
+from supernet.engine.stages import kept_bytes
+from supernet.layers.passes import PLAIN, Passes
+from supernet.sharing import SHARING, WeightSharing
+from supernet.standalone import MODULES
+
+Params = dict[str, Any]
+Statistics = dict[str, Any]
+SUPERNETS: Registry[Callable[..., "Supernet"]] = Registry("supernet", "supernet.families")
+
+_OF_SHARING = np.uint32(0xFFFFFFFF)
+"""Folded into the key of fresh weights for what the sharing scheme draws; modules count theirs from 0."""
+
+
+class Supernet(ABC):
+    """Weights and forward passes of a space. Holds no arrays; parameters are a nested dict that callers keep.
+
+    Four forward passes compute the same function: `apply` (the engine: the architecture is data), `apply_sliced` (one
+    compilation an architecture), `apply_masked` (the reference: full size, zeroed) and the extracted module.
+
+    Args:
+        space: A space of this family.
+        sharing: How full-size weights follow from the architecture.
+        passes: How passes are computed.
+
+    Raises:
+        UserError: The family computes passes in one precision only.
+    """
+
+    stacked: ClassVar[str]
+    """Name of the parts of the weights whose leaves have a leading axis of layers."""
+    has_precisions: ClassVar[bool] = False
+    """Whether passes can be computed in another precision than float32."""
+
+    def __init__(self, space: SearchSpace, sharing: WeightSharing, passes: Passes = PLAIN) -> None:
+        if passes.precision != PLAIN.precision and not self.has_precisions:
+            raise UserError(
+                f"train.precision: {passes.precision} is not for family {space.family}. Leave it at {PLAIN.precision}."
+            )
+        self.space = space
+        self.sharing = sharing
+        self.passes = passes
+
+    @abstractmethod
+    def plain_weights(self, key: jax.Array) -> Params:
+        """Fresh weights as large as the largest subnet needs, which the sharing scheme starts from."""
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh weights: those of the sharing scheme."""
+        return self.shared(self.plain_weights(key), key)
+
+    def shared(self, plain: Params, key: jax.Array) -> Params:
+        """The sharing scheme's weights that start from plain ones; `key` is what fresh plain ones are drawn with."""
+        return self.sharing.init(plain, jax.random.fold_in(key, _OF_SHARING))
+
+    @cached_property
+    def shapes(self) -> Params:
+        """The tree of `init` with shapes and types in place of arrays."""
+        return jax.eval_shape(self.init, key(0, Purpose.WEIGHTS))
+
+    @cached_property
+    def plain_shapes(self) -> Params:
+        """The tree of `plain_weights`, and of effective weights, with shapes and types in place of arrays."""
+        return jax.eval_shape(self.plain_weights, key(0, Purpose.WEIGHTS))
+
+    def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
+        """What a pass gives for one example that the largest subnet takes, with shapes in place of arrays."""
+        example = self.example(self.space.largest)
+        return jax.eval_shape(forward, self.shapes, jax.ShapeDtypeStruct((1, *example.shape), example.dtype))
+
+    @cached_property
+    def classes(self) -> int:
+        """Of how many classes (for language models: tokens) each output is a distribution."""
+        return self._shapes_of(lambda params, x: self.apply_sliced(params, self.space.largest, x)).shape[-1]
+
+    def kept_bytes(self, rows: int) -> int:
+        """Bytes that the sublayers of the largest subnet keep of so many rows, where they do not compute them again."""
+        largest = self.space.largest
+        example = self.example(largest)
+        x = jax.ShapeDtypeStruct((rows, *example.shape), example.dtype)
+        return kept_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
+
+    @cached_property
+    def statistics_shapes(self) -> Statistics:
+        """The tree that `apply` collects, with shapes and types in place of arrays; empty for families without one."""
+        program = self.space.program(self.space.largest.genes)
+        genes = jnp.asarray(self.space.largest.genes, jnp.int32)
+        return self._shapes_of(lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1])
+
+    @property
+    def values_per_statistic(self) -> int:
+        """Values of one example that a batch statistic averages, in the norm and the subnet where they are fewest.
+
+        A family with batch statistics says how many; of a single value in all, the batch's own statistics leave zero.
+        """
+        return 1
+
+    @abstractmethod
+    def apply(
+        self,
+        params: Params,
+        genes: jax.Array,
+        x: jax.Array,
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+        collect: bool = False,
+    ) -> tuple[jax.Array, Statistics]:
+        """Runs the subnet that `genes` denotes; only what it uses is computed.
+
+        Args:
+            params: Tree of `init`.
+            genes: int32[g], traced.
+            x: Batch of inputs: images float32[b, h, w, c], or tokens int32[b, t].
+            program: `space.program(genes)`, static: what changes the shape of the residual stream.
+            statistics: Batch statistics to normalise with; None takes the batch's own.
+            collect: Return the batch's statistics (not differentiable).
+
+        Returns:
+            Logits float32[b, c] (of tokens, float32[b, t, c]), and the collected statistics (empty unless `collect`,
+            and for families without them).
+        """
+
+    @abstractmethod
+    def apply_sliced(
+        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """Logits of one architecture that is known when traced: every weight sliced statically, layers unrolled."""
+
+    @abstractmethod
+    def apply_masked(
+        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
+    ) -> jax.Array:
+        """Logits by the reference formulation: full-size products, masked to the architecture."""
+
+    @abstractmethod
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
+
+    @abstractmethod
+    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """Shape and type of one input of the plain module: an image has height, width and channels."""
+
+    def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
+        """The plain Flax module of one architecture, with fresh weights."""
+        return MODULES[self.space.family](**self.config(architecture), rngs=rngs or nnx.Rngs(0))
+
+    @abstractmethod
+    def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
+        """The weights of one architecture, cut from effective ones, in the structure of its plain module's state."""
+
+    def extract(
+        self, params: Params, architecture: Architecture, statistics: Statistics | None = None
+    ) -> tuple[nnx.Module, Params]:
+        """The standalone network of one architecture: a plain module that holds plain weights, and those weights.
+
+        Args:
+            params: Tree of `init`.
+            architecture: What to cut out.
+            statistics: Calibrated batch statistics, for families that have them.
+        """
+        genes = jnp.asarray(architecture.genes, jnp.int32)
+        weights = self.slice(self.sharing.effective(params, genes), architecture, statistics or {})
+        module = nnx.eval_shape(lambda: self.module(architecture))
+        nnx.update(module, weights)
+        return module, weights
+
+
+def build_supernet(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> Supernet:
+    """The supernet of a space's family with a registered sharing scheme.
+
+    Raises:
+        UserError: The scheme does not fit the family.
+    """
+    return SUPERNETS[space.family](space, SHARING[sharing](space), passes)

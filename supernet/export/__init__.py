@@ -1,0 +1,1 @@
+"""Export: subnets cut out, written, loaded and used."""

@@ -1,0 +1,188 @@
+"""Subnet: an exported network, loaded and run without any supernet."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from search_spaces import UserError
+from search_spaces.sealed_json import parse_json
+from supernet.standalone import MODULES
+from supernet.storage.manifest import verify_manifest
+from supernet.tasks.inputs import Input
+from supernet.tasks.outputs import Outputs
+from supernet.tasks.task import TASKS
+
+CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
+WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
+TOKENIZER = "tokenizer"
+_REMEDY = "Export it again from its run."
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """A standalone network: `load_subnet` makes it from an exported directory.
+
+    Attributes:
+        config: What `config.json` holds: family, module arguments, input, preprocessing, labels.
+        architecture: The readable architecture.
+        module: A plain Flax module with its weights; None where its code is not here, and its StableHLO runs instead.
+        weights: The weights as a nested dict of arrays.
+        preprocessing: From what a user has to the module's input.
+        outputs: What the network's outputs mean.
+        program: The forward pass as `jax.export` has read it, for a network without module.
+    """
+
+    config: Mapping[str, Any]
+    architecture: Mapping[str, Any]
+    module: nnx.Module | None
+    weights: Mapping[str, Any]
+    preprocessing: Input
+    outputs: Outputs
+    program: jax.export.Exported | None = None
+
+    @cached_property
+    def forward(self) -> Any:
+        """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
+        if self.module is not None:
+            return compiled(self.module)
+        assert self.program is not None
+        call, weights = jax.jit(self.program.call), flatten(self.weights)
+        return lambda x: call(weights, x)
+
+    def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
+        """Logits of images, uint8[n, h, w, c], of tokens, int[n, t], or of other arrays; n may be 0.
+
+        Where the network predicts numbers these are given, float64[n, c], in the units of the labels.
+
+        Raises:
+            UserError: Examples of another type or shape than the network takes.
+        """
+        self.preprocessing.check(examples, self.config["input"]["shape"])
+        if not len(examples):
+            example = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
+            one = jax.eval_shape(lambda x: self.forward(self.preprocessing(x)), example)
+            return self.outputs.serve(np.zeros((0, *one.shape[1:]), one.dtype))
+        logits = []
+        for start in range(0, len(examples), batch_size):
+            part = examples[start : start + batch_size]
+            # One shape, one compilation: the last batch is filled up with copies of its first example.
+            filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(examples)) - len(part), axis=0)])
+            logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
+        return self.outputs.serve(np.concatenate(logits))
+
+
+def compiled(module: nnx.Module) -> Callable[[jax.Array], jax.Array]:
+    """The forward pass of a plain module, compiled; its weights are arguments, not constants, of the program."""
+    graph, state = nnx.split(module)
+    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    return lambda x: run(state, x)
+
+
+def load_subnet(directory: str | os.PathLike[str]) -> Subnet:
+    """Loads an exported subnet, after checking every file against the hashes in its manifest.
+
+    Args:
+        directory: `RUN/subnets/NAME`.
+
+    Raises:
+        UserError: The directory is missing, incomplete or altered, or its family is not known here.
+    """
+    verify_manifest(Path(directory), _REMEDY)
+    return read_subnet(Path(directory))
+
+
+def read_subnet(directory: Path) -> Subnet:
+    """Loads a subnet from a directory whose files are known to be right."""
+    config = _read_json(directory / CONFIG)
+    architecture = _read_json(directory / ARCHITECTURE)
+    try:
+        family, arguments = config["family"], config["module"]
+        task = TASKS[config["task"]]
+        preprocessing, outputs = task.read_input(config), task.read_outputs(config)
+        description = architecture["architecture"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
+    if family not in MODULES and "plugin" in config and (directory / STABLEHLO).is_file():
+        weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
+        return Subnet(config, description, None, weights, preprocessing, outputs, _program(directory / STABLEHLO))
+    if family not in MODULES:
+        raise UserError(
+            f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
+            "the command line, name it with --plugin FILE."
+        )
+    try:
+        module = nnx.eval_shape(lambda: MODULES[family](**arguments, rngs=nnx.Rngs(0)))
+    except Exception as error:  # whatever a family's module makes of other arguments than its own
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{directory / CONFIG}: module: makes no network of family {family} ({said}). {_REMEDY}"
+        ) from error
+    flat = _arrays(directory)
+    expected = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
+    found = {name: leaf.shape for name, leaf in flat.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise UserError(
+                f"{directory / WEIGHTS}: {name}: shape {found.get(name)}, expected {expected.get(name)}. {_REMEDY}"
+            )
+    weights = unflatten({name: jnp.asarray(leaf) for name, leaf in flat.items()})
+    nnx.update(module, weights)
+    return Subnet(config, description, module, weights, preprocessing, outputs)
+
+
+def _program(path: Path) -> jax.export.Exported:
+    try:
+        return jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # whatever JAX makes of what another version has written
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{path}: cannot be read by JAX {jax.__version__} ({said}). Import the plug-in that defines the family "
+            "(--plugin FILE), or export the network again."
+        ) from None
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict as one level of dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[Any, Any]:
+    """The inverse of `flatten`; names of digits become integers, as Flax numbers the members of a list."""
+    tree: dict[Any, Any] = {}
+    for name, value in flat.items():
+        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def _arrays(directory: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(directory / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{directory / WEIGHTS}: cannot be read ({error}). {_REMEDY}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None

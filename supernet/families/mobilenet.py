@@ -1,0 +1,87 @@
+"""The elastic MobileNet: blocks as stages, a stem before them and a classifier behind.
+
+A block's expansion is the size that its switch selects; its kernel is data inside (`elastic_depthwise`), so that the
+variants of a block's other products are those of the expansion alone.
+
+References:
+    Cai, Gan, Wang, Zhang, Han. Once-for-All: Train One Network and Specialize it for Efficient Deployment. ICLR 2020,
+    arXiv:1908.09791. Smaller kernels are plain centre crops; OFA's learned transforms are the sharing scheme
+    `kernel_transform`.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from search_spaces import Architecture, MobileNetSpace
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Context, Stage
+from supernet.engine.supernet import SUPERNETS, Params
+from supernet.families.bottleneck import Bottleneck, measure, norm, pointwise
+from supernet.layers.batch_norm import activate
+from supernet.layers.resolution import resize
+from supernet.standalone.mobilenet import patches_3x3
+
+
+@SUPERNETS.register("mobilenet")
+class MobileNetSupernet(ElasticNetwork):
+    """Each stage has its first block, `entry`, and the others, `rest`, under one loop."""
+
+    space: MobileNetSpace
+
+    @cached_property
+    def stages(self) -> Mapping[str, Sequence[Stage]]:
+        """See `ElasticNetwork.stages`."""
+        s = self.space
+        adds = s.first_stride == 1 and s.scaled(s.stem_width) == s.scaled(s.first_width)
+        blocks = {"first": Bottleneck((3,), s.first_stride, "relu", adds, expands=False)}
+        for stage, activation in enumerate(s.activations):
+            for block, name in enumerate(("entry", "rest")):
+                stride = s.stride(stage, block)
+                adds = stride == 1 and s.in_width(stage, block) == s.out_width(stage)
+                blocks[f"stage_{stage}/{name}"] = Bottleneck(s.kernel, stride, activation, adds)
+        return {name: block.stages for name, block in blocks.items()}
+
+    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """See `ElasticNetwork.embed`."""
+        x = patches_3x3(resize(x, context.values["resolution"]), self.space.stem_stride)
+        return norm("stem_norm", measure("stem_norm", pointwise(x, params["stem"]), context), params, _ENDS, context)
+
+    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """See `ElasticNetwork.head`."""
+        x = norm("final_norm", measure("final_norm", pointwise(x, params["final"]), context), params, _ENDS, context)
+        x = activate(jnp.mean(x, axis=(1, 2)) @ params["feature"]["kernel"], _ENDS)
+        return x @ params["classifier"]["kernel"] + params["classifier"]["bias"]
+
+    def config(self, architecture: Architecture) -> dict[str, Any]:
+        """See `Supernet.config`."""
+        s, blocks = self.space, []
+        for stack, index, values in s.active_layers(architecture):
+            if stack.module is None:
+                continue  # the fixed block
+            sizes, stage = stack.sublayers[0].sizes(values), stack.group
+            blocks.append({
+                "hidden": sizes["hidden"], "out_width": s.out_width(stage), "kernel": sizes["kernel"],
+                "stride": s.stride(stage, stack.first + index), "squeezed": sizes.get("squeezed", 0),
+                "activation": s.activations[stage],
+            })  # fmt: skip
+        widths = ("stem_width", "first_width", "final_width", "feature_width")
+        same = ("stem_stride", "first_stride", "channels", "classes")
+        return {
+            "resolution": architecture.description["resolution"],
+            "blocks": blocks,
+            **{name: s.scaled(getattr(s, name)) for name in widths},
+            **{name: getattr(s, name) for name in same},
+        }
+
+    @property
+    def values_per_statistic(self) -> int:
+        """See `Supernet.values_per_statistic`: the positions of the last map at the lowest resolution."""
+        return self.space.final_size(self.space.resolution[0]) ** 2
+
+
+_ENDS = "hard_swish"
+"""Activation outside the blocks."""

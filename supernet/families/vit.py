@@ -1,0 +1,85 @@
+"""The elastic vision transformer: attention and MLP as stages, patches before them and a classifier behind.
+
+References:
+    Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from search_spaces import ViTSpace
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.stages import Context, Stage
+from supernet.engine.supernet import SUPERNETS, Params
+from supernet.layers import attention
+from supernet.layers.normalisation import layer_norm
+from supernet.standalone.vit import patches
+
+
+@SUPERNETS.register("vit")
+class ViTSupernet(ElasticNetwork):
+    """The stream is [b * t, d]; of the fused projection, queries, keys and values are [3, b, heads, t, head_dim]."""
+
+    space: ViTSpace
+
+    @cached_property
+    def stages(self) -> Mapping[str, Sequence[Stage]]:
+        """See `ElasticNetwork.stages`."""
+        t, d = self.space.tokens, self.space.head_dim
+
+        def project(params: Params, inputs: tuple, context: Context) -> jax.Array:
+            x = layer_norm(inputs[0], params["norm1"], share=context.shares.get("width"))
+            qkv = {name: leaf.reshape(*leaf.shape[:-2], -1) for name, leaf in params["attention"]["qkv"].items()}
+            return _linear(x, qkv).reshape(-1, t, 3, qkv["bias"].size // (3 * d), d).transpose(2, 0, 3, 1, 4)
+
+        def attend(params: Params, inputs: tuple, context: Context) -> jax.Array:
+            q, k, _ = inputs[1].reshape(3, -1, t, d)
+            return attention.probabilities(q, k)
+
+        def attend_gradient(
+            params: Params, inputs: tuple, output: jax.Array, g: jax.Array, context: Context
+        ) -> tuple[Any, tuple]:
+            q, k, _ = inputs[1].reshape(3, -1, t, d)
+            dq, dk = attention.probabilities_gradient(q, k, output, g)
+            return None, (None, jnp.stack([dq, dk, jnp.zeros_like(dq)]).reshape(inputs[1].shape))
+
+        def mix(params: Params, inputs: tuple, context: Context) -> jax.Array:
+            x, (_, _, v), p = inputs
+            mixed = attention.batched_matmul(p, v.reshape(-1, t, d)).reshape(v.shape).swapaxes(1, 2)
+            return x + _linear(mixed.reshape(len(x), -1), params["attention"]["out"])
+
+        def expand(params: Params, inputs: tuple, context: Context) -> jax.Array:
+            return _linear(layer_norm(inputs[0], params["norm2"], share=context.shares.get("width")), params["fc1"])
+
+        def contract(params: Params, inputs: tuple, context: Context) -> jax.Array:
+            return inputs[0] + _linear(nnx.gelu(inputs[1]), params["fc2"])
+
+        return {
+            "attention": (Stage(project), Stage(attend, attend_gradient), Stage(mix)),
+            "mlp": (Stage(expand), Stage(contract)),
+        }
+
+    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """See `ElasticNetwork.embed`."""
+        flat = patches(x, self.space.patch_size).reshape(-1, self.space.patch_dim)
+        tokens = _linear(flat, params["patch"]).reshape(len(x), -1, params["position"].shape[-1])
+        if self.space.class_token:
+            first = jnp.broadcast_to(params["class_token"], (len(x), 1, tokens.shape[-1]))
+            tokens = jnp.concatenate([first, tokens], axis=1)
+        return (tokens + params["position"]).reshape(-1, tokens.shape[-1])
+
+    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+        """See `ElasticNetwork.head`."""
+        x = x.reshape(-1, self.space.tokens, x.shape[-1])
+        # The normalisation is per token: the class token alone needs it where it is all that is read.
+        x = x[:, :1] if self.space.class_token else x
+        return _linear(layer_norm(x, params["norm"], share=context.shares.get("width")).mean(axis=1), params["head"])
+
+
+def _linear(x: jax.Array, params: Params) -> jax.Array:
+    return x @ params["kernel"] + params["bias"]

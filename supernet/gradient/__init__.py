@@ -1,0 +1,1 @@
+"""Gradient search: relaxed architectures, their expected costs, and the steps of both."""

@@ -1,0 +1,1 @@
+"""Layers: what stages compute with, and in which precision."""

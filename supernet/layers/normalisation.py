@@ -1,0 +1,43 @@
+"""Normalisations over an active width.
+
+References:
+    Zhang, Sennrich. Root Mean Square Layer Normalization. NeurIPS 2019, arXiv:1910.07467.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from supernet.layers.passes import wide
+
+LAYER_NORM_EPSILON = 1e-6
+Share = Float[Array, " d"] | None
+"""How much each entry counts, summing to 1, where widths are mixed or masked; None: all alike."""
+
+
+@jax.named_scope("normalisation")
+def layer_norm(
+    x: jax.Array, params: dict[str, jax.Array], epsilon: float = LAYER_NORM_EPSILON, share: Share = None
+) -> jax.Array:
+    """LayerNorm over the last axis.
+
+    Args:
+        x: Float[..., d].
+        params: Scale and bias [d].
+        epsilon: Added to the variance.
+        share: How much each entry counts.
+    """
+    centred = x - _mean(x, share)
+    variance = _mean(centred * centred, share)
+    return centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]
+
+
+@jax.named_scope("normalisation")
+def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float, share: Share = None) -> jax.Array:
+    """RMSNorm over the last axis of x [..., d] with scale [d]; `share` as in `layer_norm`."""
+    y = wide(x)
+    return (y * (jax.lax.rsqrt(_mean(y * y, share) + epsilon) * params["scale"])).astype(x.dtype)
+
+
+def _mean(x: jax.Array, share: Share) -> jax.Array:
+    return jnp.mean(x, axis=-1, keepdims=True) if share is None else (x @ share)[..., None]

@@ -1,0 +1,1 @@
+"""Ordering of imported weights: what matters most comes first."""

@@ -1,0 +1,249 @@
+"""Weights of a described network: where each lies in the supernet's tree and in the plain module, and at which size.
+
+Outside the layers the tree is the plain module's; the weights of a stack lie under its path, layers on a leading axis.
+Axes that the plain module merges are split as described. Batch statistics are laid out in the same way.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Int
+
+from search_spaces import Architecture, SearchSpace, UserError
+from search_spaces.choice import Value
+from search_spaces.network import Shape, Stack, Sublayer, lengths
+from supernet.weights.cuts import Cut, Tree, at, put, take
+
+Relaxed = Float[Array, "g v"]
+Kind = Literal["weights", "statistics"]
+Path = tuple[str | int, ...]
+
+
+class _Part(NamedTuple):
+    """A sublayer of one architecture: where it lies in the plain module and in the supernet, and its values."""
+
+    module: Path
+    stack: Stack | None
+    layer: int
+    sublayer: Sublayer
+    values: Mapping[str, Value]
+
+
+class Weights:
+    """The layout of a space's weights.
+
+    Args:
+        space: A space with a description.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space, self._network = space, space.network
+        self.values: dict[str, tuple[Value, ...]] = {choice.name: choice.values for choice in space.choices}
+        self.largest: dict[str, Value] = {name: values[-1] for name, values in self.values.items()}
+        self.sublayers: list[tuple[Stack | None, Sublayer]] = [(None, self._network.ends)]
+        self.sublayers += [(stack, sublayer) for stack in self._network.stacks for sublayer in stack.sublayers]
+
+    # ---------------------------------------------------------------- parts of the tree
+
+    def part(self, tree: Tree, stack: Stack | None) -> Tree:
+        """The weights or statistics of a stack; the whole tree for those outside."""
+        return tree if stack is None else at(tree, stack.path)
+
+    def layer(self, tree: Tree, stack: Stack, index: int) -> Tree:
+        """The weights or statistics of one layer."""
+        if tree is None:
+            return None
+        own = at(tree, stack.path)
+        return own if stack.layers is None else jax.tree.map(lambda leaf: leaf[index], own)
+
+    def path(self, stack: Stack | None, sublayer: Sublayer, path: str) -> str:
+        """Path in the tree of what lies at a path of a sublayer."""
+        return "/".join(filter(None, (stack and stack.path, sublayer.path, path)))
+
+    def own(self, tree: Tree, sublayer: Sublayer, kind: Kind = "weights") -> Tree:
+        """What belongs to a sublayer, of a layer or of like ones, as its stages see it."""
+        tree_of: Tree = {}
+        for path in getattr(sublayer, kind):
+            put(tree_of, path, at(tree, "/".join(filter(None, (sublayer.path, path)))))
+        return tree_of
+
+    def update(self, tree: Tree, stack: Stack | None, sublayer: Sublayer, own: Tree) -> None:
+        """Replaces what belongs to a sublayer, in place."""
+        for path, leaf in traverse_util.flatten_dict(own, sep="/").items():
+            put(tree, self.path(stack, sublayer, path), leaf)
+
+    def cut(self, sublayer: Sublayer, values: Mapping[str, Value], kind: Kind = "weights") -> Cut:
+        """The slices of a sublayer's weights or statistics at values of its choices."""
+        sizes, largest = sublayer.sizes(values), sublayer.sizes(self.largest)
+        cuts: Tree = {}
+        for path, shape in getattr(sublayer, kind).items():
+            put(cuts, path, sublayer.slices(shape, sizes, largest))
+        return cuts
+
+    def taken(self, tree: Tree, sublayer: Sublayer, values: Mapping[str, Value], kind: Kind = "weights") -> Tree:
+        """What belongs to a sublayer of one layer, cut to values of its choices; None where there is no tree."""
+        return None if tree is None else take(self.own(tree, sublayer, kind), self.cut(sublayer, values, kind))
+
+    # ---------------------------------------------------------------- the plain module
+
+    def _parts(self, architecture: Architecture) -> Iterator[_Part]:
+        """All sublayers of an architecture, the ends first."""
+        space, numbers = self._space, Counter[str]()
+        program = [choice.name for choice in space.choices if choice.selects_program]
+        known = dict(zip(program, space.program(architecture.genes), strict=True))
+        yield _Part((), None, 0, self._network.ends, known)
+        for stack, index, values in space.active_layers(architecture):
+            path = stack.module or stack.path
+            place: Path = tuple(path.split("/"))
+            if stack.module is not None or stack.layers is not None:
+                place = (*place, numbers[path])
+                numbers[path] += 1
+            for sublayer in (sublayer for sublayer in stack.sublayers if sublayer.on(values)):
+                inside = sublayer.path.split("/") if sublayer.path else ()
+                yield _Part((*place, *inside), stack, index, sublayer, values)
+
+    def sizes(self, architecture: Architecture) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """Length of each axis of the ends, and of the sublayers of each layer; and which one a choice takes of some."""
+        (_, *_, sublayer, values), *parts = self._parts(architecture)
+        layers: dict[tuple[Stack | None, int], dict[str, Any]] = {}
+        for part in parts:
+            of_layer, option = layers.setdefault((part.stack, part.layer), {}), part.sublayer.option
+            of_layer.update(part.sublayer.sizes(part.values), **({option.of.choice: option.value} if option else {}))
+        return sublayer.sizes(values), list(layers.values())
+
+    def init(self, *modules: nnx.Module) -> Tree:
+        """The parameters of the plain modules of `SearchSpace.covering`, in the layout of the supernet.
+
+        Raises:
+            UserError: The description contradicts a module.
+        """
+        gathered: dict[str, dict[int, jax.Array]] = {}
+        for module, architecture in zip(modules, self._space.covering, strict=True):
+            given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+            for part in self._parts(architecture):
+                for path, shape in part.sublayer.weights.items():
+                    where = self.path(part.stack, part.sublayer, path)
+                    leaf = given.pop((*part.module, *_keys(path)), None)
+                    gathered.setdefault(where, {}).setdefault(part.layer, _described(part, path, shape, leaf))
+            for path in given:
+                raise UserError(
+                    f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
+                )
+        tree: Tree = {}
+        stacked = tuple(f"{stack.path}/" for stack in self._network.stacks if stack.layers is not None)
+        for path, leaves in gathered.items():
+            layers = [leaves[layer] for layer in sorted(leaves)]
+            put(tree, path, jnp.stack(layers) if path.startswith(stacked) else layers[0])
+        return tree
+
+    def slice(self, params: Tree, architecture: Architecture, statistics: Tree) -> Tree:
+        """The weights of one architecture, and its statistics, in the structure of its plain module's state.
+
+        Raises:
+            UserError: The network has batch statistics, and none are given.
+        """
+        if not statistics and any(sublayer.statistics for _, sublayer in self.sublayers):
+            raise UserError("statistics: missing. Pass those that `supernet.training.evaluation.calibrate` gives.")
+        state: dict[Path, Any] = {}
+        kinds: dict[Kind, Tree] = {"weights": params, "statistics": statistics}
+        for part in self._parts(architecture):
+            sizes = part.sublayer.sizes(part.values)
+            for kind, whole in kinds.items():
+                shapes: dict[str, Shape] = getattr(part.sublayer, kind)
+                if shapes:
+                    own = whole if part.stack is None else self.layer(whole, part.stack, part.layer)
+                    cut = self.taken(own, part.sublayer, part.values, kind)
+                    for path, shape in shapes.items():
+                        state[(*part.module, *_keys(path))] = at(cut, path).reshape(lengths(shape, sizes))
+        return traverse_util.unflatten_dict(state)
+
+    # ---------------------------------------------------------------- genes of layers
+
+    def columns(self, stack: Stack, name: str) -> Int[np.ndarray, " p"]:
+        """The gene that each position reads for a choice."""
+        positions = range(stack.first + (stack.layers or 1))
+        return np.array([self._space.column(name, stack.group, position) for position in positions])
+
+    def positions(self, stack: Stack) -> Int[np.ndarray, "n l"]:
+        """The position of each layer at each value of the depth; -1 where it is off."""
+        return stack.positions_of(stack.depths(self.values))
+
+    def genes(self, genes: jax.Array, stack: Stack, name: str, position: jax.Array) -> jax.Array:
+        """The gene of each layer for a choice, from the layers' positions; any for a layer that is off. int32[l]."""
+        columns = self.columns(stack, name)
+        return genes[columns[stack.first :]] if stack.positions is None else genes[columns][position]
+
+    def layer_positions(self, genes: jax.Array, stack: Stack) -> jax.Array:
+        """The position of each layer; -1 for a layer that is off. int32[l]."""
+        depth = genes[self._space.column(stack.depth, stack.group)] if stack.depth in self.values else 0
+        return jnp.asarray(self.positions(stack))[depth]
+
+    def layer_genes(self, genes: jax.Array, stack: Stack, name: str) -> jax.Array:
+        """The gene of each layer for a choice; any for a layer that is off. int32[l]."""
+        return self.genes(genes, stack, name, self.layer_positions(genes, stack))
+
+    def relaxed(self, relaxed: Relaxed, stack: Stack | None, choices: tuple[str, ...]) -> dict[str, jax.Array]:
+        """By choice, the weight of each value: [v], or [l, v] for those with a gene a layer."""
+        found = {}
+        for name in choices:
+            count = len(self.values[name])
+            if stack is None or stack.layers is None:
+                found[name] = relaxed[self._space.column(name, *((stack.group, stack.first) if stack else ())), :count]
+                continue
+            columns, positions = self.columns(stack, name), self.positions(stack)
+            if len(set(columns)) == 1:
+                found[name] = relaxed[columns[0], :count]
+            elif stack.positions is None:
+                found[name] = relaxed[columns[stack.first :], :count]
+            else:
+                weight = self._depth(relaxed, stack)[:, None] * (positions >= 0)
+                weight = weight / jnp.maximum(jnp.sum(weight, axis=0), np.finfo(np.float32).tiny)
+                found[name] = jnp.einsum("nl,nlv->lv", weight, relaxed[columns[positions], :count])
+        return found
+
+    def _depth(self, relaxed: Relaxed, stack: Stack) -> jax.Array:
+        if stack.depth not in self.values:
+            return jnp.ones(1)
+        return relaxed[self._space.column(stack.depth, stack.group), : len(self.values[stack.depth])]
+
+    def depths(self, relaxed: Relaxed, stack: Stack) -> tuple[jax.Array, jax.Array | None]:
+        """How far each layer of a stack is on [l]; and, where the first ones are on, the weight of stopping after each
+        number of them [l + 1]."""
+        weight, on = self._depth(relaxed, stack), self.positions(stack) >= 0
+        stops = None
+        if stack.positions is None:
+            stops = weight @ (np.arange(on.shape[1] + 1) == on.sum(axis=1)[:, None]).astype(np.float32)
+        return weight @ on.astype(np.float32), stops
+
+
+def _keys(path: str) -> Path:
+    """A path in the plain module, where Flax numbers the members of a list."""
+    return tuple(int(name) if name.isdigit() else name for name in path.split("/"))
+
+
+def _described(part: _Part, path: str, shape: Shape, leaf: Any) -> jax.Array:
+    """A weight of the plain module in the described shape."""
+    where = "/".join(map(str, (*part.module, path)))
+    if leaf is None:
+        raise UserError(f"network: part {where}: the plain module has no such weight. Describe those that it has.")
+    sizes = part.sublayer.sizes(part.values)
+    expected = lengths(shape, sizes)
+    if len(expected) != leaf.ndim:
+        raise UserError(
+            f"network: part {where}: {len(expected)} axes are described, and the plain module's weight has "
+            f"{leaf.ndim} {leaf.shape}. Describe each."
+        )
+    for axes, size, length in zip(shape, expected, leaf.shape, strict=True):
+        if size != length:
+            named = [getattr(axis, "name", str(axis)) for axis in (axes if isinstance(axes, tuple) else (axes,))]
+            raise UserError(
+                f"network: part {where}: axis {' x '.join(named)} has {size} entries, and the plain module's weight "
+                f"{length}. Describe the size that it has."
+            )
+    flat = [length for axes in shape for length in lengths(axes if isinstance(axes, tuple) else (axes,), sizes)]
+    return leaf.reshape(flat)

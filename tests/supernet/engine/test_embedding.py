@@ -1,0 +1,91 @@
+"""Embedding is the inverse of extraction: the same weights come out, and the engine computes the plain network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from supernet.engine.embedding import embed
+from supernet.engine.supernet import SUPERNETS
+from supernet.training.optimizer import OptimizerSettings
+from supernet.training.training import TrainStep
+from tests.supernet.families import Family, small
+
+
+@pytest.fixture(params=sorted(SUPERNETS))
+def family(request: pytest.FixtureRequest) -> Family:
+    return small(request.param)
+
+
+def noisy(module: nnx.Module) -> None:
+    """Makes every weight of a module differ from 0 and from what it is initialised with."""
+    rng = np.random.default_rng(0)
+    state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    nnx.update(
+        module, jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), state)
+    )
+
+
+def test_what_is_embedded_is_extracted_again_and_nothing_besides(family: Family) -> None:
+    for genes in family.draw(10):
+        architecture = family.space.architecture(genes)
+        module = family.net.module(architecture)
+        noisy(module)
+        weights = nnx.to_pure_dict(nnx.state(module))
+        full = embed(family.net, weights, architecture)
+        assert jax.tree.map(jnp.shape, full) == jax.tree.map(jnp.shape, family.params)
+        statistics, _ = family.calibrated(genes, family.space.program(genes))
+        _, again = family.net.extract(full, architecture, statistics)
+        again, expected = (
+            nnx.to_pure_dict(nnx.state(_filled(family, architecture, w), nnx.Param)) for w in (again, weights)
+        )
+        jax.tree.map(np.testing.assert_array_equal, again, expected)
+        inside = sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(expected))
+        assert sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(full)) == inside
+
+
+def _filled(family: Family, architecture, weights) -> nnx.Module:
+    module = nnx.eval_shape(lambda: family.net.module(architecture))
+    nnx.update(module, weights)
+    return module
+
+
+def test_the_engine_computes_the_embedded_network(family: Family) -> None:
+    forward = jax.jit(
+        lambda p, g, x, s, program: family.net.apply(p, g, x, program=program, statistics=s)[0],
+        static_argnames="program",
+    )
+    for genes in family.draw(4):
+        architecture, program = family.space.architecture(genes), family.space.program(genes)
+        module = family.net.module(architecture)
+        noisy(module)
+        full = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
+        statistics, _ = family.calibrated(genes, program)
+        if statistics:  # the plain module computes with stored moments
+            nnx.update(module, family.net.slice(full, architecture, statistics))
+        logits = forward(full, genes, family.x, statistics, program)
+        expected = module(family.input(architecture))
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_training_leaves_everything_outside_at_zero(family: Family) -> None:
+    genes = family.draw(3)[2]
+    architecture = family.space.architecture(genes)
+    module = family.net.module(architecture)
+    noisy(module)
+    full = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
+    outside = jax.tree.map(lambda leaf: np.asarray(leaf) == 0, full)
+    step = TrainStep(family.net, OptimizerSettings(learning_rate=0.01).build(10), average_decay=0.9)
+    state = step.init(full)
+    targets = jnp.arange(family.direction[..., 0].size).reshape(family.direction.shape[:-1]) % family.net.classes
+    for _ in range(3):
+        state, _ = step(state, genes[None], ("random",), np.ones(1, np.float32), family.x, targets)
+    for tree in (state.params, state.average):
+        for (path, leaf), away in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(outside), strict=True):
+            assert not np.any(np.asarray(leaf)[away]), jax.tree_util.keystr(path)
+    moved = jax.tree.map(lambda leaf, away: np.asarray(leaf)[~away], state.params, outside)
+    before = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
+    assert any(
+        np.any(a != np.asarray(b)[~c]) for a, b, c in zip(*map(jax.tree.leaves, (moved, before, outside)), strict=True)
+    )

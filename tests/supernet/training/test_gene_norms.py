@@ -1,0 +1,68 @@
+"""GeneNorms against norms of the weights that a layer, a depth or a width governs, taken by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from search_spaces import FAMILIES, MobileNetSpace, build_space
+from supernet.engine.supernet import build_supernet
+from supernet.training.gene_norms import GeneNorms
+
+
+def _random(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    rng = np.random.default_rng(0)
+    return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves])
+
+
+def _norm(*leaves):
+    return np.sqrt(sum(float(jnp.sum(jnp.square(leaf))) for leaf in leaves))
+
+
+def test_genes_of_a_vision_transformer_govern_their_sublayers():
+    space = build_space("vit", "small", {"width": [16, 24], "depth": [1, 2, 3], "head_dim": 8})
+    net = build_supernet(space)
+    gradient = _random(jax.eval_shape(net.init, jax.random.key(0)))
+    norms = np.asarray(jax.jit(GeneNorms(net))(gradient))
+    layers = gradient["layers"]
+    attention = layers["attention"]
+    for i in range(3):
+        expected = _norm(attention["qkv"]["kernel"][i], attention["qkv"]["bias"][i], attention["out"]["kernel"][i])
+        np.testing.assert_allclose(norms[space.columns["heads"][i]], expected, rtol=1e-5)
+        expected = _norm(layers["fc1"]["kernel"][i], layers["fc1"]["bias"][i], layers["fc2"]["kernel"][i])
+        np.testing.assert_allclose(norms[space.columns["mlp_ratio"][i]], expected, rtol=1e-5)
+    beyond = _norm(*(leaf[1:] for leaf in jax.tree.leaves(layers)))
+    np.testing.assert_allclose(norms[space.columns["depth"]], beyond, rtol=1e-5)
+    width = norms[space.columns["width"]]
+    assert beyond < width <= _norm(*jax.tree.leaves(gradient)) + 1e-3
+
+
+def test_genes_of_a_mobilenet_govern_their_block_and_a_resolution_everything():
+    space = build_space("mobilenet", "small")
+    assert isinstance(space, MobileNetSpace)
+    net = build_supernet(space)
+    gradient = _random(jax.eval_shape(net.init, jax.random.key(0)))
+    norms = np.asarray(GeneNorms(net)(gradient))
+    np.testing.assert_allclose(norms[space.columns["resolution"]], _norm(*jax.tree.leaves(gradient)), rtol=1e-5)
+    kernel = gradient["stage_1"]["rest"]["depthwise"]["kernel"]
+    columns = space.columns["kernel"].reshape(space.stages, -1)[1]
+    for i in range(1, space.max_depth):
+        np.testing.assert_allclose(norms[columns[i]], _norm(kernel[i - 1]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "small" in FAMILIES[family].presets])
+def test_genes_that_mean_nothing_in_a_path_have_no_gradient(family):
+    space = build_space(family, "small")
+    net = build_supernet(space)
+    row = np.array(space.smallest.genes, np.int32)
+    example = net.example(space.smallest)
+    x = jax.random.normal(jax.random.key(1), (2, *example.shape)).astype(example.dtype)
+
+    def loss(params):
+        return jnp.sum(jnp.square(net.apply(params, jnp.asarray(row), x, program=space.program(row))[0]))
+
+    norms = np.asarray(GeneNorms(net)(jax.jit(jax.grad(loss))(net.init(jax.random.key(0)))))
+    active = space.active(row[None])[0]
+    assert (norms[~active] == 0).all()
+    assert (norms[active] > 0).sum() >= active.sum() - len(space.columns)  # a depth of least may govern nothing used
