@@ -28,7 +28,7 @@ import numpy as np
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
-from experiments.configuration.sections import SamplerSection
+from experiments.configuration.search_sections import SamplerSection
 from experiments.experiment import Experiment, build_experiment
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals

@@ -17,7 +17,7 @@ class DeviceSection(SealedSection):
     """A device file; with it there are the metrics `latency_ms` and `memory_bytes`.
 
     Attributes:
-        batch_size: Which of its batch sizes; the first when null.
+        batch_size: Number of examples a call that latency and memory refer to; null for the file's first batch size.
     """
 
     batch_size: Annotated[int, Field(ge=1)] | None = None

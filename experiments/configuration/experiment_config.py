@@ -18,23 +18,16 @@ from pydantic import (
     model_validator,
 )
 
+from experiments.configuration.data_section import DataSection
 from experiments.configuration.device_section import DeviceSection
 from experiments.configuration.plugin_section import STRICT
 from experiments.configuration.plugins import import_plugins
 from experiments.configuration.pretrained_section import StartSection, begun
 from experiments.configuration.ray_section import RaySection
-from experiments.configuration.sections import (
-    DataSection,
-    EvaluationSection,
-    ExportSection,
-    GradientSection,
-    RankSection,
-    SamplerSection,
-    SearchSection,
-    SpaceSection,
-    SupernetSection,
-    TrainSection,
-)
+from experiments.configuration.result_sections import EvaluationSection, ExportSection, RankSection
+from experiments.configuration.search_sections import GradientSection, SamplerSection, SearchSection
+from experiments.configuration.space_section import SpaceSection, SupernetSection
+from experiments.configuration.train_section import TrainSection
 from experiments.data import SOURCES, AnySource
 from experiments.devices.device_file import DEVICE_METRICS
 from experiments.storage.run_files import CONFIG, check_config, is_run
@@ -75,23 +68,26 @@ class ExperimentConfig(BaseModel):
     """An experiment: everything that decides its outcome.
 
     Attributes:
-        name: Of the experiment, in reports; letters, digits, `.`, `_` and `-`.
-        seed: Of everything that is random.
-        plugins: Modules that register families, sources, samplers or searchers; imported first.
-        data: Which data.
-        device: Which device's latency and memory the costs include.
-        start: What was imported, and training begins with; fresh weights when null.
-        space: What may vary.
-        supernet: How weights are shared.
-        sampler: Which paths a step trains.
-        train: How they are trained.
-        search: Which subnets are tried.
-        gradient: How architecture and weights are trained together instead.
-        evaluation: How they are evaluated.
-        budgets: What the exported subnets may cost, one subnet each.
-        export: What an exported subnet holds.
-        rank: How the supernet's ranking is compared with the true one.
-        ray: Where it runs and on how many workers; in this process when null. Decides nothing of the outcome.
+        name: Name of the experiment in reports and of its default run directory; letters, digits, `.`, `_` and `-`. The
+            file's name when it is left out.
+        seed: Seed of every random draw.
+        plugins: Python modules that register families, sources, samplers or searchers; imported first.
+        data: Data source and split.
+        device: File of `supernest profile` with the device's latency and memory, or null. With it, budgets can limit
+            `latency_ms` and `memory_bytes`.
+        start: Directory of `supernest import` that training starts from; null for fresh weights.
+        space: Search space: which sizes of the network may vary.
+        supernet: Weight sharing.
+        sampler: Choice of the paths (subnets) that a training step trains.
+        train: Training of the supernet.
+        search: Choice of the subnets that are evaluated.
+        gradient: Training of one architecture together with its weights (`supernest gradient`).
+        evaluation: Evaluation of subnets.
+        budgets: Limits of each exported subnet, by a name that you choose: `half: {macs: 50%}` or `half: macs<=50%`. An
+            amount is in the metric's unit, or in percent of what the dearest subnet costs.
+        export: Content of an exported subnet.
+        rank: Comparison of the supernet's ranking with that of networks trained on their own (`supernest rank`).
+        ray: Where the experiment runs and on how many workers; null for this process. It does not decide the outcome.
     """
 
     model_config = STRICT

@@ -13,11 +13,11 @@ from experiments.user_input.problems import Problem, ProblemsError
 
 
 class SealedSection(BaseModel):
-    """A text stands for the path alone.
+    """Something on disk that an experiment begins with; a text stands for the path alone.
 
     Attributes:
-        path: Of a file or directory; relative to the experiment file.
-        sha256: Of its content; filled in, so that a run goes on with the same content only.
+        path: File or directory; relative to the experiment file.
+        sha256: SHA-256 of its content in hexadecimal; filled in, so that a run goes on with the same content only.
     """
 
     model_config = STRICT

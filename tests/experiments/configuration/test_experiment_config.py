@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from experiments.configuration.experiment_config import ExperimentConfig, load_config, load_data_section
 from experiments.configuration.plugin_section import settings_of
-from experiments.configuration.sections import SpaceSection, TrainSection
+from experiments.configuration.space_section import SpaceSection
+from experiments.configuration.train_section import TrainSection
 from experiments.data import ImageDataset
 from experiments.data.arrays import array_examples
 from experiments.user_input.problems import ProblemsError

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.configuration.sections import SpaceSection
+from experiments.configuration.space_section import SpaceSection
 from experiments.data.augment import Augmentation
 from experiments.data.sequences import Masking, Sequences
 from experiments.data.text import Text

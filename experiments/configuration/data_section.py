@@ -1,0 +1,92 @@
+"""The section `data`: a data source, how its examples are split, and what is done to training images."""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
+
+from experiments.configuration.plugin_section import PluginSection, as_mapping, build_settings
+from experiments.data import SOURCES, AnySource, Dataset, Source, Split
+from experiments.data.augment import Augmentation
+from experiments.user_input.paths import path_fault, shown
+from experiments.user_input.problems import Problem, ProblemsError
+from search_spaces import Registry
+from supernet.tasks.task import TASKS
+
+Augmented = Annotated[
+    InstanceOf[Augmentation], BeforeValidator(lambda v: build_settings(Augmentation, v)), PlainSerializer(as_mapping)
+]
+
+
+class DataSection(PluginSection):
+    """Data source and split, and what is done to training images.
+
+    Attributes:
+        source: Name of a registered source; its settings stand beside these.
+        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1). Not used where the
+            source has a validation split of its own.
+        hold_out: Take that share also where the source has a validation split, which is then not used.
+        train_limit: Largest number of training examples; null for all.
+        augmentation: Random changes of training images.
+    """
+
+    selector: ClassVar[str] = "source"
+
+    source: str = "digits"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    hold_out: bool = False
+    train_limit: Annotated[int, Field(ge=2, le=10**9)] | None = None
+    augmentation: Augmented = Augmentation()
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SOURCES
+
+    @classmethod
+    def _located(cls, plugin: Any, settings: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+        if directory is None:
+            return settings
+        located = {name: _located(directory, settings, name, plugin.names) for name in plugin.paths if name in settings}
+        return {**settings, **located}
+
+    def build(self) -> AnySource:
+        """The source.
+
+        Raises:
+            UserError: The source refuses a setting.
+        """
+        return self.plugin(**self.settings)
+
+    def load(self, seed: int) -> Dataset:
+        """The data, read, checked and split.
+
+        Raises:
+            UserError: Something is missing, corrupt or cannot be split as wanted.
+        """
+        return self.build().load(seed, self.validation_fraction, self.train_limit, self.hold_out)
+
+    def load_split(self, seed: int, split: str) -> tuple[Split, tuple[str, ...], str]:
+        """One split, its class names and what an example is called; of a test split only itself need be there.
+
+        Raises:
+            UserError: Something is missing, corrupt or cannot be split as wanted.
+        """
+        source = self.build()
+        if split == "test" and isinstance(source, Source):
+            return *source.read_test(), TASKS[source.inputs].unit
+        data = self.load(seed)
+        return getattr(data, split), data.class_names, data.unit
+
+
+def _located(directory: Path, settings: Mapping[str, Any], name: str, names: Collection[str]) -> Any:
+    """A path as an absolute one; one of `names` that is no path here stays what it is."""
+    given = settings[name]
+    if not isinstance(given, str):
+        return given
+    fault = path_fault(given)
+    if fault is not None:
+        raise ProblemsError([Problem((name,), f"{shown(given)} {fault}")])
+    path = Path(directory, Path(given).expanduser())
+    return given if name in names and not path.exists() else os.path.normpath(path)

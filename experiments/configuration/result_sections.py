@@ -1,0 +1,89 @@
+"""The sections `evaluation`, `export` and `rank`: how results are measured, and what is written of them."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
+
+from experiments.configuration.number_types import Batch, Positive
+from experiments.configuration.plugin_section import STRICT
+from experiments.objective import LOSS, OBJECTIVES
+from experiments.user_input.paths import path_fault, shown
+from experiments.user_input.problems import Problem, ProblemsError, unknown
+
+
+class EvaluationSection(BaseModel):
+    """Evaluation of subnets.
+
+    Attributes:
+        batch_size: Number of examples that are evaluated at once; another size gives the same accuracies.
+        calibration_batches: Number of training batches from which the batch statistics of a subnet are estimated.
+        calibration_batch_size: Number of examples in each of these batches; at most all training examples.
+    """
+
+    model_config = STRICT
+
+    batch_size: Batch = 256
+    calibration_batches: Annotated[int, Field(ge=1, le=10**6)] = 8
+    calibration_batch_size: Batch = 256
+
+
+class ExportSection(BaseModel):
+    """Content of an exported subnet besides its weights.
+
+    Attributes:
+        stablehlo: Write the forward pass as StableHLO too.
+    """
+
+    model_config = STRICT
+
+    stablehlo: bool = True
+
+
+class RankSection(BaseModel):
+    """Comparison of the supernet's ranking of subnets with the true one: that of a panel trained on its own.
+
+    Attributes:
+        panel: Number of architectures in the panel; the whole space where it holds fewer.
+        strata: Cost metric by which the panel is spread evenly.
+        bins: Number of ranges of that cost, equally wide on a logarithmic scale, that hold equal numbers of the panel.
+        steps: Number of training steps of each architecture; those of the supernet when null.
+        seeds: Number of trainings of each architecture, whose results are averaged.
+        objective: Figure that architectures are ranked by: the validation `loss`, or the figure of the data (`accuracy`
+            of classes, `rmse` of numbers); null for the one that search minimises.
+        bootstrap: Number of resamples for the intervals.
+        cache: Directory of the panel's results, to share them between runs; in the run directory when null.
+    """
+
+    model_config = STRICT
+
+    panel: Annotated[int, Field(ge=3, le=10_000)] = 24
+    strata: str = "macs"
+    bins: Annotated[int, Field(ge=1, le=1000)] = 6
+    steps: Positive | None = None
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 1
+    objective: str | None = None
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    cache: str | None = None
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, objective: str | None) -> str | None:
+        known = {LOSS, *(one.figure for one in OBJECTIVES.values())}
+        if objective is not None and objective not in known:
+            raise ProblemsError([unknown(objective, sorted(known))])
+        return objective
+
+    @field_validator("cache")
+    @classmethod
+    def _located(cls, cache: str | None, info: ValidationInfo) -> str | None:
+        directory = (info.context or {}).get("paths_from")
+        if cache is None:
+            return cache
+        fault = path_fault(cache)
+        if fault is not None:
+            raise ProblemsError([Problem((), f"{shown(cache)} {fault}")])
+        if directory is None:
+            return cache
+        return os.path.normpath(Path(directory, Path(cache).expanduser()))

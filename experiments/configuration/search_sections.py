@@ -1,0 +1,130 @@
+"""The sections `sampler`, `search` and `gradient`: which subnets are trained and tried."""
+
+import dataclasses
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from experiments.configuration.number_types import Positive, Weight
+from experiments.configuration.plugin_section import PluginSection
+from experiments.user_input.problems import ProblemsError, refused
+from samplers import SAMPLERS, Plan, Sampler
+from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
+from search.halving import in_batches
+from search_spaces import Registry, SearchSpace, UserError
+from supernet.gradient.relaxation import RELAXATIONS, Relaxation
+
+
+class SamplerSection(PluginSection):
+    """Choice of the paths that a training step trains.
+
+    Attributes:
+        type: Name of a registered sampler; its settings stand beside this.
+    """
+
+    selector: ClassVar[str] = "type"
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "seed", "plan", "cost"})
+
+    type: str = "sandwich"
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SAMPLERS
+
+    def build(self, space: SearchSpace, seed: int, plan: Plan, cost: CostFunction | None = None) -> Sampler:
+        """The sampler of a space.
+
+        Raises:
+            UserError: The sampler refuses a setting.
+        """
+        return self.plugin(space=space, seed=seed, plan=plan, cost=cost, **self.settings)
+
+
+class SearchSection(PluginSection):
+    """Choice of the subnets that are evaluated.
+
+    Attributes:
+        type: Name of a registered searcher; its settings stand beside these.
+        evaluations: Number of subnets that are evaluated.
+        batch: Largest number of subnets that are evaluated between two writes of the archive; a generation when null.
+    """
+
+    selector: ClassVar[str] = "type"
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "budgets", "seed", "cost"})
+
+    type: str = "evolution"
+    evaluations: Annotated[int, Field(ge=1, le=10**7)] = 500
+    batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return SEARCHERS
+
+    def build(
+        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, batches: int,
+        cost: CostFunction | None = None,
+    ) -> Searcher:  # fmt: skip
+        """The searcher of a space, for a validation split of so many batches.
+
+        Raises:
+            UserError: The searcher refuses a setting.
+        """
+        searcher = self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
+        return dataclasses.replace(searcher, halving=in_batches(searcher.halving, batches))
+
+
+class GradientSection(PluginSection):
+    """Training of architecture and weights together (`supernest gradient`), in the steps and batches of `train`.
+
+    Attributes:
+        type: Name of a registered relaxation; its settings stand beside these.
+        budget: Name of the budget that the architecture is steered to; may be null where there is one only.
+        architecture_data: Share of the training split that the architecture learns from; the weights learn from the
+            rest. Published codes take half.
+        learning_rate: Learning rate of the architecture's logits, by Adam; null for 6 divided by the number of steps,
+            which is the way that the published rate of 3e-4 goes in 20,000 steps.
+        every: Number of weight steps for each step of the architecture.
+        warmup: Share of the steps that train weights alone at the beginning; published codes have none.
+        settle: Share of the steps that train the weights of the final architecture alone, in the end, on the whole
+            training split; published codes have none, and train the final architecture anew.
+        cost_weight: Weight of the squared excess over the budget, which is a share of the budget.
+        multiplier_rate: Growth of the weight of an excess in a step, as a multiple of the excess.
+        shortfall_weight: Weight of the squared shortfall below the budget; 0 does not push cheaper networks up.
+        entropy: Weight of the mean entropy of the genes' distributions (in nats) at the end of the search.
+        entropy_from: Share of the steps before the architecture settles after which that weight begins to grow from 0.
+    """
+
+    selector: ClassVar[str] = "type"
+
+    type: str = "drnas"
+    budget: str | None = None
+    architecture_data: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
+    every: Positive = 1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    cost_weight: Annotated[float, Field(gt=0, le=1e9)] = 10.0
+    multiplier_rate: Weight = 0.1
+    shortfall_weight: Weight = 10.0
+    entropy: Weight = 0.1
+    entropy_from: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    @classmethod
+    def registry(cls) -> Registry[Any]:
+        return RELAXATIONS
+
+    @model_validator(mode="after")
+    def _works(self) -> "GradientSection":
+        try:
+            self.build()
+        except UserError as error:
+            raise ProblemsError([refused(error, self.settings)]) from None
+        return self
+
+    def build(self) -> Relaxation:
+        """The relaxation.
+
+        Raises:
+            UserError: It refuses a setting.
+        """
+        return self.plugin(**self.settings)

@@ -1,0 +1,124 @@
+"""The section `train`: how the supernet is trained."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationInfo,
+    model_validator,
+)
+
+from experiments.configuration.number_types import Batch, Positive
+from experiments.configuration.plugin_section import STRICT, as_mapping, build_settings
+from experiments.user_input.paths import path_fault, shown
+from experiments.user_input.problems import Problem, ProblemsError
+from supernet.tasks.distillation import Distillation
+from supernet.training.optimizer import OptimizerSettings
+
+
+def _distillation(given: Any, info: ValidationInfo) -> Distillation:
+    """The settings, with directories of teachers made absolute: they are relative to the experiment file."""
+    directory = (info.context or {}).get("paths_from")
+    if isinstance(given, Mapping) and directory is not None and isinstance(given.get("teachers"), list | tuple):
+        names = list(given["teachers"])
+        for i, name in enumerate(names):
+            fault = path_fault(name) if isinstance(name, str) else None
+            if fault is not None:
+                raise ProblemsError([Problem(("teachers", i), f"{shown(name)} {fault}")])
+            if isinstance(name, str) and Path(directory, name).is_dir():
+                names[i] = os.path.realpath(Path(directory, name))
+        given = {**given, "teachers": names}
+    return build_settings(Distillation, given)
+
+
+Optimized = Annotated[
+    InstanceOf[OptimizerSettings],
+    BeforeValidator(lambda v: build_settings(OptimizerSettings, v)),
+    PlainSerializer(as_mapping),
+]
+Distilled = Annotated[InstanceOf[Distillation], BeforeValidator(_distillation), PlainSerializer(as_mapping)]
+
+
+class TrainSection(BaseModel):
+    """Training of the supernet.
+
+    Attributes:
+        steps: Number of training steps; give this or `epochs`.
+        epochs: Number of passes over the training split; give this or `steps`.
+        batch_size: Number of examples a step.
+        path_batch: Examples that each path of a step sees. `whole`: the whole batch. `share`: path i of k sees the i-th
+            of k equal parts, which makes a step k times cheaper; its gradient is noisier.
+        accumulate: Number of parts of the batch that are passed one after the other, so that less memory holds a step;
+            the update is that of the whole batch.
+        precision: Type of products. `bfloat16` computes products in that type and adds up in float32, which weights and
+            gradients keep.
+        rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again, to save
+            memory. `auto` does so where more than half of the device's memory would be kept.
+        optimizer: Learning rate, decay and clipping.
+        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
+        distillation: Teachers of a step's paths, besides labels.
+        ema: Decay a step of the weights' moving average, which search and export then use; null for none.
+        checkpoint_every: Number of steps between checkpoints.
+        keep_last: Number of the last checkpoints that stay on disk.
+        keep_best: Number of checkpoints with the lowest validation error of the probe subnets that stay on disk too.
+        checkpoint: Checkpoint that search, rank and export take: the `last` or the `best`. It may differ from that of a
+            run that has begun, but a search goes on only with the weights that it began with.
+        evaluate_every: Number of steps between evaluations of probe subnets on the validation split.
+        log_every: Number of steps between figures in TensorBoard.
+        diagnose_every: Number of steps between diagnostics of the sampling (gradient cosines and variance, visits, loss
+            by size, learned distributions); null for none.
+    """
+
+    model_config = STRICT
+
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    batch_size: Batch = 64
+    path_batch: Literal["whole", "share"] = "whole"
+    accumulate: Batch = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rematerialize: bool | Literal["auto"] = "auto"
+    optimizer: Optimized = OptimizerSettings()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    distillation: Distilled = Distillation()
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
+    checkpoint_every: Positive = 200
+    keep_last: Annotated[int, Field(ge=1, le=10**6)] = 2
+    keep_best: Annotated[int, Field(ge=0, le=10**6)] = 1
+    checkpoint: Literal["last", "best"] = "last"
+    evaluate_every: Positive = 200
+    log_every: Positive = 20
+    diagnose_every: Annotated[int, Field(ge=2, le=10**9)] | None = 200
+
+    def total_steps(self, examples: int) -> int:
+        """Training steps over so many training examples, also where `epochs` are given."""
+        return self.steps or -(-(self.epochs or 0) * examples // self.batch_size)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainSection":
+        if (self.steps is None) == (self.epochs is None):
+            given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
+            raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_kept(self) -> "TrainSection":
+        if self.checkpoint == "best" and not self.keep_best:
+            text = "best, but keep_best is 0, so that none is kept. Set keep_best to 1 or more, or checkpoint to last."
+            raise ProblemsError([Problem(("checkpoint",), text)])
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "TrainSection":
+        warmup = self.optimizer.warmup_steps
+        if self.steps is not None and warmup >= self.steps:
+            text = f"{warmup} is not less than the {self.steps} training steps. Give at most {self.steps - 1}."
+            raise ProblemsError([Problem(("optimizer", "warmup_steps"), text)])
+        return self
