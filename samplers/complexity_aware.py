@@ -30,16 +30,16 @@ class ComplexityAwareSampler(Sampler):
     the random paths of a tier are at least as large as its smallest subnet in every gene.
 
     Args:
-        levels: How many, spread evenly over the costs of the space; or the lowest cost of each, as numbers or as texts
-            like "25%" of the dearest subnet's.
-        slack: By how much the costs of a level differ at most, as a share of the dearest subnet's.
-        cost_metric: The cost that makes the levels.
-        random_paths: Random paths a step.
-        table_size: Architectures a level that random paths are drawn from, with replacement. They are drawn once,
-            uniformly among those of the level; the paper has 150,000 for a space of its own.
+        levels: Number of levels, spread evenly over the costs of the space; or the lowest cost of each, as numbers or
+            as texts like "25%" of the dearest subnet's.
+        slack: Largest difference of costs within a level, as a share of the dearest subnet's.
+        cost_metric: Name of the cost that makes the levels.
+        random_paths: Number of random paths a step.
+        table_size: Number of architectures a level that random paths are drawn from, with replacement. They are drawn
+            once, uniformly among those of the level; the paper has 150,000 for a space of its own.
         smallest: Train the smallest subnet of the level at every step.
-        tiers: Groups of consecutive levels with a smallest subnet of their own.
-        smallest_share: The most that the smallest subnet of a later tier costs, as a share of the tier's lowest level.
+        tiers: Number of groups of consecutive levels that have a smallest subnet of their own.
+        smallest_share: Largest cost of the smallest subnet of a later tier, as a share of the tier's lowest level.
         unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all
             levels together. The paper does not: it trains each level equally often, however many architectures it has.
             Needs `tiers` of 1 and levels that do not overlap.

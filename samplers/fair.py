@@ -32,8 +32,8 @@ class FairSampler(Sampler):
     Fair is what is drawn: the genes of a layer beyond the drawn depth are drawn too, but train nothing.
 
     Args:
-        paths: Paths a step. Default: the least common multiple of the genes' numbers of values, which makes every step
-            fair on its own, where that is at most 12; otherwise the largest number of values.
+        paths: Number of paths a step. Null: the least common multiple of the genes' numbers of values, which makes
+            every step fair on its own, where that is at most 12; otherwise the largest number of values.
     """
 
     paths: int | None = None

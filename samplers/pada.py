@@ -35,13 +35,13 @@ class PADASampler(Sampler):
     smaller `max_tau` bounds.
 
     Args:
-        paths: Paths a step; the paper trains one.
-        path_importance: Whether paths are drawn by importance.
-        data_importance: Whether training examples are; otherwise they come in the usual order.
-        unbiased: Whether gradients are weighted so that their expectation is that of uniform sampling.
-        shared: Whether the positions of a choice, such as all layers' heads, have one distribution, as published.
-        carry: Whether an example that an epoch did not draw keeps its importance; published is that it falls to 0.
-        max_tau: What the weight of importance grows to at the end of training, 0 to 1; published is 1.
+        paths: Number of paths a step; the paper trains one.
+        path_importance: Draw paths by importance.
+        data_importance: Draw training examples by importance; otherwise they come in the usual order.
+        unbiased: Weigh gradients so that their expectation is that of uniform sampling.
+        shared: Keep one distribution for all positions of a choice, such as all layers' heads, as published.
+        carry: Keep the importance of an example that an epoch did not draw; published is that it falls to 0.
+        max_tau: Weight of importance at the end of training, 0 to 1; published is 1.
     """
 
     paths: int = 1

@@ -42,16 +42,16 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
     anew regularly.
 
     Args:
-        bank: Architectures a bank holds; the paper has 150 for small levels and 50 for others. Default: 50, but at
-            most a quarter of `table_size`, and in a level with fewer different architectures all of those.
-        candidates: Architectures of which the one with the smallest preference is taken.
-        exploit_start: `q` in the first phase.
-        exploit_step: By how much `q` grows from phase to phase.
-        exploit_phases: Phases of equal length that training is divided into.
-        rescore_per_epoch: How often within an epoch, at equal distances, the bank of the step's level is scored anew.
-            All banks are, at the first step of each epoch.
-        depth_choices: Choices that make a network deep. Default: those that gate others.
-        width_choices: Choices that make it wide. Default: all others.
+        bank: Number of architectures a bank holds; the paper has 150 for small levels and 50 for others. Null: 50, but
+            at most a quarter of `table_size`, and in a level with fewer different architectures all of those.
+        candidates: Number of architectures of which the one with the smallest preference is taken.
+        exploit_start: Probability `q` in the first phase.
+        exploit_step: Growth of the probability `q` from phase to phase.
+        exploit_phases: Number of phases of equal length that training is divided into.
+        rescore_per_epoch: Number of times within an epoch, at equal distances, that the bank of the step's level is
+            scored anew. All banks are, at the first step of each epoch.
+        depth_choices: Names of the choices that make a network deep; null for those that gate others.
+        width_choices: Names of the choices that make a network wide; null for all others.
         unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all
             levels together, with a level's table standing for the level. The paper does not. With several candidates
             the weights of the rarest architectures are of the order of `table_size` to the power of `candidates - 1`,

@@ -32,13 +32,14 @@ class ProgressiveSampler(Sampler):
     need not draw the largest network.
 
     Args:
-        order: The choices that are opened. Default, which is OFA's kernel, depth, expand on its space: those that
+        order: Names of the choices that are opened. Null, which is OFA's kernel, depth, expand on its space: those that
             neither gate others nor select a program, but for the last; those that gate; that last one; those that
             select a program. A choice called `resolution` is left out, so that it is open from the first step.
-        gradual: Those of the order that are opened value by value. Default: the ones that gate others and the last.
-        shares: Relative length of each stage. Default: OFA's epochs if the stages are OFA's, else equal.
-        paths: Paths a step, in all stages or in each. Default as in OFA: 1, from the first stage that opens a gate 2,
-            and after the last of these 4.
+        gradual: Names of the choices of the order that are opened value by value; null for the ones that gate others
+            and the last.
+        shares: Relative length of each stage; null for OFA's epochs if the stages are OFA's, else equal lengths.
+        paths: Number of paths a step, in all stages or in each. Null, as in OFA: 1, from the first stage that opens a
+            gate 2, and after the last of these 4.
     """
 
     order: tuple[str, ...] | None = None

@@ -18,7 +18,7 @@ class SandwichSampler(Sampler):
     """Largest, then random paths, then smallest. The largest comes first so that its logits can teach the others.
 
     Args:
-        random_paths: Random paths a step; both papers use 2. 0 trains the two ends alone.
+        random_paths: Number of random paths a step; both papers use 2. 0 trains the two ends alone.
     """
 
     random_paths: int = 2

@@ -18,7 +18,7 @@ class UniformSampler(Sampler):
     """Draws every gene uniformly and on its own, so a depth is as likely as another and a layer beyond it is not drawn.
 
     Args:
-        paths: Paths a step; SPOS trains one.
+        paths: Number of paths a step; SPOS trains one.
     """
 
     paths: int = 1

@@ -31,12 +31,13 @@ class Evolution(Searcher):
     are shrunk to the budget. What is still missing is drawn at random.
 
     Args:
-        population: Candidates a generation (SPOS, AutoFormer 50; OFA 100).
-        parents: How many of the best breed, a budget (SPOS, AutoFormer 10; OFA a quarter of the population).
+        population: Number of candidates a generation (SPOS, AutoFormer 50; OFA 100).
+        parents: Number of the best that breed, for each budget (SPOS, AutoFormer 10; OFA a quarter of the population).
         mutated: Share of a generation that comes from mutation (25 of 50 in SPOS and AutoFormer; OFA half).
-        crossed: Share that comes from crossover (the same); what is left of 1 is random.
+        crossed: Share of a generation that comes from crossover (the same); what is left of 1 is random.
         mutation: Probability that a gene is drawn anew (AutoFormer 0.2; SPOS, OFA 0.1).
-        mutation_ungated: The same for genes that no depth switches off: depths, widths, resolutions (AutoFormer 0.4).
+        mutation_ungated: Probability that a gene is drawn anew that no depth switches off: depths, widths, resolutions
+            (AutoFormer 0.4).
     """
 
     population: int = 50

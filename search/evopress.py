@@ -37,9 +37,9 @@ class EvoPress(Searcher):
     parent, U and U' uniform over 1 to 3. The first generation are random lowerings of the largest network.
 
     Args:
-        offspring: Candidates a generation, shared out over the budgets (128; sparsity 64, depth 32).
-        halving: The steps of the selection: 16 of 128 on a 64th of the data, 4 of those on an eighth, then the best
-            of these and the parent on all of them.
+        offspring: Number of candidates a generation, shared out over the budgets (128; sparsity 64, depth 32).
+        halving: Steps of the selection, as pairs of a share of the data and a share of the candidates: 16 of 128 on a
+            64th of the data, 4 of those on an eighth, then the best of these and the parent on all of them.
     """
 
     halving: Rungs = ((1 / 64, 1 / 8), (1 / 8, 1 / 4))

@@ -32,12 +32,12 @@ class LINAS(Searcher):
     error and every metric that a budget limits. Until ten evaluations have succeeded, candidates are random.
 
     Args:
-        population: Candidates a generation, and members of the inner population (DyNAS-T 50).
-        inner: Predictions a generation, at most (DyNAS-T 20,000; 5,000 for small spaces).
-        predictors: Kinds of predictors, of which each generation takes the one that ranks best
+        population: Number of candidates a generation, and of members of the inner population (DyNAS-T 50).
+        inner: Largest number of predictions a generation (DyNAS-T 20,000; 5,000 for small spaces).
+        predictors: Names of predictors, of which each generation takes the one that ranks best
             (`search_spaces.predictor`).
-        crossover: Of the inner search (`search.nsga2`).
-        mutation: Of the inner search.
+        crossover: Probability that a child of the inner search has two parents (`search.nsga2`).
+        mutation: Probability that a gene is drawn anew in the inner search; 1 ÷ genes when null.
     """
 
     population: int = 50

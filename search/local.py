@@ -38,7 +38,7 @@ class LocalSearch(Searcher):
     get equally many candidates, so that a generation ends with the smallest neighbourhood.
 
     Args:
-        starts: Random architectures from the best of which a descent starts (NASLib 10).
+        starts: Number of random architectures from the best of which a descent starts (NASLib 10).
     """
 
     starts: int = 10

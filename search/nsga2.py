@@ -44,9 +44,9 @@ class NSGA2(Searcher):
     front, then by crowding distance, after each budget has kept its share of the best that meet it.
 
     Args:
-        population: Members, and candidates a generation (DyNAS-T 50; Deb 100).
+        population: Number of members, and of candidates a generation (DyNAS-T 50; Deb 100).
         crossover: Probability that a child has two parents (Deb, DyNAS-T 0.9).
-        mutation: Probability that a gene is drawn anew; 1 ÷ genes when None (Deb).
+        mutation: Probability that a gene is drawn anew; 1 ÷ genes when null (Deb).
     """
 
     population: int = 50

@@ -30,9 +30,11 @@ class RegularizedEvolution(Searcher):
     `sample` members, drawn with replacement, with one gene changed.
 
     Args:
-        population: Members, a budget, and candidates of the first generation, shared out over the budgets (Real 100).
-        sample: Members that compete to be a parent (Real 25).
-        children: Candidates asked for at a time, shared out over the budgets (Real 1; more for parallel evaluation).
+        population: Number of members for each budget, and of candidates of the first generation, shared out over the
+            budgets (Real 100).
+        sample: Number of members that compete to be a parent (Real 25).
+        children: Number of candidates asked for at a time, shared out over the budgets (Real 1; more for parallel
+            evaluation).
     """
 
     asynchronous = True

@@ -50,8 +50,8 @@ class Searcher(ABC):
         cost: Costs of architectures; the space's cost model when None.
         halving: Successive halving of every generation (`search.halving`): pairs of a share of the validation split and
             the share of the candidates that goes on; none for the whole split at once.
-        in_flight: Batches that are asked for before the results of the first are told, so that many workers have always
-            something to evaluate; 1 unless the searcher is asynchronous.
+        in_flight: Number of batches that are asked for before the results of the first are told, so that many workers
+            have always something to evaluate; 1 unless the searcher is asynchronous.
 
     Raises:
         UserError: No budget, two of one name, or a setting that cannot work.

@@ -18,9 +18,9 @@ class Cost(NamedTuple):
     """What a piece of a network costs for one example.
 
     Attributes:
-        params: Trainable numbers.
-        macs: Multiply-adds of matrix products and convolutions (attention products included; biases,
-            normalisation, activations and pooling not).
+        params: Number of trainable parameters.
+        macs: Number of multiply-adds of matrix products and convolutions, for an example (of a language model, for a
+            token); attention products included; biases, normalisation, activations and pooling not.
         activation_bytes: Bytes that the outputs of those products take in fp32 (the "activations" of Radosavovic
             et al. 2020, arXiv:2003.13678, times 4).
     """

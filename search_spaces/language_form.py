@@ -26,31 +26,32 @@ _NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageForm:
-    """What does not vary between the networks of a language space.
+    """Settings that all networks of a language space share.
 
     Args:
-        vocabulary: Different tokens.
-        context: Tokens of the sequence that costs are counted for, and that networks are trained on.
-        head_size: Size of a head; queries are `head_size * heads` wide, whatever the stream.
-        max_positions: Longest sequence; the rows of learned positions. 0 for `context`.
-        causal: A token sees what is before it; otherwise the whole sequence (an encoder).
-        positions: `rope` or `learned`.
-        rope_theta: Base of the rotation's wavelengths.
-        rope_scaling: How wavelengths are stretched for sequences longer than trained on, as in Llama 3: factor, low and
-            high frequency factor, and length trained on. None when empty.
+        vocabulary: Number of different tokens; taken from the data.
+        context: Number of tokens of the sequence that costs are counted for, and that networks are trained on; taken
+            from the data.
+        head_size: Size of a head in channels; queries are `head_size * heads` wide, whatever the stream.
+        max_positions: Number of tokens of the longest sequence; the rows of learned positions. 0 for `context`.
+        causal: Let a token see only what is before it; otherwise the whole sequence (an encoder).
+        positions: Form of positions: `rope` or `learned`.
+        rope_theta: Base of the rotation's wavelengths (a number).
+        rope_scaling: Stretching of wavelengths for sequences longer than trained on, as in Llama 3: factor, low and
+            high frequency factor, and length trained on in tokens. None when empty.
         rotary: Share of each head that rotates, from its start.
-        norm: `rms` or `layer`.
-        norm_epsilon: Added to the variance.
+        norm: Normalisation: `rms` or `layer`.
+        norm_epsilon: Number added to the variance.
         post_norm: Normalise the stream after each sublayer, and after the embedding, instead of each sublayer's input.
-        activation: `swiglu` (gated), `gelu` (exact), or `gelu_tanh` (its approximation).
-        qkv_bias: Biases of the projections to queries, keys and values.
-        out_bias: Bias of the projection behind attention.
-        mlp_bias: Biases of the MLP.
-        qk_norm: RMSNorm of each query and key over its head, before rotation.
-        parallel: Attention and MLP both read the layer's input, and both are added to it.
-        tied: The output projection is the embedding.
-        token_types: Rows of an embedding of segments, of which the first is added to every token; 0 for none.
-        head_transform: A dense layer, activation and norm before the output projection, which then has a bias.
+        activation: Activation: `swiglu` (gated), `gelu` (exact), or `gelu_tanh` (its approximation).
+        qkv_bias: Add biases to queries, keys and values.
+        out_bias: Add a bias behind attention.
+        mlp_bias: Add biases in the MLP.
+        qk_norm: Normalise each query and key over its head by RMSNorm, before rotation.
+        parallel: Let attention and MLP both read the layer's input, and add both to it.
+        tied: Use the embedding as the output projection.
+        token_types: Number of rows of an embedding of segments, of which the first is added to every token; 0 for none.
+        head_transform: Put a dense layer, activation and norm before the output projection, which then has a bias.
 
     Raises:
         UserError: Sizes or names that cannot work.

@@ -41,24 +41,24 @@ class MobileNetSpace(SearchSpace):
     size, rounded up.
 
     Args:
-        resolution: Pixels on a side that the network sees; images are resized to it.
-        depth: Blocks of a stage, the first ones.
-        kernel: Sizes of the depthwise kernel, a block; odd.
-        expand: Expanded width over input width, a block.
-        widths: Output channels, an elastic stage.
-        strides: Stride of each stage's first block: 1 or 2.
-        squeeze_excite: Whether the stage's blocks have squeeze-and-excite.
-        activations: `relu` or `hard_swish`, a stage.
-        stem_width: Channels after the stem.
-        stem_stride: Stride of the stem: 1 or 2.
-        first_width: Channels after the fixed block.
-        first_stride: Stride of the fixed block: 1 or 2.
-        final_width: Channels of the last convolution.
-        feature_width: Features that the classifier sees.
-        width_multiplier: Scales every width.
-        image_size: Pixels on a side of the data's images.
-        channels: Channels of the input.
-        classes: Outputs of the classifier.
+        resolution: Sides in pixels that the network sees; images are resized to one of them.
+        depth: Numbers of blocks of a stage; the first ones are kept.
+        kernel: Sides of the depthwise kernel in pixels, a block; odd.
+        expand: Ratios of expanded width to input width, a block.
+        widths: Numbers of output channels, an elastic stage.
+        strides: Stride of each stage's first block in pixels: 1 or 2.
+        squeeze_excite: Use squeeze-and-excite in the stage's blocks; one value a stage.
+        activations: Names of the activations, one a stage: `relu` or `hard_swish`.
+        stem_width: Number of channels after the stem.
+        stem_stride: Stride of the stem in pixels: 1 or 2.
+        first_width: Number of channels after the fixed block.
+        first_stride: Stride of the fixed block in pixels: 1 or 2.
+        final_width: Number of channels of the last convolution.
+        feature_width: Number of features that the classifier sees.
+        width_multiplier: Factor that scales every width.
+        image_size: Side of the data's images in pixels; taken from the data.
+        channels: Number of channels of the input; taken from the data.
+        classes: Number of classes; taken from the data.
 
     Raises:
         UserError: Sizes that are not positive, lists that disagree on the number of stages, even kernels, strides

@@ -22,15 +22,15 @@ class ViTSpace(SearchSpace):
     """Vision transformers: pre-norm blocks, GELU, learned positions, class token or mean pooling.
 
     Args:
-        width: Widths of the residual stream; one for the whole network.
-        depth: How many layers, the first ones.
-        heads: Attention heads, a layer; queries, keys and values are `head_dim * heads` wide.
-        mlp_ratio: MLP width over stream width, a layer.
-        head_dim: Size of a head.
-        patch_size: Pixels on a side of a patch.
-        image_size: Pixels on a side of the input.
-        channels: Channels of the input.
-        classes: Outputs of the classifier.
+        width: Widths of the residual stream in channels; one for the whole network.
+        depth: Numbers of layers; the first ones are kept.
+        heads: Numbers of attention heads, a layer; queries, keys and values are `head_dim * heads` wide.
+        mlp_ratio: Ratios of MLP width to stream width, a layer.
+        head_dim: Size of a head in channels.
+        patch_size: Side of a patch in pixels.
+        image_size: Side of the input in pixels; taken from the data.
+        channels: Number of channels of the input; taken from the data.
+        classes: Number of classes; taken from the data.
         class_token: Classify from an extra token; otherwise from the mean of the patches.
 
     Raises:

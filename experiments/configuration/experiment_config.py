@@ -87,7 +87,7 @@ class ExperimentConfig(BaseModel):
             amount is in the metric's unit, or in percent of what the dearest subnet costs.
         export: Content of an exported subnet.
         rank: Comparison of the supernet's ranking with that of networks trained on their own (`supernest rank`).
-        ray: Where the experiment runs and on how many workers; null for this process. It does not decide the outcome.
+        ray: Workers that the experiment runs on; null for this process. They do not decide the outcome.
     """
 
     model_config = STRICT

@@ -16,7 +16,9 @@ from experiments.configuration.sealed_section import SealedSection
 from experiments.configuration.space_section import SpaceSection
 from experiments.devices.device_file import DEVICE_METRICS
 from search import Budget
-from search_spaces import FAMILIES, CostModel, LanguageSpace
+from search_spaces import FAMILIES, LanguageSpace
+from search_spaces.cost import Cost
+from search_spaces.language import LanguageCost
 from supernet.sharing import SHARING
 
 Schema = dict[str, Any]
@@ -153,14 +155,13 @@ def _object(text: str, properties: Schema, required: list[str]) -> Schema:
 
 
 def _budgets() -> Schema:
-    metrics = dict.fromkeys([*CostModel.metrics, *(one for name in FAMILIES for one in FAMILIES[name].metrics)])
-    amount = {
-        "description": "Limit in the metric's unit (300M is 300 million), or in percent of the dearest subnet's cost.",
-        "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}],
-    }
-    limits = dict.fromkeys((*metrics, *DEVICE_METRICS), amount)
-    one = {"anyOf": [{"type": "string"}, {"type": "object", "properties": limits, "minProperties": 1}]}
-    return {"type": "object", "minProperties": 1, "additionalProperties": one}
+    texts = {metric: text for cost in (LanguageCost, Cost) for metric, text in descriptions(cost).items()}
+    texts |= {"latency_ms": "Milliseconds of a call.", "memory_bytes": "Bytes that the device needs for a call."}
+    metrics = dict.fromkeys([*(one for name in FAMILIES for one in FAMILIES[name].metrics), *DEVICE_METRICS])
+    forms = [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]
+    limits = {metric: {"description": texts.get(metric, metric), "anyOf": forms} for metric in metrics}
+    group = {"type": "object", "properties": limits, "minProperties": 1, "additionalProperties": False}
+    return {"type": "object", "minProperties": 1, "additionalProperties": {"anyOf": [{"type": "string"}, group]}}
 
 
 def _plain(value: Any) -> Any:
@@ -168,7 +169,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return as_mapping(value)
+        return {name: _plain(one) for name, one in as_mapping(value).items()}
     if isinstance(value, tuple) and value and isinstance(value[0], Budget):
         return {budget.name: str(budget) for budget in value}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

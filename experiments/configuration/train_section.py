@@ -64,7 +64,7 @@ class TrainSection(BaseModel):
         optimizer: Learning rate, decay and clipping.
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
         distillation: Teachers of a step's paths, besides labels.
-        ema: Decay a step of the weights' moving average, which search and export then use; null for none.
+        ema: Decay rate a step of the weights' moving average, which search and export then use; null for none.
         checkpoint_every: Number of steps between checkpoints.
         keep_last: Number of the last checkpoints that stay on disk.
         keep_best: Number of checkpoints with the lowest validation error of the probe subnets that stay on disk too.

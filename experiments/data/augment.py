@@ -16,14 +16,15 @@ Targets = Float32[Array, "b c"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training images; hashable, so it can be a static argument of `jit`.
+    """Random changes of training images; hashable, so it can be a static argument of `jit`.
 
     Args:
-        crop: Pixels of black border added on each side before a crop of the original size at a random place.
-        flip: Mirror left to right with probability 1/2.
-        mixup: a of Beta(a, a), the share of one image in a blend with another of the batch; 0 is off.
-        cutmix: a of Beta(a, a), the share of one image whose remaining area is a box of another; 0 is off. With mixup
-            on too, each batch takes one of the two with probability 1/2.
+        crop: Number of black pixels added on each side before a crop of the original size at a random place.
+        flip: Mirror images left to right with probability 1/2.
+        mixup: Parameter a of Beta(a, a), which the share of one image in a blend with another of the batch is drawn
+            from; 0 is off.
+        cutmix: Parameter a of Beta(a, a), which the share of one image is drawn from whose remaining area is a box of
+            another; 0 is off. With mixup on too, each batch takes one of the two with probability 1/2.
 
     Raises:
         UserError: A value is of the wrong type or negative.

@@ -25,9 +25,10 @@ class Folder(Source):
     Pictures are decoded when a batch asks for them. Files with another suffix are passed over.
 
     Args:
-        path: The directory that holds `train` and `test`.
-        image_size: Side in pixels. The shorter side of each picture is resized to it, then the centre is cropped.
-        grey: One channel in place of three.
+        path: Directory that holds `train` and `test`.
+        image_size: Side of the network's input in pixels. The shorter side of each picture is resized to it, then the
+            centre is cropped.
+        grey: Read one channel in place of three.
         background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
     """
 

@@ -27,19 +27,19 @@ class HuggingFace(Source):
     Where splits have class names, these are matched by name: they may have another order, or fewer of them.
 
     Args:
-        path: A directory (written by `DatasetDict.save_to_disk`, or one that `load_dataset` reads), or a name on the
-            hub.
-        image_size: Side in pixels. The shorter side of each picture is resized to it, then the centre is cropped.
-        grey: One channel in place of three.
+        path: Directory (written by `DatasetDict.save_to_disk`, or one that `load_dataset` reads), or a name on the hub.
+        image_size: Side of the network's input in pixels. The shorter side of each picture is resized to it, then the
+            centre is cropped.
+        grey: Read one channel in place of three.
         background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
-        name: Configuration of the data set, where it has several.
-        revision: Commit, tag or branch on the hub.
-        image: Column of pictures.
-        label: Column of classes.
-        train: Split to learn from.
-        test: Split that is read once, at export.
-        validation: Split that search reads; where null, the split called validation, valid, val or dev, and carved out
-            of `train` where there is none.
+        name: Name of the configuration of the data set, where it has several.
+        revision: Commit, tag or branch on the hub; null for the newest.
+        image: Name of the column of pictures.
+        label: Name of the column of classes.
+        train: Name of the split to learn from.
+        test: Name of the split that is read once, at export.
+        validation: Name of the split that search reads; null for the split called validation, valid, val or dev, or,
+            without one, for a share of `train`.
     """
 
     names = ("path",)

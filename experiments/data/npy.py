@@ -24,8 +24,8 @@ class FloatArrays(ArraySource):
 
     Args:
         path: A .npz file, or a directory of .npy files whose names are those of the arrays.
-        labels: `classes` or `numbers`; by the type of `y` when null: floats are numbers.
-        test_fraction: Share of the examples that is tested on, where there is no `test_x`.
+        labels: Meaning of `y`: `classes` or `numbers`; null takes it from the type of `y`: floats are numbers.
+        test_fraction: Share of the examples that is tested on, where there is no `test_x`; in (0, 1).
     """
 
     path: str

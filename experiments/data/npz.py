@@ -29,7 +29,7 @@ class Npz(Source):
 
     Args:
         path: The .npz file.
-        class_names: Name of each class; where empty, those in the file, or "0", "1", ….
+        class_names: Names of the classes, in the order of their labels; where empty, those in the file, or "0", "1", ….
     """
 
     path: str

@@ -33,11 +33,11 @@ class Table(ArraySource):
     files `validation.csv` (or `valid`, `val`, `dev`) and `test.csv` are the splits.
 
     Args:
-        path: The file or the directory.
-        target: Column to predict, or several columns of numbers.
-        labels: `classes` or `numbers`; null where the column tells.
-        drop: Columns that are not learned from.
-        test_fraction: Share of the rows that is tested on, where there is no test file.
+        path: File, or directory that holds `train.csv`.
+        target: Name of the column to predict, or of several columns of numbers.
+        labels: Meaning of the target: `classes` or `numbers`; null where the column tells.
+        drop: Names of columns that are not learned from.
+        test_fraction: Share of the rows that is tested on, where there is no test file; in (0, 1).
     """
 
     template = _TEMPLATE

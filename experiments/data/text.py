@@ -54,16 +54,17 @@ class Text(AnySource):
 
     Args:
         path: A file (.txt or .jsonl, also .gz or .xz), or a directory of them, in the order of their names.
-        context: Tokens a sequence.
-        tokenizer: `bytes` (a token a byte), a tokenizer.json, or a directory with a tokenizer.
-        field: Field of a JSON line that holds the text.
-        bos: Whether each document begins with the tokens that the tokenizer puts before a text (`<s>`, `[CLS]`), as far
-            as it has any.
+        context: Number of tokens in a sequence.
+        tokenizer: Tokenizer: `bytes` (a token a byte), the path of a tokenizer.json, or of a directory with a
+            tokenizer.
+        field: Name of the field of a JSON line that holds the text.
+        bos: Begin each document with the tokens that the tokenizer puts before a text (`<s>`, `[CLS]`), as far as it
+            has any.
         masked: Share of the tokens that are hidden and predicted, for encoders (BERT: 0.15); 0 for decoders, which
             predict each token from those before it.
         validation_path: File or directory of the validation text.
         test_path: File or directory of the test text.
-        test_fraction: Share of the text, at its end, that is tested on, where there is no `test_path`.
+        test_fraction: Share of the text, at its end, that is tested on, where there is no `test_path`; in (0, 1).
         cache: Directory that keeps tokens, so that they are made once, and mapped instead of held in memory.
     """
 

@@ -33,9 +33,10 @@ class Relaxation(ABC):
     """A method. Entries of the matrices that are no values of their gene have weight 0.
 
     Args:
-        decay: Pulls logits to 0, where all values are alike: half of it times their squares is added to the loss.
-        temperature: Of the first step.
-        final_temperature: Of the last one; linear between.
+        decay: Pull of the logits to 0, where all values are alike: this factor times half of their squares is added to
+            the loss.
+        temperature: Temperature of the softmax at the first step.
+        final_temperature: Temperature of the softmax at the last step; linear between.
 
     Raises:
         UserError: A setting out of range.
@@ -105,7 +106,7 @@ class Drnas(Relaxation):
     """A draw from the Dirichlet distribution of concentration elu(logits) + 1, differentiated implicitly.
 
     Args:
-        anchor: How the concentration is held near its anchor 1, the uniform distribution on the simplex: `l2`, the
+        anchor: Term that holds the concentration near its anchor 1, the uniform distribution on the simplex: `l2`, the
             decay of the logits; or `kl`, `decay` times the divergence from that distribution.
     """
 

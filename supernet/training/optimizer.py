@@ -15,20 +15,19 @@ class OptimizerSettings:
     """AdamW or SGD with linear warm-up, cosine or constant rate, and clipping by global norm.
 
     Args:
-        type: `adamw` or `sgd`.
-        learning_rate: Peak rate.
-        weight_decay: Decoupled decay (AdamW) or decay added to the gradient (SGD) of kernels; biases, normalisation
-            scales and positions are not decayed.
-        betas: AdamW's moments.
-        momentum: SGD's momentum.
-        nesterov: SGD's Nesterov form.
-        warmup_steps: Steps from 0 to the peak rate.
-        schedule: `cosine` down to `final_learning_rate`, or `constant`.
-        final_learning_rate: Where the cosine ends.
-        clip_norm: Largest global norm of the summed gradient; None does not clip.
-        untouched: What becomes of weights that no path of the step used, whose gradient is exactly zero. `move`, as
-            the published codes do: moments and weight decay go on acting. `hold`: they keep their value in that
-            step (moments still decay).
+        type: Optimizer: `adamw` or `sgd`.
+        learning_rate: Peak learning rate.
+        weight_decay: Rate of decoupled decay (AdamW), or factor of the decay added to the gradient (SGD), of kernels;
+            biases, normalisation scales and positions are not decayed.
+        betas: Decay rates a step of AdamW's two moments.
+        momentum: Decay rate a step of SGD's momentum.
+        nesterov: Use Nesterov's form of SGD's momentum.
+        warmup_steps: Number of steps from rate 0 to the peak rate.
+        schedule: Learning rate after the warm-up: `cosine` down to `final_learning_rate`, or `constant`.
+        final_learning_rate: Learning rate at the end of the cosine.
+        clip_norm: Largest global norm of the summed gradient; null does not clip.
+        untouched: Weights that no path of the step used, whose gradient is exactly zero. `move`, as the published codes
+            do: moments and weight decay go on acting. `hold`: they keep their value in that step (moments still decay).
 
     Raises:
         UserError: A value outside its range.
