@@ -1,13 +1,15 @@
 """Gradient search against evolution on a sandwich-trained supernet, in equal time, at half of the largest MACs.
 
-Command: `python -m experiments.benchmarks.gradient_search --seeds 3 --json`
+Command: `python -m experiments.benchmarks.gradient_search --seeds 3 --json`; of language models,
+`... --config experiments/benchmarks/panels/gradient_search_text.yaml --set data.path=PATH`.
 
 For each seed, `drnas` (or another relaxation) trains weights and architecture together. The seconds that this takes
 are then given to the other side: evolution gets a part of them for its candidates, and the supernet that it searches
 as many sandwich steps as fit in the rest. Seconds are those of the process on all its cores, which other work on the
 machine does not stretch. What a run needs to begin (compilation, the data) counts for neither. Both
 networks are judged on the test split, which neither side sees: with inherited weights, and trained on their own from
-fresh weights, as `supernest rank` trains its panel.
+fresh weights, as `supernest rank` trains its panel. The figure is the one that people read of such data: accuracy of
+classes, perplexity of tokens.
 """
 
 import dataclasses
@@ -24,9 +26,9 @@ from tqdm import tqdm
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
-from experiments.data import ImageDataset
 from experiments.experiment import Experiment, build_experiment
 from experiments.gradient.stage import gradient_search
+from experiments.objective import LOSS, Objective, objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.training import train_panel
@@ -57,7 +59,8 @@ def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_jso
             compare(given.model_copy(update={"seed": given.seed + i}), Path(scratch) / str(i))
             for i in tqdm(range(seeds), desc="seeds", disable=None)
         ]
-    show({"config": config.name, "type": kind, **summarised(rows), "seeds": rows}, as_json)
+    objective = objective_of(build_experiment(given).data)
+    show({"config": config.name, "type": kind, **summarised(rows, objective), "seeds": rows}, as_json)
 
 
 def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
@@ -83,6 +86,8 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
     judged, found = _on_test(experiment), (by_gradient, by_evolution)
     genes = np.array([network.pop("genes") for network in found], np.int32)
     alone = train_panel(judged, genes, scratch / "panel", StopRequest(), quiet=True)
+    objective = objective_of(judged.data)
+    figures_alone = alone.loss if objective.figure == LOSS else alone.figure
     taken = seconds - begun, used - started + searching
     row: dict[str, Any] = {
         "sandwich_steps": config.train.steps,
@@ -91,25 +96,26 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
         "genes_changed_for_budget": figures["genes_changed_for_budget"],
         "cpu_seconds": time.process_time() - start,
     }
-    for side, network, spent, accuracy in zip(_SIDES, found, taken, alone.figure, strict=True):
-        row[side] = {"seconds": spent, **network, "test_accuracy_alone": float(accuracy)}
+    for side, network, spent, figure in zip(_SIDES, found, taken, objective.lower(figures_alone), strict=True):
+        row[side] = {"seconds": spent, **network, f"test_{objective.shown}_alone": objective.value(float(figure))}
     return row
 
 
-def summarised(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarised(rows: list[dict[str, Any]], objective: Objective) -> dict[str, Any]:
     """Means over seeds, and the difference in units of the spread (the larger standard deviation of the two sides)."""
     figures: dict[str, Any] = {}
-    for metric in ("test_accuracy_inherited", "test_accuracy_alone", "seconds", "macs"):
+    for metric in (f"test_{objective.shown}_inherited", f"test_{objective.shown}_alone", "seconds", "macs"):
         values = {side: np.array([row[side][metric] for row in rows], float) for side in _SIDES}
         for side, of_side in values.items():
             figures[f"{metric}_{side}"] = float(of_side.mean())
         if metric.startswith("test"):
             spread = max(float(np.std(of_side, ddof=1)) if len(rows) > 1 else 0.0 for of_side in values.values())
             difference = float((values["gradient"] - values["evolution"]).mean())
+            better = difference if objective.higher else -difference
             figures |= {
                 f"{metric}_spread": spread,
                 f"{metric}_difference": difference,
-                f"{metric}_not_worse_than_the_spread": difference >= -spread,
+                f"{metric}_not_worse_than_the_spread": better >= -spread,
             }
     return figures
 
@@ -121,20 +127,20 @@ def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[s
     index = best(archive, next(budget for budget in experiment.budgets if budget.name == name))
     assert index is not None
     genes = archive.genes[index]
-    scores = _on_test(experiment).evaluator(params, genes[None])
+    objective = objective_of(experiment.data)
+    on_test = objective.of(_on_test(experiment).evaluator(params, genes[None]))
     return {
         "genes": genes,
         "architecture": experiment.space.architecture(genes).description,
         "macs": int(archive.costs["macs"][index]),
-        "validation_accuracy_inherited": 1 - float(archive.errors[index]),
-        "test_accuracy_inherited": float(scores.figure[0]),
+        f"validation_{objective.shown}_inherited": objective.value(float(archive.errors[index])),
+        f"test_{objective.shown}_inherited": objective.value(float(on_test[0])),
     }
 
 
 def _on_test(experiment: Experiment) -> Experiment:
     """The experiment with the test split in the place of the one that it may choose by."""
-    data = experiment.data
-    assert isinstance(data, ImageDataset)
+    data: Any = experiment.data  # a dataclass, whatever it is of
     return dataclasses.replace(experiment, data=dataclasses.replace(data, validation=data.test))
 
 

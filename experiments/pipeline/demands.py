@@ -2,6 +2,8 @@
 
 import math
 
+import jax
+
 from experiments.experiment import Experiment
 from experiments.training.rematerialization import device_bytes
 from samplers.sampler import MOST_PATHS
@@ -94,15 +96,22 @@ def _check_costs(experiment: Experiment) -> None:
 
 def _check_memory(experiment: Experiment, calibration_rows: int) -> None:
     config, memory = experiment.config, device_bytes()
-    costs = experiment.space.cost(experiment.space.ends)
-    weights = float(max(costs["params"])) * 4 * _TRAINING_COPIES if "params" in costs else 0.0
+    costs, net = experiment.space.cost(experiment.space.ends), experiment.net
     has = f"and this machine has {in_bytes(memory)}"
-    if weights > memory:
-        raise UserError(
-            f"space: training takes {in_bytes(weights)} for the {max(costs['params']):,} parameters of the largest "
-            f"subnet with gradients and moments, {has}. Give smaller sizes."
-        )
-    example = 4 * math.prod(experiment.net.example(experiment.space.largest).shape)
+
+    def check_weights(count: int, what: str) -> None:
+        if (weights := count * 4 * _TRAINING_COPIES) > memory:
+            raise UserError(
+                f"space: training takes {in_bytes(weights)} for the {count:,} {what} with gradients and moments, "
+                f"{has}. Give smaller sizes."
+            )
+
+    if "params" in costs:  # first, as the supernet of very large sizes cannot be traced
+        check_weights(int(max(costs["params"])), "parameters of the largest subnet")
+    # Beside those of the largest subnet it holds what the sharing scheme adds, and every alternative of a choice.
+    held = sum(leaf.size for leaf in jax.tree.leaves(net.shapes))
+    check_weights(held, f"weights of the supernet (sharing {config.supernet.sharing})")
+    example = 4 * math.prod(net.example(experiment.space.largest).shape)
     for key, rows in (
         ("space", 1),
         ("train.batch_size", config.train.batch_size),

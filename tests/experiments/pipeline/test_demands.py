@@ -67,6 +67,23 @@ def test_memory_of_the_machine_bounds_what_is_read(supernest: Any, here: Path, m
     assert "warning   space.patch_size: 2 makes 16 tokens of images of 8 pixels" in out
 
 
+def test_weights_that_the_sharing_scheme_adds_are_counted(
+    supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two blocks has matrices of 25 x 25 and 9 x 9 beside its weights."""
+    (here / "m.yaml").write_text(
+        "space: {family: mobilenet, preset: small, resolution: [8], depth: [1, 2], kernel: [3, 5, 7], expand: [1],\n"
+        "  widths: [8], strides: [1], squeeze_excite: [false], activations: [relu], stem_width: 8, first_width: 8,\n"
+        "  final_width: 8, feature_width: 8}\ntrain: {steps: 100, batch_size: 4}\n"
+        "evaluation: {calibration_batches: 1, calibration_batch_size: 8}\n"
+    )
+    monkeypatch.setattr(demands, "device_bytes", lambda: 4 * 4 * 2000)  # of 2,000 weights, gradients and moments
+    assert supernest("check", "m.yaml")[0] == 0
+    code, _, err = supernest("check", "m.yaml", "--set", "supernet.sharing=kernel_transform")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "weights of the supernet (sharing kernel_transform) with gradients and moments, and this machine" in err
+
+
 def test_small_patches_of_large_pictures_are_warned_of_with_a_size_that_would_do(supernest: Any, here: Path) -> None:
     images = np.zeros((8, 56, 56, 1), np.uint8)
     labels = np.arange(8) % 2
