@@ -7,8 +7,9 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP_RUN := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
+STAMP_DOCS := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint bench clean help
+.PHONY: demo test test-all lint docs bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo 'make test    the tests but those that are slow or start Ray (PYTEST_ARGS="-k name" narrows it)'
 	@echo 'make test-all  all tests; how long each took is left in .cache/tests.xml'
 	@echo 'make lint    ruff and pyright over sources and tests'
+	@echo 'make docs    the documentation as a site, in site/; a broken link fails'
 	@echo 'make bench   the benchmarks, one JSON object each'
 	@echo 'make clean   remove environments, caches, builds and runs of the demo'
 
@@ -35,13 +37,16 @@ lint: $(STAMP_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+docs: $(STAMP_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(STAMP_RUN)
 	$(BIN)/python -m experiments.benchmarks.cost_model --json
 	$(BIN)/python -m experiments.benchmarks.step_time --family vit --architectures 200 --json
 	$(BIN)/python -m experiments.benchmarks.step_time --family mobilenet --architectures 200 --json
 
 clean:
-	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .hypothesis runs/digits *.egg-info
+	rm -rf $(VENV) build dist site .cache .pytest_cache .ruff_cache .hypothesis runs/digits *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -59,3 +64,7 @@ $(STAMP_RUN): pyproject.toml constraints.txt | $(BIN)/python
 $(STAMP_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(STAMP_RUN)
+
+$(STAMP_DOCS): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@

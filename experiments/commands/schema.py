@@ -11,8 +11,8 @@ from experiments.user_input.paths import UserPath
 
 @click.command()
 @click.option(
-    "--format", "form", type=click.Choice(["json", "markdown"]), default="json", show_default=True,
-    help="Form: a JSON schema for editors, or tables for readers.",
+    "--format", "form", type=click.Choice(["json", "markdown", "methods"]), default="json", show_default=True,
+    help="Form: a JSON schema for editors, tables of keys for readers, or a table of methods and papers.",
 )  # fmt: skip
 @click.option("--out", type=UserPath(), help="File to write, and to write over.  [default: print it]")
 @plugin_option
@@ -22,11 +22,16 @@ def schema(form: str, out: Path | None) -> None:
     Editors complete an experiment file whose first line is # yaml-language-server: $schema=FILE. Settings of your
     own plug-ins are in it with --plugin.
     """
+    from experiments.configuration.methods import methods
     from experiments.configuration.reference import reference
     from experiments.configuration.schema import experiment_schema
 
-    found = experiment_schema()
-    text = reference(found) if form == "markdown" else json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    if form == "methods":
+        text = methods()
+    elif form == "markdown":
+        text = reference(experiment_schema())
+    else:
+        text = json.dumps(experiment_schema(), indent=1, ensure_ascii=False) + "\n"
     if out is None:
         click.echo(text, nl=False)
         return

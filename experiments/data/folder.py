@@ -1,6 +1,6 @@
 """Source `folder`: pictures in `train/<class>/`, `test/<class>/` and, where there is one, `validation/<class>/`.
 
-The validation folder may be called `valid`, `val` or `dev` too.
+The validation folder may be called `valid`, `val` or `dev` too. Class folders alone are split by `test_fraction`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ import numpy as np
 from experiments.data.examples import Examples, all_of
 from experiments.data.files import directory
 from experiments.data.pictures import FileStore, check_background, check_size
-from experiments.data.source import SOURCES, Source, Splits, own_validation
+from experiments.data.source import SOURCES, Source, Splits, check_fraction, own_validation
+from experiments.data.splits import held_out
 from search_spaces.errors import UserError, did_you_mean
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -25,19 +26,24 @@ class Folder(Source):
     Pictures are decoded when a batch asks for them. Files with another suffix are passed over.
 
     Args:
-        path: Directory that holds `train` and `test`.
+        path: Directory that holds `train` and `test`, or class folders that `test_fraction` splits.
         image_size: Side of the network's input in pixels. The shorter side of each picture is resized to it, then the
             centre is cropped.
         grey: Read one channel in place of three.
         background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
+        test_fraction: Share of the pictures that is tested on, class by class, where `path` holds class folders without
+            `train` and `test`; in (0, 1). Null where it holds these.
     """
 
     path: str
     image_size: int
     grey: bool = False
     background: str | None = None
+    test_fraction: float | None = None
 
     def __post_init__(self) -> None:
+        if self.test_fraction is not None:
+            check_fraction("test_fraction", self.test_fraction)
         check_size(self.image_size)
         check_background(self.background)
 
@@ -48,6 +54,16 @@ class Folder(Source):
             UserError: A split or class folder is missing or empty, or a class is not in `train`.
         """
         root = directory(self.path)
+        alone = class_folders(root)
+        if alone and self.test_fraction is None:
+            names = ", ".join(alone[:5]) + (", …" if alone[5:] else "")
+            raise UserError(
+                f"{root}: holds pictures of {len(alone)} classes ({names}), but no train/ and test/. "
+                "Set data.test_fraction: 0.2 to test on a fifth of them, or move them into "
+                "train/<class>/ and test/<class>/."
+            )
+        if self.test_fraction is not None:
+            return self._divided(root, alone, self.test_fraction)
         names = tuple(sorted(path.name for path in directory(str(root / "train")).iterdir() if path.is_dir()))
         if not names:
             raise UserError(f"{root / 'train'}: no class folder in it. Put the pictures in train/<class>/.")
@@ -62,10 +78,19 @@ class Folder(Source):
             unused=tuple(f"{name}/" for name in present if name not in ("train", "test", own)),
         )
 
+    def _divided(self, root: Path, class_names: tuple[str, ...], fraction: float) -> Splits:
+        """Returns the splits of class folders alone; the same for every seed."""
+        if not class_names:
+            raise UserError(f"data.test_fraction: {fraction}, but {root} holds no class folders alone. Leave it out.")
+        found = self._split(root, ".", class_names)
+        tested = held_out(self.path, found.labels, class_names, fraction, 0, "test")
+        train, test = found.take(np.flatnonzero(~tested)), found.take(np.flatnonzero(tested))
+        return Splits(where=self.path, train=train, test=test, class_names=class_names)
+
     def read_test(self) -> tuple[Examples, tuple[str, ...]]:
         """See `Source.read_test`: without `train/`, the classes are the folders of `test/`."""
         root = directory(self.path)
-        if (root / "train").is_dir():
+        if (root / "train").is_dir() or self.test_fraction is not None:
             splits = self.read()
             return splits.test, splits.class_names
         names = tuple(sorted(path.name for path in directory(str(root / "test")).iterdir() if path.is_dir()))
@@ -77,12 +102,22 @@ class Folder(Source):
         for folder in sorted(path for path in directory(str(root / split)).iterdir() if path.is_dir()):
             if folder.name not in label_of:
                 raise UserError(f"{folder}: not a class of train/.{did_you_mean(folder.name, class_names)}")
+            if split == "." and folder.name not in label_of:
+                continue
             found = sorted(path.name for path in directory(str(folder)).iterdir() if is_picture(path))
             if not found:
                 raise UserError(f"{folder}: holds no picture ({', '.join(SUFFIXES)}). Add some, or remove the folder.")
-            files += [f"{split}/{folder.name}/{name}" for name in found]
+            files += [str(Path(split, folder.name, name)) for name in found]
             labels += [label_of[folder.name]] * len(found)
         return all_of(FileStore(root, files, self.image_size, self.grey, self.background), np.asarray(labels, np.int32))
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Returns the folders of pictures right below a directory that has neither `train` nor `test`; they are classes."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if {"train", "test"} & {path.name for path in folders}:
+        return ()
+    return tuple(path.name for path in folders if any(is_picture(one) for one in path.iterdir()))
 
 
 def is_picture(path: Path) -> bool:

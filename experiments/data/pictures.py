@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,12 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
-from experiments.data.examples import Images, ImageStore
-from search_spaces.errors import UserError
+from experiments.data.dataset import Split
+from experiments.data.examples import Examples, Images, ImageStore
+from search_spaces.errors import UserError, one_line
 
 BACKGROUNDS = ("white", "black")
+MOST_FAULTS = 50
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 
@@ -112,6 +114,18 @@ class PictureStore(ImageStore):
             return np.zeros((0, *self.shape[1:]), np.uint8)
         return np.stack(list(_pool().map(one, rows.tolist())))
 
+    def faults(self, rows: Int[np.ndarray, " n"]) -> list[str]:
+        """Returns what is wrong with each of `rows` that cannot be decoded; nothing where all can."""
+
+        def fault(row: int) -> str | None:
+            try:
+                decode(*self.picture(row), self.image_size, self.grey, self.background)
+            except UserError as error:
+                return str(error)
+            return None
+
+        return [text for text in _pool().map(fault, rows.tolist()) if text is not None]
+
 
 @dataclass(frozen=True, eq=False)
 class FileStore(PictureStore):
@@ -152,3 +166,29 @@ def _pool() -> ThreadPoolExecutor:
     # One pool for all stores, so that a store holds no threads and can be sent to another process. Pillow lets other
     # threads run while it decodes.
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+
+
+class BadPictures(UserError):
+    """Pictures that cannot be decoded; the text has one line for each, the first `MOST_FAULTS` at most.
+
+    Args:
+        faults: A line for each picture.
+    """
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        more = [f"{len(faults) - MOST_FAULTS:,} more pictures are like these."] if len(faults) > MOST_FAULTS else []
+        ValueError.__init__(self, "\n".join(map(one_line, [*faults[:MOST_FAULTS], *more])))
+
+
+def check_pictures(splits: Iterable[Split]) -> None:
+    """Decodes every picture of some splits once.
+
+    Raises:
+        BadPictures: Some cannot be decoded.
+    """
+    found: list[str] = []
+    for split in splits:
+        if isinstance(split, Examples) and isinstance(split.store, PictureStore):
+            found += split.store.faults(split.rows)
+    if found:
+        raise BadPictures(found)

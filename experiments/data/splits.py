@@ -29,23 +29,24 @@ def draw(
 
 
 def held_out(
-    where: str, labels: Int32[np.ndarray, " n"], class_names: Sequence[str], fraction: float, seed: int
-) -> Bool[np.ndarray, " n"]:
-    """Marks the examples of the validation split, `round(fraction * n)` of them.
+    where: str, labels: Int32[np.ndarray, " n"], class_names: Sequence[str], fraction: float, seed: int,
+    split: str = "validation",
+) -> Bool[np.ndarray, " n"]:  # fmt: skip
+    """Marks the examples of the validation split, or of the test split, `round(fraction * n)` of them.
 
     Raises:
         UserError: A class would be left without a training or without a validation example.
     """
     sizes = np.bincount(labels, minlength=len(class_names))
     counts = proportional_counts(sizes, round(fraction * len(labels)))
-    for split, left in (("validation", counts), ("training", sizes - counts)):
+    for part, left in ((split, counts), ("training", sizes - counts)):
         if not left.all():
             empty = int(np.argmin(left))
             raise UserError(
-                f"{where}: validation_fraction {fraction} leaves class {class_names[empty]!r} ({sizes[empty]} "
-                f"examples) without a {split} example. Set a fraction that keeps at least one of each class."
+                f"{where}: {split}_fraction {fraction} leaves class {class_names[empty]!r} ({sizes[empty]} "
+                f"examples) without a {part} example. Set a fraction that keeps at least one of each class."
             )
-    return draw(labels, counts, seed, Purpose.VALIDATION_SPLIT)
+    return draw(labels, counts, seed, Purpose(f"{split} split"))
 
 
 def limited(

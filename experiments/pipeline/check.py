@@ -10,6 +10,7 @@ from experiments.contracts import is_plugin
 from experiments.contracts.families import check_family
 from experiments.contracts.samplers import check_sampler
 from experiments.contracts.searchers import check_searcher
+from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
 from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import check_demands, warnings
@@ -111,8 +112,9 @@ def _check_contracts(experiment: Experiment) -> None:
 def describe(config: ExperimentConfig) -> dict[str, Any]:
     """Checks an experiment as `validate` does, and returns what it holds, for JSON."""
     experiment = validate(config)
-    _check_contracts(experiment)
     data, space = experiment.data, experiment.space
+    check_pictures((data.train, data.validation, data.test))
+    _check_contracts(experiment)
     return {
         "name": config.name,
         "data": {

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from experiments.configuration.experiment_config import load_config
+from experiments.configuration.methods import methods
 from experiments.configuration.reference import reference
 from experiments.configuration.schema import Schema, experiment_schema
 from experiments.user_input.yaml_files import override, parse_override, read_yaml
@@ -52,6 +53,8 @@ def test_the_files_are_current(schema: Schema) -> None:
     assert json.loads((REPOSITORY / "experiments" / "experiment.schema.json").read_text("utf-8")) == schema, remedy
     remedy = "supernest schema --format markdown --out docs/reference/experiment.md"
     assert (REPOSITORY / "docs" / "reference" / "experiment.md").read_text("utf-8") == reference(schema), remedy
+    remedy = "supernest schema --format methods --out docs/reference/methods.md"
+    assert (REPOSITORY / "docs" / "reference" / "methods.md").read_text("utf-8") == methods(), remedy
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.data.class_names import renumbered
 from experiments.data.folder import Folder
 from experiments.data.huggingface import HuggingFace
-from experiments.data.pictures import decode
+from experiments.data.pictures import check_pictures, decode
 from search_spaces.errors import UserError
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -186,6 +186,36 @@ def test_bad_folders_are_refused(tmp_path):
     refused(source.read, "gren: not a class of train/", "Did you mean 'green'?")
     for size in (0, -3, 2.5, True):
         refused(lambda size=size: Folder(str(tmp_path), size), "data.image_size")  # type: ignore[arg-type]
+
+
+def test_class_folders_alone_are_split_by_a_share(tmp_path):
+    write_folder(tmp_path / "whole")
+    refused(Folder(str(tmp_path / "whole"), 6, test_fraction=0.2).read, "data.test_fraction: 0.2", "Leave it out")
+    root = str(tmp_path / "whole" / "test")
+    refused(Folder(root, 6).read, "pictures of 3 classes (blue, green, red)", "data.test_fraction: 0.2")
+    data = Folder(root, 6, test_fraction=0.25).load(0, 1 / 3)
+    assert (len(data.train), len(data.validation), len(data.test)) == (6, 3, 3)
+    assert sorted(data.test.labels) == [0, 1, 2]
+    assert not set(data.test.rows) & {*data.train.rows, *data.validation.rows}
+    again = Folder(root, 6, test_fraction=0.25)
+    np.testing.assert_array_equal(again.load(7, 1 / 3).test.rows, data.test.rows)
+    np.testing.assert_array_equal(again.read_test()[0].rows, data.test.rows)
+    refused(Folder(root, 6, test_fraction=0.01).read, "test_fraction 0.01 leaves class 'blue' (4 examples)")
+    refused(lambda: Folder(root, 6, test_fraction=1.0), "data.test_fraction: 1.0")
+
+
+def test_all_bad_pictures_are_named_at_once(tmp_path):
+    data = write_folder(tmp_path).load(0, 0.5)
+    check_pictures((data.train, data.validation, data.test))
+    bad = [tmp_path / "train" / "red" / "1.PNG", tmp_path / "test" / "blue" / "2.PNG"]
+    for path in bad:
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError) as caught:
+        check_pictures((data.train, data.validation, data.test))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    for path, line in zip(bad, lines, strict=True):
+        assert line.startswith(f"{path}: cannot be decoded")
 
 
 # ---------------------------------------------------------------- Hugging Face

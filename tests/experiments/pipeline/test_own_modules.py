@@ -49,7 +49,7 @@ def put(here: Path, name: str, text: str | None = None, module: str | None = Non
 
 
 def test_the_documentation_shows_the_module_that_is_tested() -> None:
-    text = (Path(__file__).parents[3] / "docs" / "extending.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "own_module.md").read_text("utf-8")
     assert f"```python\n{(OWN / 'residual_mlp.py').read_text('utf-8')}```" in text
 
 
