@@ -277,10 +277,13 @@ def _strided(size: int, stride: int) -> int:
 
 def _convolution(name: str, reads: Extent, writes: Extent, positions: Extent) -> dict[str, Part]:
     """A bias-free convolution as a product, and its batch norm."""
-    return {name: linear(reads, writes, positions, bias=False), f"{name}_norm": batch_norm(writes)}
+    return {name: linear(reads, writes, positions, bias=False), f"{name}_norm": batch_norm(writes, positions)}
 
 
 def _depthwise(kernel: Extent, width: Extent, positions: Extent) -> dict[str, Part]:
     """A depthwise convolution and its batch norm."""
     product = Product(positions, (kernel, kernel), (width,))
-    return {"depthwise": Part({"kernel": (kernel, kernel, width)}, (product,)), "depthwise_norm": batch_norm(width)}
+    return {
+        "depthwise": Part({"kernel": (kernel, kernel, width)}, (product,)),
+        "depthwise_norm": batch_norm(width, positions),
+    }

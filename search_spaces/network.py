@@ -76,11 +76,13 @@ class Part:
         weights: Name to axes; the name "" is the part itself.
         products: Counted by the cost model.
         statistics: Batch statistics that normalise, like `weights`; no parameters.
+        averages: Values of one example that each of these averages; 1 where that is not said.
     """
 
     weights: Mapping[str, Shape]
     products: tuple[Product, ...] = ()
     statistics: Mapping[str, Shape] = field(default_factory=dict)
+    averages: Extent = 1
 
 
 def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True) -> Part:
@@ -94,9 +96,9 @@ def norm(axis: Extent, bias: bool = True) -> Part:
     return Part({"scale": (axis,), **({"bias": (axis,)} if bias else {})})
 
 
-def batch_norm(axis: Extent) -> Part:
-    """Scale and bias of a batch normalisation, and the statistics that it normalises with."""
-    return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)})
+def batch_norm(axis: Extent, averages: Extent = 1) -> Part:
+    """Scale and bias of a batch normalisation, and the statistics, over so many values an example, that it needs."""
+    return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)}, averages)
 
 
 def table(*axes: Extent) -> Part:
@@ -309,6 +311,17 @@ class Network:
         for stack in self.stacks:
             yield from stack.sublayers
 
+    def values_per_statistic(self, choices: Sequence[Choice]) -> int:
+        """Values of one example that a batch statistic averages, in the norm and the network where they are fewest."""
+        values = {choice.name: choice.values for choice in choices}
+        parts = [part for sublayer in self.sublayers for part in sublayer.parts.values() if part.statistics]
+        found = [
+            part.averages if isinstance(part.averages, int) else part.averages.at(combination)
+            for part in parts
+            for combination in _combinations(part.averages, values)
+        ]
+        return min(found, default=1)
+
     def check(self, choices: Sequence[Choice]) -> None:
         """Refuses a description that contradicts itself.
 
@@ -330,6 +343,8 @@ class Network:
             known: dict[str, tuple[str, Axis]] = {}
             for path, part in sublayer.parts.items():
                 own = [axis for shape in part.weights.values() for axis in flat(shape)]
+                if isinstance(part.averages, Axis):
+                    _check_axis(part.averages, f"part {path}", values)
                 for axis in (axis for axis in own if isinstance(axis, Axis)):
                     _check_axis(axis, f"part {path}", values)
                     first, other = known.setdefault(axis.name, (path, axis))
@@ -371,9 +386,10 @@ def _flat(parts: Mapping[str, Part], kind: str) -> dict[str, Shape]:
     }
 
 
-def _combinations(axis: Axis, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
-    for combination in itertools.product(*(values[name] for name in axis.choices)):
-        yield dict(zip(axis.choices, combination, strict=True))
+def _combinations(axis: Extent, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
+    choices = () if isinstance(axis, int) else axis.choices
+    for combination in itertools.product(*(values[name] for name in choices)):
+        yield dict(zip(choices, combination, strict=True))
 
 
 def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]]) -> None:

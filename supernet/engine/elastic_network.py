@@ -31,6 +31,7 @@ from supernet.engine.stages import Context, Stage, merged, run
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
 from supernet.standalone import MODULES
+from supernet.tasks.task import TASKS
 from supernet.weights.cuts import Tree, around, at, put, take_stacks, within
 from supernet.weights.described import Weights
 
@@ -82,23 +83,29 @@ class ElasticNetwork(SuperposedSupernet):
         return self.weights.slice(params, architecture, statistics)
 
     def config(self, architecture: Architecture) -> dict[str, Any]:
-        """Arguments of the plain module by name: an axis of the layers or of the ends, or a property of the space."""
+        """Arguments of the plain module by name: an axis, a choice that sizes none, or a property of the space."""
         ends, layers = self.weights.sizes(architecture)
+        chosen = architecture.description
 
         def argument(name: str) -> Any:
             if name in ends:
                 return ends[name]
-            inside = [sizes[name] for sizes in layers if name in sizes]
-            return inside or getattr(self.space, name)
+            if inside := [sizes[name] for sizes in layers if name in sizes]:
+                return inside
+            value = chosen[name] if name in chosen else getattr(self.space, name)
+            return list(value) if isinstance(value, tuple) else value
 
         parameters = inspect.signature(MODULES[self.space.family].__init__).parameters
         return {name: argument(name) for name in parameters if name not in ("self", "rngs")}
 
     def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """See `Supernet.example`: an image."""
-        space: Any = self.space
-        size = architecture.description.get("resolution", space.image_size)
-        return jax.ShapeDtypeStruct((size, size, space.channels), np.float32)
+        """See `Supernet.example`: what the family's task says, the first of several."""
+        return TASKS[self.space.tasks()[0]].example(self.space, architecture)
+
+    @property
+    def values_per_statistic(self) -> int:
+        """See `Supernet.values_per_statistic`."""
+        return self.space.network.values_per_statistic(self.space.choices)
 
     # ---------------------------------------------------------------- switched and static passes
 

@@ -106,7 +106,7 @@ class Supernet(ABC):
     def values_per_statistic(self) -> int:
         """Values of one example that a batch statistic averages, in the norm and the subnet where they are fewest.
 
-        A family with batch statistics says how many; of a single value in all, the batch's own statistics leave zero.
+        Of a single value in all, the batch's own statistics leave zero.
         """
         return 1
 

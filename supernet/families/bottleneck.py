@@ -15,6 +15,7 @@ from supernet.engine.supernet import Params
 from supernet.layers.batch_norm import Moments, moments, normalise, normalise_with
 from supernet.layers.depthwise import depthwise
 from supernet.layers.elastic_depthwise import elastic_depthwise
+from supernet.layers.linear import linear
 
 
 class Measured(NamedTuple):
@@ -91,5 +92,5 @@ def norm(name: str, x: Measured, params: Params, activation: str | None, context
 
 
 def _squeeze_excite(x: jax.Array, reduce: Params, widen: Params) -> jax.Array:
-    y = jnp.maximum(jnp.mean(x, axis=(1, 2)) @ reduce["kernel"] + reduce["bias"], 0)
-    return x * jax.nn.hard_sigmoid(y @ widen["kernel"] + widen["bias"])[:, None, None]
+    y = jnp.maximum(linear(jnp.mean(x, axis=(1, 2)), reduce), 0)
+    return x * jax.nn.hard_sigmoid(linear(y, widen))[:, None, None]

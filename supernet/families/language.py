@@ -12,13 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from search_spaces import Architecture, LanguageSpace
+from search_spaces import LanguageSpace
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import SUPERNETS, Params
-from supernet.layers import attention
+from supernet.families.attention import attend, mixed
+from supernet.layers.linear import linear
 from supernet.layers.normalisation import rms_norm
 from supernet.layers.passes import wide
 from supernet.layers.rotary import rotate
@@ -46,7 +46,7 @@ class LanguageSupernet(ElasticNetwork):
             parts = (params["q"], -3), (params["k"], -2), (params["v"], -2)
             heads = [{n: leaf.reshape(*leaf.shape[:at], -1) for n, leaf in part.items()} for part, at in parts]
             fused = {name: jnp.concatenate([part[name] for part in heads], axis=-1) for name in heads[0]}
-            y = _linear(self.read(params, inputs[0], context), fused).reshape(b, t, groups * (queries + 2), size)
+            y = linear(self.read(params, inputs[0], context), fused).reshape(b, t, groups * (queries + 2), size)
             q, k, v = jnp.split(y.swapaxes(1, 2), [groups * queries, groups * (queries + 1)], axis=1)
             if space.qk_norm:
                 q, k = (rms_norm(a, params[f"{n}_norm"], space.norm_epsilon) for a, n in ((q, "q"), (k, "k")))
@@ -54,38 +54,25 @@ class LanguageSupernet(ElasticNetwork):
                 q, k = (rotate(a, jnp.arange(t), space.frequencies) for a in (q, k))
             return q.reshape(b, groups, queries, t, size), k, v
 
-        def attend(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            (q, k, _), shape = _rows(inputs[1]), inputs[1][0].shape[:-1]
-            seen = jnp.tile(jnp.tri(shape[-1], dtype=bool), (shape[2], 1)) if space.causal else None
-            return attention.probabilities(q, k, seen).reshape(*shape, -1)
-
-        def attend_gradient(
-            params: Params, inputs: tuple, output: jax.Array, g: jax.Array, context: Context
-        ) -> tuple[Any, tuple]:
-            (q, k, _), (like_q, like_k, v) = _rows(inputs[1]), inputs[1]
-            shape = (*q.shape[:2], -1)
-            dq, dk = attention.probabilities_gradient(q, k, output.reshape(shape), g.reshape(shape))
-            return None, (None, (dq.reshape(like_q.shape), dk.reshape(like_k.shape), jnp.zeros_like(v)))
-
         def mix(params: Params, inputs: tuple, context: Context) -> Any:
             x, projected, p = inputs
             kernel = params["out"]["kernel"]
             out = {**params["out"], "kernel": kernel.reshape(-1, kernel.shape[-1])}
-            return self._added(x, _linear(mixed(projected, p).reshape(-1, len(out["kernel"])), out))
+            return self._added(x, linear(mixed(projected, p).reshape(-1, len(out["kernel"])), out))
 
         def expand(params: Params, inputs: tuple, context: Context) -> tuple[jax.Array, ...]:
             x = self.read(params, inputs[0], context)
-            return tuple(_linear(x, params[name]) for name in inwards)
+            return tuple(linear(x, params[name]) for name in inwards)
 
         def contract(params: Params, inputs: tuple, context: Context) -> Any:
-            return self._added(inputs[0], _linear(activated(space, inputs[1]), params["down"]))
+            return self._added(inputs[0], linear(activated(space, inputs[1]), params["down"]))
 
         def settle(params: Params, inputs: tuple, context: Context) -> jax.Array:
             return self._norm(inputs[-1], params["norm"], context)
 
         last = (Stage(settle),) if space.post_norm else ()
         return {
-            "attention": (Stage(project), Stage(attend, attend_gradient), Stage(mix), *last),
+            "attention": (Stage(project), attend(space.causal), Stage(mix), *last),
             "mlp": (Stage(expand), Stage(contract), *last),
         }
 
@@ -106,10 +93,6 @@ class LanguageSupernet(ElasticNetwork):
         logits = jnp.matmul(x, table.astype(x.dtype).T, preferred_element_type=table.dtype)
         return (logits + params["head_bias"] if "head_bias" in params else logits).reshape(*context.shape, -1)
 
-    def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """See `Supernet.example`: tokens."""
-        return jax.ShapeDtypeStruct((self.space.context,), np.int32)
-
     # ---------------------------------------------------------------- pieces, for the importance of what they read
 
     def features(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
@@ -117,7 +100,7 @@ class LanguageSupernet(ElasticNetwork):
         space = self.space
         x = x if space.post_norm else self._norm(x, params["norm"], context)
         if space.head_transform:
-            dense = wide(_linear(self.passes.product(x), params["transform"]["dense"]))
+            dense = wide(linear(self.passes.product(x), params["transform"]["dense"]))
             x = self._norm(ACTIVATIONS[space.activation](dense), params["transform"]["norm"], context)
         return self.passes.product(x)
 
@@ -134,29 +117,8 @@ class LanguageSupernet(ElasticNetwork):
         return (x[0] + update, x[1]) if self.space.parallel else x + update
 
 
-def mixed(projected: tuple, p: jax.Array) -> jax.Array:
-    """The values that heads mix by their probabilities [b, g, n, t, t]: what the output projection reads, [b, t, g * n,
-    k]."""
-    _, _, v = _rows(projected)
-    b, groups, queries, t, _ = p.shape
-    y = attention.batched_matmul(p.reshape(len(v), -1, t), v)
-    return y.reshape(b, groups * queries, t, -1).swapaxes(1, 2)
-
-
 def activated(space: LanguageSpace, units: tuple[jax.Array, ...]) -> jax.Array:
     """The units of an MLP behind the activation; of two products, the first gates the second."""
     first, *gated = units
     y = ACTIVATIONS[space.activation](first)
     return y * gated[0] if gated else y
-
-
-def _rows(projected: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, keys and values [b * g, rows, k]: the queries of a group are rows of one product with its keys."""
-    q, k, v = projected
-    return tuple(a.reshape(a.shape[0] * a.shape[1], -1, a.shape[-1]) for a in (q, k, v))  # type: ignore[return-value]
-
-
-def _linear(x: jax.Array, params: Params) -> jax.Array:
-    """Computed in the type of x; weights keep theirs, and so do their gradients."""
-    y = x @ params["kernel"].astype(x.dtype)
-    return y + params["bias"].astype(x.dtype) if "bias" in params else y

@@ -11,17 +11,17 @@ References:
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from search_spaces import Architecture, MobileNetSpace
+from search_spaces import MobileNetSpace
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import SUPERNETS, Params
 from supernet.families.bottleneck import Bottleneck, measure, norm, pointwise
 from supernet.layers.batch_norm import activate
+from supernet.layers.linear import linear
 from supernet.layers.resolution import resize
 from supernet.standalone.mobilenet import patches_3x3
 
@@ -53,34 +53,7 @@ class MobileNetSupernet(ElasticNetwork):
     def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
         """See `ElasticNetwork.head`."""
         x = norm("final_norm", measure("final_norm", pointwise(x, params["final"]), context), params, _ENDS, context)
-        x = activate(jnp.mean(x, axis=(1, 2)) @ params["feature"]["kernel"], _ENDS)
-        return x @ params["classifier"]["kernel"] + params["classifier"]["bias"]
-
-    def config(self, architecture: Architecture) -> dict[str, Any]:
-        """See `Supernet.config`."""
-        s, blocks = self.space, []
-        for stack, index, values in s.active_layers(architecture):
-            if stack.module is None:
-                continue  # the fixed block
-            sizes, stage = stack.sublayers[0].sizes(values), stack.group
-            blocks.append({
-                "hidden": sizes["hidden"], "out_width": s.out_width(stage), "kernel": sizes["kernel"],
-                "stride": s.stride(stage, stack.first + index), "squeezed": sizes.get("squeezed", 0),
-                "activation": s.activations[stage],
-            })  # fmt: skip
-        widths = ("stem_width", "first_width", "final_width", "feature_width")
-        same = ("stem_stride", "first_stride", "channels", "classes")
-        return {
-            "resolution": architecture.description["resolution"],
-            "blocks": blocks,
-            **{name: s.scaled(getattr(s, name)) for name in widths},
-            **{name: getattr(s, name) for name in same},
-        }
-
-    @property
-    def values_per_statistic(self) -> int:
-        """See `Supernet.values_per_statistic`: the positions of the last map at the lowest resolution."""
-        return self.space.final_size(self.space.resolution[0]) ** 2
+        return linear(activate(linear(jnp.mean(x, axis=(1, 2)), params["feature"]), _ENDS), params["classifier"])
 
 
 _ENDS = "hard_swish"

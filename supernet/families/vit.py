@@ -6,7 +6,6 @@ References:
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +15,16 @@ from search_spaces import ViTSpace
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import SUPERNETS, Params
-from supernet.layers import attention
+from supernet.families.attention import attend, mixed
+from supernet.layers.linear import linear
 from supernet.layers.normalisation import layer_norm
 from supernet.standalone.vit import patches
 
 
 @SUPERNETS.register("vit")
 class ViTSupernet(ElasticNetwork):
-    """The stream is [b * t, d]; of the fused projection, queries, keys and values are [3, b, heads, t, head_dim]."""
+    """The stream is [b * t, d]; of the fused projection, queries are [b, heads, 1, t, head_dim], keys and
+    values [b, heads, t, head_dim]."""
 
     space: ViTSpace
 
@@ -32,42 +33,32 @@ class ViTSupernet(ElasticNetwork):
         """See `ElasticNetwork.stages`."""
         t, d = self.space.tokens, self.space.head_dim
 
-        def project(params: Params, inputs: tuple, context: Context) -> jax.Array:
+        def project(params: Params, inputs: tuple, context: Context) -> tuple:
             x = layer_norm(inputs[0], params["norm1"], share=context.shares.get("width"))
             qkv = {name: leaf.reshape(*leaf.shape[:-2], -1) for name, leaf in params["attention"]["qkv"].items()}
-            return _linear(x, qkv).reshape(-1, t, 3, qkv["bias"].size // (3 * d), d).transpose(2, 0, 3, 1, 4)
-
-        def attend(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            q, k, _ = inputs[1].reshape(3, -1, t, d)
-            return attention.probabilities(q, k)
-
-        def attend_gradient(
-            params: Params, inputs: tuple, output: jax.Array, g: jax.Array, context: Context
-        ) -> tuple[Any, tuple]:
-            q, k, _ = inputs[1].reshape(3, -1, t, d)
-            dq, dk = attention.probabilities_gradient(q, k, output, g)
-            return None, (None, jnp.stack([dq, dk, jnp.zeros_like(dq)]).reshape(inputs[1].shape))
+            y = linear(x, qkv).reshape(-1, t, qkv["bias"].size // d, d)
+            q, k, v = jnp.split(y.swapaxes(1, 2), 3, axis=1)
+            return q[:, :, None], k, v
 
         def mix(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            x, (_, _, v), p = inputs
-            mixed = attention.batched_matmul(p, v.reshape(-1, t, d)).reshape(v.shape).swapaxes(1, 2)
-            return x + _linear(mixed.reshape(len(x), -1), params["attention"]["out"])
+            x, projected, p = inputs
+            return x + linear(mixed(projected, p).reshape(len(x), -1), params["attention"]["out"])
 
         def expand(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            return _linear(layer_norm(inputs[0], params["norm2"], share=context.shares.get("width")), params["fc1"])
+            return linear(layer_norm(inputs[0], params["norm2"], share=context.shares.get("width")), params["fc1"])
 
         def contract(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            return inputs[0] + _linear(nnx.gelu(inputs[1]), params["fc2"])
+            return inputs[0] + linear(nnx.gelu(inputs[1]), params["fc2"])
 
         return {
-            "attention": (Stage(project), Stage(attend, attend_gradient), Stage(mix)),
+            "attention": (Stage(project), attend(), Stage(mix)),
             "mlp": (Stage(expand), Stage(contract)),
         }
 
     def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
         """See `ElasticNetwork.embed`."""
         flat = patches(x, self.space.patch_size).reshape(-1, self.space.patch_dim)
-        tokens = _linear(flat, params["patch"]).reshape(len(x), -1, params["position"].shape[-1])
+        tokens = linear(flat, params["patch"]).reshape(len(x), -1, params["position"].shape[-1])
         if self.space.class_token:
             first = jnp.broadcast_to(params["class_token"], (len(x), 1, tokens.shape[-1]))
             tokens = jnp.concatenate([first, tokens], axis=1)
@@ -78,8 +69,4 @@ class ViTSupernet(ElasticNetwork):
         x = x.reshape(-1, self.space.tokens, x.shape[-1])
         # The normalisation is per token: the class token alone needs it where it is all that is read.
         x = x[:, :1] if self.space.class_token else x
-        return _linear(layer_norm(x, params["norm"], share=context.shares.get("width")).mean(axis=1), params["head"])
-
-
-def _linear(x: jax.Array, params: Params) -> jax.Array:
-    return x @ params["kernel"] + params["bias"]
+        return linear(layer_norm(x, params["norm"], share=context.shares.get("width")).mean(axis=1), params["head"])

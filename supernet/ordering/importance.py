@@ -25,7 +25,8 @@ from jaxtyping import Array, Float, Int
 from search_spaces import UserError
 from supernet.engine.stages import Context, values_of
 from supernet.engine.supernet import Params
-from supernet.families.language import LanguageSupernet, activated, mixed
+from supernet.families.attention import mixed
+from supernet.families.language import LanguageSupernet, activated
 from supernet.standalone.language import normalise
 
 _ROWS = 1 << 12  # of the vocabulary at a time

@@ -4,14 +4,14 @@ References:
     Howard et al. Searching for MobileNetV3. ICCV 2019, arXiv:1905.02244.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from search_spaces import UserError
+from search_spaces import MobileNetSpace, UserError
+from search_spaces.mobilenet import multiple_of_8
 from supernet.layers.batch_norm import activate, normalise_with
 from supernet.layers.depthwise import depthwise
 from supernet.standalone import MODULES
@@ -131,13 +131,20 @@ class MobileNet(nnx.Module):
 
     Args:
         resolution: Pixels on a side of the input.
+        depth: Blocks of each stage; a number where there is one stage.
+        hidden: Channels of the depthwise convolution, of each block.
+        kernel: Size of the depthwise kernel, of each block.
+        widths: Output channels of each stage.
+        strides: Stride of each stage's first block: 1 or 2.
+        squeeze_excite: Whether the blocks of each stage have squeeze-and-excite.
+        activations: `relu` or `hard_swish`, of each stage.
         stem_width: Channels after the stem.
         stem_stride: 1 or 2.
         first_width: Channels after the fixed block, which has a 3×3 kernel, ReLU and no expansion.
         first_stride: 1 or 2.
-        blocks: Arguments of each `Block`, without its input width.
         final_width: Channels of the last convolution.
         feature_width: Features that the classifier sees.
+        width_multiplier: Scales every width, to a multiple of 8.
         channels: Channels of the input.
         classes: Outputs.
     """
@@ -145,30 +152,48 @@ class MobileNet(nnx.Module):
     def __init__(
         self,
         resolution: int,
+        depth: int | Sequence[int],
+        hidden: Sequence[int],
+        kernel: Sequence[int],
+        widths: Sequence[int],
+        strides: Sequence[int],
+        squeeze_excite: Sequence[bool],
+        activations: Sequence[str],
         stem_width: int,
         stem_stride: int,
         first_width: int,
         first_stride: int,
-        blocks: Sequence[Mapping[str, Any]],
         final_width: int,
         feature_width: int,
+        width_multiplier: float,
         channels: int,
         classes: int,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         self.resolution, self.stem_stride = resolution, stem_stride
-        self.stem = nnx.Linear(9 * channels, stem_width, use_bias=False, kernel_init=_POINTWISE, rngs=rngs)
-        self.stem_norm = BatchNorm(stem_width, "hard_swish")
-        self.first = Block(stem_width, stem_width, first_width, 3, first_stride, 0, "relu", expands=False, rngs=rngs)
-        widths = [first_width, *(block["out_width"] for block in blocks)]
-        self.blocks = nnx.List(
-            [Block(width, **block, rngs=rngs) for width, block in zip(widths[:-1], blocks, strict=True)]
-        )
-        self.final = Pointwise(widths[-1], final_width, rngs=rngs)
-        self.final_norm = BatchNorm(final_width, "hard_swish")
-        self.feature = nnx.Linear(final_width, feature_width, use_bias=False, rngs=rngs)
-        self.classifier = nnx.Linear(feature_width, classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+
+        def scaled(width: int) -> int:
+            return multiple_of_8(width * width_multiplier)
+
+        width = scaled(stem_width)
+        self.stem = nnx.Linear(9 * channels, width, use_bias=False, kernel_init=_POINTWISE, rngs=rngs)
+        self.stem_norm = BatchNorm(width, "hard_swish")
+        self.first = Block(width, width, scaled(first_width), 3, first_stride, 0, "relu", expands=False, rngs=rngs)
+        blocks, width, sizes = [], scaled(first_width), zip(hidden, kernel, strict=True)
+        depths = [depth] if isinstance(depth, int) else depth
+        stages = zip(depths, map(scaled, widths), strides, squeeze_excite, activations, strict=True)
+        for count, out_width, stride, squeezes, activation in stages:
+            for block, (inner, side) in zip(range(count), sizes, strict=False):
+                squeezed, step = MobileNetSpace.squeezed(inner) if squeezes else 0, 1 if block else stride
+                blocks.append(Block(width, inner, out_width, side, step, squeezed, activation, rngs=rngs))
+                width = out_width
+        self.blocks = nnx.List(blocks)
+        self.final = Pointwise(width, scaled(final_width), rngs=rngs)
+        self.final_norm = BatchNorm(scaled(final_width), "hard_swish")
+        self.feature = nnx.Linear(scaled(final_width), scaled(feature_width), use_bias=False, rngs=rngs)
+        output = nnx.initializers.normal(0.01)
+        self.classifier = nnx.Linear(scaled(feature_width), classes, kernel_init=output, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Images float32[b, resolution, resolution, c] to logits float32[b, classes].

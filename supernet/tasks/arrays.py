@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from search_spaces import UserError
+from search_spaces import Architecture, UserError
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.inputs import Input
 from supernet.tasks.numbers import Numbers
@@ -70,6 +70,12 @@ class Arrays(Task):
     """Float arrays of any one shape, each of a class, or with one number or several to predict."""
 
     unit = "arrays"
+
+    @classmethod
+    def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Task.example`: `input_shape`, or a row of `features`."""
+        shape = getattr(space, "input_shape", None) or (space.features,)
+        return jax.ShapeDtypeStruct(tuple(shape), np.float32)
 
     @classmethod
     def read_input(cls, config: Mapping[str, Any]) -> Standardised:

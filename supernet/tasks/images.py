@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from search_spaces import UserError
+from search_spaces import Architecture, UserError
 from supernet.layers.resolution import resize
 from supernet.tasks.classes import CLASSES, Classes
 from supernet.tasks.inputs import Input
@@ -61,6 +61,12 @@ class Images(Task):
     """Pictures, each of one class."""
 
     unit = "images"
+
+    @classmethod
+    def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Task.example`: a square of pixels in floats, at the architecture's resolution where that is a choice."""
+        side = architecture.description.get("resolution") or space.image_size
+        return jax.ShapeDtypeStruct((side, side, space.channels), np.float32)
 
     @classmethod
     def read_input(cls, config: Mapping[str, Any]) -> Preprocessing:

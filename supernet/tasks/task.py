@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax
+
+from search_spaces import Architecture, SearchSpace
 from search_spaces.registry import Registry
 from supernet.tasks.inputs import Input
 from supernet.tasks.outputs import Outputs
@@ -21,6 +24,11 @@ class Task(ABC):
     """
 
     unit: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def example(cls, space: SearchSpace, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """Returns shape and type of one input of a network, from the sizes that its space has of the data."""
 
     @classmethod
     @abstractmethod

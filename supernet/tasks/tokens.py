@@ -9,7 +9,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from search_spaces import UserError
+from search_spaces import Architecture, UserError
 from supernet.tasks.classes import Classes
 from supernet.tasks.inputs import Input
 from supernet.tasks.task import TASKS, Task
@@ -70,6 +70,11 @@ class TokenSequences(Task):
     """Sequences of tokens; each output is one of them."""
 
     unit = "sequences"
+
+    @classmethod
+    def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
+        """See `Task.example`: `context` tokens."""
+        return jax.ShapeDtypeStruct((space.context,), np.int32)
 
     @classmethod
     def read_input(cls, config: Mapping[str, Any]) -> Tokens:

@@ -5,8 +5,6 @@ PLUGIN = '''\
 from dataclasses import dataclass
 from functools import cached_property
 
-import jax
-import numpy as np
 from flax import nnx
 
 from search_spaces import FAMILIES, Choice, SearchSpace
@@ -70,9 +68,6 @@ class MLPSupernet(ElasticNetwork):
 
     def head(self, params, x, context):
         return dense(x, params["last"])
-
-    def example(self, architecture):
-        return jax.ShapeDtypeStruct((self.space.features,), np.float32)
 
 
 class Layer(nnx.Module):

@@ -54,7 +54,7 @@ class Operations(SearchSpace):
         convolution = Part({"kernel": ((9, width), width)}, (Product(positions, (9, width), (width,)),))
         operations = {
             "skip": Sublayer("skip", {}),
-            "conv3": Sublayer("conv3", {"conv": convolution, "norm": batch_norm(width)}),
+            "conv3": Sublayer("conv3", {"conv": convolution, "norm": batch_norm(width, positions)}),
             "expand": Sublayer(
                 "expand", {"up": linear(width, HIDDEN, positions), "down": linear(HIDDEN, width, positions)}
             ),
@@ -99,10 +99,6 @@ class OperationsSupernet(ElasticNetwork):
 
     def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
         return jnp.sin(x).mean(axis=(1, 2)) @ params["head"]["kernel"] + params["head"]["bias"]
-
-    @property
-    def values_per_statistic(self) -> int:
-        return self.space.image_size**2
 
     def config(self, architecture: Any) -> dict[str, Any]:
         _, layers = self.weights.sizes(architecture)
