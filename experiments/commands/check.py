@@ -13,11 +13,23 @@ from experiments.commands.options import config_argument, json_option, set_optio
 @click.command()
 @config_argument
 @set_option
+@click.option(
+    "--time", "timed", is_flag=True,
+    help="Compile and time a few steps of each program, too: expected minutes and memory of the run.",
+)  # fmt: skip
 @json_option
-def check(config: Path, overrides: Sequence[str], as_json: bool) -> None:
+def check(config: Path, overrides: Sequence[str], timed: bool, as_json: bool) -> None:
     """Check an experiment and its data, and show what its search space holds and costs."""
+    from experiments.pipeline import timing
     from experiments.pipeline.check import describe, lines
 
     with about(config):
-        description = describe(load(config, overrides))
-    click.echo(json.dumps(description) if as_json else "\n".join(lines(description)))
+        loaded = load(config, overrides)
+        description = describe(loaded)
+        if timed:
+            description["timing"] = timing.timing(loaded)
+    click.echo(
+        json.dumps(description)
+        if as_json
+        else "\n".join([*lines(description), *(timing.lines(description["timing"]) if timed else [])])
+    )

@@ -14,7 +14,7 @@ from experiments.user_input.paths import UserPath
 
 @click.command()
 @click.argument("subnet", type=UserPath())
-@click.option("--data", required=True, metavar="YAML|SOURCE", help="An experiment file, or a source of data.")
+@click.option("--data", required=True, metavar="YAML|SOURCE", help="Experiment file, or name of a data source.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
 @set_option
 @plugin_option

@@ -20,18 +20,31 @@ from experiments.user_input.paths import UserPath
 @plugin_option
 @click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
 @click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
-@click.option("--device", type=UserPath(), help="Device file that latency and memory are of.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="That they are of.  [default: the run's]")
+@click.option("--device", type=UserPath(), help="Device file whose latency and memory the budget limits.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batch size that --device's latency and memory refer to.  [default: the run's]",
+)
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
     "--format", "form", type=click.Choice(["standalone", "transformers"]), default="standalone", show_default=True,
-    help="transformers: exported language models once more, in its format.",
+    help="Format to write exported language models in once more: transformers.",
 )  # fmt: skip
-@click.option("--subnet", "subnets", multiple=True, metavar="NAME", help="Which of them.  [default: all]")
-@click.option("--model-type", metavar="TYPE", help="What they become there.  [default: what was imported]")
+@click.option(
+    "--subnet",
+    "subnets",
+    multiple=True,
+    metavar="NAME",
+    help="Exported subnet to convert (repeatable).  [default: all]",
+)
+@click.option(
+    "--model-type", metavar="TYPE", help="Model type of the transformers directory.  [default: the imported one]"
+)
 @click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of their weights there.  [default: as imported]",
+    help="Type of the weights in the transformers directory.  [default: as imported]",
 )  # fmt: skip
 def export(
     config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,

@@ -12,9 +12,17 @@ from experiments.user_input.paths import UserPath
 @click.command()
 @click.argument("subnet", type=UserPath())
 @click.option("--prompt", required=True, help="Text to go on from.")
-@click.option("--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="The most that follow.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0: the likeliest.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
+@click.option(
+    "--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Largest number of tokens to write."
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Temperature of the draw; 0 takes the likeliest token.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the drawn tokens.")
 @plugin_option
 @click.option(
     "--bos/--no-bos",

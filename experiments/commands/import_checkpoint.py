@@ -18,11 +18,19 @@ from experiments.user_input.paths import UserPath
     help="Order heads, MLP units, channels and layers by what matters on this text; may be repeated.",
 )  # fmt: skip
 @click.option(
-    "--sequences", type=click.IntRange(min=1), default=32, show_default=True, help="Sequences of text to order by."
+    "--sequences",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Number of sequences of text to order by.",
 )
-@click.option("--context", type=click.IntRange(min=1), help="Tokens of a sequence.  [default: the longest, up to 1024]")
 @click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Of the weights.  [default: as stored]"
+    "--context", type=click.IntRange(min=1), help="Number of tokens in a sequence.  [default: the longest, up to 1024]"
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Type of the weights that are written.  [default: as stored]",
 )
 @click.option("--field", default="text", show_default=True, help="Field of JSON lines that holds the text.")
 @click.option(

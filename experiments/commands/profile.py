@@ -14,11 +14,26 @@ from experiments.user_input.paths import UserPath, shown
 
 @click.command()
 @config_argument
-@click.option("--out", type=UserPath(), default="device.json", show_default=True, help="Device file.")
-@click.option("--batch-sizes", default="1,64", show_default=True, help="Examples a call; the first is what counts.")
-@click.option("--networks", default=100, show_default=True, help="Networks that the tables are fitted to.")
-@click.option("--held-out", default=50, show_default=True, help="Networks that predictions are compared with.")
-@click.option("--repeats", default=20, show_default=True, help="Samples of each network; the median counts.")
+@click.option(
+    "--out",
+    type=UserPath(),
+    default="device.json",
+    show_default=True,
+    help="Device file to write; an unfinished one is continued.",
+)
+@click.option(
+    "--batch-sizes",
+    default="1,64",
+    show_default=True,
+    help="Numbers of examples a call, separated by commas; budgets take the first unless told otherwise.",
+)
+@click.option("--networks", default=100, show_default=True, help="Number of networks that the tables are fitted to.")
+@click.option(
+    "--held-out", default=50, show_default=True, help="Number of networks that predictions are compared with."
+)
+@click.option(
+    "--repeats", default=20, show_default=True, help="Number of times that each network is measured; the median counts."
+)
 @set_option
 @json_option
 @quiet_option

@@ -17,7 +17,7 @@ STAGES = ("run", "train", "search", "export", "rank", "gradient")
 @click.option("--address", required=True, help="Dashboard of the cluster, such as http://127.0.0.1:8265.")
 @click.option("--out", metavar="PATH", help="Run directory on the cluster: absolute, seen by all of its nodes.")
 @click.option(
-    "--stage", type=click.Choice(STAGES), default="run", show_default=True, help="The command that runs there."
+    "--stage", type=click.Choice(STAGES), default="run", show_default=True, help="Command that runs on the cluster."
 )
 @click.option("--detach", is_flag=True, help="Do not follow the job's log.")
 @click.option("--attach", metavar="JOB", help="Follow the log of a job that was submitted before.")

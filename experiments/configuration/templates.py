@@ -1,13 +1,35 @@
 """The commented experiment file that `supernest init` writes: its parts come from the family and a data source."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from experiments.data import SOURCES
 from experiments.user_input.yaml_files import dump_yaml
 from search_spaces import FAMILIES, UserError
+from search_spaces.errors import one_line
 
 
-def starter(family: str, name: str, file: str, plugins: Sequence[str] = ()) -> str:
+class Proposal(NamedTuple):
+    """Parts of an experiment that follow from its data.
+
+    Attributes:
+        family: A registered family that takes the data.
+        data: The section `data`, as YAML.
+        space: Lines of the section `space`, in place of the family's template.
+        steps: Number of training steps.
+        batch_size: Number of examples a step.
+        seen: Lines about the data.
+    """
+
+    family: str
+    data: str
+    space: str
+    steps: int
+    batch_size: int
+    seen: tuple[str, ...]
+
+
+def starter(family: str, name: str, file: str, plugins: Sequence[str] = (), proposal: Proposal | None = None) -> str:
     """Returns a whole experiment file, with comments.
 
     Args:
@@ -15,6 +37,7 @@ def starter(family: str, name: str, file: str, plugins: Sequence[str] = ()) -> s
         name: Of the experiment.
         file: Where it is going to be, for the commands in its comments.
         plugins: Modules that it needs.
+        proposal: What follows from data that were looked at; the template of a source when None.
 
     Raises:
         UserError: No data source that the family takes has a template.
@@ -22,6 +45,10 @@ def starter(family: str, name: str, file: str, plugins: Sequence[str] = ()) -> s
     cls = FAMILIES[family]
     sources = (SOURCES[one] for one in SOURCES)
     data = next((source.template for source in sources if source.template and cls.takes(source.inputs)), None)
+    space, steps, batch_size, seen = cls.template.space, 3000, 64, ""
+    if proposal is not None:
+        data, space, steps, batch_size = proposal.data + "\n", proposal.space, proposal.steps, proposal.batch_size
+        seen = "".join(f"# {one_line(line)}\n" for line in proposal.seen)
     if data is None:
         raise UserError(
             f"--family: {family!r} takes {' or '.join(cls.tasks())}, of which no data source has a template. Write the "
@@ -33,13 +60,13 @@ def starter(family: str, name: str, file: str, plugins: Sequence[str] = ()) -> s
 # An experiment: from data to a standalone network for each budget.
 #   supernest check {file}
 #   supernest run {file} --out runs/{name}
-{dump_yaml({"name": name, **({"plugins": list(plugins)} if plugins else {})}).strip()}
+{seen}{dump_yaml({"name": name, **({"plugins": list(plugins)} if plugins else {})}).strip()}
 seed: 0
 
 {data}
 space:
   family: {family}
-{chosen}{cls.template.space}
+{chosen}{space}
 supernet:
   sharing: entangled       # supernest list sharing
 
@@ -48,8 +75,8 @@ sampler:
   random_paths: 2
 
 train:
-  steps: 3000              # or epochs
-  batch_size: 64
+  steps: {steps:<18}# or epochs; more steps give more
+  batch_size: {batch_size}
 {cls.template.train}\
   distillation: {{type: largest, weight: 0.5}}  # other subnets learn from the largest one
   ema: 0.995               # moving average of the weights, which search and export use; null for none

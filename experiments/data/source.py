@@ -11,6 +11,7 @@ import numpy as np
 from experiments.data.dataset import Dataset
 from experiments.data.examples import Examples
 from experiments.data.images import ImageDataset
+from experiments.data.pictures import check_pictures
 from experiments.data.splits import held_out, limited
 from search_spaces.errors import UserError
 from search_spaces.registry import Registry
@@ -147,7 +148,11 @@ def load(
         train, validation = train.take(np.flatnonzero(~kept_back)), train.take(np.flatnonzero(kept_back))
     if train_limit is not None:
         train = train.take(np.flatnonzero(limited(where, train.labels, names, train_limit, seed)))
-    mean, std = train.statistics
+    try:
+        mean, std = train.statistics
+    except UserError:  # of the first picture that cannot be decoded
+        check_pictures((splits.train, *([splits.validation] if splits.validation else []), splits.test))
+        raise
     return ImageDataset(
         train=train,
         validation=validation,
