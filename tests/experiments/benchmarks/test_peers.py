@@ -22,7 +22,9 @@ torch = pytest.importorskip("torch", reason="the peers need PyTorch: pip install
 SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
     "vit": ("autoformer_tiny", {"image_size": 16, "patch_size": 4, "classes": 5, "depth": [2, 3], "width": [24, 48],
                                 "heads": [1, 2], "head_dim": 8}, 4),
-    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.25, "image_size": 32, "resolution": [32], "classes": 5}, 4),
+    "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.25, "image_size": 32, "resolution": [32], "classes": 5,
+                               "depth": [1, 2], "expand": [3, 6], "widths": [24, 40], "strides": [2, 1],
+                               "squeeze_excite": [False, True], "activations": ["relu", "hard_swish"]}, 4),
     "language": ("language_step", {"context": 12, "depth": [2, 3]}, 2),
 }  # fmt: skip
 
