@@ -28,9 +28,9 @@ test: $(STAMP_DEV)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" $(PYTEST_ARGS)
 	@echo 'Those that are slow or start Ray were left out: make test-all runs everything.'
 
-# A file's tests stay in one process, so that what they share is made once.
+# A file's tests stay in one process, so that what they share is made once. One process more, as those of Ray mostly wait.
 test-all: $(STAMP_DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junitxml=.cache/tests.xml $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadfile --no-loadscope-reorder --junitxml=.cache/tests.xml $(PYTEST_ARGS)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests import array_types
 
@@ -28,6 +30,31 @@ settings.register_profile("supernest", deadline=None, derandomize=True)
 settings.load_profile("supernest")
 
 install_import_hook(TYPED_PACKAGES, f"{array_types.__name__}.{array_types.check.__name__}")
+
+
+def starts_ray(path: Path) -> bool:
+    """Whether a file's tests start Ray."""
+    return "pytest.mark.ray" in path.read_text(encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the tests that start Ray: they wait more than they work."""
+    first = {path: starts_ray(path) for path in {item.path for item in items}}
+    items.sort(key=lambda item: not first[item.path])
+
+
+class FilesTogether(LoadFileScheduling):
+    """A file's tests in one process, so that what they share is made once; all of Ray's in one, as two disturb each
+    other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "ray" if starts_ray(REPOSITORY / file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FilesTogether | None:
+    """`--dist loadfile` means `FilesTogether`."""
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
