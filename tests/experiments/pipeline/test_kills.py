@@ -34,13 +34,9 @@ FAMILIES = {
 STAGES = ("train", "search", "export")
 
 
-def _start(stage: str, config: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "experiments", stage, str(config), "--out", str(out), "--quiet"]
+def _start(config: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "experiments", "run", str(config), "--out", str(out), "--quiet"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-
-def _finish(stage: str, config: Path, out: Path) -> None:
-    assert _start(stage, config, out).wait() == 0
 
 
 def _work(stage: str, out: Path) -> int:
@@ -74,22 +70,22 @@ def test_a_killed_run_ends_in_the_same_bits(family: str, tmp_path: Path) -> None
     config.write_text(CONFIG % (family, FAMILIES[family]))
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     moments = random.Random(family)
+    assert _start(config, undisturbed).wait() == 0
     for stage in STAGES:
         before = shutil.copytree(disturbed, tmp_path / f"before_{stage}") if disturbed.exists() else None
-        _finish(stage, config, undisturbed)
         done, kills = _work(stage, undisturbed), 0
         while kills < KILLS:
-            process, until = _start(stage, config, disturbed), moments.uniform(0, 0.9) * done
+            process, until = _start(config, disturbed), moments.uniform(0, 0.9) * done
             while process.poll() is None and _work(stage, disturbed) < until:
                 time.sleep(0.01)
             time.sleep(moments.uniform(0, 0.5))  # what is written then is of any moment, whole or not
             process.kill()
             kills += process.wait() == -signal.SIGKILL
-            if process.returncode == 0:  # it was done already: start the stage over, so that the next kill finds work
+            if process.returncode == 0:  # it was done already: start over, so that the next kill finds work
                 shutil.rmtree(disturbed)
                 if before is not None:
                     shutil.copytree(before, disturbed)
-        _finish(stage, config, disturbed)
+    assert _start(config, disturbed).wait() == 0
     expected = _outcome(undisturbed)
     assert len(expected) == 3 + 3 * 4
     assert _outcome(disturbed) == expected
