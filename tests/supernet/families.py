@@ -36,11 +36,14 @@ class Family:
         net: The supernet.
 
     Attributes:
+        options: How `switched` is compiled, where it differs from the other programs of the tests.
         params: Fresh weights plus noise, so that no bias is 0, no scale is 1 and no logit is near 0.
         x: A batch of images, or of tokens.
         positions: Outputs of an example; MACs count for one of them.
         direction: Cotangent of the logits in gradient tests.
     """
+
+    options: dict[str, Any] | None = None
 
     def __init__(self, net: Supernet) -> None:
         self.net, self.space = net, net.space
@@ -83,7 +86,7 @@ class Family:
         def run(genes: jax.Array, program: Program) -> Any:
             return self.with_gradients(lambda p: self.net.apply(p, genes, self.x, program=program)[0])
 
-        return jax.jit(run, static_argnames="program")
+        return jax.jit(run, static_argnames="program", compiler_options=self.options)
 
     @cached_property
     def masked(self) -> Any:
