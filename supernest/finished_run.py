@@ -127,3 +127,27 @@ class Run:
         parsed, resolved = answer.parse_budget(budget, read())
         found = deliver(self.path, (), read, parsed, resolved, refine, False, not progress)
         return load_subnet(found["subnet"]["directory"])
+
+    def export_onnx(
+        self, *names: str, batch: int | None = None, opset: int = 20, any_size: bool = False
+    ) -> list[dict[str, Any]]:
+        """Writes exported networks as ONNX files, `RUN/onnx/NAME/network.onnx`; needs the extra `onnx`.
+
+        Args:
+            names: Which; all of them when none is given.
+            batch: Batch size of the files; any when None.
+            opset: Version of ONNX's operators, 20 or 23.
+            any_size: The files take pictures of any size, and crop and resize them as those of training were.
+
+        Returns:
+            The report of each file, with its directory.
+
+        Raises:
+            UserError: A network has an operation that ONNX lacks, its file was written before, or the extra is missing.
+        """
+        from experiments.exporting.to_onnx import check_installed, export_onnx
+
+        check_installed()
+        from supernet.onnx.network import Settings
+
+        return export_onnx(self.path, names, Settings(batch, opset, any_size))

@@ -29,9 +29,15 @@ from experiments.user_input.paths import UserPath
 )
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
-    "--format", "form", type=click.Choice(["standalone", "transformers"]), default="standalone", show_default=True,
-    help="Format to write exported language models in once more: transformers.",
+    "--format", "form", type=click.Choice(["standalone", "transformers", "onnx"]), default="standalone",
+    show_default=True,
+    help="Format to write exports in once more: transformers (language models), onnx (needs the extra onnx).",
 )  # fmt: skip
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Batch size of an ONNX file.  [default: any]")
+@click.option("--opset", type=click.Choice(["20", "23"]), help="Version of ONNX's operators.  [default: 20]")
+@click.option(
+    "--any-size", is_flag=True, help="Let the ONNX file take pictures of any size: it crops and resizes them."
+)
 @click.option(
     "--subnet",
     "subnets",
@@ -48,13 +54,14 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 def export(
     config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
-    form: str, subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
+    form: str, batch: int | None, opset: str | None, any_size: bool, subnets: Sequence[str], model_type: str | None,
+    dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Export the best subnets of a finished search only.
 
     CONFIG may be the run directory. With --budget, the best subnet for another budget, from what was evaluated: the
     answer comes at once, the export after it. With --format transformers, language models that were exported are
-    written to RUN/transformers, with their tokenizer.
+    written to RUN/transformers, with their tokenizer. With --format onnx, exported networks are written to RUN/onnx.
     """
     from search_spaces.errors import UserError
 
@@ -63,11 +70,22 @@ def export(
         if run is not None and os.path.realpath(run) != os.path.realpath(config):
             raise UserError(f"--out: {run} is not the run directory {config}. Leave it out.")
         run, config = config, config / "config.yaml"
-    elif (budget is not None or form == "transformers") and not config.exists():
+    elif (budget is not None or form != "standalone") and not config.exists():
         raise UserError(f"{config}: there is no such run. Give the directory that supernest run wrote.")
+    if form != "standalone" and (run is None or budget is not None):
+        raise UserError(f"--format {form}: give the run directory, and no --budget: supernest export RUN ...")
+    if form != "onnx" and (batch or opset or any_size):
+        raise UserError("--batch, --opset, --any-size: go with --format onnx only. Add it.")
+    if form == "onnx":
+        if model_type or dtype:
+            raise UserError("--model-type, --dtype: go with --format transformers only. Leave them out.")
+        assert run is not None
+        _export_onnx(
+            run, subnets, {"batch": batch, "opset": int(opset or 20), "any_size": any_size}, options["as_json"]
+        )
+        return
     if form == "transformers":
-        if run is None or budget is not None:
-            raise UserError("--format transformers: give the run directory, and no --budget: supernest export RUN ...")
+        assert run is not None
         _export_for_transformers(run, subnets, model_type, dtype, options["as_json"])
         return
     if subnets or model_type or dtype:
@@ -82,6 +100,17 @@ def export(
         if given:
             raise UserError(f"{name}: goes with --budget only. Give one, such as --budget 'macs<=40%'.")
     run_stages(config, ("export",), out=run, **options)
+
+
+def _export_onnx(run: Path, subnets: Sequence[str], settings: dict[str, Any], as_json: bool) -> None:
+    from experiments.exporting.to_onnx import check_installed, export_onnx
+
+    check_installed()
+    from supernet.onnx.network import Settings
+
+    found = export_onnx(run, subnets, Settings(**settings))
+    lines = [f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}" for row in found]
+    click.echo(json.dumps(found) if as_json else "\n".join(lines))
 
 
 def _export_for_transformers(

@@ -99,7 +99,7 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(inner, width, use_bias=form.out_bias, kernel_init=_onto_stream(layers), rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None
+        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None, grows: bool = False
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """What is added to the stream float[b, t, d], and the keys and values seen so far.
 
@@ -107,6 +107,7 @@ class Attention(nnx.Module):
             x: Normalised stream.
             positions: int[t], ascending by 1.
             cache: Keys and values of all positions, filled before those given; None when nothing came before.
+            grows: The cache holds the positions before those given alone.
         """
         form, (b, t, _) = self.form, x.shape
         q = self.q(x).reshape(b, t, self.kv_heads, self.queries, form.head_size).transpose(0, 2, 3, 1, 4)
@@ -117,7 +118,9 @@ class Attention(nnx.Module):
         if form.positions == "rope":
             q = rotate(q, positions, form.frequencies)
             k = rotate(k.swapaxes(1, 2), positions, form.frequencies).swapaxes(1, 2)
-        if cache is not None:
+        if cache is not None and grows:
+            k, v = (jnp.concatenate(pair, axis=1) for pair in zip(cache, (k, v), strict=True))
+        elif cache is not None:
             k, v = (
                 jax.lax.dynamic_update_slice_in_dim(old, new, positions[0], axis=1)
                 for old, new in zip(cache, (k, v), strict=True)
@@ -156,15 +159,15 @@ class Layer(nnx.Module):
         self.mlp = MLP(form, width, hidden, layers, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None
+        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None, grows: bool = False
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """float[b, t, d] to the same; further as `Attention`."""
         attention, mlp = self.attention, self.mlp
         if self.form.post_norm:
-            mixed, cache = attention(x, positions, cache)
+            mixed, cache = attention(x, positions, cache, grows)
             x = attention.norm(x + mixed)
             return mlp.norm(x + mlp(x)), cache
-        mixed, cache = attention(attention.norm(x), positions, cache)
+        mixed, cache = attention(attention.norm(x), positions, cache, grows)
         return x + mixed + mlp(mlp.norm(x if self.form.parallel else x + mixed)), cache
 
 
@@ -223,17 +226,18 @@ class LanguageModel(nnx.Module):
         return self.decode(tokens)[0]
 
     def decode(
-        self, tokens: jax.Array, cache: Cache | None = None, start: jax.Array | int = 0
+        self, tokens: jax.Array, cache: Cache | None = None, start: jax.Array | int | None = 0
     ) -> tuple[jax.Array, Cache]:
         """Logits of tokens that follow those whose keys and values are cached, and the cache with theirs.
 
         Args:
             tokens: int32[b, t].
             cache: Of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
-            start: How many tokens came before.
+            start: How many tokens came before; None where the cache holds these and no room for more: it grows.
         """
-        form = self.form
-        positions = start + jnp.arange(tokens.shape[1])
+        form, grows = self.form, start is None
+        held = 0 if cache is None else cache[0][0].shape[1]
+        positions = (held if start is None else start) + jnp.arange(tokens.shape[1])
         x = self.embedding[...][tokens]
         if self.position is not None:
             x = x + self.position[...][positions]
@@ -242,7 +246,7 @@ class LanguageModel(nnx.Module):
         x = self.norm(x) if form.post_norm else x
         seen: Cache = []
         for i, layer in enumerate(self.layers):
-            x, pair = layer(x, positions, None if cache is None else cache[i])
+            x, pair = layer(x, positions, None if cache is None else cache[i], grows)
             seen.append(pair)
         x = x if form.post_norm else self.norm(x)
         x = x if self.transform is None else self.transform(x)

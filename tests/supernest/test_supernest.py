@@ -45,6 +45,44 @@ def test_an_answer_and_an_export_for_another_budget(run: sn.Run) -> None:
     assert len(run.subnets) == 2
 
 
+def test_exported_networks_become_onnx_files_once(
+    run: sn.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
+    capsys.readouterr()
+    assert cli.main(["export", str(run.path), "--format", "onnx", "--subnet", "full", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["parity_error"] <= 1e-4
+    assert report["proved_on"]["split"] == "validation"
+    assert {"jax", "onnx", "onnxruntime"} <= report["versions"].keys()
+    file = Path(report["directory"]) / "network.onnx"
+    loaded = onnxruntime.InferenceSession(file)
+    subnet = run.subnet("full")
+    images = np.random.default_rng(0).integers(0, 256, (3, *subnet.config["input"]["shape"]), np.uint8)
+    np.testing.assert_allclose(loaded.run(None, {"images": images})[0], subnet.predict(images), atol=1e-4)
+    metadata = loaded.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["labels"]) == list(subnet.config["labels"])
+    assert json.loads(metadata["preprocessing"]) == subnet.config["preprocessing"]
+
+    before = file.read_bytes()
+    assert cli.main(["export", str(run.path), "--format", "onnx"]) == 2
+    assert "onnx/full: exists, and is left as it is." in capsys.readouterr().err
+    assert file.read_bytes() == before
+    monkeypatch.setattr("experiments.exporting.to_onnx._NEEDED", ("onnx", "no_such_runtime"))
+    with pytest.raises(sn.UserError, match=r"no_such_runtime cannot be imported. Install the extra"):
+        run.export_onnx("full")
+
+
+def test_options_of_onnx_go_with_it_alone(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in [
+        (["--opset", "23"], "--batch, --opset, --any-size: go with --format onnx only."),
+        (["--format", "onnx", "--dtype", "float16"], "--model-type, --dtype: go with --format transformers only."),
+        (["--format", "onnx", "--subnet", "ful"], "--subnet: 'ful' is none of this run. Did you mean 'full'?"),
+    ]:
+        assert cli.main(["export", str(run.path), *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_file_and_its_settings_are_the_experiment_of_the_command_line(run: sn.Run, tmp_path: Path) -> None:
     file = tmp_path / "face.yaml"
     file.write_text(yaml.safe_dump({**SECTIONS, "train": {**SECTIONS["train"], "steps": 9}}), "utf-8")

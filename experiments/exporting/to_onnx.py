@@ -1,0 +1,152 @@
+"""Exported subnets of a run as ONNX files: `RUN/onnx/NAME`, each proved by ONNX Runtime against the supernet."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.configuration.experiment_config import load_config
+from experiments.experiment import Experiment, build_experiment
+from experiments.exporting.stage import statistics
+from experiments.process.compilation import use_compilation_cache
+from experiments.run_directory import RunDirectory
+from experiments.searching.stage import cut_from
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.run_identity import CUT_FROM
+from experiments.subnets.loading import load_exported
+from experiments.training.stage import trained_params
+from search_spaces import UserError, did_you_mean
+from search_spaces.sealed_json import read_json
+from supernet.engine.supernet import Params
+from supernet.export.export import PARITY_TOLERANCE
+from supernet.export.subnet import ARCHITECTURE, REPORT, TOKENIZER, Subnet
+from supernet.storage.manifest import atomic_directory, write_manifest
+
+if TYPE_CHECKING:
+    from supernet.onnx.network import Settings
+
+MODEL = "network.onnx"
+_PROBE = 64
+_NEEDED = ("onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    experiment: Experiment
+    params: Params
+    origin: dict[str, str]
+
+
+def check_installed() -> None:
+    """Refuses to go on without the extra.
+
+    Raises:
+        UserError: A package is missing.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"--format onnx: {' and '.join(missing)} cannot be imported. Install the extra: pip install "
+            "'supernest[onnx]'"
+        )
+
+
+def export_onnx(run: Path, names: Sequence[str], settings: "Settings") -> list[dict[str, Any]]:
+    """Writes subnets of a run as ONNX files.
+
+    Args:
+        run: The run directory, with exported subnets.
+        names: Which; all of them when empty.
+        settings: What is chosen for the files.
+
+    Returns:
+        For JSON: `subnet`, `directory`, and the figures of its report.
+
+    Raises:
+        UserError: There is no such subnet, it has an operation that ONNX lacks, its file differs from the supernet, or
+            it was written before. Those before it are there.
+    """
+    check_installed()
+    known = sorted(path.name for path in (run / "subnets").glob("*") if path.is_dir() and path.name[0] != ".")
+    if not known:
+        raise UserError(f"{run}: has no exported subnets. Export them first: supernest export {run}")
+    for name in names:
+        if name not in known:
+            raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
+    for name in names or known:
+        if (run / "onnx" / name).exists():
+            raise UserError(f"{run / 'onnx' / name}: exists, and is left as it is. Move it to write it again.")
+    config = load_config(run / "config.yaml")
+    with RunDirectory.create_or_resume(run, config) as directory:
+        use_compilation_cache(run / "cache")
+        experiment = build_experiment(config)
+        keep = config.train.keep_last, config.train.keep_best
+        with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
+            params = trained_params(experiment, checkpoints)
+        trained = _Trained(experiment, params, dict(cut_from(experiment, params)))
+        return [_export(run, name, trained, settings) for name in names or known]
+
+
+def _export(run: Path, name: str, trained: _Trained, settings: "Settings") -> dict[str, Any]:
+    from supernet.onnx.network import onnx_network
+    from supernet.onnx.runtime import versions
+
+    directory, out = run / "subnets" / name, run / "onnx" / name
+    subnet = load_exported(directory)
+    again = f"Delete {directory} to export it again."
+    if read_json(directory / REPORT, again).get(CUT_FROM) != trained.origin:
+        raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {again}")
+    genes = np.array(read_json(directory / ARCHITECTURE, again)["genes"], np.int32)
+    model = onnx_network(str(directory), subnet, settings)
+    content = model.SerializeToString()
+    figures = _proved(str(out), content, subnet, genes, trained, settings)
+    report = {
+        **figures,
+        **asdict(settings),
+        "nodes": len(model.graph.node),
+        "bytes": len(content),
+        CUT_FROM: trained.origin,
+        "versions": {"jax": jax.__version__, **versions()},
+    }
+    with atomic_directory(out) as temporary:
+        (temporary / MODEL).write_bytes(content)
+        if (directory / TOKENIZER).is_dir():
+            shutil.copytree(directory / TOKENIZER, temporary / TOKENIZER)
+        (temporary / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_manifest(temporary)
+    return {"subnet": name, "directory": str(out), **report}
+
+
+def _proved(
+    where: str, content: bytes, subnet: Subnet, genes: np.ndarray, trained: _Trained, settings: "Settings"
+) -> dict[str, Any]:
+    """How far ONNX Runtime's outputs are from the supernet's on validation examples."""
+    from supernet.onnx.runtime import largest_difference, run, session
+
+    experiment = trained.experiment
+    split, net = experiment.data.validation, experiment.net
+    count = min(_PROBE, len(split))
+    examples, _ = split.read(np.arange(count))
+    apply = jax.jit(net.apply, static_argnames=("program", "collect"))
+    logits, _ = apply(
+        trained.params,
+        jnp.asarray(genes),
+        subnet.preprocessing(jnp.asarray(examples)),
+        program=net.space.program(genes),
+        statistics=statistics(experiment, trained.params, genes),
+    )
+    expected = subnet.outputs.serve(np.asarray(logits))
+    difference = largest_difference(run(session(content), examples, settings.batch), expected)
+    if not difference <= PARITY_TOLERANCE:
+        raise UserError(
+            f"{where}: ONNX Runtime's outputs differ from the supernet's by {difference:.2e}, more than "
+            f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of the conversion."
+        )
+    return {"parity_error": difference, "proved_on": {"split": "validation", "examples": count}}

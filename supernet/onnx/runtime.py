@@ -1,0 +1,74 @@
+"""ONNX Runtime: models run, compared with what they were made of, and text written with their cache."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+
+def session(model: onnx.ModelProto | bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Loads a model on the CPU.
+
+    Args:
+        model: The model, its bytes, or its file.
+        threads: How many it uses; as many as ONNX Runtime likes when 0.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    content = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run(loaded: onnxruntime.InferenceSession, examples: np.ndarray, batch: int | None = None) -> np.ndarray:
+    """Outputs of examples, with nothing before them where the model takes earlier keys and values.
+
+    Args:
+        loaded: What `session` gives.
+        examples: Along the first axis.
+        batch: Batch size of the model, where it has one; the last batch is filled up.
+    """
+    first, *past = loaded.get_inputs()
+    size, found = batch or max(len(examples), 1), []
+    for start in range(0, len(examples), size):
+        part = examples[start : start + size]
+        filled = np.concatenate([part, np.repeat(part[:1], (batch or len(part)) - len(part), axis=0)])
+        filled = filled.astype(np.int64) if first.type == "tensor(int64)" else filled
+        feed = {first.name: filled, **empty_cache(past, len(filled))}
+        found.append(np.asarray(loaded.run([loaded.get_outputs()[0].name], feed)[0])[: len(part)])
+    return np.concatenate(found)
+
+
+def empty_cache(past: Sequence[Any], batch: int) -> dict[str, np.ndarray]:
+    """Keys and values of no tokens, for the inputs of a model that takes earlier ones."""
+    return {one.name: np.zeros((batch, one.shape[1], 0, one.shape[3]), np.float32) for one in past}
+
+
+def generated(loaded: onnxruntime.InferenceSession, prompt: np.ndarray, count: int) -> np.ndarray:
+    """The likeliest tokens after a prompt int[b, t], int64[b, count], through the model's cache.
+
+    Args:
+        loaded: What `session` gives of a causal language model.
+        prompt: At least one token each.
+        count: How many follow.
+    """
+    past = empty_cache(loaded.get_inputs()[1:], len(prompt))
+    given, found = prompt.astype(np.int64), []
+    for _ in range(count):
+        logits, *present = (np.asarray(one) for one in loaded.run(None, {"input_ids": given, **past}))
+        given = logits[:, -1].argmax(axis=-1).astype(np.int64)[:, None]
+        found.append(given)
+        past = dict(zip(past, present, strict=True))
+    return np.concatenate(found, axis=1)
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, over the largest magnitude expected (at least 1); NaN where anything is no number."""
+    return float(np.max(np.abs(found - expected)) / max(1.0, float(np.max(np.abs(expected)))))
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of what writes and checks files."""
+    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -1,0 +1,168 @@
+"""Networks of every family as ONNX files: ONNX Runtime computes what the exported network computes."""
+
+import os
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image, ImageOps
+
+from search_spaces import UserError
+from supernet.engine.supernet import SUPERNETS
+from supernet.export.generate import generate
+from supernet.export.subnet import Subnet
+from supernet.standalone.language import LanguageModel
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.images import Preprocessing
+from supernet.tasks.tokens import OUTPUTS, Tokens
+from tests.supernet.families import Family, small
+
+pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
+
+from supernet.onnx.network import Settings, onnx_network
+from supernet.onnx.runtime import generated, largest_difference, run, session
+
+NETWORKS = int(os.environ.get("SUPERNEST_ONNX_NETWORKS", "3"))
+TOLERANCE = 1e-4  # of a network in fp32, relative to the largest output
+
+
+def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
+    """A network of a small space, as it would be loaded from an export; pictures are resized for it."""
+    architecture = family.space.architecture(genes)
+    module, weights = family.net.extract(family.params, architecture, statistics_of(family, genes))
+    task, example = getattr(family.space, "inputs", "images"), family.net.example(architecture)
+    config: dict[str, Any] = {"family": family.space.family, "task": "images", "labels": ["a"], "outputs": {}}
+    if example.dtype == np.int32:
+        assert task == "tokens"
+        before = Tokens(getattr(family.space, "vocabulary"), example.shape[0])  # noqa: B009
+        config |= {"input": {"shape": [example.shape[0]]}, "preprocessing": before.as_dict(), "task": "tokens"}
+        return Subnet(config, {}, module, weights, before, OUTPUTS)
+    channels = example.shape[-1]
+    before = Preprocessing(example.shape[:2], (0.4,) * channels, (0.3,) * channels)
+    config |= {"input": {"shape": [9, 9, channels]}, "preprocessing": before.as_dict()}
+    return Subnet(config, {}, module, weights, before, CLASSES)
+
+
+def statistics_of(family: Family, genes: np.ndarray) -> Any:
+    """Moments that no data has, positive where they are variances."""
+    like, _ = jax.eval_shape(lambda: family.calibrated(jnp.asarray(genes), program=family.space.program(genes)))
+    generator = np.random.default_rng(9)
+    return jax.tree.map(lambda leaf: jnp.asarray(generator.uniform(0.5, 1.5, leaf.shape), jnp.float32), like)
+
+
+@cache
+def supernet_of(family: Family) -> Any:
+    """The supernet's pass, compiled once for all networks of a program."""
+    return jax.jit(
+        lambda genes, x, statistics, program: family.net.apply(
+            family.params, genes, x, program=program, statistics=statistics
+        )[0],
+        static_argnames="program",
+    )
+
+
+def expected_of(family: Family, genes: np.ndarray, subnet: Subnet, examples: np.ndarray) -> np.ndarray:
+    x = subnet.preprocessing(jnp.asarray(examples))
+    program = family.space.program(genes)
+    return np.asarray(supernet_of(family)(jnp.asarray(genes), x, statistics_of(family, genes), program=program))
+
+
+def examples_of(subnet: Subnet, count: int) -> np.ndarray:
+    generator = np.random.default_rng(5)
+    if isinstance(subnet.preprocessing, Tokens):
+        return generator.integers(0, subnet.preprocessing.vocabulary, (count, 5)).astype(np.int32)
+    return generator.integers(0, 256, (count, *subnet.config["input"]["shape"]), dtype=np.uint8)
+
+
+@pytest.fixture(params=sorted(SUPERNETS))
+def family(request: pytest.FixtureRequest) -> Family:
+    return small(request.param)
+
+
+# SUPERNEST_ONNX_NETWORKS=50 tries fifty.
+def test_random_networks_agree_at_any_batch_size(family: Family) -> None:
+    for genes in family.draw(NETWORKS):
+        subnet = subnet_of(family, genes)
+        loaded = session(onnx_network("net", subnet, Settings()), threads=1)
+        examples = examples_of(subnet, 3)
+        expected = expected_of(family, genes, subnet, examples)
+        for count in (1, 3):
+            assert largest_difference(run(loaded, examples[:count]), expected[:count]) <= TOLERANCE
+
+
+def operators(subnet: Subnet, **settings: Any) -> Counter[str]:
+    return Counter(node.op_type for node in onnx_network("net", subnet, Settings(**settings)).graph.node)
+
+
+def test_norms_and_activations_are_one_node_each() -> None:
+    vit = subnet_of(small("vit"), np.array(small("vit").space.largest.genes))
+    found = operators(vit)
+    depth = len(vit.module.layers)  # type: ignore[union-attr]
+    assert (found["LayerNormalization"], found["Gelu"], found["Softmax"]) == (2 * depth + 1, depth, depth)
+    assert not found.keys() & {"Sqrt", "Reciprocal", "Tanh", "Exp", "Pow", "ReduceSum"}
+
+
+def test_a_mobilenet_is_convolutions_and_activations_alone() -> None:
+    family = small("mobilenet")
+    found = operators(subnet_of(family, np.array(family.space.largest.genes)))
+    assert not found.keys() & {"BatchNormalization", "Sqrt", "Slice", "Concat", "Pad"}
+    assert found["Conv"] > 10
+
+
+def test_root_mean_squares_are_one_node_where_the_operators_have_it() -> None:
+    family = small("language")
+    subnet = subnet_of(family, np.array(family.space.largest.genes))
+    model = onnx_network("net", subnet, Settings(opset=23))
+    assert sum(node.op_type == "RMSNormalization" for node in model.graph.node) == 2 * len(subnet.module.layers) + 1  # type: ignore[union-attr]
+    examples = examples_of(subnet, 2)
+    assert largest_difference(run(session(model), examples), subnet.predict(examples)) <= TOLERANCE
+
+
+def test_generation_through_the_cache_is_token_for_token() -> None:
+    family = small("language")
+    for genes in family.draw(2):
+        subnet = subnet_of(family, genes)
+        assert isinstance(subnet.module, LanguageModel)
+        loaded = session(onnx_network("net", subnet, Settings()), threads=1)
+        prompt = examples_of(subnet, 2)[:, :2]
+        expected = generate(subnet.module, jnp.asarray(prompt), 5)
+        np.testing.assert_array_equal(generated(loaded, prompt, 5), expected)
+
+
+def test_a_batch_size_can_be_fixed() -> None:
+    subnet = subnet_of(small("vit"), np.array(small("vit").space.smallest.genes))
+    model = onnx_network("net", subnet, Settings(batch=2))
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+    examples = examples_of(subnet, 3)
+    assert largest_difference(run(session(model), examples, batch=2), subnet.predict(examples)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("size", [(9, 9), (13, 30), (40, 11)])
+def test_pictures_of_any_size_are_cropped_and_resized_as_in_training(size: tuple[int, int]) -> None:
+    family = small("vit")
+    subnet = subnet_of(family, np.array(family.space.smallest.genes))
+    loaded = session(onnx_network("net", subnet, Settings(any_size=True)))
+    shape = (2, *size, subnet.config["input"]["shape"][-1])
+    pictures = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    fitted = [ImageOps.fit(Image.fromarray(one.squeeze()), (9, 9), Image.Resampling.BILINEAR) for one in pictures]
+    expected = subnet.predict(np.stack([np.asarray(one).reshape(9, 9, -1) for one in fitted]))
+    # A pixel may be rounded the other way: a level of 255, over the deviation.
+    np.testing.assert_allclose(run(loaded, pictures), expected, atol=2 / 255 / 0.3)
+
+
+def test_an_operation_without_counterpart_is_named() -> None:
+    before = Preprocessing((4, 4), (0.4,), (0.3,))
+    config = {"family": "own", "task": "images", "labels": [], "input": {"shape": [4, 4, 1]}, "outputs": {}}
+
+    class Sorted(nnx.Module):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return jnp.sort(x.reshape(x.shape[0], -1), axis=-1)
+
+    subnet = Subnet({**config, "preprocessing": {}}, {}, Sorted(), {}, before, CLASSES)
+    with pytest.raises(UserError, match=r"^here: operation sort has no counterpart in ONNX"):
+        onnx_network("here", subnet, Settings())
