@@ -22,7 +22,14 @@ help:
 	@echo 'make clean   remove environments, caches, builds and runs of the demo'
 
 demo: $(STAMP_RUN)
-	$(BIN)/supernest run experiments/digits.yaml --out runs/digits
+	$(BIN)/supernest run experiments/demo.yaml --out runs/digits
+	@echo
+	@echo 'Three networks of three sizes are in runs/digits/subnets. Next:'
+	@echo '  open runs/digits/report.html in a browser: what each size costs and is worth'
+	@echo '  $(BIN)/supernest export runs/digits --budget "macs<=25%"          # a size between, at once'
+	@echo '  $(BIN)/supernest evaluate runs/digits/subnets/small --data experiments/demo.yaml'
+	@echo '  $(BIN)/supernest init my.yaml --data folder=photos                # your own pictures'
+	@echo '  docs/first_steps.md                                              # what happened, and how to go on'
 
 test: $(STAMP_DEV)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" $(PYTEST_ARGS)

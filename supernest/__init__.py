@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search_spaces.errors import UserError
+    from supernest.checkpoints import import_checkpoint
     from supernest.experiment import Experiment, run
     from supernest.finished_run import Run
     from supernet.export.subnet import Subnet, load_subnet
     from supernet.flax_modules import elastic
 
-__all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "load_subnet", "run"]
+__all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "import_checkpoint", "load_subnet", "run"]
 
 _MODULES = {
     "Experiment": "supernest.experiment",
@@ -27,6 +28,7 @@ _MODULES = {
     "Subnet": "supernet.export.subnet",
     "UserError": "search_spaces.errors",
     "elastic": "supernet.flax_modules",
+    "import_checkpoint": "supernest.checkpoints",
     "load_subnet": "supernet.export.subnet",
     "run": "supernest.experiment",
 }
