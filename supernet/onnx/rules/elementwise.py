@@ -165,13 +165,24 @@ def _broadcast(graph: Graph, operands: list[Value], params: dict[str, Any], shap
     constant = value.constant
     for axis in new:  # one of size 1, in a place that the tensor has, or before all others
         if constant is None and None in axes:
-            axes[len(axes) - 1 - axes[::-1].index(None)] = axis
+            axes[_place(axes, axis)] = axis
         elif constant is None:
             return _inserted(graph, value, places, shape, frozenset(repeated))
         else:
             axes.insert(0, axis)
             constant = constant[None]
     return replace(value, shape=tuple(shape), axes=tuple(axes), repeated=frozenset(repeated), constant=constant)
+
+
+def _place(axes: list[int | None], axis: int) -> int:
+    """Where among a tensor's spare axes of size 1 a new axis goes: between its neighbours, if one lies there."""
+    spare = [i for i, old in enumerate(axes) if old is None]
+    ordered = [
+        i
+        for i in spare
+        if all(old is None or (old < axis if j < i else old > axis) for j, old in enumerate(axes) if j != i)
+    ]
+    return (ordered or spare)[0]
 
 
 def _inserted(graph: Graph, value: Value, places: tuple[int, ...], shape: Any, repeated: frozenset[int]) -> Value:

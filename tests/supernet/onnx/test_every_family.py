@@ -99,9 +99,10 @@ def operators(subnet: Subnet, **settings: Any) -> Counter[str]:
     return Counter(node.op_type for node in onnx_network("net", subnet, Settings(**settings)).graph.node)
 
 
-def test_norms_and_activations_are_one_node_each() -> None:
+@pytest.mark.parametrize("batch", [None, 1, 2])
+def test_norms_and_activations_are_one_node_each(batch: int | None) -> None:
     vit = subnet_of(small("vit"), np.array(small("vit").space.largest.genes))
-    found = operators(vit)
+    found = operators(vit, batch=batch)
     depth = len(vit.module.layers)  # type: ignore[union-attr]
     assert (found["LayerNormalization"], found["Gelu"], found["Softmax"]) == (2 * depth + 1, depth, depth)
     assert not found.keys() & {"Sqrt", "Reciprocal", "Tanh", "Exp", "Pow", "ReduceSum"}
@@ -134,12 +135,15 @@ def test_generation_through_the_cache_is_token_for_token() -> None:
         np.testing.assert_array_equal(generated(loaded, prompt, 5), expected)
 
 
-def test_a_batch_size_can_be_fixed() -> None:
-    subnet = subnet_of(small("vit"), np.array(small("vit").space.smallest.genes))
-    model = onnx_network("net", subnet, Settings(batch=2))
-    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_batch_size_can_be_fixed(family: Family, batch: int) -> None:
+    genes = np.array(family.space.smallest.genes)
+    subnet = subnet_of(family, genes)
+    model = onnx_network("net", subnet, Settings(batch=batch))
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == batch
     examples = examples_of(subnet, 3)
-    assert largest_difference(run(session(model), examples, batch=2), subnet.predict(examples)) <= TOLERANCE
+    expected = expected_of(family, genes, subnet, examples)
+    assert largest_difference(run(session(model), examples, batch=batch), expected) <= TOLERANCE
 
 
 @pytest.mark.parametrize("size", [(9, 9), (13, 30), (40, 11)])
