@@ -141,8 +141,3 @@ class LanguageForm:
             kept = np.clip((length * found / (2 * np.pi) - low) / (high - low), 0, 1)
             found = found * (kept + (1 - kept) / factor)
         return found.astype(np.float32)
-
-    @property
-    def norm_size(self) -> int:
-        """Numbers that a norm has for each channel."""
-        return 1 if self.norm == "rms" else 2

@@ -7,9 +7,11 @@ def test_my_family():
 """
 
 from experiments.contracts import ContractError
+from experiments.contracts.data import check_source, check_task
 from experiments.contracts.families import check_family
 from experiments.contracts.samplers import check_paths, check_sampler
 from experiments.contracts.searchers import check_searcher
+from experiments.contracts.sharing import check_sharing
 from search_spaces import build_space
 from supernet.engine.supernet import build_supernet
 
@@ -21,4 +23,7 @@ __all__ = [
     "check_paths",
     "check_sampler",
     "check_searcher",
+    "check_sharing",
+    "check_source",
+    "check_task",
 ]

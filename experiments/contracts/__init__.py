@@ -1,4 +1,4 @@
-"""Contracts: what every family, sampler and searcher must do; `supernest check` runs them on plug-ins, in seconds."""
+"""Contracts: what all plug-ins of a kind must do; `supernest check` runs them on those of an experiment, in seconds."""
 
 from search_spaces import UserError
 

@@ -7,9 +7,11 @@ import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.contracts import is_plugin
+from experiments.contracts.data import check_source, check_task
 from experiments.contracts.families import check_family
 from experiments.contracts.samplers import check_sampler
 from experiments.contracts.searchers import check_searcher
+from experiments.contracts.sharing import check_sharing
 from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
 from experiments.experiment import Experiment, build_experiment
@@ -24,6 +26,7 @@ from search_spaces import UserError
 from supernet.engine.superposed import build_superposed
 from supernet.layers.passes import Passes
 from supernet.standalone import MODULES
+from supernet.tasks.task import TASKS
 
 
 def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment:
@@ -101,7 +104,14 @@ def _check_contracts(experiment: Experiment) -> None:
     """Runs the contract of each plug-in that the experiment names; those of Supernest itself are tested."""
     space, net, sampler, searcher = experiment.space, experiment.net, experiment.sampler, experiment.searcher
     with plugin_errors(experiment.config.plugins, "supernest check tried it"):
-        if is_plugin(type(space), type(net), MODULES[space.family]):
+        source, data = experiment.config.data.build(), experiment.data
+        if is_plugin(type(source)):
+            check_source(source)
+        if is_plugin(type(data), type(data.outputs), TASKS[data.inputs]):
+            check_task(data, net)
+        if is_plugin(type(net.sharing)):
+            check_sharing(net)
+        if is_plugin(type(space), type(net), MODULES[space.family], type(net.sharing)):
             check_family(net)
         if is_plugin(type(sampler)):
             check_sampler(sampler)

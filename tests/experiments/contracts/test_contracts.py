@@ -1,20 +1,26 @@
 """Contracts hold for everything that Supernest has, and refuse what breaks them in one line."""
 
+import dataclasses
 import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.contracts import ContractError
+from experiments.data import SOURCES
 from samplers import SAMPLERS, Plan
 from search import SEARCHERS, Budget
 from search.random_search import RandomSearch
 from search_spaces import build_space
-from supernest.testing import check_sampler, check_searcher
+from supernest.testing import check_sampler, check_searcher, check_sharing, check_source, check_task
+from supernet.engine.supernet import SUPERNETS, build_supernet
+from supernet.sharing import SHARING, WeightSharing
+from supernet.tasks.classes import Classes
 
 SPACE = build_space("vit", "small", {"depth": [1, 2], "width": [16, 32]})
 BUDGETS = (Budget.parse("full", "macs<=100%", ("params", "macs")).resolve(SPACE),)
@@ -70,3 +76,137 @@ def test_a_wrong_searcher_is_one_line(wrong: Any, expected: str) -> None:
     with pytest.raises(ContractError) as error:
         check_searcher(Wrong(SPACE, BUDGETS, 0))
     assert str(error.value).startswith(expected)
+
+
+# ---------------------------------------------------------------- sharing schemes
+
+KERNELS = {
+    "resolution": [6], "depth": [1, 2], "kernel": [3, 5], "expand": [1], "widths": [8], "strides": [2],
+    "squeeze_excite": [False], "activations": ["relu"], "stem_width": 8, "first_width": 8, "final_width": 8,
+    "feature_width": 8, "image_size": 8,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", list(SHARING))
+def test_every_sharing_scheme_fulfils_its_contract(scheme: str) -> None:
+    check_sharing(build_supernet(build_space("mobilenet", "small", KERNELS), scheme))
+
+
+class Doubled(WeightSharing):
+    """The head's kernel, twice."""
+
+    def init(self, plain: Any, key: Any) -> Any:
+        return plain
+
+    def effective(self, params: Any, genes: Any) -> Any:
+        return {**params, "head": {**params["head"], "kernel": 2 * params["head"]["kernel"]}}
+
+
+class Named(Doubled):
+    changed = frozenset({"head/kernel"})  # type: ignore[assignment]
+
+
+class Unknown(Doubled):
+    changed = frozenset({"tail/kernel"})  # type: ignore[assignment]
+
+
+class Longer(Doubled):
+    def effective(self, params: Any, genes: Any) -> Any:
+        return {**params, "more": params["head"]["bias"]}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        (Doubled, "Doubled.effective changes head/kernel, which Doubled.changed does not name."),
+        (Named, "Named.init gives fresh weights whose head/kernel in a subnet is not that of the plain network."),
+        (Longer, "Longer.effective gives more as float32[10], expected nothing."),
+        (Unknown, "Unknown.changed names ['tail/kernel'], which is no weight."),
+    ],
+)
+def test_a_wrong_sharing_scheme_is_one_line(scheme: Any, expected: str) -> None:
+    with pytest.raises(ContractError, match=r"^supernet\.sharing: [^\n]*$") as error:
+        check_sharing(SUPERNETS["vit"](SPACE, scheme(SPACE)))
+    assert expected in str(error.value)
+
+
+# ---------------------------------------------------------------- sources and tasks
+
+
+def source(name: str, path: Path) -> Any:
+    """A small source of a task."""
+    rng = np.random.default_rng(0)
+    if name == "arrays":
+        np.save(path / "x.npy", rng.normal(size=(40, 3)).astype(np.float32))
+        np.save(path / "y.npy", rng.normal(size=40))
+    if name == "text":
+        (path / "t.txt").write_text("to be or not to be, " * 100)
+    settings = {"arrays": {"path": str(path)}, "text": {"path": str(path / "t.txt"), "context": 8}}
+    return SOURCES[name](**settings.get(name, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "settings", "from_data"),
+    [
+        ("digits", "vit", {"depth": [1, 2], "width": [16, 32]}, ("classes", "channels", "image_size")),
+        (
+            "text",
+            "language",
+            {"depth": [1], "width": [16], "kv_heads": [1], "mlp_width": [8], "head_size": 8},
+            ("vocabulary", "context", "causal"),
+        ),
+        ("arrays", "residual_mlp", {}, ("classes", "input_shape")),
+    ],
+)
+def test_tasks_and_their_sources_fulfil_their_contracts(
+    name: str, family: str, settings: dict[str, Any], from_data: tuple[str, ...], tmp_path: Path
+) -> None:
+    if family == "residual_mlp":
+        code = (Path(__file__).parents[2] / "supernest" / "own_modules" / "residual_mlp.py").read_text("utf-8")
+        exec(code, {"__name__": "own_residual_mlp"})
+    check_source(found := source(name, tmp_path))
+    data = found.load(0, 0.2)
+    space = build_space(family, "small" if settings else None, {**settings, **data.settings(from_data)})
+    check_task(data, build_supernet(space))
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "expected"),
+    [
+        (lambda data: f"{id(data):064x}", "Wrong: fingerprints differ between two readings."),
+        (lambda data: "short", "Wrong: fingerprint 'short' is no SHA-256 in hexadecimal."),
+    ],
+)
+def test_a_wrong_source_is_one_line(fingerprint: Any, expected: str, tmp_path: Path) -> None:
+    class Wrong(SOURCES["text"]):
+        kept: ClassVar[list[Any]] = []
+
+        def load(self, *arguments: Any) -> Any:
+            data: Any = super().load(*arguments)
+            self.kept.append(data)
+            return dataclasses.replace(data, fingerprint=fingerprint(data))
+
+    source("text", tmp_path)
+    with pytest.raises(ContractError, match=r"^data\.source: [^\n]*$") as error:
+        check_source(Wrong(path=str(tmp_path / "t.txt"), context=8))  # type: ignore[call-arg]
+    assert expected in str(error.value)
+
+
+class Summed(Classes):
+    def losses(self, logits: Any, targets: Any) -> Any:
+        return jnp.sum(super().losses(logits, targets), keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (Summed(), "Summed.losses has shape (1,) for outputs (4, 10): one number for each output, (4,)."),
+        (Classes("odd"), "Classes.objective is 'odd', none of error, loss, rmse."),
+    ],
+)
+def test_wrong_outputs_of_a_task_are_one_line(outputs: Any, expected: str, tmp_path: Path) -> None:
+    digits = source("digits", tmp_path).load(0, 0.2)
+    object.__setattr__(digits, "outputs", outputs)
+    with pytest.raises(ContractError, match=r"^space\.family: [^\n]*$") as error:
+        check_task(digits, build_supernet(SPACE))
+    assert expected in str(error.value)
