@@ -93,6 +93,35 @@ def test_thirty_lines_go_from_check_to_a_reloaded_export(name: str, here: Path, 
         sn.load_subnet(subnets[0])
 
 
+def table(here: Path) -> np.ndarray:
+    """Writes rows of three numbers and what follows from them; returns the numbers."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).round(3)
+    rows = "\n".join(f"{a},{b},{c},{2 * a - b}" for a, b, c in x)
+    (here / "t.csv").write_text(f"a,b,c,y\n{rows}\n", "utf-8")
+    return x.astype(np.float32)
+
+
+def test_the_same_lines_take_a_table(here: Path, supernest: Any) -> None:
+    put(here, "residual_mlp")
+    text = (here / "e.yaml").read_text("utf-8")
+    data = "{source: table, path: t.csv, target: y}"
+    (here / "e.yaml").write_text(text.replace("{source: digits, train_limit: 64}", data).replace("[4, 8]", "[4]"))
+    examples = table(here)
+    for stage, out in (("run", "run"), ("gradient", "searched"), ("export", "searched")):
+        code, _, err = supernest(stage, "e.yaml", "--out", out, "--quiet")
+        assert (code, err) == (0, "")
+    for run in ("run", "searched"):
+        subnet = here / run / "subnets" / "full"
+        found = sn.load_subnet(subnet).predict(examples[:5])
+        assert found.shape == (5, 1)
+        with _without_modules():
+            np.testing.assert_allclose(sn.load_subnet(subnet).predict(examples[:5]), found, rtol=1e-5, atol=1e-5)
+    for family in ("vit", "mobilenet"):
+        code, _, err = supernest("check", "e.yaml", "--set", f"space={{family: {family}, preset: small}}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "takes images, and the data are arrays" in err
+
+
 @contextmanager
 def _without_modules() -> Iterator[None]:
     """As in a process that knows nothing of a plug-in."""
