@@ -183,7 +183,7 @@ def simplify(graph: Graph, outputs: list[str]) -> list[str]:
     Returns:
         The names of the outputs, which may be others than before.
     """
-    first = (*ROOT_MEAN_SQUARES, *OPERATORS) if graph.opset >= 23 else OPERATORS
+    first = (*OPERATORS, *ROOT_MEAN_SQUARES) if graph.opset >= 23 else OPERATORS
     for table in (first, LAST):
         changes: dict[str, str] = {}
         for name in list(graph.nodes):
