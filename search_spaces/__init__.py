@@ -8,6 +8,7 @@ from search_spaces.families import FAMILIES, build_space
 from search_spaces.language import LanguageSpace
 from search_spaces.language_form import LanguageForm
 from search_spaces.mobilenet import MobileNetSpace
+from search_spaces.nas_bench_201 import NASBench201Space
 from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
 from search_spaces.registry import Registry
 from search_spaces.space import Genes, Program, SearchSpace
@@ -24,6 +25,7 @@ __all__ = [
     "LanguageForm",
     "LanguageSpace",
     "MobileNetSpace",
+    "NASBench201Space",
     "Predictor",
     "Program",
     "Registry",

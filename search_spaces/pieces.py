@@ -54,7 +54,7 @@ class Pieces:
         """How often each architecture has each piece."""
         counts = np.zeros((len(genes), len(self)), np.int64)
         for term, indices in zip(self._terms, self._indices, strict=True):
-            found = indices[tuple(genes[:, column] for column in term.columns)]
+            found = np.broadcast_to(indices[tuple(genes[:, column] for column in term.columns)], len(genes))
             rows = np.flatnonzero(found != ABSENT)
             np.add.at(counts, (rows, found[rows]), 1)
         return counts

@@ -231,6 +231,15 @@ class SearchSpace(ABC):
         genes = np.asarray(genes, np.int32)
         return np.where(self.active(genes), genes, 0).astype(np.int32)
 
+    def isomorphic(self, genes: Genes) -> Genes:
+        """One gene vector for all networks that compute the same function where each is trained on its own.
+
+        Their weights in a supernet may be different ones, so what works with a supernet tells them apart, as
+        `canonical` does. What compares networks by a table of what they reach on their own may count each once.
+        A family that knows of none returns the canonical form.
+        """
+        return self.canonical(genes)
+
     def contains(self, genes: Genes) -> Bool[np.ndarray, " a"]:
         """Which rows are gene vectors of this space."""
         genes = np.asarray(genes)

@@ -51,16 +51,17 @@ def check_sharing(net: Supernet) -> None:
             )
         architecture = net.space.architecture(genes)
         statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), net.statistics_shapes)
+        changed = {} if sharing.keeps_plain else {path: effective[path] for path in sharing.changed}
         cut, expected = (
             _flat(net.slice(traverse_util.unflatten_dict(tree, sep="/"), architecture, statistics))
-            for tree in (effective, plain)
+            for tree in (effective, {**plain, **changed})
         )
         for path, leaf in expected.items():
             require(
                 np.array_equal(cut[path], leaf),
                 KEY,
                 f"{name}.init gives fresh weights whose {path} in a subnet is not that of the plain network. Start "
-                "from what leaves the plain weights as they are.",
+                "from what leaves the plain weights as they are, or set keeps_plain = False.",
             )
 
 

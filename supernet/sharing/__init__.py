@@ -5,7 +5,7 @@ and workers see. Passes and extraction see effective weights: plain ones, as lar
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -30,6 +30,8 @@ class WeightSharing(ABC):
     """
 
     choices: tuple[str, ...] = ()
+    keeps_plain: ClassVar[bool] = True
+    """Whether networks cut from the scheme's fresh weights have the plain weights that it started from."""
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from samplers import ROLES, SAMPLERS, Paths, Plan, Sampler, StepFeedback
+from samplers.levels import EmptyLevel
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 
 STEPS = 40
@@ -22,8 +23,15 @@ def space(request) -> SearchSpace:
 
 @pytest.fixture(params=list(SAMPLERS))
 def make(request, space):
-    """Builds the sampler with its default settings and a given seed."""
-    return lambda seed=0: SAMPLERS[request.param](space, seed, PLAN)
+    """Builds the sampler with its default settings and a given seed; with wide levels where costs are few."""
+
+    def build(seed=0):
+        try:
+            return SAMPLERS[request.param](space, seed, PLAN)
+        except EmptyLevel:
+            return SAMPLERS[request.param](space, seed, PLAN, levels=3, slack=0.3)
+
+    return build
 
 
 def feedback_of(step: int, paths: Paths, rows: np.ndarray, value: float | None = None) -> StepFeedback:

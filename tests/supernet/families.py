@@ -26,6 +26,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "width": [16, 24], "depth": [1, 2, 3], "kv_heads": [1, 2], "queries": [1, 2], "mlp_width": [16, 32],
         "head_size": 8, "vocabulary": 19, "context": 7,
     },
+    "nas_bench_201": {
+        "width": 4, "cells": 2, "stages": 2, "image_size": 8, "channels": 1,
+        # No node is without input: a batch norm of constant maps amplifies rounding.
+        "edge_1_0": ["skip", "conv_1x1", "conv_3x3", "pool_3x3"],
+        "edge_2_0": ["none", "skip"], "edge_2_1": ["conv_1x1", "conv_3x3"], "edge_3_0": ["skip", "pool_3x3"],
+        "edge_3_1": ["none", "conv_3x3"], "edge_3_2": ["conv_1x1", "pool_3x3"],
+    },
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ NUMBERS: dict[str, dict[str, list[Any]]] = {
     },
     "mobilenet": {"stem_stride": [1, 2], "first_stride": [1, 2], "width_multiplier": [1.0, 0.5]},
 }  # fmt: skip
+SHRUNK = {"nas_bench_201": {"width": 4, "cells": 1, "stages": 2}}  # sizes that are no choices
 TRAIN = {"steps": 2, "batch_size": 8, "diagnose_every": None}
 BESIDES = ("nothing", "device", "teacher", "largest")
 
@@ -71,7 +72,7 @@ class Case:
 @cache
 def small_sizes(family: str, preset: str) -> dict[str, list[Any]]:
     """The smallest lists of sizes that build."""
-    space, settings = build_space(family, preset), {}
+    space, settings = build_space(family, preset), dict(SHRUNK.get(family, {}))
     gates = {"depth", *(choice.gate for choice in space.choices)}
     for choice in space.choices:
         first = choice.values[0]
@@ -79,6 +80,8 @@ def small_sizes(family: str, preset: str) -> dict[str, list[Any]]:
             settings[choice.name] = [1, 2]
         elif isinstance(first, float):
             settings[choice.name] = [1.0]
+        elif isinstance(first, str):
+            settings[choice.name] = list(choice.values[1:3])
         elif isinstance(first, int):
             tried = (2, 3, first) if first <= LARGE else (16, 32, 64, first)
             builds = (size for size in tried if build(family, preset, {**settings, choice.name: [size]}) is not None)

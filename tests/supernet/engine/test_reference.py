@@ -12,7 +12,7 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from search_spaces import build_space
+from search_spaces import Architecture, build_space
 from supernet.engine.superposed import build_superposed, one_hot
 from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
 from supernet.tasks.images import Preprocessing
@@ -26,14 +26,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_class_token": ("vit", {"class_token": True}),
     "mobilenet": ("mobilenet", {}),
     "language": ("language", {}),
+    "nas_bench_201": ("nas_bench_201", {}),
 }
 """Family and further settings of each small space."""
 SLOW = {"mobilenet"}  # a program for each shape of a convolution
 FORM_ARCHITECTURES = 40  # of a space with further settings
 COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
 """Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
-SAMPLED = {"mobilenet": 16}  # architectures of a family whose reference is slow
-UNROLLED = 12  # architectures for passes that are traced anew for each
+SAMPLED = {"mobilenet": 16, "nas_bench_201": 10}  # architectures of a family whose reference is slow
+UNROLLED = {"nas_bench_201": 5}  # of 12 architectures for passes that are traced anew for each
 
 
 class Compared(Family):
@@ -45,7 +46,7 @@ class Compared(Family):
         super().__init__(build_superposed(space))
         sampled = ARCHITECTURES if COMPLETE else SAMPLED.get(family, ARCHITECTURES)
         self.drawn = self.draw(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
-        self.unrolled = self.drawn if COMPLETE else self.drawn[:UNROLLED]
+        self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 12)]
 
 
 @cache
@@ -139,14 +140,21 @@ def test_costs_are_those_of_the_reference(case: Compared) -> None:
 
 def test_a_gradient_outside_the_cut_would_be_seen(case: Compared) -> None:
     """The reference's gradients are exactly 0 for what the smallest subnet lacks, and not 0 for what it has."""
-    smallest, largest = (case.truth(tuple(genes)).gradients for genes in case.space.ends)
-    inside = {path: np.count_nonzero(leaf) for path, leaf in flatten(smallest).items()}
-    assert sum(inside.values()) < sum(leaf.size for leaf in jax.tree.leaves(largest)) / 2
-    on = {layer.stack.path for layer in case.space.active_layers(case.space.smallest)}
-    off = tuple(stack.path.replace("/", ".") + "." for stack in case.space.network.stacks if stack.path not in on)
-    assert {path for path, count in inside.items() if not count} == {path for path in inside if path.startswith(off)}
+    space, weights = case.space, getattr(case.net, "weights")  # noqa: B009
+
+    def owned(architecture: Architecture) -> set[str]:
+        paths = [*space.network.ends.weights]
+        for stack, _, values in space.active_layers(architecture):
+            there = [sublayer for sublayer in stack.sublayers if sublayer.on(values)]
+            paths += [weights.path(stack, sublayer, path) for sublayer in there for path in sublayer.weights]
+        return {path.replace("/", ".") for path in paths}
+
+    smallest, largest = (flatten(case.truth(one.genes).gradients) for one in (space.smallest, space.largest))
+    inside = {path: np.count_nonzero(leaf) for path, leaf in smallest.items()}
+    assert sum(inside.values()) < sum(leaf.size for leaf in largest.values()) / 2
+    assert {path for path, count in inside.items() if count} == owned(space.smallest)
     # Gradients of keys' biases are 0 but for rounding, so a few may be exactly 0.
-    assert all(np.count_nonzero(leaf) > leaf.size / 2 for leaf in jax.tree.leaves(largest))
+    assert {path for path, leaf in largest.items() if np.count_nonzero(leaf) > leaf.size / 2} == owned(space.largest)
 
 
 def test_a_family_without_a_reference_is_an_error() -> None:

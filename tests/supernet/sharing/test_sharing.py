@@ -27,6 +27,7 @@ SMALLER = {
     },
     "vit": {"width": [16], "depth": [1, 2]},
     "language": {"width": [16], "depth": [1, 2]},
+    "nas_bench_201": {"cells": 1, "stages": 1, "image_size": 4, "edge_3_2": ["pool_3x3"], "edge_3_0": ["skip"]},
 }  # fmt: skip
 DRAWN = 6
 
@@ -101,13 +102,25 @@ def test_extraction_gives_plain_weights(case: Family) -> None:
 def test_fresh_weights_give_the_plain_networks(case: Family) -> None:
     plain = build_supernet(case.space)
     params, own = (jax.jit(net.init)(jax.random.key(3)) for net in (plain, case.net))
+    effective: Any = case.net.sharing.effective(own, jnp.asarray(case.space.largest.genes))
+    same = params if case.net.sharing.keeps_plain else effective
     for genes in case.draw(DRAWN):
         architecture = case.space.architecture(genes)
         statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), case.net.statistics_shapes)
         expected, found = (
-            net.extract(tree, architecture, statistics)[1] for net, tree in ((plain, params), (case.net, own))
+            net.extract(tree, architecture, statistics)[1] for net, tree in ((plain, same), (case.net, own))
         )
         jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_nested_kernel_is_the_centre_of_the_one_around_it() -> None:
+    case = made("nas_bench_201", "nested_kernels")
+    effective: Any = case.net.sharing.effective(case.params, jnp.asarray(case.space.largest.genes))
+    for edge in ("edge_1_0", "edge_2_1"):
+        own, both = case.params["stage_0"]["cells"][edge], effective["stage_0"]["cells"][edge]
+        assert set(own["conv_1x1"]) == {"conv_norm"}
+        centre = own["conv_3x3"]["conv"]["kernel"][:, 4]
+        np.testing.assert_array_equal(both["conv_1x1"]["conv"]["kernel"][:, 0], centre)
 
 
 def test_effective_weights_are_laid_out_as_plain_ones_and_changed_where_said(case: Family) -> None:
