@@ -10,9 +10,9 @@ from supernet.tasks import TASKS, Task
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN = {
     # a family's own files, what reads checkpoints of language models, and measurements of named families
-    "search_spaces": ("vit", "mobilenet", "language", "language_form"),
+    "search_spaces": ("vit", "mobilenet", "language", "language_form", "nas_bench_201"),
     "supernet": ("families", "standalone", "tasks"),
-    "experiments": ("pretrained", "benchmarks"),
+    "experiments": ("pretrained", "benchmarks", "truth_tables"),
 }
 DEFAULTS = {("experiments/commands/init.py", "vit")}
 """What a command takes where nobody names a family."""

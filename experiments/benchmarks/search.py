@@ -1,6 +1,7 @@
 """How many evaluations each searcher needs to find the true Pareto front of a space that was evaluated exhaustively.
 
-Command: `python -m experiments.benchmarks.search --seeds 10 --json`
+Command: `python -m experiments.benchmarks.search --seeds 10 --json`; with `--table nas_bench_201` the searchers
+look their candidates up in a truth table instead (`experiments.benchmarks.search_in_table`).
 
 A supernet is trained and each of its subnets evaluated once, on the whole validation split and on the smaller shares
 that successive halving uses; the table is kept in this folder (`cache/`). Then every searcher, with its default
@@ -27,6 +28,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.benchmarks.search_in_table import queries
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -35,8 +37,10 @@ from experiments.storage.cached_results import digest, kept
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import train, trained_params
+from experiments.truth_tables import read_table
+from experiments.user_input.paths import UserPath
 from search import SEARCHERS, Archive, Progress, Searcher, hypervolume, pareto_front, run_search
-from search_spaces import Genes, SearchSpace
+from search_spaces import Genes, SearchSpace, UserError
 
 _CONFIG = Path(__file__).parent / "panels" / "search.yaml"
 _CACHE = Path(__file__).parent / "cache"
@@ -80,10 +84,23 @@ class Table:
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--seeds", default=10, show_default=True)
 @click.option("--searcher", "names", multiple=True, help="One of the searchers; may be repeated.  [default: all]")
+@click.option("--table", "table_name", help="Truth table to search instead of an experiment's subnets.")
+@click.option("--table-path", type=UserPath(), help="Directory of its files.  [default: $SUPERNEST_DATA/TABLE]")
+@click.option("--measure", default="c100_val_200ep", show_default=True, help="Figure of the table to search for.")
 @set_option
 @json_option
-def main(config: Path, seeds: int, names: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+def main(
+    config: Path, seeds: int, names: tuple[str, ...], table_name: str | None, table_path: Path | None, measure: str,
+    overrides: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
     """Runs the benchmark."""
+    if table_name is not None:
+        try:
+            found = queries(read_table(table_name, table_path), measure, list(names or sorted(SEARCHERS)), seeds)
+        except UserError as error:
+            raise click.UsageError(str(error)) from None
+        show(found, as_json)
+        return
     experiment = build_experiment(load_config(config, overrides))
     table = exhaustive(experiment)
     front = table.front

@@ -32,6 +32,7 @@ from experiments.data import SOURCES, AnySource
 from experiments.devices.device_file import DEVICE_METRICS
 from experiments.storage.run_files import CONFIG, check_config, is_run
 from experiments.storage.run_identity import run_identity
+from experiments.truth_tables import read_table
 from experiments.user_input.paths import shown
 from experiments.user_input.problems import ConfigError, Problem, ProblemsError, problems_of, show, unknown
 from experiments.user_input.yaml_files import dump_yaml, override, parse_override, read_yaml
@@ -145,6 +146,20 @@ class ExperimentConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _truth_is_of_the_family(self) -> "ExperimentConfig":
+        if self.rank.truth is None:
+            return self
+        try:
+            table = read_table(self.rank.truth, self.rank.truth_path)
+            table.measure(self.rank.truth_measure or table.truth)
+        except UserError as error:
+            raise ProblemsError([Problem(("rank", "truth"), str(error))]) from None
+        if table.space.family != self.space.family:
+            text = f"{table.name} is a table of family {table.space.family}, and space.family is {self.space.family}."
+            raise ProblemsError([Problem(("rank", "truth"), f"{text} Leave it out, or set that family.")])
+        return self
+
+    @model_validator(mode="after")
     def _gradient_knows_its_budget(self) -> "ExperimentConfig":
         known, name = [budget.name for budget in self.budgets], self.gradient.budget
         if name is not None and name not in known:
@@ -211,7 +226,14 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
 def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool:
     """Whether a setting of the command line is a path; some of data may be names where there is no such path."""
     if keys[0] != "data" or len(keys) != 2:
-        return keys in (("rank", "cache"), ("device",), ("device", "path"), ("start",), ("start", "path"))
+        return keys in (
+            ("rank", "cache"),
+            ("rank", "truth_path"),
+            ("device",),
+            ("device", "path"),
+            ("start",),
+            ("start", "path"),
+        )
     data = tree.get("data")
     source = data.get("source") if isinstance(data, Mapping) else None
     plugin = SOURCES[source] if isinstance(source, str) and source in SOURCES else AnySource

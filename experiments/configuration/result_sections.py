@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from experiments.configuration.number_types import Batch, Positive
 from experiments.configuration.plugin_section import STRICT
 from experiments.objective import LOSS, OBJECTIVES
+from experiments.truth_tables import TABLES
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError, unknown
 
@@ -54,11 +55,14 @@ class RankSection(BaseModel):
             of classes, `rmse` of numbers); null for the one that search minimises.
         bootstrap: Number of resamples for the intervals.
         cache: Directory of the panel's results, to share them between runs; in the run directory when null.
+        truth: Name of a truth table, which says what architectures reach on their own; the panel is trained when null.
+        truth_path: Directory of the table's files; the one of its name below `$SUPERNEST_DATA` when null.
+        truth_measure: Column of the table that is the truth; the table's own choice when null.
     """
 
     model_config = STRICT
 
-    panel: Annotated[int, Field(ge=3, le=10_000)] = 24
+    panel: Annotated[int, Field(ge=3, le=100_000)] = 24
     strata: str = "macs"
     bins: Annotated[int, Field(ge=1, le=1000)] = 6
     steps: Positive | None = None
@@ -66,6 +70,16 @@ class RankSection(BaseModel):
     objective: str | None = None
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     cache: str | None = None
+    truth: str | None = None
+    truth_path: str | None = None
+    truth_measure: str | None = None
+
+    @field_validator("truth")
+    @classmethod
+    def _is_table(cls, truth: str | None) -> str | None:
+        if truth is not None and truth not in TABLES:
+            raise ProblemsError([unknown(truth, list(TABLES))])
+        return truth
 
     @field_validator("objective")
     @classmethod
@@ -75,9 +89,10 @@ class RankSection(BaseModel):
             raise ProblemsError([unknown(objective, sorted(known))])
         return objective
 
-    @field_validator("cache")
+    @field_validator("cache", "truth_path")
     @classmethod
     def _located(cls, cache: str | None, info: ValidationInfo) -> str | None:
+        """Makes a path absolute."""
         directory = (info.context or {}).get("paths_from")
         if cache is None:
             return cache

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
+from scipy.stats import kendalltau, rankdata
 
 from search_spaces.randomness import Purpose, stream
 
 FEWEST = 3
 """Of fewer architectures no correlation is given."""
 
+_PAIRED = 500  # architectures all of whose pairs are compared at once
 _CONFIDENCE = 0.95
 _TOPS = {"tau_top_10": 0.1, "tau_top_50": 0.5}
 
@@ -110,6 +111,9 @@ def kendall_tau(a: Values, b: Values) -> float:
 
     Pairs of one resampled architecture with itself are tied in both and so count nowhere.
     """
+    if len(a) > _PAIRED:
+        found: Any = kendalltau(a, b, method="asymptotic")  # counts without all pairs in memory
+        return float(found[0])
     of_a, of_b = (np.sign(values[:, None] - values[None]) for values in (a, b))
     pairs = math.sqrt(np.count_nonzero(of_a) * np.count_nonzero(of_b))
     return float(np.sum(of_a * of_b) / pairs) if pairs else math.nan

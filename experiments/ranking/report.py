@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.experiment import Experiment
 from experiments.objective import is_percent, objective_of
+from experiments.ranking.baselines import lines as baseline_lines
 from experiments.ranking.fidelity import Estimate
 from experiments.ranking.training import Truth
 from experiments.run_directory import RunDirectory
@@ -36,8 +37,10 @@ def write_report(
     truth: Truth,
     estimates: Mapping[str, Estimate],
     run: RunDirectory,
+    besides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes everything below `rank/` and `tensorboard/rank`; returns the figures for the summary."""
+    """Writes everything below `rank/` and `tensorboard/rank`; returns the figures for the summary, `besides` among
+    them."""
     space, settings, figure = experiment.space, experiment.config.rank, experiment.data.outputs.figure
     costs = space.cost(genes)
     rows = [
@@ -45,7 +48,7 @@ def write_report(
             "architecture": space.architecture(row).description,
             "genes": row.tolist(),
             "costs": {metric: int(values[i]) for metric, values in costs.items()},
-            "alone": {figure: float(truth.figure[i]), "loss": float(truth.loss[i])},
+            "alone": {figure: float(truth.figure[i]), "loss": _number(truth.loss[i])},
             "inherited": {figure: _number(inherited.figure[i]), "loss": _number(inherited.loss[i])},
         }
         for i, row in enumerate(genes)
@@ -57,6 +60,7 @@ def write_report(
         "examples": len(experiment.data.validation),
         "unit": experiment.data.unit,
         **{name: estimate.as_dict() for name, estimate in estimates.items()},
+        **(besides or {}),
     }
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,7 @@ def table(figures: Mapping[str, Any]) -> str:
             ends = (f"{scale * estimate[end]:.{digits}f}" for end in ("low", "high"))
             value += f"  (95 %: {' to '.join(ends)})"
         lines.append(f"{title:<{width}}  {value}")
+    lines += baseline_lines(figures, *((100, " points") if percent else (1, "")))
     lines.append(f"{'plot':<{width}}  {figures['plot'] or NO_PLOT}")
     return "\n".join(lines)
 

@@ -1,19 +1,26 @@
-"""The rank stage: whether the supernet's ranking of subnets can be trusted, by a panel that is trained on its own."""
+"""The rank stage: whether the supernet's ranking of subnets can be trusted, by a panel that is trained on its own.
+
+A truth table, where one is named, says what the panel reaches, and nothing is trained.
+"""
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from experiments.experiment import Experiment
 from experiments.objective import objective_from
 from experiments.process.interrupt import StopRequest
+from experiments.ranking.baselines import baselines, counted_otherwise
 from experiments.ranking.fidelity import Estimate, fidelity
 from experiments.ranking.on_ray import train_panel_on_ray
 from experiments.ranking.panel import choose
 from experiments.ranking.report import ranked_by, write_report
 from experiments.ranking.training import Truth, panel_directory, train_panel
 from experiments.run_directory import RunDirectory
-from search_spaces import Genes
+from experiments.truth_tables import TruthTable, read_table
+from search_spaces import Genes, UserError
+from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Params
 from supernet.training.evaluation import Scores
 
@@ -34,24 +41,68 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
         Figures for the summary.
 
     Raises:
-        UserError: The cost metric is not known, or a network of the panel diverged.
+        UserError: The cost metric is not known, a network of the panel diverged, or the truth table is of another
+            space or lacks one.
         Interrupted: `stop` was requested; what is trained is kept.
     """
-    genes = panel_of(experiment)
+    table = table_of(experiment)
+    genes = panel_of(experiment, table)
+    known = None if table is None else _from_table(experiment, table, genes)
     inherited = experiment.evaluator(params, genes)
-    directory = panel_directory(experiment.config.rank.cache, run.rank)
-    if experiment.config.ray is None:
-        truth = train_panel(experiment, genes, directory, stop, quiet)
+    if known is not None:
+        truth, cheap = known
     else:
-        truth = train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
+        truth, cheap, directory = None, None, panel_directory(experiment.config.rank.cache, run.rank)
+        if experiment.config.ray is None:
+            truth = train_panel(experiment, genes, directory, stop, quiet)
+        else:
+            truth = train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
     estimates = compare(experiment, inherited, truth)
-    return write_report(experiment, genes, inherited, truth, estimates, run)
+    of_truth, score, quality = _orders(experiment, inherited, truth)
+    besides = {
+        "baselines": baselines(of_truth, quality, experiment.space.cost(genes)["params"].astype(float), cheap),
+        "counted_otherwise": counted_otherwise(experiment.space, genes, of_truth, score),
+    }
+    return write_report(experiment, genes, inherited, truth, estimates, run, besides)
 
 
-def panel_of(experiment: Experiment) -> Genes:
-    """The panel that the configuration asks for."""
+def panel_of(experiment: Experiment, table: TruthTable | None = None) -> Genes:
+    """The panel that the configuration asks for; of a truth table, rows that are drawn uniformly."""
+    settings, space, seed = experiment.config.rank, experiment.space, experiment.config.seed
+    if table is None:
+        return choose(space, settings.panel, settings.strata, settings.bins, seed)
+    genes = table.within(space)
+    drawn = stream(seed, Purpose.PANEL).permutation(len(genes))[: settings.panel]
+    return genes[np.sort(drawn)]
+
+
+def table_of(experiment: Experiment) -> TruthTable | None:
+    """The truth table that the configuration names; None where the panel is trained.
+
+    Raises:
+        UserError: There is no such table, or it is of another space.
+    """
     settings = experiment.config.rank
-    return choose(experiment.space, settings.panel, settings.strata, settings.bins, experiment.config.seed)
+    if settings.truth is None:
+        return None
+    table = read_table(settings.truth, settings.truth_path)
+    table.measure(settings.truth_measure or table.truth)
+    if not len(table.within(experiment.space)):
+        raise UserError(f"rank.truth: the table {table.name} has no network of this space. Use the table's operations.")
+    return table
+
+
+def _from_table(
+    experiment: Experiment, table: TruthTable, genes: Genes
+) -> tuple[Truth, tuple[str, Float[np.ndarray, " p"]] | None]:
+    """What the panel reaches by a table, and by its cheapest training."""
+    rows = table.rows(experiment.space, genes)
+    name = experiment.config.rank.truth_measure or table.truth
+    truth = Truth(table.measure(name)[rows] / 100, np.full(len(rows), np.nan))
+    if np.isnan(truth.figure).any():
+        raise UserError(f"rank.truth_measure: the table {table.name} lacks {name} of some networks. Choose another.")
+    cheap = table.cheap and (f"training for {table.cheap[1]} ({table.cheap[0]})", table.measure(table.cheap[0])[rows])
+    return truth, cheap
 
 
 def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
@@ -60,11 +111,15 @@ def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str
     Networks that have failed with inherited weights rank last.
     """
     settings = experiment.config.rank
+    return fidelity(*_orders(experiment, inherited, truth), settings.bootstrap, experiment.config.seed)
+
+
+def _orders(experiment: Experiment, inherited: Scores, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth and score by which the panel is ordered, and the quality that regret is told in; higher is better."""
     figure = experiment.data.outputs.figure
     sign = 1 if objective_from(figure).higher else -1
     if ranked_by(experiment) == figure:
         of_truth, score = sign * truth.figure, sign * inherited.figure
     else:
         of_truth, score = -truth.loss, -inherited.loss
-    score = np.where(inherited.failed, _WORST, score)
-    return fidelity(of_truth, score, sign * truth.figure, settings.bootstrap, experiment.config.seed)
+    return of_truth, np.where(inherited.failed, _WORST, score), sign * truth.figure

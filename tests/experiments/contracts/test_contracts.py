@@ -85,11 +85,35 @@ KERNELS = {
     "squeeze_excite": [False], "activations": ["relu"], "stem_width": 8, "first_width": 8, "final_width": 8,
     "feature_width": 8, "image_size": 8,
 }  # fmt: skip
+BOTH = ["conv_1x1", "conv_3x3"]
+CELL = {
+    "stages": 1,
+    "width": 4,
+    "image_size": 4,
+    "edge_1_0": BOTH,
+    "edge_2_1": BOTH,
+    "edge_3_1": BOTH,
+    "edge_3_2": BOTH,
+}
+SHARED = {"nested_kernels": ("nas_bench_201", CELL)}
+"""Family and settings of a scheme that elastic kernels are not for."""
 
 
 @pytest.mark.parametrize("scheme", list(SHARING))
 def test_every_sharing_scheme_fulfils_its_contract(scheme: str) -> None:
-    check_sharing(build_supernet(build_space("mobilenet", "small", KERNELS), scheme))
+    family, settings = SHARED.get(scheme, ("mobilenet", KERNELS))
+    check_sharing(build_supernet(build_space(family, "small", settings), scheme))
+
+
+def test_only_the_weights_that_a_scheme_says_it_changes_may_be_others_than_plain_ones() -> None:
+    net = build_supernet(build_space("nas_bench_201", "small", CELL), "nested_kernels")
+
+    class Claims(type(net.sharing)):  # type: ignore[misc]
+        keeps_plain = True
+
+    net.sharing = Claims(net.space)
+    with pytest.raises(ContractError, match=r"Claims\.init gives fresh weights .* or set keeps_plain = False"):
+        check_sharing(net)
 
 
 class Doubled(WeightSharing):

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,13 @@ def test_a_ranking_leaves_its_figures_table_and_plot(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "6 architectures, by accuracy on 288 images"
-    assert [line.split("  ")[0] for line in lines[1:-1]] == [*rank_report.NAMES.values(), "plot"]
+    assert [line.split("  ")[0] for line in lines[1:-5]] == [*rank_report.NAMES.values()]
+    assert re.fullmatch(r"by parameters: tau-b \S+, best 10 % -, regret \S+ points", lines[-5])
+    assert lines[-4].startswith("by cheapest training: -  (no cheaper training of this panel is known")
+    assert re.fullmatch(
+        r"counted otherwise: isomorphic networks once \S+ \(6\), ties as pairs \(tau-a\) \S+", lines[-3]
+    )
+    assert lines[-2].startswith("plot ")
 
     found = json.loads((here / "out" / "rank" / "rank.json").read_text("utf-8"))
     alone, inherited = (

@@ -1,0 +1,171 @@
+"""Searchers on a truth table: how many look-ups each needs to find its best network, and two published loops.
+
+Command: `python -m experiments.benchmarks.search --table nas_bench_201 --json`, with the table's directory below
+`$SUPERNEST_DATA`. Nothing is trained. Each searcher runs with its default settings, budget `full` alone, until it
+has looked up a network of the highest figure; a look-up of a network that was seen before costs nothing, as it does in
+a search. Beside the registered searchers run the loops of the literature, as published: local search that moves at its
+first improvement, local search that looks at all neighbours, and regularised evolution one child at a time.
+
+References:
+    White, Nolen, Savani. Exploring the Loss Landscape in Neural Architecture Search. UAI 2021, arXiv:2005.02960 (local
+    search; its queries on this table are distinct networks too).
+    Real, Aggarwal, Huang, Le. Regularized Evolution for Image Classifier Architecture Search. AAAI 2019,
+    arXiv:1802.01548.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from experiments.truth_tables import TruthTable
+from search import SEARCHERS, Budget
+from search_spaces import Genes
+
+Values = Float[np.ndarray, " a"]
+
+
+class Counted:
+    """Looks figures up, and counts the different networks that were asked for.
+
+    Args:
+        table: The table.
+        values: Figure of each row; higher is better.
+    """
+
+    def __init__(self, table: TruthTable, values: Values) -> None:
+        self.table, self.space, self._values = table, table.space, values
+        self._seen: set[int] = set()
+        self.queries = 0
+        self.found: int | None = None
+        """Queries until the best network was looked up."""
+
+    def __call__(self, genes: Genes) -> Values:
+        """Figures of networks."""
+        rows = self.table.rows(self.space, np.atleast_2d(genes))
+        for row in rows.tolist():
+            if row not in self._seen:
+                self._seen.add(row)
+                if self.found is None:
+                    self.queries += 1
+                    if self._values[row] >= self._best:
+                        self.found = self.queries
+        return self._values[rows]
+
+    @cached_property
+    def _best(self) -> float:
+        return float(self._values.max())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all networks were looked up."""
+        return len(self._seen) == len(self._values)
+
+
+Loop = Callable[[Counted, np.random.Generator], None]
+
+
+def first_improvement(look_up: Counted, rng: np.random.Generator) -> None:
+    """Local search from random networks: moves to the first better neighbour, in random order."""
+    while look_up.found is None:
+        at = look_up.space.sample(rng, 1)[0]
+        figure, improved = look_up(at)[0], True
+        while improved and look_up.found is None:
+            improved = False
+            for row in rng.permutation(look_up.space.neighbours(at)):
+                other = look_up(row)[0]
+                if other > figure:
+                    at, figure, improved = row, other, True
+                    break
+
+
+def best_neighbour(look_up: Counted, rng: np.random.Generator) -> None:
+    """Local search from random networks: looks at all neighbours and moves to the best, if that is better."""
+    while look_up.found is None:
+        at = look_up.space.sample(rng, 1)[0]
+        figure = look_up(at)[0]
+        while look_up.found is None:
+            near = rng.permutation(look_up.space.neighbours(at))
+            figures = look_up(near)
+            if figures.max() <= figure:
+                break
+            at, figure = near[figures.argmax()], figures.max()
+
+
+def evolution(look_up: Counted, rng: np.random.Generator, population: int = 30, sample: int = 10) -> None:
+    """Regularised evolution with one child at a time, in the sizes that NASLib takes for this table."""
+    living = deque(((row, look_up(row)[0]) for row in look_up.space.sample(rng, population)), population)
+    while look_up.found is None and not look_up.exhausted:
+        parent = max((living[i] for i in rng.integers(population, size=sample)), key=lambda one: one[1])[0]
+        near = look_up.space.neighbours(parent)
+        child = near[rng.integers(len(near))]
+        living.append((child, look_up(child)[0]))
+
+
+LOOPS: dict[str, Loop] = {
+    "published: local, first improvement": first_improvement,
+    "published: local, best neighbour": best_neighbour,
+    "published: regularised evolution": evolution,
+}
+
+
+def registered(name: str, look_up: Counted, seed: int) -> None:
+    """Runs a registered searcher until it has looked up the best network, or asks for no more."""
+    space = look_up.space
+    budget = Budget.parse("full", "macs<=100%").resolve(space)
+    searcher = SEARCHERS[name](space, (budget,), seed)
+    state = searcher.init()
+    while look_up.found is None and not look_up.exhausted:
+        genes = searcher.ask(state)
+        if not len(genes):
+            return
+        objectives = np.empty((len(genes), len(searcher.objectives)))
+        objectives[:, 0] = 1 - look_up(genes) / 100
+        costs = space.cost(genes)
+        for i, metric in enumerate(searcher.objectives[1:], start=1):
+            objectives[:, i] = costs[metric]
+        state = searcher.tell(state, genes, objectives)
+
+
+def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> dict[str, Any]:
+    """Look-ups until the optimum, by searcher and by published loop: mean, median, quartiles and how often reached.
+
+    Args:
+        table: The table.
+        measure: Which of its figures is searched for.
+        names: Registered searchers.
+        seeds: Runs of each.
+    """
+    values = table.measure(measure)
+    figures: dict[str, Any] = {
+        "table": table.name, "networks": len(values), "measure": measure, "seeds": seeds,
+        "different": len(np.unique(table.space.isomorphic(table.genes), axis=0)),
+        "best": float(values.max()), "networks_that_reach_it": int((values == values.max()).sum()),
+    }  # fmt: skip
+    loops = {name: lambda look_up, seed, loop=loop: loop(look_up, np.random.default_rng(seed))
+             for name, loop in LOOPS.items()}  # fmt: skip
+    loops |= {name: lambda look_up, seed, name=name: registered(name, look_up, seed) for name in names}
+    for name, loop in tqdm(loops.items(), desc="searchers", disable=None):
+        found = []
+        for seed in range(seeds):
+            look_up = Counted(table, values)
+            loop(look_up, seed)
+            found.append(np.inf if look_up.found is None else float(look_up.found))
+        figures[name] = summary(np.array(found))
+    return figures
+
+
+def summary(found: Float[np.ndarray, " s"]) -> dict[str, Any]:
+    """Mean, median and quartiles of look-ups, None where a run did not get there."""
+    quantiles = [float(q) if np.isfinite(q) else None for q in np.quantile(found, [0.25, 0.5, 0.75], method="lower")]
+    mean = float(found.mean())
+    return {
+        "mean": round(mean, 1) if np.isfinite(mean) else None,
+        "median": quantiles[1],
+        "quartiles": [quantiles[0], quantiles[2]],
+        "reached": int(np.isfinite(found).sum()),
+    }

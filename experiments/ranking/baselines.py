@@ -1,0 +1,98 @@
+"""What a supernet's ranking must beat: the number of parameters, and the cheapest real training; and how ties count.
+
+References:
+    White, Khodak, Tu, Shah, Bubeck, Dey. A Deeper Look at Zero-Cost Proxies for Lightweight NAS. ICLR Blog Track 2022
+    (the number of parameters and of multiply-adds are competitive).
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from experiments.ranking.fidelity import FEWEST, kendall_tau, regret, top
+from search_spaces import Genes, SearchSpace
+
+NO_TRAINING = "no cheaper training of this panel is known; a truth table has one"
+Values = Float[np.ndarray, " p"]
+
+
+def baselines(truth: Values, quality: Values, params: Values, cheap: tuple[str, Values] | None) -> dict[str, Any]:
+    """The figures of the two orders that need no supernet, by what they are called.
+
+    Args:
+        truth: What each architecture reaches on its own; higher is better.
+        quality: What regret is told in.
+        params: Number of parameters of each.
+        cheap: Name and figures of the cheapest real training of the same architectures; None where none is known.
+    """
+    found: dict[str, Any] = {"parameters": _figures(truth, quality, params)}
+    if cheap is None:
+        return {**found, "cheapest training": {"reason": NO_TRAINING}}
+    return {**found, cheap[0]: _figures(truth, quality, cheap[1])}
+
+
+def counted_otherwise(space: SearchSpace, genes: Genes, truth: Values, score: Values) -> dict[str, Any]:
+    """Kendall's tau where what is alike counts in another way, by what is done.
+
+    Returns:
+        `tau_a`: tied pairs count as pairs (tau-b leaves out those that are tied in one of the two).
+        `isomorphic_once`: tau-b where isomorphic architectures count once, with the means of their figures.
+        `networks`: How many these are.
+    """
+    _, classes = np.unique(space.isomorphic(genes), axis=0, return_inverse=True)
+    classes = classes.reshape(-1)
+    members = np.bincount(classes)
+    each = [np.bincount(classes, weights=values) / members for values in (truth, score)]
+    return {
+        "tau_a": _number(tau_a(truth, score)),
+        "isomorphic_once": _number(kendall_tau(*each)) if len(members) >= FEWEST else None,
+        "networks": len(members),
+    }
+
+
+def tau_a(a: Values, b: Values) -> float:
+    """Concordant less discordant pairs, over all pairs."""
+    n, tau = len(a), kendall_tau(a, b)
+    if math.isnan(tau):
+        return math.nan
+    free = [n * (n - 1) - int(np.sum(count * (count - 1))) for count in map(_tied, (a, b))]
+    return tau * math.sqrt(free[0] * free[1]) / (n * (n - 1))
+
+
+def _tied(values: Values) -> np.ndarray:
+    return np.unique(values, return_counts=True)[1].astype(np.int64)
+
+
+def _figures(truth: Values, quality: Values, score: Values) -> dict[str, Any]:
+    best = top(truth, 0.1)
+    return {
+        "kendall_tau": _number(kendall_tau(truth, score)),
+        "tau_top_10": _number(kendall_tau(truth[best], score[best])) if len(best) >= FEWEST else None,
+        "regret": regret(quality, score),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def lines(figures: Mapping[str, Any], scale: float, unit: str) -> list[str]:
+    """The baselines and counts of a ranking as lines to read; `scale` and `unit` are those of regret."""
+
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    told = []
+    for name, of in figures.get("baselines", {}).items():
+        if "reason" in of:
+            told.append(f"by {name}: -  ({of['reason']})")
+            continue
+        taus = f"tau-b {shown(of['kendall_tau'])}, best 10 % {shown(of['tau_top_10'])}"
+        told.append(f"by {name}: {taus}, regret {scale * of['regret']:.3g}{unit}")
+    if other := figures.get("counted_otherwise"):
+        once = f"isomorphic networks once {shown(other['isomorphic_once'])} ({other['networks']:,})"
+        told.append(f"counted otherwise: {once}, ties as pairs (tau-a) {shown(other['tau_a'])}")
+    return told
