@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def make(request, space):
         try:
             return SAMPLERS[request.param](space, seed, PLAN)
         except EmptyLevel:
-            return SAMPLERS[request.param](space, seed, PLAN, levels=3, slack=0.3)
+            settings: dict[str, Any] = {"levels": 3, "slack": 0.3}
+            return SAMPLERS[request.param](space, seed, PLAN, **settings)
 
     return build
 

@@ -72,7 +72,8 @@ class Case:
 @cache
 def small_sizes(family: str, preset: str) -> dict[str, list[Any]]:
     """The smallest lists of sizes that build."""
-    space, settings = build_space(family, preset), dict(SHRUNK.get(family, {}))
+    space = build_space(family, preset)
+    settings: dict[str, Any] = dict(SHRUNK.get(family, {}))
     gates = {"depth", *(choice.gate for choice in space.choices)}
     for choice in space.choices:
         first = choice.values[0]
