@@ -15,7 +15,7 @@ from experiments.benchmarks.peers.process import peer_process
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.devices.measure import cores, this_device
-from search_spaces import Architecture, LanguageSpace, SearchSpace, build_space
+from search_spaces import Architecture, LanguageSpace, MobileNetSpace, SearchSpace, build_space
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.training.evaluation import Evaluator
 from supernet.training.optimizer import OptimizerSettings
@@ -165,10 +165,19 @@ def _difference(net: Supernet, params: Any, row: np.ndarray, x: np.ndarray, ask:
 def config_of(net: Supernet, architecture: Architecture) -> dict[str, Any]:
     """The configuration of a network, as peers want it."""
     config = net.config(architecture)
-    if "blocks" in config:  # by stage, as peers keep the weights
-        blocks = iter(config.pop("blocks"))
-        lengths = [len(kernels) for kernels in architecture.description["kernel"]]
-        config["stages"] = [[next(blocks) for _ in range(length)] for length in lengths]
+    if isinstance(net.space, MobileNetSpace):  # by stage, as peers keep the weights
+        sizes = zip(config["hidden"], config["kernel"], strict=True)
+        tables = zip(*(config[name] for name in ("strides", "squeeze_excite", "activations")), strict=True)
+        config["stages"] = [
+            [
+                {
+                    "hidden": hidden, "kernel": kernel, "stride": 1 if block else stride, "activation": activation,
+                    "squeezed": MobileNetSpace.squeezed(hidden) if squeezes else 0,
+                }
+                for block, (hidden, kernel) in zip(range(len(kernels)), sizes, strict=False)
+            ]
+            for kernels, (stride, squeezes, activation) in zip(architecture.description["kernel"], tables, strict=True)
+        ]  # fmt: skip
     return config
 
 

@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("train.distillation.temperature=1.0e-300", "train.distillation.temperature: 1e-300 is not in 0.001..1000."),
         ("data.train_limit=1", "--set: data.train_limit: 1 is out of range. Give at least 2."),
         ("data.augmentation={mixup: 1.0e+20}", "data.augmentation.mixup: 1e+20 is not the parameter of a Beta."),
-        ("rank.panel=1000000", "--set: rank.panel: 1000000 is out of range. Give at most 10,000."),
+        ("rank.panel=1000000", "--set: rank.panel: 1000000 is out of range. Give at most 100,000."),
         ("rank.bins=1000000", "--set: rank.bins: 1000000 is out of range."),
         ("rank.cache=''", "--set: rank.cache: '' is empty. Give a path."),
         ("search.population=1000000", "e.yaml: search.population: 1000000 is out of range. Give at most 100,000."),
