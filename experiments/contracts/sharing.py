@@ -1,5 +1,4 @@
-"""The contract of a sharing scheme: effective weights lie as plain ones do, and fresh ones give plain networks
-where the scheme says so."""
+"""The contract of a sharing scheme: effective weights lie as plain ones do, and fresh ones give plain networks."""
 
 from typing import Any
 
@@ -50,8 +49,6 @@ def check_sharing(net: Supernet) -> None:
                 KEY,
                 f"{name}.effective changes {path}, which {name}.changed does not name. Name it there.",
             )
-        if not sharing.keeps_plain:
-            continue
         architecture = net.space.architecture(genes)
         statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), net.statistics_shapes)
         changed = {} if sharing.keeps_plain else {path: effective[path] for path in sharing.changed}

@@ -98,8 +98,6 @@ CELL = {
 SHARED = {"nested_kernels": ("nas_bench_201", CELL)}
 """Family and settings of a scheme that elastic kernels are not for."""
 
-CELLS = {"width": 4, "cells": 1, "image_size": 8}
-
 
 @pytest.mark.parametrize("scheme", list(SHARING))
 def test_every_sharing_scheme_fulfils_its_contract(scheme: str) -> None:
