@@ -14,8 +14,11 @@ OWN = {
     "supernet": ("families", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks", "truth_tables"),
 }
-DEFAULTS = {("experiments/commands/init.py", "vit")}
-"""What a command takes where nobody names a family."""
+DEFAULTS = {
+    ("experiments/commands/init.py", "vit"),
+    *(("experiments/configuration/proposals.py", family) for family in ("vit", "mobilenet", "language")),
+}
+"""What a command takes, or proposes for data, where nobody names a family."""
 
 
 def general() -> list[Path]:

@@ -17,6 +17,7 @@ from experiments.data.folder import class_folders, is_picture
 from experiments.data.images import ImageDataset
 from experiments.data.pictures import UNDECODABLE, check_pictures
 from experiments.user_input.paths import path_fault, shown
+from search_spaces import FAMILIES
 from search_spaces.errors import UserError, did_you_mean
 
 _TOKENS = 64  # of an image, at most: more make a step slow
@@ -62,9 +63,9 @@ def propose(given: str, beside: Path) -> Proposal:
     looks: dict[str, Callable[[str], _Look]] = {"folder": _folder, "text": _text}
     look = looks.get(source, lambda _: _Look({}, ""))(path)
     settings = {"path": path, **look.settings}
-    if plugin.inputs == "arrays":
+    if not any(plugin.inputs in np.atleast_1d(family.inputs) for family in FAMILIES.values()):
         raise UserError(
-            f"--data: {source} holds arrays, which no family of Supernest takes. Make one of your own module "
+            f"--data: {source} holds {plugin.inputs}, which no family of Supernest takes. Make one of your own module "
             "(docs/own_module.md), and name it: supernest init FILE --plugin MODULE --family NAME."
         )
     data = _build(plugin, settings).load(0, 0.2)

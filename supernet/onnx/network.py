@@ -25,6 +25,7 @@ from supernet.onnx.values import Value, fixed, plain_axes, whole
 from supernet.standalone.language import LanguageModel
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.numbers import Numbers
+from supernet.tasks.tokens import Tokens
 
 OPSETS = (20, 23)
 """Versions of the operators: since 20 there is Gelu, since 23 RMSNormalization."""
@@ -107,7 +108,7 @@ def _forward(subnet: Subnet, settings: Settings, batch: Any, symbols: Mapping[st
     shape = subnet.config["input"]["shape"]
     if settings.any_size:
         sizes = (batch, symbols["height"], symbols["width"], shape[-1])
-    elif before.task == "tokens":
+    elif isinstance(before, Tokens):
         sizes = (batch, symbols["t"])
     else:
         sizes = (batch, *shape)
