@@ -21,7 +21,8 @@ from search_spaces.cost import Cost
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
 from search_spaces.language_form import LanguageForm
-from search_spaces.network import Axis, Extent, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import Axis, Extent, Part, Product, Shape, linear, norm, table
 from search_spaces.space import SearchSpace
 from search_spaces.template import SHARES, Template
 

@@ -20,7 +20,8 @@ from functools import cached_property
 from search_spaces.choice import Choice
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
-from search_spaces.network import CENTRE, Axis, Extent, Network, Part, Product, Stack, Sublayer, batch_norm, linear
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import CENTRE, Axis, Extent, Part, Product, batch_norm, linear
 from search_spaces.space import SearchSpace
 from search_spaces.template import SHARES, Template
 

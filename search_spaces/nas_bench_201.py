@@ -18,7 +18,8 @@ import numpy as np
 from search_spaces.choice import Choice
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES
-from search_spaces.network import Alternatives, Network, Part, Product, Stack, Sublayer, batch_norm, linear
+from search_spaces.network import Alternatives, Network, Stack, Sublayer
+from search_spaces.parts import Part, Product, batch_norm, linear
 from search_spaces.space import Genes, SearchSpace
 from search_spaces.template import SHARES, Template
 

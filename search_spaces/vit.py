@@ -11,7 +11,8 @@ from functools import cached_property
 from search_spaces.choice import Choice
 from search_spaces.errors import UserError
 from search_spaces.families import FAMILIES
-from search_spaces.network import Axis, Network, Part, Product, Shape, Stack, Sublayer, linear, norm, table
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import Axis, Part, Product, Shape, linear, norm, table
 from search_spaces.space import SearchSpace
 from search_spaces.template import SHARES, Template
 

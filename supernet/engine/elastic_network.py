@@ -24,7 +24,8 @@ import numpy as np
 from flax import nnx
 
 from search_spaces import Architecture, Program
-from search_spaces.network import Stack, Sublayer, flat
+from search_spaces.network import Stack, Sublayer
+from search_spaces.parts import flat
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
 from supernet.engine.stages import Context, Stage, merged, run

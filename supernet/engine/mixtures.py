@@ -22,7 +22,8 @@ import numpy as np
 from jaxtyping import Float
 
 from search_spaces.choice import Value
-from search_spaces.network import FIRST, Axis, Shape, Sublayer, flat
+from search_spaces.network import Sublayer
+from search_spaces.parts import FIRST, Axis, Shape, flat
 from supernet.weights.cuts import Tree, at, put
 
 Relaxed = Mapping[str, jax.Array]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from search_spaces import UserError
 from search_spaces.choice import Value
-from search_spaces.network import Axis, Shape
+from search_spaces.parts import Axis, Shape
 from supernet.flax_modules.builds import Builds, Shapes, joined, owner
 from supernet.flax_modules.running import Place
 

@@ -20,7 +20,8 @@ from search_spaces import FAMILIES, Choice, SearchSpace, UserError
 from search_spaces.choice import Value
 from search_spaces.cost import Cost
 from search_spaces.errors import did_you_mean
-from search_spaces.network import Network, Part, Stack, Sublayer
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import Part
 from supernet.engine.stages import Context
 from supernet.flax_modules.builds import Builds, text
 from supernet.flax_modules.counting import Counts, counted

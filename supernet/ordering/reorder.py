@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from search_spaces import SearchSpace
-from search_spaces.network import flat
+from search_spaces.parts import flat
 from supernet.engine.supernet import Params
 from supernet.ordering.importance import Importance
 from supernet.weights.cuts import put

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from search_spaces import SearchSpace, UserError
-from search_spaces.network import CENTRE, Axis, Shape, Stack, flat
+from search_spaces.network import Stack
+from search_spaces.parts import CENTRE, Axis, Shape, flat
 from supernet.sharing import SHARING, Params, WeightSharing
 from supernet.weights.cuts import at, put
 from supernet.weights.described import Weights

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 
 from search_spaces import SearchSpace, UserError
-from search_spaces.network import Alternatives, Stack, lengths
+from search_spaces.network import Alternatives, Stack
+from search_spaces.parts import lengths
 from supernet.sharing import SHARING, Params, WeightSharing
 from supernet.weights.cuts import at, put
 from supernet.weights.described import Weights

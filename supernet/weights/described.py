@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from search_spaces import Architecture, SearchSpace, UserError
 from search_spaces.choice import Value
-from search_spaces.network import Shape, Stack, Sublayer, lengths
+from search_spaces.network import Stack, Sublayer
+from search_spaces.parts import Shape, lengths
 from supernet.weights.cuts import Cut, Tree, at, put, take
 
 Relaxed = Float[Array, "g v"]

@@ -8,7 +8,8 @@ from functools import cached_property
 from flax import nnx
 
 from search_spaces import FAMILIES, Choice, SearchSpace
-from search_spaces.network import Axis, Network, Stack, Sublayer, linear
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import Axis, linear
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Stage
 from supernet.standalone import MODULES

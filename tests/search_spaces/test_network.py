@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from search_spaces import Choice, SearchSpace, UserError
-from search_spaces.network import CENTRE, Axis, Network, Part, Product, Stack, Sublayer, linear, norm, table
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import CENTRE, Axis, Part, Product, linear, norm, table
 
 
 def two_layers(hidden: Axis, inner: Axis | None = None, *, parts: dict[str, Part] | None = None) -> Network:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from search_spaces import Choice, SearchSpace
-from search_spaces.network import Alternatives, Axis, Network, Part, Product, Stack, Sublayer, batch_norm, linear
+from search_spaces.network import Alternatives, Network, Stack, Sublayer
+from search_spaces.parts import Axis, Part, Product, batch_norm, linear
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import Params

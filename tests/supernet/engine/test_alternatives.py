@@ -15,7 +15,8 @@ from search import SEARCHERS, Budget
 from search.projection import most_probable
 from search_spaces import Choice, UserError
 from search_spaces.extremes import highest, lowest
-from search_spaces.network import Alternatives, Stack, Sublayer, linear
+from search_spaces.network import Alternatives, Stack, Sublayer
+from search_spaces.parts import linear
 from supernet.engine.superposed import one_hot, values_of
 from supernet.gradient.expected_cost import ExpectedCost
 from supernet.gradient.gradient_search import GradientStep
@@ -265,7 +266,7 @@ def test_contradictions_are_refused(choice: Choice, sublayers: dict[str, Sublaye
 
 
 def test_a_size_of_one_alternative_alone_is_refused() -> None:
-    from search_spaces.network import Axis
+    from search_spaces.parts import Axis
 
     sublayers = {"a": Sublayer("a", {"up": linear(3, Axis("hidden"))}), "b": Sublayer("b", {})}
     network = dataclasses.replace(SPACE.network, stacks=(Stack("layers", (Alternatives("op", sublayers),), 1),))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from search_spaces import ViTSpace, build_space
-from search_spaces.network import CENTRE, Axis
+from search_spaces.parts import CENTRE, Axis
 from supernet.engine.mixtures import grid
 from supernet.engine.supernet import SUPERNETS
 from supernet.engine.superposed import build_superposed, one_hot, values_of

@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from search_spaces import UserError, build_space
-from search_spaces.network import Axis, Network, Stack, Sublayer, linear
+from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.parts import Axis, linear
 from supernet.engine.supernet import build_supernet
 from supernet.weights.described import Weights
 from tests.supernet.engine.test_language import FORMS

@@ -1,0 +1,112 @@
+"""Parts: weights that declare their axes, axes the choices that size them, and the products that weights take part in.
+
+What descriptions of networks (`search_spaces.network`) are made of.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from search_spaces.choice import Value
+
+Values = Mapping[str, Value]
+Sizes = Mapping[str, int]
+FIRST, CENTRE = "first", "centre"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An elastic axis of weights, or an elastic number of rows of a product.
+
+    Attributes:
+        name: Axes of one name have one size wherever they occur in a sublayer.
+        choices: Names of the choices that size it; its own name when empty.
+        size: From the values of these choices to its length; by default the value itself.
+        keeps: Which entries of the largest axis a smaller one keeps: the `first`, or those around the `centre` (of a
+            kernel). What keeps the centre is not sliced by the switched pass: its stage selects inside.
+    """
+
+    name: str
+    choices: tuple[str, ...] = ()
+    size: Callable[..., int] = int
+    keeps: Literal["first", "centre"] = FIRST
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", self.choices or (self.name,))
+
+    def at(self, values: Values) -> int:
+        """Length at values of the choices."""
+        return self.size(*(values[name] for name in self.choices))
+
+    def inside(self, size: int, largest: int) -> slice:
+        """Entries of the largest axis that one of a size keeps."""
+        start = (largest - size) // 2 if self.keeps == CENTRE else 0
+        return slice(start, start + size)
+
+
+Extent = Axis | int
+Shape = tuple[Extent | tuple[Extent, ...], ...]
+"""Axes of a weight; those in a tuple of their own are one axis in the plain module."""
+
+
+class Product(NamedTuple):
+    """A product of each row with a matrix: multiply-adds are the product of all, outputs that of rows and writes."""
+
+    rows: Extent
+    reads: tuple[Extent, ...]
+    writes: tuple[Extent, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Weights that belong together, with the products that they take part in.
+
+    Attributes:
+        weights: Name to axes; the name "" is the part itself.
+        products: Counted by the cost model.
+        statistics: Batch statistics that normalise, like `weights`; no parameters.
+        averages: Values of one example that each of these averages; 1 where that is not said.
+    """
+
+    weights: Mapping[str, Shape]
+    products: tuple[Product, ...] = ()
+    statistics: Mapping[str, Shape] = field(default_factory=dict)
+    averages: Extent = 1
+
+
+def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True) -> Part:
+    """A matrix from `reads` to `writes` entries, applied to so many rows."""
+    weights: dict[str, Shape] = {"kernel": (reads, writes), **({"bias": (writes,)} if bias else {})}
+    return Part(weights, (Product(rows, (reads,), (writes,)),))
+
+
+def norm(axis: Extent, bias: bool = True) -> Part:
+    """Scale, and bias, of a normalisation over an axis."""
+    return Part({"scale": (axis,), **({"bias": (axis,)} if bias else {})})
+
+
+def batch_norm(axis: Extent, averages: Extent = 1) -> Part:
+    """Scale and bias of a batch normalisation, and the statistics, over so many values an example, that it needs."""
+    return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)}, averages)
+
+
+def table(*axes: Extent) -> Part:
+    """An array that is added or looked up."""
+    return Part({"": axes})
+
+
+def flat(shape: Shape) -> tuple[Extent, ...]:
+    """Axes of a weight in the supernet, where the plain module may have merged some."""
+    return tuple(axis for axes in shape for axis in (axes if isinstance(axes, tuple) else (axes,)))
+
+
+def lengths(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
+    """Lengths of the axes of a weight in the plain module."""
+
+    def length(axis: Extent | tuple[Extent, ...]) -> int:
+        if isinstance(axis, tuple):
+            return math.prod(map(length, axis))
+        return axis if isinstance(axis, int) else sizes[axis.name]
+
+    return tuple(map(length, shape))
