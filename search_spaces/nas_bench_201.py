@@ -187,7 +187,10 @@ def edge_name(edge: tuple[int, int]) -> str:
 
 
 def expression(operations: list[int]) -> str:
-    """What a cell computes, from the index of the operation of each edge; see `NASBench201Space.isomorphic`."""
+    """Writes out the function of a cell, given the index of the operation of each edge, in operation order of `EDGES`.
+
+    Cells of one text are isomorphic (`NASBench201Space.isomorphic`).
+    """
     nodes, of_edge = ["0"], iter(operations)
     for target in range(1, NODES):
         summands = []

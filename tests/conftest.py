@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ settings.load_profile("supernest")
 install_import_hook(TYPED_PACKAGES, f"{array_types.__name__}.{array_types.check.__name__}")
 
 
+@cache
 def starts_ray(path: Path) -> bool:
     """Whether a file's tests start Ray."""
     return "pytest.mark.ray" in path.read_text(encoding="utf-8")
@@ -39,8 +41,7 @@ def starts_ray(path: Path) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the tests that start Ray: they wait more than they work."""
-    first = {path: starts_ray(path) for path in {item.path for item in items}}
-    items.sort(key=lambda item: not first[item.path])
+    items.sort(key=lambda item: not starts_ray(item.path))
 
 
 class FilesTogether(LoadFileScheduling):

@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
+from experiments.exporting.names import exported_names
 from experiments.exporting.stage import statistics
 from experiments.process.compilation import use_compilation_cache
 from experiments.run_directory import RunDirectory
@@ -22,7 +23,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_identity import CUT_FROM
 from experiments.subnets.loading import load_exported
 from experiments.training.stage import trained_params
-from search_spaces import UserError, did_you_mean
+from search_spaces import UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.supernet import Params
 from supernet.export.export import PARITY_TOLERANCE
@@ -74,13 +75,8 @@ def export_onnx(run: Path, names: Sequence[str], settings: "Settings") -> list[d
             it was written before. Those before it are there.
     """
     check_installed()
-    known = sorted(path.name for path in (run / "subnets").glob("*") if path.is_dir() and path.name[0] != ".")
-    if not known:
-        raise UserError(f"{run}: has no exported subnets. Export them first: supernest export {run}")
+    names = exported_names(run, names)
     for name in names:
-        if name not in known:
-            raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
-    for name in names or known:
         if (run / "onnx" / name).exists():
             raise UserError(f"{run / 'onnx' / name}: exists, and is left as it is. Move it to write it again.")
     config = load_config(run / "config.yaml")
@@ -91,7 +87,7 @@ def export_onnx(run: Path, names: Sequence[str], settings: "Settings") -> list[d
         with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)
         trained = _Trained(experiment, params, dict(cut_from(experiment, params)))
-        return [_export(run, name, trained, settings) for name in names or known]
+        return [_export(run, name, trained, settings) for name in names]
 
 
 def _export(run: Path, name: str, trained: _Trained, settings: "Settings") -> dict[str, Any]:
@@ -127,7 +123,11 @@ def _export(run: Path, name: str, trained: _Trained, settings: "Settings") -> di
 def _proved(
     where: str, content: bytes, subnet: Subnet, genes: np.ndarray, trained: _Trained, settings: "Settings"
 ) -> dict[str, Any]:
-    """How far ONNX Runtime's outputs are from the supernet's on validation examples."""
+    """Returns the largest difference between ONNX Runtime's outputs and the supernet's, on validation examples.
+
+    Raises:
+        UserError: It is too large.
+    """
     from supernet.onnx.runtime import largest_difference, run, session
 
     experiment = trained.experiment

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
+from experiments.exporting.names import exported_names
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
 from experiments.storage.run_files import read_run_config
@@ -37,17 +38,12 @@ def export_for_transformers(
     """
     if model_type is not None and model_type not in MODEL_TYPES:
         raise UserError(f"--model-type: {model_type!r} is not supported.{did_you_mean(model_type, MODEL_TYPES)}")
-    known = sorted(path.name for path in (run / "subnets").glob("*") if path.is_dir() and path.name[0] != ".")
-    if not known:
-        raise UserError(f"{run}: has no exported subnets. Export them first: supernest export {run}")
-    for name in names:
-        if name not in known:
-            raise UserError(f"--subnet: {name!r} is none of this run.{did_you_mean(name, known)}")
+    names = exported_names(run, names)
     imported = _origin(run)
     source: Mapping[str, Any] = imported.source if imported else {}
     tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
     identity, found = run_identity(read_run_config(run)), []
-    for name in names or known:
+    for name in names:
         directory, out = run / "subnets" / name, run / "transformers" / name
         subnet = load_exported(directory)
         if not isinstance(subnet.module, LanguageModel):

@@ -1,4 +1,4 @@
-"""What a supernet's ranking must beat: the number of parameters, and the cheapest real training; and how ties count.
+"""Baselines of a ranking: the number of parameters, and the cheapest real training; and tau where ties count otherwise.
 
 References:
     White, Khodak, Tu, Shah, Bubeck, Dey. A Deeper Look at Zero-Cost Proxies for Lightweight NAS. ICLR Blog Track 2022

@@ -95,7 +95,7 @@ def table_of(experiment: Experiment) -> TruthTable | None:
 def _from_table(
     experiment: Experiment, table: TruthTable, genes: Genes
 ) -> tuple[Truth, tuple[str, Float[np.ndarray, " p"]] | None]:
-    """What the panel reaches by a table, and by its cheapest training."""
+    """Reads from a table the figures of the panel, and those of the table's cheapest training."""
     rows = table.rows(experiment.space, genes)
     name = experiment.config.rank.truth_measure or table.truth
     truth = Truth(table.measure(name)[rows] / 100, np.full(len(rows), np.nan))

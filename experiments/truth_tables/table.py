@@ -19,7 +19,7 @@ PLACE = "SUPERNEST_DATA"
 
 @dataclass(frozen=True)
 class TruthTable:
-    """What networks reach that were trained on their own.
+    """Figures of networks that were each trained on their own.
 
     Attributes:
         name: Of the table.

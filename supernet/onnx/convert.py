@@ -77,8 +77,9 @@ def _results(graph: Graph, equation: Any, operands: list[Value]) -> Sequence[Val
         return _split(graph, operands[0], params)
     if name not in RULES:
         raise NotImplementedError(f"operation {name}")
-    found = RULES[name](graph, operands, {**params, "out_dtype": equation.outvars[0].aval.dtype}, shapes[0])
-    return [found] if len(shapes) == 1 else [found, *([found] * (len(shapes) - 1))]
+    if len(shapes) != 1:
+        raise NotImplementedError(f"operation {name} of several results")
+    return [RULES[name](graph, operands, {**params, "out_dtype": equation.outvars[0].aval.dtype}, shapes[0])]
 
 
 def _computed(equation: Any, operands: list[Value]) -> list[Value]:

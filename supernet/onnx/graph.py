@@ -29,7 +29,7 @@ class Node:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What is the same of equal nodes."""
+        """Operator, inputs and attributes: nodes that share them compute the same."""
         return self.op, tuple(self.inputs), repr(sorted(self.attributes.items()))
 
 

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 def fitted(images: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Crops pictures uint8[b, h, w, c] about their centre and resizes them, bilinear and antialiased.
 
+    Across first, then down. Pillow 13 takes the other order where the height shrinks by more than twice as many pixels
+    as the width; up to a quarter of the pixels of such a picture then differ from these, by one level of 255.
+
     Args:
         images: Pictures of one size, which may be symbolic.
         size: Height and width of the result.

@@ -25,6 +25,7 @@ from tests.supernet.families import Family, small
 pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
 
 from supernet.onnx.network import Settings, onnx_network
+from supernet.onnx.pictures import fitted
 from supernet.onnx.runtime import generated, largest_difference, run, session
 
 NETWORKS = int(os.environ.get("SUPERNEST_ONNX_NETWORKS", "3"))
@@ -153,10 +154,13 @@ def test_pictures_of_any_size_are_cropped_and_resized_as_in_training(size: tuple
     loaded = session(onnx_network("net", subnet, Settings(any_size=True)))
     shape = (2, *size, subnet.config["input"]["shape"][-1])
     pictures = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
-    fitted = [ImageOps.fit(Image.fromarray(one.squeeze()), (9, 9), Image.Resampling.BILINEAR) for one in pictures]
-    expected = subnet.predict(np.stack([np.asarray(one).reshape(9, 9, -1) for one in fitted]))
-    # A pixel may be rounded the other way: a level of 255, over the deviation.
-    np.testing.assert_allclose(run(loaded, pictures), expected, atol=2 / 255 / 0.3)
+    pillows = [ImageOps.fit(Image.fromarray(one.squeeze()), (9, 9), Image.Resampling.BILINEAR) for one in pictures]
+    ours, theirs = (
+        np.asarray(fitted(jnp.asarray(pictures), (9, 9))),
+        np.stack([np.asarray(one).reshape(9, 9, -1) for one in pillows]),
+    )
+    assert np.abs(ours.astype(int) - theirs).max() <= 1  # a level of 255, where a byte is rounded the other way
+    assert largest_difference(run(loaded, pictures), subnet.predict(ours)) <= TOLERANCE
 
 
 def test_an_operation_without_counterpart_is_named() -> None:
