@@ -88,8 +88,10 @@ def export(
         assert run is not None
         _export_for_transformers(run, subnets, model_type, dtype, options["as_json"])
         return
-    if subnets or model_type or dtype:
-        raise UserError("--subnet, --model-type, --dtype: go with --format transformers only. Add it.")
+    if subnets:
+        raise UserError("--subnet: goes with --format transformers or onnx only. Add one of them.")
+    if model_type or dtype:
+        raise UserError("--model-type, --dtype: go with --format transformers only. Add it.")
     if budget is not None:
         if run is None:
             raise UserError("--budget: of which run? Give the run directory: supernest export RUN --budget ...")
