@@ -39,6 +39,12 @@ def starts_ray(path: Path) -> bool:
     return "pytest.mark.ray" in path.read_text(encoding="utf-8")
 
 
+def pytest_configure() -> None:
+    """Gives way to the first process, which has the tests that start Ray and takes longest."""
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
+        os.nice(10)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with the tests that start Ray: they wait more than they work."""
     items.sort(key=lambda item: not starts_ray(item.path))

@@ -45,14 +45,15 @@ def nodes():
 @pytest.fixture
 def config(tmp_path) -> Path:
     path = tmp_path / "e.yaml"
-    path.write_text(EXPERIMENT % 700)
+    path.write_text(EXPERIMENT % 350)
     return path
 
 
 def test_an_elastic_training_goes_on_with_fewer_and_takes_new_ones_in(nodes, config, tmp_path):
     finish(start("train", config, tmp_path / "alone", "sampler.seconds=0"))
     out = tmp_path / "run"
-    run = start("train", config, out, f"ray={{address: '{nodes.address}', elastic: [1, 2], max_failures: 9}}")
+    ray = f"ray={{address: '{nodes.address}', elastic: [1, 2], max_failures: 9}}"
+    run = start("train", config, out, ray, "sampler.seconds=0.1")
     wait_until(lambda: last_step(out) >= 40, run)
     nodes.remove_one()
     seen = last_step(out)
@@ -62,7 +63,7 @@ def test_an_elastic_training_goes_on_with_fewer_and_takes_new_ones_in(nodes, con
     assert "started again at step" in error
     assert "with 1 of 2 workers" in error
     figures = json.loads((out / "summary.json").read_text())["train"]
-    assert (figures["steps"], figures["fewest_workers"]) == (700, 1)
+    assert (figures["steps"], figures["fewest_workers"]) == (350, 1)
     assert (figures["workers"], "with 2 of 2 workers" in error) == (2, True)
     (_, one), (_, other) = state_of(config, tmp_path / "alone"), state_of(config, out)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), one.train.params, other.train.params)

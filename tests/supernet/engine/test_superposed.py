@@ -73,6 +73,8 @@ def test_one_hot_weights_give_the_sliced_network(family: Family) -> None:
 
 def test_one_hot_weights_ignore_what_left_out_layers_would_be(family: Family) -> None:
     run, space = forward(family), family.space
+    if not any(choice.gate for choice in space.choices):
+        pytest.skip("every layer of this family is always there")
     genes = np.array(space.smallest.genes, np.int32)
     relaxed = one_hot(space, genes)
     expected = run(family.params, relaxed, family.x)
