@@ -1,7 +1,7 @@
 """Training steps of whatever checkout comes first on the path, on request: one process of `against_build`.
 
 It reads a request a line as JSON from standard input and answers each with a line. It is run as a file, by builds that
-need not have it, so it uses nothing but what all of them have.
+need not have it, so it uses nothing but what all of them have, from where all of them have it.
 """
 
 import json
@@ -16,10 +16,9 @@ import numpy as np
 import optax
 
 import search_spaces
-from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
+from experiments.benchmarks.stepper import SETTINGS, Stepper, build_supernet, noise
 from experiments.benchmarks.timing import memory_as_in_runs, seconds, without_cache
 from search_spaces import build_space
-from supernet.engine.supernet import build_supernet
 
 
 class Steps:
