@@ -5,6 +5,7 @@
     run = sn.run("my.yaml", out="runs/my")  # trains, searches and exports; calling it again resumes
     net = run.subnet("half")
     logits = net.predict(images)  # uint8[n, h, w, c]
+    net.predict_files(["cat.jpg"])  # labels and probabilities
 
 Names are imported when they are first used, so that `import supernest` takes no time.
 """
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from supernest.checkpoints import import_checkpoint
     from supernest.experiment import Experiment, run
     from supernest.finished_run import Run
-    from supernet.export.subnet import Subnet, load_subnet
+    from supernest.subnet import Subnet, load_subnet
     from supernet.flax_modules import elastic
 
 __all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "import_checkpoint", "load_subnet", "run"]
@@ -25,11 +26,11 @@ __all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "import_checkp
 _MODULES = {
     "Experiment": "supernest.experiment",
     "Run": "supernest.finished_run",
-    "Subnet": "supernet.export.subnet",
+    "Subnet": "supernest.subnet",
     "UserError": "search_spaces.errors",
     "elastic": "supernet.flax_modules",
     "import_checkpoint": "supernest.checkpoints",
-    "load_subnet": "supernet.export.subnet",
+    "load_subnet": "supernest.subnet",
     "run": "supernest.experiment",
 }
 

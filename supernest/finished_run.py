@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import UserError
-from supernet.export.subnet import Subnet, load_subnet
+from supernest.subnet import Subnet, load_subnet
 
 
 class Run:
@@ -76,9 +76,7 @@ class Run:
         if name not in subnets:
             known = f" Exported are: {', '.join(subnets)}.{did_you_mean(name, subnets)}" if subnets else " None is."
             raise UserError(f"{self.path}: no subnet {name!r} was exported.{known}")
-        from experiments.subnets.loading import load_exported
-
-        return load_exported(subnets[name])
+        return load_subnet(subnets[name])
 
     def find(self, budget: str, device: str | Path | None = None, batch_size: int | None = None) -> Mapping[str, Any]:
         """Finds the best evaluated subnet for a budget, without evaluating or exporting anything.

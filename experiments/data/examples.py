@@ -26,6 +26,8 @@ class ImageStore(ABC):
 
     lazy: ClassVar[bool]
     """Whether a read decodes files, so that reading every image is costly."""
+    background: str | None = None
+    """Colour behind what is transparent; None where such images are refused, or nothing is decoded."""
 
     @property
     @abstractmethod

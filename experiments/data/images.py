@@ -97,7 +97,7 @@ class ImageDataset(Dataset):
     def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Preprocessing:
         """See `Dataset.preprocessing`."""
         height, width, _ = example.shape
-        return Preprocessing((height, width), self.mean, self.std)
+        return Preprocessing((height, width), self.mean, self.std, self.train.store.background)
 
     def describe(self) -> dict[str, Any]:
         """See `Dataset.describe`."""

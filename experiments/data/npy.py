@@ -72,16 +72,26 @@ class FloatArrays(ArraySource):
         )
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """Returns the array of a .npy file; it is mapped, not read.
+
+    Raises:
+        UserError: The file cannot be read, is no .npy file, or holds objects.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: truncated, corrupt, or holds objects. Save it again with numpy.save.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Make the file readable.") from error
+    if not isinstance(found, np.ndarray):
+        raise UserError(f"{path}: is a .npz file. Give it that ending.")
+    return found
+
+
 def _directory(path: Path) -> Mapping[str, np.ndarray]:
-    """The arrays of a directory of .npy files; they are mapped, not read."""
-    found = {}
-    for file in sorted(path.glob("*.npy")):
-        try:
-            found[file.stem] = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise UserError(f"{file}: truncated, corrupt, or holds objects. Save it again with numpy.save.") from error
-        except OSError as error:
-            raise UserError(f"{file}: cannot be read ({error.strerror or error}). Make the file readable.") from error
+    """The arrays of a directory of .npy files."""
+    found = {file.stem: read_npy(file) for file in sorted(path.glob("*.npy"))}
     if not found:
         raise UserError(f"{path}: no .npy file; expected x.npy and y.npy. Put them there, or name a .npz file.")
     return found

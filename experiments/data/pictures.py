@@ -27,31 +27,52 @@ UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.er
 EIGHT_BIT = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"}
 
 
+class TooManyPixels(UserError):
+    """A picture has more pixels than are decoded."""
+
+
 def decode(
-    where: str, picture: Path | bytes, size: int, grey: bool, background: str | None = None
-) -> UInt8[np.ndarray, "size size channels"]:
-    """Decodes a picture: upright, 3 channels (1 if `grey`), shorter side resized to `size`, centre cropped to a square.
+    where: str,
+    picture: Path | bytes,
+    shape: tuple[int, int, int],
+    background: str | None = None,
+    formats: tuple[str, ...] | None = None,
+    most_pixels: int | None = None,
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Decodes a picture: upright, resized and cropped about its centre so that it fills `shape`.
 
     Args:
         where: The picture in messages.
         picture: Its file, or its encoded bytes.
-        size: Side of the result in pixels.
-        grey: Whether to return brightness alone.
+        shape: Height and width in pixels; 3 channels, or 1 for brightness alone.
         background: Colour behind what is transparent, one of `BACKGROUNDS`.
+        formats: Pillow's names of the formats that are tried; all when None.
+        most_pixels: Largest number of pixels that is decoded; Pillow's own bound when None.
 
     Raises:
+        TooManyPixels: It has more than `most_pixels`; its head alone was read.
         UserError: It cannot be decoded, has more than 8 bits a channel, or is transparent and there is no background.
     """
+    height, width, channels = shape
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=formats) as opened:
+            if most_pixels is not None and opened.width * opened.height > most_pixels:
+                raise TooManyPixels(
+                    f"{where}: {opened.width:,} x {opened.height:,} pixels are more than {most_pixels:,}. Make the "
+                    "picture smaller."
+                )
             if opened.mode not in EIGHT_BIT:
                 raise UserError(f"{where}: pixels are of mode {opened.mode}; expected 8 bits a channel. Convert it.")
-            upright = _opaque(where, ImageOps.exif_transpose(opened), background).convert("L" if grey else "RGB")
-        square = ImageOps.fit(upright, (size, size), Image.Resampling.BILINEAR)
-        return np.asarray(square, np.uint8).reshape(size, size, -1)
+            upright = _opaque(where, ImageOps.exif_transpose(opened), background).convert(
+                "L" if channels == 1 else "RGB"
+            )
+        fitted = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
+        return np.asarray(fitted, np.uint8).reshape(shape)
     except UserError:
         raise
     except UNDECODABLE as error:
+        if most_pixels is not None and isinstance(error, Image.DecompressionBombError):
+            raise TooManyPixels(f"{where}: has more than {most_pixels:,} pixels. Make the picture smaller.") from None
         raise UserError(
             f"{where}: cannot be decoded ({str(error).splitlines()[0] if str(error) else type(error).__name__}). "
             f"Replace or remove the picture."
@@ -92,9 +113,6 @@ class PictureStore(ImageStore):
     """Encoded pictures behind one interface: subclasses say where picture i is; this class decodes."""
 
     lazy: ClassVar[bool] = True
-    image_size: int
-    grey: bool
-    background: str | None
 
     @abstractmethod
     def picture(self, row: int) -> tuple[str, Path | bytes]:
@@ -108,10 +126,12 @@ class PictureStore(ImageStore):
         """
 
         def one(row: int) -> np.ndarray:
-            return decode(*self.picture(row), self.image_size, self.grey, self.background)
+            return decode(*self.picture(row), self.shape[1:], self.background)
 
         if not len(rows):
             return np.zeros((0, *self.shape[1:]), np.uint8)
+        if len(rows) == 1:  # no thread is as near as this one
+            return one(int(rows[0]))[None]
         return np.stack(list(_pool().map(one, rows.tolist())))
 
     def faults(self, rows: Int[np.ndarray, " n"]) -> list[str]:
@@ -119,7 +139,7 @@ class PictureStore(ImageStore):
 
         def fault(row: int) -> str | None:
             try:
-                decode(*self.picture(row), self.image_size, self.grey, self.background)
+                decode(*self.picture(row), self.shape[1:], self.background)
             except UserError as error:
                 return str(error)
             return None

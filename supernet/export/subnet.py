@@ -12,7 +12,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -28,6 +28,9 @@ CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
 WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
 TOKENIZER = "tokenizer"
 _REMEDY = "Export it again from its run."
+
+Forward = Callable[[Any], jax.Array]
+"""Examples to logits."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,21 @@ class Subnet:
     program: jax.export.Exported | None = None
 
     @cached_property
-    def forward(self) -> Any:
+    def forward(self) -> Forward:
         """The compiled forward pass: what `preprocessing` gives to logits, float32[b, classes] or [b, t, tokens]."""
+        return self._compiled(lambda x: x)
+
+    @cached_property
+    def from_raw(self) -> Forward:
+        """The forward pass compiled with the preprocessing before it: what a user has to logits; a program a shape."""
+        return self._compiled(self.preprocessing)
+
+    def _compiled(self, before: Forward) -> Forward:
         if self.module is not None:
-            return compiled(self.module)
-        assert self.program is not None
-        call, weights = jax.jit(self.program.call), flatten(self.weights)
+            return compiled(self.module, before)
+        program, weights = self.program, flatten(self.weights)
+        assert program is not None
+        call = jax.jit(lambda weights, x: program.call(weights, before(x)))
         return lambda x: call(weights, x)
 
     def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
@@ -72,22 +84,33 @@ class Subnet:
         self.preprocessing.check(examples, self.config["input"]["shape"])
         if not len(examples):
             example = jax.ShapeDtypeStruct((1, *examples.shape[1:]), examples.dtype)
-            one = jax.eval_shape(lambda x: self.forward(self.preprocessing(x)), example)
+            one = jax.eval_shape(self.from_raw, example)
             return self.outputs.serve(np.zeros((0, *one.shape[1:]), one.dtype))
         logits = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
-            # One shape, one compilation: the last batch is filled up with copies of its first example.
-            filled = np.concatenate([part, np.repeat(part[:1], min(batch_size, len(examples)) - len(part), axis=0)])
-            logits.append(np.asarray(self.forward(self.preprocessing(jnp.asarray(filled))))[: len(part)])
+            logits.append(np.asarray(self.from_raw(filled(part, min(batch_size, len(examples)))))[: len(part)])
         return self.outputs.serve(np.concatenate(logits))
 
 
-def compiled(module: nnx.Module) -> Callable[[jax.Array], jax.Array]:
-    """The forward pass of a plain module, compiled; its weights are arguments, not constants, of the program."""
+def filled(part: Shaped[np.ndarray, "n ..."], batch_size: int) -> Shaped[np.ndarray, "b ..."]:
+    """Fills a batch up with copies of its first example, so that batches of one size need one compilation."""
+    if len(part) == batch_size:
+        return part
+    return np.concatenate([part, np.repeat(part[:1], batch_size - len(part), axis=0)])
+
+
+def compiled(module: nnx.Module, before: Forward = lambda x: x) -> Forward:
+    """The forward pass of a plain module, compiled; its weights are arguments, not constants, of the program.
+
+    Args:
+        module: The module.
+        before: Makes its input of what the function is given; compiled with it.
+    """
     graph, state = nnx.split(module)
-    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
-    return lambda x: run(state, x)
+    leaves, tree = jax.tree.flatten(state)  # a list is passed sooner than a tree of Flax's objects
+    run = jax.jit(lambda leaves, x: nnx.merge(graph, jax.tree.unflatten(tree, leaves))(before(x)))
+    return lambda x: run(leaves, x)
 
 
 def load_subnet(directory: str | os.PathLike[str]) -> Subnet:

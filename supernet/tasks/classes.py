@@ -77,6 +77,16 @@ class Classes(Outputs):
     def check(self, settings: "Distillation") -> None:
         """See `Outputs.check`: all settings are for classes."""
 
+    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+        """See `Outputs.answers`: under `top` the likeliest classes, the first one the likeliest, with probabilities."""
+        odds = np.exp(served - served.max(axis=-1, keepdims=True))
+        odds /= odds.sum(axis=-1, keepdims=True)
+        order = np.argsort(-odds, axis=-1, kind="stable")[:, :top]
+        return [
+            {"top": [{"label": names[i], "probability": float(row[i])} for i in first]}
+            for row, first in zip(odds, order, strict=True)
+        ]
+
     def measures(self, names: tuple[str, ...]) -> Measures:
         """See `Outputs.measures`."""
         return _Counts(names)

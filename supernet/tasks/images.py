@@ -24,6 +24,7 @@ class Preprocessing(Input):
         image_size: Height and width that the network takes.
         mean: Per channel, of pixels in 0..1.
         std: Per channel.
+        background: Colour behind transparent pixels of a picture file; None where these are refused.
     """
 
     task = "images"
@@ -32,6 +33,7 @@ class Preprocessing(Input):
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    background: str | None = None
 
     def __call__(self, given: jax.Array) -> jax.Array:
         """uint8[b, h, w, c] to float32[b, *image_size, c]."""
@@ -72,7 +74,8 @@ class Images(Task):
     def read_input(cls, config: Mapping[str, Any]) -> Preprocessing:
         """See `Task.read_input`."""
         given = config["preprocessing"]
-        return Preprocessing(tuple(given["image_size"]), tuple(given["mean"]), tuple(given["std"]))
+        sizes = (tuple(given[name]) for name in ("image_size", "mean", "std"))
+        return Preprocessing(*sizes, given.get("background"))
 
     @classmethod
     def read_outputs(cls, config: Mapping[str, Any]) -> Classes:

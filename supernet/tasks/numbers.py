@@ -90,6 +90,10 @@ class Numbers(Outputs):
         """See `Outputs.serve`: in the units of the labels."""
         return logits.astype(np.float64) * np.array(self.std_of) + np.array(self.mean_of)
 
+    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+        """See `Outputs.answers`: under `values` each number by its name."""
+        return [{"values": dict(zip(self.names, row, strict=True))} for row in served.tolist()]
+
     def measures(self, names: tuple[str, ...]) -> Measures:
         """See `Outputs.measures`."""
         return _Errors(self)

@@ -101,6 +101,16 @@ class Outputs(ABC):
         return logits
 
     @abstractmethod
+    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+        """Returns what an exported network says of each example, for people and for JSON.
+
+        Args:
+            served: What `Subnet.predict` gives of the examples, [n, c].
+            names: Names of the classes.
+            top: Largest number of likeliest classes that are named.
+        """
+
+    @abstractmethod
     def measures(self, names: tuple[str, ...]) -> Measures:
         """Returns empty figures; `names` are those of the classes."""
 

@@ -124,18 +124,18 @@ def test_decode_crops_the_centre_and_turns_pictures_upright(tmp_path):
     picture[:, 3:9] = np.arange(36, dtype=np.uint8).reshape(6, 6, 1) * 7
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
-    assert np.array_equal(decode("x", buffer.getvalue(), 6, grey=False), picture[:, 3:9])
+    assert np.array_equal(decode("x", buffer.getvalue(), (6, 6, 3)), picture[:, 3:9])
     exif = Image.Exif()
     exif[0x0112] = 3  # orientation: upside down
     Image.fromarray(picture).save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(decode("x", tmp_path / "x.png", 6, grey=True), picture[::-1, 3:9][:, ::-1, :1])
+    assert np.array_equal(decode("x", tmp_path / "x.png", (6, 6, 1)), picture[::-1, 3:9][:, ::-1, :1])
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "1", "CMYK"])
 def test_every_eight_bit_mode_decodes_to_three_channels(tmp_path, mode):
     path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
     Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(path)
-    assert (decode("x", path, 4, grey=False) == 255).all()
+    assert (decode("x", path, (4, 4, 3)) == 255).all()
 
 
 def test_transparent_pixels_get_a_background_or_a_word(tmp_path):

@@ -1,0 +1,81 @@
+"""What an exported network says of files: labels with probabilities, or numbers."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.prediction.reader import READERS
+from search_spaces import UserError
+from supernet.export.subnet import Subnet, filled
+
+TOP, BATCH = 5, 32
+
+
+def predict_files(
+    subnet: Subnet, paths: Iterable[str | os.PathLike[str]], top: int = TOP, batch_size: int = BATCH
+) -> list[dict[str, Any]]:
+    """Reads files as those of training were read, and predicts them in batches; one compilation for all of them.
+
+    Args:
+        subnet: The network.
+        paths: Files, and folders, all below which is read that has a fitting ending.
+        top: Largest number of likeliest classes that are named, at least 1.
+        batch_size: Number of examples in a batch, at least 1.
+
+    Returns:
+        For each example `file`, `row` where a file holds several, and what `Outputs.answers` gives: `top`, a list of
+        `label` and `probability`, or `values` by name.
+
+    Raises:
+        UserError: A file is missing, cannot be read or holds something else; or the network writes text.
+    """
+    for name, given in (("top", top), ("batch_size", batch_size)):
+        if given < 1:
+            raise UserError(f"predict: {name} {given} is less than 1. Give 1 or more.")
+    reader = READERS[subnet.config["task"]](subnet)
+    files = _files([Path(path) for path in paths], reader.suffixes)
+    found: list[dict[str, Any]] = []
+    size = 0
+    for names, examples in reader.read(files, batch_size):
+        size = max(size, min(batch_size, len(examples)))
+        served = subnet.predict(filled(examples, max(size, len(examples))), size)[: len(examples)]
+        broken = np.flatnonzero(~np.isfinite(served).reshape(len(served), -1).all(axis=1))
+        if broken.size:
+            where = " ".join(names[broken[0]].values())
+            raise UserError(
+                f"{where}: the network's outputs are not finite. It has failed, or the values are too large."
+            )
+        answers = subnet.outputs.answers(served, tuple(subnet.config["labels"]), top)
+        found += [name | answer for name, answer in zip(names, answers, strict=True)]
+    return found
+
+
+def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    """The files that are named, and those below folders whose ending fits, in alphabetical order."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            below = [one for one in sorted(path.rglob("*")) if _fits(one, suffixes)]
+            if not below:
+                raise UserError(f"{path}: holds no file that the network takes ({', '.join(suffixes)}). Name others.")
+            found += below
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder. Name what is there.")
+    return found
+
+
+def _fits(path: Path, suffixes: Sequence[str]) -> bool:
+    return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".") and path.is_file()
+
+
+def answer_text(answer: Mapping[str, Any]) -> str:
+    """What a network says of one example, to read."""
+    where = f"{answer['file']} {answer['row']}" if "row" in answer else answer["file"]
+    said = [f"{one['label']} {one['probability']:.2%}" for one in answer.get("top", ())]
+    said += [f"{name} {value:.6g}" for name, value in answer.get("values", {}).items()]
+    return f"{where}: {', '.join(said)}"
