@@ -50,6 +50,26 @@ Shape = tuple[Extent | tuple[Extent, ...], ...]
 """Axes of a weight; those in a tuple of their own are one axis in the plain module."""
 
 
+class Init(NamedTuple):
+    """How a fresh weight of a plain network is drawn.
+
+    Attributes:
+        scale: Standard deviation; of a constant, its value. With a `fan`, the variance is this over the fan instead.
+        distribution: `normal`, `truncated_normal`, `uniform` or `constant`.
+        fan: `fan_in` (entries that an output reads), `fan_out` (those that an input reaches) or `fan_avg`, the mean of
+            both, as the first product of the part counts them; None for a scale of its own.
+    """
+
+    scale: float
+    distribution: Literal["normal", "truncated_normal", "uniform", "constant"] = "normal"
+    fan: Literal["fan_in", "fan_out", "fan_avg"] | None = None
+
+
+ONES, ZEROS, TABLE = Init(1.0, "constant"), Init(0.0, "constant"), Init(0.02)
+KERNEL = Init(1.0, "truncated_normal", "fan_in")
+_BY_NAME = {"kernel": KERNEL, "scale": ONES, "bias": ZEROS, "var": ONES, "mean": ZEROS}
+
+
 class Product(NamedTuple):
     """A product of each row with a matrix: multiply-adds are the product of all, outputs that of rows and writes."""
 
@@ -67,18 +87,25 @@ class Part:
         products: Counted by the cost model.
         statistics: Batch statistics that normalise, like `weights`; no parameters.
         averages: Values of one example that each of these averages; 1 where that is not said.
+        inits: How fresh weights are drawn, by name, where a plain network is derived from the description. By default a
+            `kernel` keeps the variance of what it reads, a `scale` is 1, a `bias` 0, and any other weight a table.
     """
 
     weights: Mapping[str, Shape]
     products: tuple[Product, ...] = ()
     statistics: Mapping[str, Shape] = field(default_factory=dict)
     averages: Extent = 1
+    inits: Mapping[str, Init] = field(default_factory=dict)
+
+    def init(self, name: str) -> Init:
+        """How a weight, or a statistic, is drawn."""
+        return self.inits.get(name) or _BY_NAME.get(name, TABLE)
 
 
-def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True) -> Part:
-    """A matrix from `reads` to `writes` entries, applied to so many rows."""
+def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True, init: Init = KERNEL) -> Part:
+    """A matrix from `reads` to `writes` entries, applied to so many rows; `init` draws a fresh one."""
     weights: dict[str, Shape] = {"kernel": (reads, writes), **({"bias": (writes,)} if bias else {})}
-    return Part(weights, (Product(rows, (reads,), (writes,)),))
+    return Part(weights, (Product(rows, (reads,), (writes,)),), inits={"kernel": init})
 
 
 def norm(axis: Extent, bias: bool = True) -> Part:
@@ -91,9 +118,9 @@ def batch_norm(axis: Extent, averages: Extent = 1) -> Part:
     return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)}, averages)
 
 
-def table(*axes: Extent) -> Part:
-    """An array that is added or looked up."""
-    return Part({"": axes})
+def table(*axes: Extent, init: Init = TABLE) -> Part:
+    """An array that is added or looked up; `init` draws a fresh one."""
+    return Part({"": axes}, inits={"": init})
 
 
 def flat(shape: Shape) -> tuple[Extent, ...]:

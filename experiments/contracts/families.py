@@ -8,10 +8,13 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.extend import core
 
-from experiments.contracts import require
+from experiments.contracts import ContractError, require
 from search_spaces import Architecture
 from search_spaces.randomness import Purpose, stream
+from supernet.engine.derived import DerivedNetwork
+from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params, Supernet
 from supernet.engine.superposed import SuperposedSupernet, one_hot
@@ -34,6 +37,7 @@ def check_family(net: Supernet, architectures: int = 3) -> None:
         ContractError: Something differs; the text names what, by how much, and for which subnet.
     """
     space = net.space
+    _check_description(net)
     drawn = space.sample(stream(0, Purpose.CONTRACT), max(architectures - 2, 0))
     rows = np.unique(np.concatenate([space.ends, drawn]), axis=0)
     for genes in rows:
@@ -42,6 +46,34 @@ def check_family(net: Supernet, architectures: int = 3) -> None:
     passes = _Passes(net)
     for genes in rows:
         _check_passes(passes, params, space.architecture(genes))
+
+
+def _check_description(net: Supernet) -> None:
+    """Refuses stages that read other weights than a description names, where it alone says which there are."""
+    largest, name = net.space.largest, type(net).__name__
+    module = nnx.eval_shape(lambda: net.module(largest))
+    if not (isinstance(module, DerivedNetwork) and isinstance(net, ElasticNetwork)):
+        return
+    weights, example = nnx.to_pure_dict(nnx.state(module)), net.example(largest)
+    x = jax.ShapeDtypeStruct((_BATCH, *example.shape), example.dtype)
+    try:
+        program = jax.make_jaxpr(lambda weights, x: net.apply_plain(weights, largest, x))(weights, x).jaxpr
+    except KeyError as error:
+        text = f"embed, head or a stage of {name} reads {error}, which no part of the network names there. Describe it."
+        raise ContractError(f"{KEY}: {text}") from error
+    read = {variable for variable in program.outvars if not isinstance(variable, core.Literal)}
+    for equation in reversed(program.eqns):
+        if read & set(equation.outvars):
+            read |= {variable for variable in equation.invars if not isinstance(variable, core.Literal)}
+    paths = [path for path, _ in jax.tree.leaves_with_path(weights)]
+    given = zip(paths, program.invars[: len(paths)], strict=True)
+    unread = ["/".join(str(key.key) for key in path) for path, variable in given if variable not in read]
+    require(
+        not unread,
+        KEY,
+        f"no stage of {name}, nor embed or head, reads {', '.join(unread)}, which costs count. Read it, or take it out "
+        "of the network.",
+    )
 
 
 class _Passes:

@@ -111,7 +111,8 @@ def _check_contracts(experiment: Experiment) -> None:
             check_task(data, net)
         if is_plugin(type(net.sharing)):
             check_sharing(net)
-        if is_plugin(type(space), type(net), MODULES[space.family], type(net.sharing)):
+        written = [MODULES[space.family]] if space.family in MODULES else []
+        if is_plugin(type(space), type(net), *written, type(net.sharing)):
             check_family(net)
         if is_plugin(type(sampler)):
             check_sampler(sampler)

@@ -13,7 +13,7 @@ import inspect
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -21,20 +21,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer
 from search_spaces.parts import flat
 from supernet.engine.branches import Branches, layered, switched
+from supernet.engine.derived import DerivedNetwork, derived_config
 from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
 from supernet.engine.stages import Context, Stage, merged, run
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
+from supernet.layers.passes import PLAIN
 from supernet.standalone import MODULES
 from supernet.tasks.task import TASKS
 from supernet.weights.cuts import Tree, around, at, put, take_stacks, within
-from supernet.weights.described import Weights
+from supernet.weights.described import Kind, Place, Weights
 
 _OTHERS = np.uint32(0xFFFFFFFE)
 """Folded, from here down, into the key of fresh weights for those that the deepest network lacks."""
@@ -84,7 +86,12 @@ class ElasticNetwork(SuperposedSupernet):
         return self.weights.slice(params, architecture, statistics)
 
     def config(self, architecture: Architecture) -> dict[str, Any]:
-        """Arguments of the plain module by name: an axis, a choice that sizes none, or a property of the space."""
+        """Arguments of the plain module by name: an axis, a choice that sizes none, or a property of the space.
+
+        Of a derived module, the space's settings and the architecture.
+        """
+        if self.space.family not in MODULES:
+            return derived_config(self.space, architecture)
         ends, layers = self.weights.sizes(architecture)
         chosen = architecture.description
 
@@ -98,6 +105,19 @@ class ElasticNetwork(SuperposedSupernet):
 
         parameters = inspect.signature(MODULES[self.space.family].__init__).parameters
         return {name: argument(name) for name in parameters if name not in ("self", "rngs")}
+
+    def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
+        """See `Supernet.module`: the registered one of the family, or one that is derived from the description."""
+        if self.space.family in MODULES:
+            return super().module(architecture, rngs)
+        return self.derived(architecture, rngs or nnx.Rngs(0))
+
+    def derived(self, architecture: Architecture, rngs: nnx.Rngs) -> DerivedNetwork:
+        """The plain module of one architecture, by the description and the stages alone."""
+        net = self if self.passes == PLAIN else type(self)(self.space, self.sharing)
+        return DerivedNetwork(
+            self.weights, architecture, lambda state, x: net.apply_plain(state, architecture, x), rngs
+        )
 
     def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
         """See `Supernet.example`: what the family's task says, the first of several."""
@@ -193,21 +213,28 @@ class ElasticNetwork(SuperposedSupernet):
         self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
     ) -> jax.Array:
         """See `Supernet.apply_sliced`."""
-        weights = self.weights
         params = self.sharing.effective(params, jnp.asarray(architecture.genes, jnp.int32))
+        whole = {"weights": params, "statistics": statistics}
+        return self._unrolled(architecture, x, lambda place, kind: self.weights.taken_at(place, whole[kind], kind))
+
+    def apply_plain(self, state: Tree, architecture: Architecture, x: jax.Array) -> jax.Array:
+        """Logits of one architecture from the state of its plain module: what a derived module computes."""
+        given = traverse_util.flatten_dict(state)
+        return self._unrolled(architecture, x, lambda place, kind: self.weights.given_at(place, given, kind))
+
+    def _unrolled(self, architecture: Architecture, x: jax.Array, read: Callable[[Place, Kind], Tree]) -> jax.Array:
+        """Logits of one architecture, sublayer by sublayer, each with what is read of its weights and statistics."""
+        ends, *places = self.weights.places(architecture)
         known = self._known(self.space.program(architecture.genes))
-        context = Context(x.shape, known, statistics=statistics, input=x)
-        outside = weights.taken(params, self.space.network.ends, known)
+        context = Context(x.shape, known, statistics=read(ends, "statistics"), input=x)
+        outside = read(ends, "weights")
         y = self.embed(outside, x, context)
-        for stack, index, values in self.space.active_layers(architecture):
-            tree, given = (weights.layer(whole, stack, index) for whole in (params, statistics))
-            y = (y, y) if stack.parallel else y
-            for sublayer in stack.sublayers:
-                if sublayer.on(values):
-                    moments = weights.taken(given, sublayer, values, "statistics")
-                    cut = weights.taken(tree, sublayer, values)
-                    y = run(self._stages_of(sublayer), cut, y, replace(context, statistics=moments))
-            y = y[0] if stack.parallel else y
+        for (stack, _), layer in itertools.groupby(places, lambda place: (place.stack, place.layer)):
+            y = (y, y) if stack and stack.parallel else y
+            for place in layer:
+                inner = replace(context, statistics=read(place, "statistics"))
+                y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
+            y = y[0] if stack and stack.parallel else y
         return self.head(outside, y, context)
 
     def _known(self, program: Program) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Subnet: an exported network, loaded and run without any supernet."""
+"""Subnet: an exported network, loaded and run without the weights of any supernet."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -18,6 +18,8 @@ from safetensors.numpy import load_file
 
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
+from supernet.engine import derived as derived_network
+from supernet.engine.supernet import SUPERNETS
 from supernet.standalone import MODULES
 from supernet.storage.manifest import verify_manifest
 from supernet.tasks.inputs import Input
@@ -137,16 +139,18 @@ def read_subnet(directory: Path) -> Subnet:
         description = architecture["architecture"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
-    if family not in MODULES and "plugin" in config and (directory / STABLEHLO).is_file():
+    derived = isinstance(arguments, dict) and set(arguments) == derived_network.ARGUMENTS
+    known = family in (SUPERNETS if derived else MODULES)
+    if not known and "plugin" in config and (directory / STABLEHLO).is_file():
         weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
         return Subnet(config, description, None, weights, preprocessing, outputs, _program(directory / STABLEHLO))
-    if family not in MODULES:
+    if not known:
         raise UserError(
             f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "
             "the command line, name it with --plugin FILE."
         )
     try:
-        module = nnx.eval_shape(lambda: MODULES[family](**arguments, rngs=nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: _built(family, arguments, derived))
     except Exception as error:  # whatever a family's module makes of other arguments than its own
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -163,6 +167,12 @@ def read_subnet(directory: Path) -> Subnet:
     weights = unflatten({name: jnp.asarray(leaf) for name, leaf in flat.items()})
     nnx.update(module, weights)
     return Subnet(config, description, module, weights, preprocessing, outputs)
+
+
+def _built(family: str, arguments: Mapping[str, Any], derived: bool) -> nnx.Module:
+    if derived:
+        return derived_network.rebuilt(family, **arguments)
+    return MODULES[family](**arguments, rngs=nnx.Rngs(0))
 
 
 def _program(path: Path) -> jax.export.Exported:

@@ -39,7 +39,7 @@ def mixed(projected: tuple, p: jax.Array) -> jax.Array:
     k]."""
     _, _, v = _rows(projected)
     b, groups, queries, t, _ = p.shape
-    y = attention.batched_matmul(p.reshape(len(v), -1, t), v)
+    y = attention.batched_matmul(p.reshape(v.shape[0], -1, t), v)
     return y.reshape(b, groups * queries, t, -1).swapaxes(1, 2)
 
 

@@ -42,7 +42,7 @@ class ViTSupernet(ElasticNetwork):
 
         def mix(params: Params, inputs: tuple, context: Context) -> jax.Array:
             x, projected, p = inputs
-            return x + linear(mixed(projected, p).reshape(len(x), -1), params["attention"]["out"])
+            return x + linear(mixed(projected, p).reshape(x.shape[0], -1), params["attention"]["out"])
 
         def expand(params: Params, inputs: tuple, context: Context) -> jax.Array:
             return linear(layer_norm(inputs[0], params["norm2"], share=context.shares.get("width")), params["fc1"])
@@ -58,9 +58,9 @@ class ViTSupernet(ElasticNetwork):
     def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
         """See `ElasticNetwork.embed`."""
         flat = patches(x, self.space.patch_size).reshape(-1, self.space.patch_dim)
-        tokens = linear(flat, params["patch"]).reshape(len(x), -1, params["position"].shape[-1])
+        tokens = linear(flat, params["patch"]).reshape(x.shape[0], -1, params["position"].shape[-1])
         if self.space.class_token:
-            first = jnp.broadcast_to(params["class_token"], (len(x), 1, tokens.shape[-1]))
+            first = jnp.broadcast_to(params["class_token"], (x.shape[0], 1, tokens.shape[-1]))
             tokens = jnp.concatenate([first, tokens], axis=1)
         return (tokens + params["position"]).reshape(-1, tokens.shape[-1])
 

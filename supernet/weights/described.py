@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from search_spaces import Architecture, SearchSpace, UserError
 from search_spaces.choice import Value
 from search_spaces.network import Stack, Sublayer
-from search_spaces.parts import Shape, lengths
+from search_spaces.parts import Shape, flat, lengths
 from supernet.weights.cuts import Cut, Tree, at, put, take
 
 Relaxed = Float[Array, "g v"]
@@ -25,7 +25,7 @@ Kind = Literal["weights", "statistics"]
 Path = tuple[str | int, ...]
 
 
-class _Part(NamedTuple):
+class Place(NamedTuple):
     """A sublayer of one architecture: where it lies in the plain module and in the supernet, and its values."""
 
     module: Path
@@ -33,6 +33,10 @@ class _Part(NamedTuple):
     layer: int
     sublayer: Sublayer
     values: Mapping[str, Value]
+
+    def path(self, path: str) -> Path:
+        """Path in the plain module of what lies at a path of the sublayer; Flax numbers the members of a list."""
+        return (*self.module, *(int(name) if name.isdigit() else name for name in path.split("/")))
 
 
 class Weights:
@@ -92,12 +96,12 @@ class Weights:
 
     # ---------------------------------------------------------------- the plain module
 
-    def _parts(self, architecture: Architecture) -> Iterator[_Part]:
-        """All sublayers of an architecture, the ends first."""
+    def places(self, architecture: Architecture) -> Iterator[Place]:
+        """All sublayers of an architecture, the ends first, then those of each layer in turn."""
         space, numbers = self._space, Counter[str]()
         program = [choice.name for choice in space.choices if choice.selects_program]
         known = dict(zip(program, space.program(architecture.genes), strict=True))
-        yield _Part((), None, 0, self._network.ends, known)
+        yield Place((), None, 0, self._network.ends, known)
         for stack, index, values in space.active_layers(architecture):
             path = stack.module or stack.path
             place: Path = tuple(path.split("/"))
@@ -106,15 +110,27 @@ class Weights:
                 numbers[path] += 1
             for sublayer in (sublayer for sublayer in stack.sublayers if sublayer.on(values)):
                 inside = sublayer.path.split("/") if sublayer.path else ()
-                yield _Part((*place, *inside), stack, index, sublayer, values)
+                yield Place((*place, *inside), stack, index, sublayer, values)
+
+    def taken_at(self, place: Place, tree: Tree, kind: Kind = "weights") -> Tree:
+        """What stages see of weights or statistics of the supernet there; None where there is no tree."""
+        own = tree if place.stack is None else self.layer(tree, place.stack, place.layer)
+        return self.taken(own, place.sublayer, place.values, kind)
+
+    def given_at(self, place: Place, state: Mapping[Path, Any], kind: Kind = "weights") -> Tree:
+        """What stages see of weights or statistics of the plain module there."""
+        sizes, tree = place.sublayer.sizes(place.values), {}
+        for path, shape in getattr(place.sublayer, kind).items():
+            put(tree, path, state[place.path(path)].reshape(lengths(flat(shape), sizes)))
+        return tree
 
     def sizes(self, architecture: Architecture) -> tuple[dict[str, int], list[dict[str, Any]]]:
         """Length of each axis of the ends, and of the sublayers of each layer; and which one a choice takes of some."""
-        (_, *_, sublayer, values), *parts = self._parts(architecture)
+        (_, *_, sublayer, values), *places = self.places(architecture)
         layers: dict[tuple[Stack | None, int], dict[str, Any]] = {}
-        for part in parts:
-            of_layer, option = layers.setdefault((part.stack, part.layer), {}), part.sublayer.option
-            of_layer.update(part.sublayer.sizes(part.values), **({option.of.choice: option.value} if option else {}))
+        for place in places:
+            of_layer, option = layers.setdefault((place.stack, place.layer), {}), place.sublayer.option
+            of_layer.update(place.sublayer.sizes(place.values), **({option.of.choice: option.value} if option else {}))
         return sublayer.sizes(values), list(layers.values())
 
     def init(self, *modules: nnx.Module) -> Tree:
@@ -126,11 +142,11 @@ class Weights:
         gathered: dict[str, dict[int, jax.Array]] = {}
         for module, architecture in zip(modules, self._space.covering, strict=True):
             given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-            for part in self._parts(architecture):
-                for path, shape in part.sublayer.weights.items():
-                    where = self.path(part.stack, part.sublayer, path)
-                    leaf = given.pop((*part.module, *_keys(path)), None)
-                    gathered.setdefault(where, {}).setdefault(part.layer, _described(part, path, shape, leaf))
+            for place in self.places(architecture):
+                for path, shape in place.sublayer.weights.items():
+                    where = self.path(place.stack, place.sublayer, path)
+                    leaf = given.pop(place.path(path), None)
+                    gathered.setdefault(where, {}).setdefault(place.layer, _described(place, path, shape, leaf))
             for path in given:
                 raise UserError(
                     f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
@@ -152,15 +168,14 @@ class Weights:
             raise UserError("statistics: missing. Pass those that `supernet.training.evaluation.calibrate` gives.")
         state: dict[Path, Any] = {}
         kinds: dict[Kind, Tree] = {"weights": params, "statistics": statistics}
-        for part in self._parts(architecture):
-            sizes = part.sublayer.sizes(part.values)
+        for place in self.places(architecture):
+            sizes = place.sublayer.sizes(place.values)
             for kind, whole in kinds.items():
-                shapes: dict[str, Shape] = getattr(part.sublayer, kind)
+                shapes: dict[str, Shape] = getattr(place.sublayer, kind)
                 if shapes:
-                    own = whole if part.stack is None else self.layer(whole, part.stack, part.layer)
-                    cut = self.taken(own, part.sublayer, part.values, kind)
+                    cut = self.taken_at(place, whole, kind)
                     for path, shape in shapes.items():
-                        state[(*part.module, *_keys(path))] = at(cut, path).reshape(lengths(shape, sizes))
+                        state[place.path(path)] = at(cut, path).reshape(lengths(shape, sizes))
         return traverse_util.unflatten_dict(state)
 
     # ---------------------------------------------------------------- genes of layers
@@ -222,17 +237,12 @@ class Weights:
         return weight @ on.astype(np.float32), stops
 
 
-def _keys(path: str) -> Path:
-    """A path in the plain module, where Flax numbers the members of a list."""
-    return tuple(int(name) if name.isdigit() else name for name in path.split("/"))
-
-
-def _described(part: _Part, path: str, shape: Shape, leaf: Any) -> jax.Array:
+def _described(place: Place, path: str, shape: Shape, leaf: Any) -> jax.Array:
     """A weight of the plain module in the described shape."""
-    where = "/".join(map(str, (*part.module, path)))
+    where = "/".join(map(str, (*place.module, path)))
     if leaf is None:
         raise UserError(f"network: part {where}: the plain module has no such weight. Describe those that it has.")
-    sizes = part.sublayer.sizes(part.values)
+    sizes = place.sublayer.sizes(place.values)
     expected = lengths(shape, sizes)
     if len(expected) != leaf.ndim:
         raise UserError(
@@ -246,5 +256,4 @@ def _described(part: _Part, path: str, shape: Shape, leaf: Any) -> jax.Array:
                 f"network: part {where}: axis {' x '.join(named)} has {size} entries, and the plain module's weight "
                 f"{length}. Describe the size that it has."
             )
-    flat = [length for axes in shape for length in lengths(axes if isinstance(axes, tuple) else (axes,), sizes)]
-    return leaf.reshape(flat)
+    return leaf.reshape(lengths(flat(shape), sizes))

@@ -1,0 +1,113 @@
+"""DerivedNetwork: the plain network of one architecture where its family has no hand-written one.
+
+Its weights are those that the description names, at the architecture's sizes; the family's stages run with them.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from search_spaces import Architecture, SearchSpace, UserError, build_space
+from search_spaces.parts import Init, Part, Sizes, lengths
+from supernet.engine.supernet import build_supernet
+from supernet.weights.cuts import Tree
+from supernet.weights.described import Weights
+
+ARGUMENTS = {"space", "architecture"}
+"""What the config of a derived network holds; those of hand-written ones name other arguments."""
+
+
+class DerivedNetwork(nnx.Module):
+    """One network of a family, as the family's description and stages have it; batch norms use stored moments.
+
+    Weights and moments lie at the paths of the description, such as `layers/0/attention/qkv/kernel`.
+
+    Args:
+        weights: The layout of the family's weights.
+        architecture: Which network it is.
+        run: From its state and a batch of what the family's task takes, to logits.
+        rngs: Of fresh weights, drawn as the parts say.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        architecture: Architecture,
+        run: Callable[[Tree, jax.Array], jax.Array],
+        rngs: nnx.Rngs,
+    ) -> None:
+        self._run = run
+        leaves: dict[tuple[str | int, ...], nnx.Variable] = {}
+        for place in weights.places(architecture):
+            sizes = place.sublayer.sizes(place.values)
+            for path, part in place.sublayer.parts.items():
+                for kind, of_kind in ((nnx.Param, part.weights), (nnx.BatchStat, part.statistics)):
+                    for name in of_kind:
+                        where = place.path("/".join(filter(None, (path, name))))
+                        leaves[where] = kind(_fresh(part, name, sizes, rngs))
+        for name, tree in traverse_util.unflatten_dict(leaves).items():
+            setattr(self, str(name), _held(tree))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """A batch of what the family's task takes, to logits."""
+        return self._run(nnx.to_pure_dict(nnx.state(self)), x)
+
+
+def derived_config(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """What `rebuilt` makes the network of again: the settings of its space, and the architecture."""
+    fields = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}  # type: ignore[arg-type]
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items() if v is not None}
+    return {"space": settings, "architecture": architecture.description}
+
+
+def rebuilt(family: str, space: Mapping[str, Any], architecture: Mapping[str, Any]) -> nnx.Module:
+    """The derived network that a config names.
+
+    Raises:
+        UserError: The family is not known, or the settings or the architecture are not of it.
+    """
+    built = build_space(family, None, space)
+    net: Any = build_supernet(built)
+    return net.derived(built.encode(architecture), nnx.Rngs(0))
+
+
+def _held(tree: Any) -> Any:
+    """A tree of variables as Flax holds them: numbered parts in a list, named ones in a dictionary."""
+    if not isinstance(tree, dict):
+        return tree
+    held = {name: _held(part) for name, part in tree.items()}
+    numbers = [name for name in held if isinstance(name, int)]
+    if numbers and sorted(held, key=str) != sorted(range(len(held)), key=str):
+        raise UserError(
+            f"network: parts {sorted(map(str, held))} lie at one place. Number all of them from 0, or none."
+        )
+    return nnx.List([held[i] for i in range(len(held))]) if numbers else nnx.Dict(held)
+
+
+def _fresh(part: Part, name: str, sizes: Sizes, rngs: nnx.Rngs) -> jax.Array:
+    """A fresh weight or statistic of a part."""
+    shape, init = lengths({**part.weights, **part.statistics}[name], sizes), part.init(name)
+    if init.distribution == "constant":
+        return jnp.full(shape, init.scale, jnp.float32)
+    return _deviation(part, init, shape, sizes) * _UNIT[init.distribution](rngs.params(), shape)
+
+
+def _deviation(part: Part, init: Init, shape: tuple[int, ...], sizes: Sizes) -> float:
+    if init.fan is None:
+        return init.scale
+    reads, writes = lengths(part.products[0][1:], sizes) if part.products else (math.prod(shape[:-1]), shape[-1])
+    fan = {"fan_in": reads, "fan_out": writes, "fan_avg": (reads + writes) / 2}[init.fan]
+    return math.sqrt(init.scale / fan)
+
+
+_UNIT = {
+    "normal": jax.random.normal,
+    "truncated_normal": lambda key, shape: jax.random.truncated_normal(key, -2, 2, shape) / 0.87962566103423978,
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-(3**0.5), maxval=3**0.5),
+}
+"""Draws of deviation 1; the truncated normal ends at twice its untruncated one."""
