@@ -111,13 +111,13 @@ def _check_contracts(experiment: Experiment) -> None:
             check_task(data, net)
         if is_plugin(type(net.sharing)):
             check_sharing(net)
-        written = [MODULES[space.family]] if space.family in MODULES else []
-        if is_plugin(type(space), type(net), *written, type(net.sharing)):
-            check_family(net)
         if is_plugin(type(sampler)):
             check_sampler(sampler)
         if is_plugin(type(searcher)):
             check_searcher(searcher)
+        written = [MODULES[space.family]] if space.family in MODULES else []
+        if is_plugin(type(space), type(net), *written, type(net.sharing)):
+            check_family(net)
 
 
 def describe(config: ExperimentConfig) -> dict[str, Any]:

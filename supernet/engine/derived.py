@@ -18,9 +18,6 @@ from supernet.engine.supernet import build_supernet
 from supernet.weights.cuts import Tree
 from supernet.weights.described import Weights
 
-ARGUMENTS = {"space", "architecture"}
-"""What the config of a derived network holds; those of hand-written ones name other arguments."""
-
 
 class DerivedNetwork(nnx.Module):
     """One network of a family, as the family's description and stages have it; batch norms use stored moments.

@@ -1,4 +1,4 @@
-"""Subnet: an exported network, loaded and run without the weights of any supernet."""
+"""Subnet: an exported network, loaded and run without any supernet."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -16,11 +16,9 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from search_spaces import UserError
+from search_spaces import FAMILIES, UserError
 from search_spaces.sealed_json import parse_json
-from supernet.engine import derived as derived_network
-from supernet.engine.supernet import SUPERNETS
-from supernet.standalone import MODULES
+from supernet.standalone import DERIVED, MODULES
 from supernet.storage.manifest import verify_manifest
 from supernet.tasks.inputs import Input
 from supernet.tasks.outputs import Outputs
@@ -139,8 +137,8 @@ def read_subnet(directory: Path) -> Subnet:
         description = architecture["architecture"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
-    derived = isinstance(arguments, dict) and set(arguments) == derived_network.ARGUMENTS
-    known = family in (SUPERNETS if derived else MODULES)
+    derived = isinstance(arguments, dict) and arguments.keys() == DERIVED
+    known = family in (FAMILIES if derived else MODULES)
     if not known and "plugin" in config and (directory / STABLEHLO).is_file():
         weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
         return Subnet(config, description, None, weights, preprocessing, outputs, _program(directory / STABLEHLO))
@@ -171,7 +169,9 @@ def read_subnet(directory: Path) -> Subnet:
 
 def _built(family: str, arguments: Mapping[str, Any], derived: bool) -> nnx.Module:
     if derived:
-        return derived_network.rebuilt(family, **arguments)
+        from supernet.engine.derived import rebuilt  # other networks run without the code of supernets
+
+        return rebuilt(family, **arguments)
     return MODULES[family](**arguments, rngs=nnx.Rngs(0))
 
 

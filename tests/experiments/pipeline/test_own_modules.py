@@ -20,7 +20,7 @@ from supernet.storage.manifest import write_manifest
 OWN = Path(__file__).parents[2] / "supernest" / "own_modules"
 YAML = """\
 plugins: [{module}]
-data: {{source: digits, train_limit: 64}}
+data: {data}
 space: {{family: {family}, width: {widths}, depth: [1, 2], hidden: [8, 16]}}
 train: {{steps: 2, batch_size: 16, diagnose_every: null}}
 search: {{type: random, evaluations: 4}}
@@ -38,14 +38,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def put(here: Path, name: str, text: str | None = None, module: str | None = None) -> None:
+DIGITS = "{source: digits, train_limit: 64}"
+TABLE = "{source: table, path: t.csv, target: y}"
+PICTURES = "{source: npz, path: images.npz}"
+
+
+def put(here: Path, name: str, text: str | None = None, module: str | None = None, data: str = DIGITS) -> None:
     """Writes a module and its experiment."""
     module = module or name
     text = text if text is not None else (OWN / f"{name}.py").read_text("utf-8")
     (here / f"{module}.py").write_text(text, "utf-8")
-    (here / "e.yaml").write_text(
-        YAML.format(module=module, family=name, widths=[8] if name == "small_cnn" else [4, 8]), "utf-8"
-    )
+    widths = [8] if name.startswith("small_cnn") else [4, 8]
+    (here / "e.yaml").write_text(YAML.format(module=module, family=name, widths=widths, data=data), "utf-8")
 
 
 def test_the_documentation_shows_the_module_that_is_tested() -> None:
@@ -53,9 +57,14 @@ def test_the_documentation_shows_the_module_that_is_tested() -> None:
     assert f"```python\n{(OWN / 'residual_mlp.py').read_text('utf-8')}```" in text
 
 
-@pytest.mark.parametrize("name", ["residual_mlp", "small_cnn"])
-def test_thirty_lines_go_from_check_to_a_reloaded_export(name: str, here: Path, supernest: Any) -> None:
-    put(here, name)
+@pytest.mark.parametrize(
+    ("name", "data", "shape"), [("residual_mlp", DIGITS, (8, 8, 1)), ("small_cnn", PICTURES, (12, 20, 1))]
+)
+def test_thirty_lines_go_from_check_to_a_reloaded_export(
+    name: str, data: str, shape: tuple[int, ...], here: Path, supernest: Any
+) -> None:
+    pictures(here)
+    put(here, name, data=data)
     assert len((OWN / f"{name}.py").read_text("utf-8").splitlines()) <= 30
     code, out, err = supernest("check", "e.yaml", "--json")
     assert (code, err) == (0, "")
@@ -71,7 +80,7 @@ def test_thirty_lines_go_from_check_to_a_reloaded_export(name: str, here: Path, 
         assert (code, err) == (0, "")
     code, _, err = supernest("export", "run", "--budget", "macs<=60%", "--quiet")
     assert (code, err) == (0, "")
-    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8)
     subnets = [here / "run/subnets/full", here / "run/subnets/macs60%", here / "searched/subnets/full"]
     for directory in subnets:
         subnet = sn.load_subnet(directory)
@@ -101,11 +110,19 @@ def table(here: Path) -> np.ndarray:
     return x.astype(np.float32)
 
 
+def pictures(here: Path) -> None:
+    """Writes images of 12 by 20 pixels, of ten classes."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 60), ("test", 20)):
+        arrays[f"{split}_images"] = rng.integers(0, 256, (count, 12, 20), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count) % 10
+    np.savez(here / "images.npz", **arrays)
+
+
 def test_the_same_lines_take_a_table(here: Path, supernest: Any) -> None:
-    put(here, "residual_mlp")
+    put(here, "residual_mlp", data=TABLE)
     text = (here / "e.yaml").read_text("utf-8")
-    data = "{source: table, path: t.csv, target: y}"
-    (here / "e.yaml").write_text(text.replace("{source: digits, train_limit: 64}", data).replace("[4, 8]", "[4]"))
+    (here / "e.yaml").write_text(text.replace("[4, 8]", "[4]"))
     examples = table(here)
     for stage, out in (("run", "run"), ("gradient", "searched"), ("export", "searched")):
         code, _, err = supernest(stage, "e.yaml", "--out", out, "--quiet")
@@ -165,16 +182,28 @@ WRONG = {
         "parameters, and its cost says ",
     ),
 }
+WRONG_CNN = {
+    "ignores hidden": (
+        "Block(width, hidden, ",
+        "Block(width, 16, ",
+        "space.hidden: no weight of SmallCNN follows it; they are alike at each of [8, 16].",
+    ),
+    "costs too little": ("sn.elastic(SmallCNN,", "family = sn.elastic(SmallCNN,", "parameters, and its cost says "),
+}
 LOW = """
 
 family.price = lambda self, cost, sizes: cost._replace(params=cost.params - 3)
 """
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_check_refuses_a_wrong_module_in_one_line(kind: str, here: Path, supernest: Any) -> None:
-    before, after, expected = WRONG[kind]
-    text = (OWN / "residual_mlp.py").read_text("utf-8")
+@pytest.mark.parametrize(
+    ("module", "kind"), [*(("residual_mlp", kind) for kind in WRONG), *(("small_cnn", kind) for kind in WRONG_CNN)]
+)
+def test_check_refuses_a_wrong_module_in_one_line(module: str, kind: str, here: Path, supernest: Any) -> None:
+    table(here)
+    pictures(here)
+    before, after, expected = (WRONG if module == "residual_mlp" else WRONG_CNN)[kind]
+    text = (OWN / f"{module}.py").read_text("utf-8")
     assert before in text
     text = text.replace(before, after)
     if kind == "costs too little":
@@ -183,9 +212,9 @@ def test_check_refuses_a_wrong_module_in_one_line(kind: str, here: Path, superne
         text = text.replace(
             "depth, hidden, classes, *, rngs):\n", "depth, hidden, classes, *, rngs):\n        self.depth = depth\n"
         )
-    text = text.replace("sn.elastic(ResidualMLP,", f'sn.elastic(ResidualMLP, "residual_mlp_{len(kind)}",')
-    name = f"residual_mlp_{len(kind)}"
-    put(here, name, text, f"own_{name}")
+    name = f"{module}_{len(kind)}"
+    text = re.sub(r"sn\.elastic\((\w+),", rf'sn.elastic(\1, "{name}",', text)
+    put(here, name, text, f"own_{name}", TABLE if module == "residual_mlp" else PICTURES)
     code, out, err = supernest("check", "e.yaml")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected.replace("residual_mlp", name) in err
@@ -246,3 +275,16 @@ def test_check_refuses_a_wrong_sampler_in_one_line(
         assert (code, err.count("\n")) == (2, 1)
         assert expected in err
     shutil.rmtree(here / "__pycache__", ignore_errors=True)
+
+
+@pytest.mark.parametrize(("module", "data"), [("residual_mlp", TABLE), ("small_cnn", PICTURES)])
+def test_check_refuses_a_sampler_of_floats_for_a_module(module: str, data: str, here: Path, supernest: Any) -> None:
+    table(here)
+    pictures(here)
+    name = f"{module}_floats"
+    text = (OWN / f"{module}.py").read_text("utf-8")
+    text = re.sub(r"sn\.elastic\((\w+),", rf'sn.elastic(\1, "{name}",', text)
+    put(here, name, text + SAMPLER.format(name=name, **{**RIGHT, "genes": "genes / 2"}), f"own_{name}", data)
+    code, out, err = supernest("check", "e.yaml", "--set", f"sampler.type={name}")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "sampler.type: Own.sample returns genes float64(2, 4), expected int32(paths, 4)." in err
