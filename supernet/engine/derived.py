@@ -14,6 +14,7 @@ from flax import nnx, traverse_util
 
 from search_spaces import Architecture, SearchSpace, UserError, build_space
 from search_spaces.parts import Init, Part, Sizes, lengths
+from supernet.engine.randomness import FreshWeights
 from supernet.engine.supernet import build_supernet
 from supernet.weights.cuts import Tree
 from supernet.weights.described import Weights
@@ -70,7 +71,7 @@ def rebuilt(family: str, space: Mapping[str, Any], architecture: Mapping[str, An
     """
     built = build_space(family, None, space)
     net: Any = build_supernet(built)
-    return net.derived(built.encode(architecture), nnx.Rngs(0))
+    return net.derived(built.encode(architecture), FreshWeights(0))
 
 
 def _held(tree: Any) -> Any:

@@ -29,6 +29,7 @@ from search_spaces.parts import flat
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.derived import DerivedNetwork, derived_config
 from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
+from supernet.engine.randomness import FreshWeights
 from supernet.engine.stages import Context, Stage, merged, run
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
@@ -79,7 +80,8 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.plain_weights`; stacks have layers on a leading axis."""
         first, *others = self.space.covering
         keys = [key, *(jax.random.fold_in(key, _OTHERS - number) for number in range(len(others)))]
-        return self.weights.init(*(self.module(a, nnx.Rngs(k)) for a, k in zip((first, *others), keys, strict=True)))
+        modules = (self.module(a, FreshWeights(k)) for a, k in zip((first, *others), keys, strict=True))
+        return self.weights.init(*modules)
 
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`."""
@@ -110,7 +112,7 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.module`: the registered one of the family, or one that is derived from the description."""
         if self.space.family in MODULES:
             return super().module(architecture, rngs)
-        return self.derived(architecture, rngs or nnx.Rngs(0))
+        return self.derived(architecture, rngs or FreshWeights(0))
 
     def derived(self, architecture: Architecture, rngs: nnx.Rngs) -> DerivedNetwork:
         """The plain module of one architecture, by the description and the stages alone."""

@@ -13,7 +13,7 @@ from flax import nnx
 from search_spaces import Architecture, Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose
 from search_spaces.registry import Registry
-from supernet.engine.randomness import key
+from supernet.engine.randomness import FreshWeights, key
 from supernet.engine.stages import kept_bytes
 from supernet.layers.passes import PLAIN, Passes
 from supernet.sharing import SHARING, WeightSharing
@@ -158,7 +158,7 @@ class Supernet(ABC):
 
     def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
         """The plain Flax module of one architecture, with fresh weights."""
-        return MODULES[self.space.family](**self.config(architecture), rngs=rngs or nnx.Rngs(0))
+        return MODULES[self.space.family](**self.config(architecture), rngs=rngs or FreshWeights(0))
 
     @abstractmethod
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from search_spaces import FAMILIES, UserError
 from search_spaces.sealed_json import parse_json
+from supernet.engine.randomness import FreshWeights
 from supernet.standalone import DERIVED, MODULES
 from supernet.storage.manifest import verify_manifest
 from supernet.tasks.inputs import Input
@@ -172,7 +173,7 @@ def _built(family: str, arguments: Mapping[str, Any], derived: bool) -> nnx.Modu
         from supernet.engine.derived import rebuilt  # other networks run without the code of supernets
 
         return rebuilt(family, **arguments)
-    return MODULES[family](**arguments, rngs=nnx.Rngs(0))
+    return MODULES[family](**arguments, rngs=FreshWeights(0))
 
 
 def _program(path: Path) -> jax.export.Exported:
