@@ -56,8 +56,10 @@ class Family:
         self.net, self.space = net, net.space
         leaves, structure = jax.tree.flatten(jax.jit(net.init)(jax.random.key(0)))
         keys = jax.random.split(jax.random.key(1), len(leaves))
-        noisy = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-        self.params: Params = jax.tree.unflatten(structure, noisy)
+        noise = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
+        # Added by NumPy: a sum by JAX is a program for each shape.
+        noisy = [np.asarray(a) + np.float32(0.2) * np.asarray(b) for a, b in zip(leaves, noise, strict=True)]
+        self.params: Params = jax.tree.map(jnp.asarray, jax.tree.unflatten(structure, noisy))
         example = net.example(net.space.largest)
         shape, key = (BATCH, *example.shape), jax.random.key(2)
         if example.dtype == np.int32:
@@ -85,6 +87,12 @@ class Family:
     def draw(self, count: int) -> np.ndarray:
         """Genes of `count` random networks, and of the smallest and the largest."""
         return np.concatenate([self.space.ends, self.space.sample(np.random.default_rng(4), count - 2)])
+
+    @cached_property
+    def moments(self) -> Any:
+        """Batch statistics that no data has, positive where they are variances; None for a family without."""
+        draw, shapes = np.random.default_rng(9).uniform, self.net.statistics_shapes
+        return jax.tree.map(lambda leaf: jnp.asarray(draw(0.5, 1.5, leaf.shape), jnp.float32), shapes) or None
 
     @cached_property
     def switched(self) -> Any:

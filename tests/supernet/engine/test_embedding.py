@@ -1,11 +1,14 @@
 """Embedding is the inverse of extraction: the same weights come out, and the engine computes the plain network."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
+from search_spaces import Architecture
 from supernet.engine.embedding import embed
 from supernet.engine.supernet import SUPERNETS
 from supernet.training.optimizer import OptimizerSettings
@@ -18,25 +21,24 @@ def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 
 
-def noisy(module: nnx.Module) -> None:
-    """Makes every weight of a module differ from 0 and from what it is initialised with."""
-    rng = np.random.default_rng(0)
-    state = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    nnx.update(
-        module, jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), state)
-    )
+def drawn(family: Family, architecture: Architecture) -> nnx.Module:
+    """The plain module; every weight differs from 0 and from what it is initialised with. Nothing is compiled."""
+    module, rng = nnx.eval_shape(lambda: family.net.module(architecture)), np.random.default_rng(0)
+    for kind, values in ((nnx.Param, partial(rng.normal, 0, 0.5)), (nnx.BatchStat, partial(rng.uniform, 0.5, 1.5))):
+        shapes = nnx.to_pure_dict(nnx.state(module, kind))
+        filled = jax.tree.map(lambda leaf, values=values: jnp.asarray(values(leaf.shape), jnp.float32), shapes)
+        nnx.update(module, filled)
+    return module
 
 
 def test_what_is_embedded_is_extracted_again_and_nothing_besides(family: Family) -> None:
     for genes in family.draw(10):
         architecture = family.space.architecture(genes)
-        module = family.net.module(architecture)
-        noisy(module)
+        module = drawn(family, architecture)
         weights = nnx.to_pure_dict(nnx.state(module))
         full = embed(family.net, weights, architecture)
         assert jax.tree.map(jnp.shape, full) == jax.tree.map(jnp.shape, family.params)
-        statistics, _ = family.calibrated(genes, family.space.program(genes))
-        _, again = family.net.extract(full, architecture, statistics)
+        _, again = family.net.extract(full, architecture, family.moments)
         again, expected = (
             nnx.to_pure_dict(nnx.state(_filled(family, architecture, w), nnx.Param)) for w in (again, weights)
         )
@@ -58,13 +60,11 @@ def test_the_engine_computes_the_embedded_network(family: Family) -> None:
     )
     for genes in family.draw(4):
         architecture, program = family.space.architecture(genes), family.space.program(genes)
-        module = family.net.module(architecture)
-        noisy(module)
+        module = drawn(family, architecture)
         full = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
-        statistics, _ = family.calibrated(genes, program)
-        if statistics:  # the plain module computes with stored moments
-            nnx.update(module, family.net.slice(full, architecture, statistics))
-        logits = forward(full, genes, family.x, statistics, program)
+        if family.moments is not None:  # the plain module computes with stored moments
+            nnx.update(module, family.net.slice(full, architecture, family.moments))
+        logits = forward(full, genes, family.x, family.moments, program)
         expected = module(family.input(architecture))
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
@@ -72,8 +72,7 @@ def test_the_engine_computes_the_embedded_network(family: Family) -> None:
 def test_training_leaves_everything_outside_at_zero(family: Family) -> None:
     genes = family.draw(3)[2]
     architecture = family.space.architecture(genes)
-    module = family.net.module(architecture)
-    noisy(module)
+    module = drawn(family, architecture)
     full = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
     outside = jax.tree.map(lambda leaf: np.asarray(leaf) == 0, full)
     step = TrainStep(family.net, OptimizerSettings(learning_rate=0.01).build(10), average_decay=0.9)

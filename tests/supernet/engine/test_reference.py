@@ -1,7 +1,6 @@
 """Every pass of every family against the textbook pass of `tests/reference`: logits, gradients and costs."""
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.tokens import Tokens
 from tests.reference import Truth, counted, reference
-from tests.supernet.engine.test_parity import ARCHITECTURES, assert_close, assert_gradients_close
+from tests.supernet.engine.test_parity import ARCHITECTURES, COMPLETE, assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,9 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Family and further settings of each small space."""
 SLOW = {"mobilenet"}  # a program for each shape of a convolution
 FORM_ARCHITECTURES = 40  # of a space with further settings
-COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
-"""Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
-SAMPLED = {"mobilenet": 16, "nas_bench_201": 10}  # architectures of a family whose reference is slow
+SAMPLED = 60  # architectures of a family: the reference runs op by op, anew for each
+SAMPLED_OF = {"mobilenet": 16, "nas_bench_201": 10}  # of one whose reference is slow
 UNROLLED = {"nas_bench_201": 5}  # of 12 architectures for passes that are traced anew for each
 
 
@@ -44,7 +42,7 @@ class Compared(Family):
         family, settings = CASES[name]
         space = build_space(family, "small", {**SETTINGS[family], **settings})
         super().__init__(build_superposed(space))
-        sampled = ARCHITECTURES if COMPLETE else SAMPLED.get(family, ARCHITECTURES)
+        sampled = ARCHITECTURES if COMPLETE else SAMPLED_OF.get(family, SAMPLED)
         self.drawn = self.draw(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
         self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 12)]
 

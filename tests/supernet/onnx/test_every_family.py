@@ -35,7 +35,7 @@ TOLERANCE = 1e-4  # of a network in fp32, relative to the largest output
 def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
     """A network of a small space, as it would be loaded from an export; pictures are resized for it."""
     architecture = family.space.architecture(genes)
-    module, weights = family.net.extract(family.params, architecture, statistics_of(family, genes))
+    module, weights = family.net.extract(family.params, architecture, family.moments)
     task, example = getattr(family.space, "inputs", "images"), family.net.example(architecture)
     config: dict[str, Any] = {"family": family.space.family, "task": "images", "labels": ["a"], "outputs": {}}
     if example.dtype == np.int32:
@@ -47,13 +47,6 @@ def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
     before = Preprocessing(example.shape[:2], (0.4,) * channels, (0.3,) * channels)
     config |= {"input": {"shape": [9, 9, channels]}, "preprocessing": before.as_dict()}
     return Subnet(config, {}, module, weights, before, CLASSES)
-
-
-def statistics_of(family: Family, genes: np.ndarray) -> Any:
-    """Moments that no data has, positive where they are variances."""
-    like, _ = jax.eval_shape(lambda: family.calibrated(jnp.asarray(genes), program=family.space.program(genes)))
-    generator = np.random.default_rng(9)
-    return jax.tree.map(lambda leaf: jnp.asarray(generator.uniform(0.5, 1.5, leaf.shape), jnp.float32), like)
 
 
 @cache
@@ -70,7 +63,7 @@ def supernet_of(family: Family) -> Any:
 def expected_of(family: Family, genes: np.ndarray, subnet: Subnet, examples: np.ndarray) -> np.ndarray:
     x = subnet.preprocessing(jnp.asarray(examples))
     program = family.space.program(genes)
-    return np.asarray(supernet_of(family)(jnp.asarray(genes), x, statistics_of(family, genes), program=program))
+    return np.asarray(supernet_of(family)(jnp.asarray(genes), x, family.moments, program=program))
 
 
 def examples_of(subnet: Subnet, count: int) -> np.ndarray:
