@@ -32,7 +32,7 @@ demo: $(STAMP_RUN)
 	@echo '  docs/first_steps.md                                              # what happened, and how to go on'
 
 test: $(STAMP_DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" --junitxml=.cache/tests_fast.xml $(PYTEST_ARGS)
 	@echo 'Those that are slow or start Ray were left out: make test-all runs everything.'
 
 # A file's tests stay in one process, so that what they share is made once. One process more, as those of Ray mostly wait.

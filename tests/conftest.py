@@ -39,10 +39,15 @@ def starts_ray(path: Path) -> bool:
     return "pytest.mark.ray" in path.read_text(encoding="utf-8")
 
 
-def pytest_configure() -> None:
-    """Gives way to the first process, which has the tests that start Ray and takes longest."""
-    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":
-        os.nice(10)
+_ran: list[Path] = []
+_GIVES_WAY = 3  # less time than the other processes in contention, and enough for tests that are timed
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Gives way to the process that has the tests that start Ray, whichever it is: it takes longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _ran and not starts_ray(item.path):
+        os.nice(_GIVES_WAY)
+    _ran[:] = [item.path]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

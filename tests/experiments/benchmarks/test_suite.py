@@ -1,0 +1,39 @@
+"""The suite's times are read from the tables that pytest leaves."""
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from experiments.benchmarks.suite import main
+
+TABLE = """\
+<?xml version="1.0" encoding="utf-8"?>
+<testsuites name="pytest tests"><testsuite name="pytest" tests="3" time="12.5">
+<testcase classname="tests.search.test_a" name="test_one[x]" time="2.0" />
+<testcase classname="tests.search.test_b" name="test_two" time="3.5"><skipped message="no browser" /></testcase>
+<testcase classname="tests.experiments.data.test_c" name="test_one[x]" time="7.04" />
+</testsuite></testsuites>
+"""
+
+
+def test_folders_and_slowest_tests_are_told(tmp_path: Path) -> None:
+    (tmp_path / "tests.xml").write_text(TABLE)
+    found = CliRunner().invoke(main, ["--directory", str(tmp_path), "--json"])
+    assert json.loads(found.stdout) == {
+        "fast_s": None,
+        "all_s": 12.5,
+        "tests": 3,
+        "folders_s": {"tests/experiments/data": 7.0, "tests/search": 5.5},
+        "slowest_s": {
+            "tests/experiments/data/test_c.py::test_one[x]": 7.0,
+            "tests/search/test_b.py::test_two": 3.5,
+            "tests/search/test_a.py::test_one[x]": 2.0,
+        },
+    }
+
+
+def test_without_a_table_it_says_what_to_run(tmp_path: Path) -> None:
+    found = CliRunner().invoke(main, ["--directory", str(tmp_path)])
+    assert found.exit_code
+    assert str(found.exception).endswith("tests.xml: no such file. It is left by make test-all: run that first.")
