@@ -56,8 +56,11 @@ def check_rungs(rungs: Rungs) -> None:
 
 
 def in_batches(rungs: Rungs, batches: int) -> Rungs:
-    """Rungs as they are evaluated: shares of the split rounded up to whole batches of it. Of rungs that come out alike
-    one is left, which keeps what all of them would; those that come out as the whole split are left out."""
+    """Returns rungs as they are evaluated: shares of the split rounded up to whole batches of it.
+
+    Of rungs that come out alike one is left, which keeps what all of them would; those that come out as the whole split
+    are left out.
+    """
     kept: dict[int, float] = {}
     for fraction, share in rungs:
         count = max(1, math.ceil(fraction * batches - 1e-9))  # rounding errors of 3 * 0.1 must not add a batch

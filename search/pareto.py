@@ -73,8 +73,10 @@ def pareto_summary(
     cost: CostFunction | None = None,
     reference: float | None = None,
 ) -> dict[str, Any]:
-    """The content of `pareto.json`: for params, MACs and whatever the budgets limit the front, cheapest network last,
-    and its hypervolume (`search.hypervolume`); and the best network for each budget.
+    """Returns the content of `pareto.json`: fronts, their hypervolumes, and the best network for each budget.
+
+    Fronts, cheapest network last, and hypervolumes (`search.hypervolume`) are those for params, MACs and whatever the
+    budgets limit.
 
     Args:
         archive: What was evaluated.

@@ -172,8 +172,11 @@ def _solved(
 def _carried(
     space: SearchSpace, completions: Completions, scored: Score, labels: int, below: float
 ) -> tuple[Int32[np.ndarray, " g"] | None, float, bool]:
-    """Carries at most `labels` partial gene vectors along; says the best below a score, its score, and whether none was
-    dropped that could have become better."""
+    """Returns the best genes below a score, their score, and whether they are known to be the best.
+
+    They are where none of the partial gene vectors was dropped that could have become better; at most `labels` of them
+    are carried along.
+    """
     genes, bounds, whole = np.array([space.deepest.genes], np.int32), completions.root[None], True
     for place in range(len(completions.columns)):
         genes, bounds = _extended(space, completions, place, genes, bounds)

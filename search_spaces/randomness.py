@@ -8,8 +8,10 @@ import numpy as np
 
 
 class Purpose(StrEnum):
-    """Everything that a seed is drawn from for. A new kind of draws gets a name of its own here; a name never changes,
-    as the draws follow from it."""
+    """Everything that random numbers are drawn for.
+
+    A new kind of draws gets a name of its own here; a name never changes, as the draws follow from it.
+    """
 
     # data
     VALIDATION_SPLIT = "validation split"

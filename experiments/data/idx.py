@@ -18,7 +18,7 @@ UNSIGNED_BYTE = 8
 @SOURCES.register("idx")
 @dataclass(frozen=True)
 class Idx(Source):
-    """The four idx files of the MNIST family: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, …
+    """The four idx files of the MNIST family: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and two more.
 
     Args:
         path: Directory of the files.

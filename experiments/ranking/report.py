@@ -39,8 +39,7 @@ def write_report(
     run: RunDirectory,
     besides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes everything below `rank/` and `tensorboard/rank`; returns the figures for the summary, `besides` among
-    them."""
+    """Writes everything below `rank/` and `tensorboard/rank`; returns the summary's figures, with `besides`."""
     space, settings, figure = experiment.space, experiment.config.rank, experiment.data.outputs.figure
     costs = space.cost(genes)
     rows = [

@@ -59,8 +59,13 @@ def write_space(run: Path, space: SearchSpace, objective: str) -> None:
 
 
 def refined_archive(run: Path, budget: str, after: int) -> Path:
-    """Where a refinement for a budget of this name keeps what it evaluates after so many entries of the run's search,
-    which may itself go on in between."""
+    """Returns the archive of a refinement for a budget of this name.
+
+    Args:
+        run: Run directory.
+        name: Name of the budget.
+        after: Entries that the run's search had when the refinement began; it may itself go on in between.
+    """
     return run / "search" / "refine" / f"{budget}_after_{after}.jsonl"
 
 

@@ -135,8 +135,10 @@ def _started(searcher: Searcher, path: Path) -> Searcher:
 
 
 def evaluated(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:
-    """Returns the hashes of what an archive is of: those of `cut_from`, and the device file's where costs are of one.
-    An archive is continued only for the same."""
+    """Returns an archive's identity: the hashes of `cut_from`, and the device file's where costs are of one.
+
+    An archive is continued only for the same.
+    """
     device = {"device": cost.device.sha256} if isinstance(cost, DeviceCost) else {}
     return cut_from(experiment, params) | device
 

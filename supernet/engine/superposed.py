@@ -31,8 +31,9 @@ class SuperposedSupernet(Supernet):
 
     @abstractmethod
     def superpose(self, params: Params, relaxed: Relaxed) -> Params:
-        """Full-size weights: each effective weight times the mixed masks of its axes; where effective weights differ by
-        architecture, the mixture of these products.
+        """Returns full-size weights: each effective weight times the mixed masks of its axes.
+
+        Where effective weights differ by architecture, it is the mixture of these products.
 
         Where two genes size one axis, or one gene two axes of a weight, the masks of their joint values are mixed
         (TangleNAS's combi-superposition), not the product of the axes' own mixtures.

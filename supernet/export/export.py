@@ -165,9 +165,9 @@ def parity_error(
 
 
 def serialised_forward(subnet: Subnet) -> bytes:
-    """The forward pass `(weights, x) -> logits` by `jax.export`, for any batch size (and any number of tokens that the
-    network has positions for), on CPU, CUDA and TPU.
+    """The forward pass `(weights, x) -> logits` by `jax.export`, on CPU, CUDA and TPU.
 
+    It takes any batch size, and any number of tokens that the network has positions for.
     `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name. More
     tokens than positions are an error there; tokens outside the vocabulary make a sequence's logits NaN. Equal networks
     have equal bytes: the program does not say where the code that it was made from lies.

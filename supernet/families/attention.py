@@ -35,8 +35,10 @@ def attend(causal: bool = False) -> Stage:
 
 
 def mixed(projected: tuple, p: jax.Array) -> jax.Array:
-    """The values that heads mix by their probabilities [b, g, n, t, t]: what the output projection reads, [b, t, g * n,
-    k]."""
+    """Returns the values that heads mix by their probabilities, which the output projection reads.
+
+    Probabilities are [b, g, n, t, t], mixed values [b, t, g * n, k].
+    """
     _, _, v = _rows(projected)
     b, groups, queries, t, _ = p.shape
     y = attention.batched_matmul(p.reshape(v.shape[0], -1, t), v)

@@ -23,8 +23,11 @@ from supernet.standalone.vit import patches
 
 @SUPERNETS.register("vit")
 class ViTSupernet(ElasticNetwork):
-    """The stream is [b * t, d]; of the fused projection, queries are [b, heads, 1, t, head_dim], keys and
-    values [b, heads, t, head_dim]."""
+    """Supernet of vision transformers, whose projection of queries, keys and values is one.
+
+    The stream is [b * t, d]; of the fused projection, queries are [b, heads, 1, t, head_dim], keys and values
+    [b, heads, t, head_dim].
+    """
 
     space: ViTSpace
 

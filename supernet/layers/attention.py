@@ -9,8 +9,11 @@ from supernet.layers.passes import wide
 @jax.custom_vjp
 @jax.named_scope("attention")
 def batched_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a[n, i, k] @ b[n, k, j]`. The gradient transposes its operands first: XLA's CPU back-end is several times
-    slower on the contractions that automatic differentiation would emit."""
+    """Returns `a[n, i, k] @ b[n, k, j]`.
+
+    The gradient transposes its operands first: XLA's CPU back-end is several times slower on the contractions that
+    automatic differentiation would emit.
+    """
     return jnp.matmul(a, b)
 
 

@@ -177,8 +177,11 @@ def _after(net: LanguageSupernet, shape: tuple[int, ...], weights: Params, strea
 def _measured(
     net: LanguageSupernet, shape: tuple[int, ...], weights: Params, stream: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """The stream behind a layer; and squares of what its sublayers read [2, d], of what its output projection reads
-    [g, q, k], and of its units [m]."""
+    """Returns the stream behind a layer, and squares of what is read in it.
+
+    Squares are those of what its sublayers read [2, d], of what its output projection reads [g, q, k], and of its
+    units [m].
+    """
     mixing, expanding = _sublayers(net, shape, weights, stream)
     inputs = {"attention": mixing[0], "mlp": expanding[0]}
     read = [_square(shape, net.read(weights[name], x, Context())) for name, x in inputs.items()]

@@ -21,8 +21,10 @@ _UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """A convolution of x [b, h, w, c] with a kernel of 1 or 9 taps [taps, c, out], padded with zeros; sides become
-    ceil(side / stride)."""
+    """Convolves x [b, h, w, c] with a kernel of 1 or 9 taps [taps, c, out], padded with zeros.
+
+    Sides become ceil(side / stride).
+    """
     taps, *channels = kernel.shape
     side = {1: 1, 9: 3}[taps]
     return jax.lax.conv_general_dilated(

@@ -205,8 +205,10 @@ class TrainStep:
         return [work.sum(own.pop(path, nothing)) for path in range(len(genes))], found
 
     def _untaught(self, targets: Targets, params: Params, work: Work) -> Targets:
-        """What stands in for a teacher where a path has none: distributions wherever others are taught, placed as those
-        that a network with these weights teaches, so that all paths run one program."""
+        """Returns what stands in for a teacher where a path has none, so that all paths run one program.
+
+        It is distributions wherever others are taught, placed as those that a network with these weights teaches.
+        """
         if self.distillation.type == "none":
             return targets
         if are_classes(targets):

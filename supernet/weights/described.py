@@ -228,8 +228,10 @@ class Weights:
         return relaxed[self._space.column(stack.depth, stack.group), : len(self.values[stack.depth])]
 
     def depths(self, relaxed: Relaxed, stack: Stack) -> tuple[jax.Array, jax.Array | None]:
-        """How far each layer of a stack is on [l]; and, where the first ones are on, the weight of stopping after each
-        number of them [l + 1]."""
+        """Returns how far each layer of a stack is on [l], and the weight of each number of layers [l + 1].
+
+        The latter is of stopping after so many; it is None where it is not the first ones that are on.
+        """
         weight, on = self._depth(relaxed, stack), self.positions(stack) >= 0
         stops = None
         if stack.positions is None:
