@@ -66,8 +66,10 @@ class Images(Task):
 
     @classmethod
     def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """See `Task.example`: `input_shape`, or a square of pixels in floats, at the architecture's resolution where
-        that is a choice."""
+        """See `Task.example`: `input_shape`, or a square of pixels in floats.
+
+        Its side is the architecture's resolution where that is a choice.
+        """
         if shape := getattr(space, "input_shape", None):
             return jax.ShapeDtypeStruct(tuple(shape), np.float32)
         side = architecture.description.get("resolution") or space.image_size
