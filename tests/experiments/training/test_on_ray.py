@@ -1,6 +1,7 @@
 """Training by real Ray workers: the same weights as in one process, whatever dies, and nothing is left behind."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -91,6 +92,8 @@ def test_two_workers_compute_what_one_process_does(config, tmp_path, settings):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), one.sampler, two.sampler)
 
 
+# The first worker is killed below too, where checkpoints go through a storage.
+RANKS = [0, 1] if int(os.environ.get("SUPERNEST_KILLS", "1")) > 1 else [1]
 LONG = ("train.steps=300", "train.evaluate_every=300", "train.diagnose_every=300")
 
 
@@ -102,7 +105,7 @@ def undisturbed(config, tmp_path_factory):
     return state_of(config, out / "run", *LONG)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", RANKS)
 def test_a_killed_worker_changes_no_bit(config, tmp_path, undisturbed, rank):
     run = start("train", config, tmp_path / "run", *LONG)
     wait_until(lambda: last_step(tmp_path / "run") >= 20, run)
