@@ -45,6 +45,9 @@ def convert(graph: Graph, program: core.Jaxpr, constants: Sequence[Any], argumen
     for equation in program.eqns:
         results = _results(graph, equation, [read(operand) for operand in equation.invars])
         known |= dict(zip(equation.outvars, results, strict=True))
+        for value in results:
+            if value.constant is None and value.source is None:
+                graph.shapes[value.name] = value.stored(value.axes)
     return [read(output) for output in program.outvars]
 
 

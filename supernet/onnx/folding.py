@@ -42,7 +42,7 @@ def fold(graph: Graph, outputs: list[str]) -> list[str]:
         affine = _affine(graph, node)
         if affine is not None and uses.get(affine.of) == 1:
             new = _folded(graph, affine, uses) or name
-        changes[name] = new
+        changes[name] = graph.alias(name, new)
         uses[new] = count
     outputs = [changes[output] for output in outputs]
     graph.prune(outputs)

@@ -132,6 +132,16 @@ class Graph:
 
     # ---------------------------------------------------------------- what is there
 
+    def alias(self, old: str, new: str) -> str:
+        """Notes that a tensor takes another one's place, and has its sizes.
+
+        Returns:
+            The new one.
+        """
+        if old in self.shapes:
+            self.shapes.setdefault(new, self.shapes[old])
+        return new
+
     def users(self) -> dict[str, list[Node]]:
         """Returns the nodes that take each tensor."""
         found: dict[str, list[Node]] = {}

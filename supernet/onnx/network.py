@@ -15,12 +15,14 @@ from onnx import TensorProto
 
 from search_spaces import UserError
 from supernet.export.subnet import Subnet, flatten, unflatten
+from supernet.onnx.attention import attend
 from supernet.onnx.convert import convert
 from supernet.onnx.folding import fold
 from supernet.onnx.graph import Graph
 from supernet.onnx.model import model
 from supernet.onnx.patterns import simplify
 from supernet.onnx.pictures import fitted
+from supernet.onnx.rows import as_rows
 from supernet.onnx.values import Value, fixed, plain_axes, whole
 from supernet.standalone.language import LanguageModel
 from supernet.tasks.images import Preprocessing
@@ -81,7 +83,9 @@ def onnx_network(where: str, subnet: Subnet, settings: Settings) -> onnx.ModelPr
             f"{where}: {error} has no counterpart in ONNX, or none that is known here. Nothing was written; export the "
             "network as it is, or write that part of it with other operations."
         ) from error
-    tensors = fold(graph, simplify(graph, [whole(graph, value) for value in values]))
+    tensors = [whole(graph, value) for value in values]
+    for improve in (simplify, fold, attend, as_rows):
+        tensors = improve(graph, tensors)
     made = zip(outputs, tensors, values, strict=True)
     return model(
         graph,

@@ -189,7 +189,7 @@ def simplify(graph: Graph, outputs: list[str]) -> list[str]:
         for name in list(graph.nodes):
             node = graph.nodes[name]
             node.inputs = [changes.get(source, source) for source in node.inputs]
-            changes[name] = _changed(graph, name, table)
+            changes[name] = graph.alias(name, _changed(graph, name, table))
         outputs = [changes.get(output, output) for output in outputs]
         graph.prune(outputs)
     return outputs

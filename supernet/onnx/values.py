@@ -120,11 +120,16 @@ def reshaped(graph: Graph, name: str, now: Sequence[Dim], wanted: Sequence[Dim])
     now, wanted = list(now), list(wanted)
     if now == wanted:
         return name
+    name = graph.op("Reshape", name, _target(graph, now, wanted))
+    graph.shapes[name] = wanted
+    return name
+
+
+def _target(graph: Graph, now: list[Dim], wanted: list[Dim]) -> str:
     open_sizes = [i for i, size in enumerate(wanted) if not isinstance(size, int)]
     if len(open_sizes) <= 1 and 0 not in wanted:
-        return graph.op("Reshape", name, graph.integers(-1 if i in open_sizes else s for i, s in enumerate(wanted)))
+        return graph.integers(-1 if i in open_sizes else s for i, s in enumerate(wanted))
     kept = [i for i in open_sizes if i < len(now) and now[i] is not None and str(now[i]) == str(wanted[i])]
     if len(open_sizes) - len(kept) <= 1 and 0 not in wanted:
-        target = [0 if i in kept else -1 if i in open_sizes else size for i, size in enumerate(wanted)]
-        return graph.op("Reshape", name, graph.integers(target))
-    return graph.op("Reshape", name, graph.sizes(wanted))
+        return graph.integers([0 if i in kept else -1 if i in open_sizes else size for i, size in enumerate(wanted)])
+    return graph.sizes(wanted)

@@ -98,8 +98,24 @@ def test_norms_and_activations_are_one_node_each(batch: int | None, opset: int) 
     vit = subnet_of(small("vit"), np.array(small("vit").space.largest.genes))
     found = operators(vit, batch=batch, opset=opset)
     depth = len(vit.module.layers)  # type: ignore[union-attr]
-    assert (found["LayerNormalization"], found["Gelu"], found["Softmax"]) == (2 * depth + 1, depth, depth)
+    attention = found["Softmax"] + found["Attention"]
+    assert (found["LayerNormalization"], found["Gelu"], attention) == (2 * depth + 1, depth, depth)
     assert not found.keys() & {"RMSNormalization", "Sqrt", "Reciprocal", "Tanh", "Exp", "Pow", "ReduceSum"}
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_linear_layers_are_gemms_and_attention_an_operator_where_there_is_one(batch: int | None) -> None:
+    vit = subnet_of(small("vit"), np.array(small("vit").space.largest.genes))
+    depth = len(vit.module.layers)  # type: ignore[union-attr]
+    found = operators(vit, batch=batch)
+    assert (found["Gemm"], found["MatMul"]) == (4 * depth, 2 * depth + 4)  # the resize, patches and head are products
+    assert found["Transpose"] <= 4 * depth + 3
+    found = operators(vit, batch=batch, opset=23)
+    assert found["Attention"] == depth
+    assert not found.keys() & {"Softmax", "Mul"} or found["Mul"] == 1  # of the preprocessing
+    examples = examples_of(vit, 2)
+    model = onnx_network("net", vit, Settings(batch=batch, opset=23))
+    assert largest_difference(run(session(model), examples, batch), vit.predict(examples)) <= TOLERANCE
 
 
 def test_a_mobilenet_is_convolutions_and_activations_alone() -> None:
