@@ -127,7 +127,13 @@ class Run:
         return load_subnet(found["subnet"]["directory"])
 
     def export_onnx(
-        self, *names: str, batch: int | None = None, opset: int = 20, any_size: bool = False
+        self,
+        *names: str,
+        batch: int | None = None,
+        opset: int = 20,
+        any_size: bool = False,
+        quantize: str | None = None,
+        max_loss: float = 1.0,
     ) -> list[dict[str, Any]]:
         """Writes exported networks as ONNX files, `RUN/onnx/NAME/network.onnx`; needs the extra `onnx`.
 
@@ -136,16 +142,25 @@ class Run:
             batch: Batch size of the files; any when None.
             opset: Version of ONNX's operators, 20 or 23.
             any_size: The files take pictures of any size, and crop and resize them as those of training were.
+            quantize: `"int8"` for files of eight-bit products, `RUN/onnx/NAME.int8`.
+            max_loss: Points of validation accuracy (percent of an error) that `quantize` may lose.
 
         Returns:
             The report of each file, with its directory.
 
         Raises:
-            UserError: A network has an operation that ONNX lacks, its file was written before, or the extra is missing.
+            UserError: A network has an operation that ONNX lacks, loses too much, its file was written before, or the
+                extra is missing.
         """
+        if quantize not in (None, "int8"):
+            raise UserError(f"quantize: {quantize!r} is no type of quantised weights. Give 'int8'.")
         from experiments.exporting.to_onnx import check_installed, export_onnx
 
         check_installed()
         from supernet.onnx.network import Settings
 
-        return export_onnx(self.path, names, Settings(batch, opset, any_size))
+        if quantize is None:
+            return export_onnx(self.path, names, Settings(batch, opset, any_size))
+        from experiments.exporting.quantization import Quantization
+
+        return export_onnx(self.path, names, Settings(batch, opset, any_size), Quantization(max_loss))

@@ -39,6 +39,15 @@ from experiments.user_input.paths import UserPath
     "--any-size", is_flag=True, help="Let the ONNX file take pictures of any size: it crops and resizes them."
 )
 @click.option(
+    "--quantize",
+    type=click.Choice(["int8"]),
+    help="Write an ONNX file of eight-bit products, calibrated on training data.",
+)
+@click.option(
+    "--max-loss", type=click.FloatRange(min=0), metavar="POINTS",
+    help="Points of validation accuracy (percent of an error) that --quantize may lose.  [default: 1]",
+)  # fmt: skip
+@click.option(
     "--subnet",
     "subnets",
     multiple=True,
@@ -54,8 +63,8 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 def export(
     config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
-    form: str, batch: int | None, opset: str | None, any_size: bool, subnets: Sequence[str], model_type: str | None,
-    dtype: str | None, **options: Any,
+    form: str, batch: int | None, opset: str | None, any_size: bool, quantize: str | None, max_loss: float | None,
+    subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Export the best subnets of a finished search only.
 
@@ -74,15 +83,16 @@ def export(
         raise UserError(f"{config}: there is no such run. Give the directory that supernest run wrote.")
     if form != "standalone" and (run is None or budget is not None):
         raise UserError(f"--format {form}: give the run directory, and no --budget: supernest export RUN ...")
-    if form != "onnx" and (batch or opset or any_size):
-        raise UserError("--batch, --opset, --any-size: go with --format onnx only. Add it.")
+    if form != "onnx" and (batch or opset or any_size or quantize):
+        raise UserError("--batch, --opset, --any-size, --quantize: go with --format onnx only. Add it.")
+    if max_loss is not None and not quantize:
+        raise UserError("--max-loss: goes with --quantize int8 only. Add it.")
     if form == "onnx":
         if model_type or dtype:
             raise UserError("--model-type, --dtype: go with --format transformers only. Leave them out.")
         assert run is not None
-        _export_onnx(
-            run, subnets, {"batch": batch, "opset": int(opset or 20), "any_size": any_size}, options["as_json"]
-        )
+        settings = {"batch": batch, "opset": int(opset or 20), "any_size": any_size}
+        _export_onnx(run, subnets, settings, quantize, max_loss, options["as_json"])
         return
     if form == "transformers":
         assert run is not None
@@ -104,15 +114,32 @@ def export(
     run_stages(config, ("export",), out=run, **options)
 
 
-def _export_onnx(run: Path, subnets: Sequence[str], settings: dict[str, Any], as_json: bool) -> None:
+def _export_onnx(
+    run: Path, subnets: Sequence[str], settings: dict[str, Any], quantize: str | None, max_loss: float | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     from experiments.exporting.to_onnx import check_installed, export_onnx
 
     check_installed()
     from supernet.onnx.network import Settings
 
-    found = export_onnx(run, subnets, Settings(**settings))
-    lines = [f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}" for row in found]
+    quantization = None
+    if quantize:
+        from experiments.exporting.quantization import Quantization
+
+        quantization = Quantization() if max_loss is None else Quantization(max_loss)
+    found = export_onnx(run, subnets, Settings(**settings), quantization)
+    lines = [_onnx_line(row) for row in found]
     click.echo(json.dumps(found) if as_json else "\n".join(lines))
+
+
+def _onnx_line(row: dict[str, Any]) -> str:
+    line = f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}"
+    if "quantization" not in row:
+        return line
+    figures = row["quantization"]["validation"]
+    name = next(iter(figures["int8"]))
+    return f"{line}; validation {name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8"
 
 
 def _export_for_transformers(

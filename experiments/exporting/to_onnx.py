@@ -31,6 +31,7 @@ from supernet.export.subnet import ARCHITECTURE, REPORT, TOKENIZER, Subnet
 from supernet.storage.manifest import atomic_directory, write_manifest
 
 if TYPE_CHECKING:
+    from experiments.exporting.quantization import Quantization
     from supernet.onnx.network import Settings
 
 MODEL = "network.onnx"
@@ -59,26 +60,29 @@ def check_installed() -> None:
         )
 
 
-def export_onnx(run: Path, names: Sequence[str], settings: "Settings") -> list[dict[str, Any]]:
+def export_onnx(
+    run: Path, names: Sequence[str], settings: "Settings", quantization: "Quantization | None" = None
+) -> list[dict[str, Any]]:
     """Writes subnets of a run as ONNX files.
 
     Args:
         run: The run directory, with exported subnets.
         names: Which; all of them when empty.
         settings: What is chosen for the files.
+        quantization: Eight-bit files are written, to `RUN/onnx/NAME.int8`.
 
     Returns:
         For JSON: `subnet`, `directory`, and the figures of its report.
 
     Raises:
-        UserError: There is no such subnet, it has an operation that ONNX lacks, its file differs from the supernet, or
-            it was written before. Those before it are there.
+        UserError: There is no such subnet, it has an operation that ONNX lacks, its file differs from the supernet, it
+            loses too much in eight bits, or it was written before. Those before it are there.
     """
     check_installed()
     names = exported_names(run, names)
     for name in names:
-        if (run / "onnx" / name).exists():
-            raise UserError(f"{run / 'onnx' / name}: exists, and is left as it is. Move it to write it again.")
+        if (there := _place(run, name, quantization)).exists():
+            raise UserError(f"{there}: exists, and is left as it is. Move it to write it again.")
     config = load_config(run / "config.yaml")
     with RunDirectory.create_or_resume(run, config) as directory:
         use_compilation_cache(run / "cache")
@@ -87,14 +91,20 @@ def export_onnx(run: Path, names: Sequence[str], settings: "Settings") -> list[d
         with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)
         trained = _Trained(experiment, params, dict(cut_from(experiment, params)))
-        return [_export(run, name, trained, settings) for name in names]
+        return [_export(run, name, trained, settings, quantization) for name in names]
 
 
-def _export(run: Path, name: str, trained: _Trained, settings: "Settings") -> dict[str, Any]:
+def _place(run: Path, name: str, quantization: "Quantization | None") -> Path:
+    return run / "onnx" / (name if quantization is None else f"{name}.int8")
+
+
+def _export(
+    run: Path, name: str, trained: _Trained, settings: "Settings", quantization: "Quantization | None"
+) -> dict[str, Any]:
     from supernet.onnx.network import onnx_network
     from supernet.onnx.runtime import versions
 
-    directory, out = run / "subnets" / name, run / "onnx" / name
+    directory, out = run / "subnets" / name, _place(run, name, quantization)
     subnet = load_exported(directory)
     again = f"Delete {directory} to export it again."
     if read_json(directory / REPORT, again).get(CUT_FROM) != trained.origin:
@@ -103,6 +113,11 @@ def _export(run: Path, name: str, trained: _Trained, settings: "Settings") -> di
     model = onnx_network(str(directory), subnet, settings)
     content = model.SerializeToString()
     figures = _proved(str(out), content, subnet, genes, trained, settings)
+    if quantization is not None:
+        from experiments.exporting.quantization import quantized
+
+        model, found = quantized(str(out), model, subnet, trained.experiment.data, settings.batch, quantization)
+        content, figures = model.SerializeToString(), {**figures, "quantization": found}
     report = {
         **figures,
         **asdict(settings),

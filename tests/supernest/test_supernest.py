@@ -73,9 +73,37 @@ def test_exported_networks_become_onnx_files_once(
         run.export_onnx("full")
 
 
+def test_networks_are_quantised_within_a_loss_that_is_named(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
+    with pytest.raises(sn.UserError, match=r"full.int8: --quantize int8 loses .* accuracy .*--max-loss -101"):
+        run.export_onnx("full", quantize="int8", max_loss=-101)
+    assert not (run.path / "onnx" / "full.int8").exists()
+    arguments = ["export", str(run.path), "--format", "onnx", "--subnet", "full", "--quantize", "int8", "--json"]
+    assert cli.main([*arguments, "--max-loss", "100"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    figures = report["quantization"]["validation"]
+    for one in figures.values():
+        low, high = one["interval"]
+        assert 0 <= low <= one["accuracy"] <= high <= 1
+        assert one["examples"] > 100
+    assert abs(figures["int8"]["accuracy"] - figures["float32"]["accuracy"]) <= 0.05
+    file = Path(report["directory"]) / "network.onnx"
+    import onnx
+
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    assert kinds.count("QuantizeLinear") >= 4
+    assert {"LayerNormalization", "Gelu", "Softmax"} <= set(kinds)
+    subnet = run.subnet("full")
+    images = np.random.default_rng(0).integers(0, 256, (3, *subnet.config["input"]["shape"]), np.uint8)
+    (logits,) = onnxruntime.InferenceSession(file).run(None, {"images": images})
+    assert logits.shape == (3, 10)
+    assert np.isfinite(logits).all()
+
+
 def test_options_of_onnx_go_with_it_alone(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in [
-        (["--opset", "23"], "--batch, --opset, --any-size: go with --format onnx only."),
+        (["--opset", "23"], "--batch, --opset, --any-size, --quantize: go with --format onnx only."),
+        (["--format", "onnx", "--max-loss", "2"], "--max-loss: goes with --quantize int8 only."),
         (["--format", "onnx", "--dtype", "float16"], "--model-type, --dtype: go with --format transformers only."),
         (["--format", "onnx", "--subnet", "ful"], "--subnet: 'ful' is none of this run. Did you mean 'full'?"),
     ]:

@@ -1,0 +1,184 @@
+"""Eight-bit ONNX files: ONNX Runtime's static quantisation, calibrated on training examples and judged on others.
+
+Products and convolutions with weights are quantised: weights symmetric and by output channel, to seven bits, which
+saturate on no processor; activations in unsigned bytes by their range on the calibration examples. All else (attention,
+softmax, norms, preprocessing) stays in float, and so does the last product.
+"""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from experiments.data import Dataset, Split
+from experiments.objective import objective_of
+from search_spaces import UserError
+from search_spaces.randomness import Purpose, stream
+from supernet.export.subnet import Subnet
+from supernet.onnx.runtime import run, session
+from supernet.tasks.tokens import Tokens
+
+_CALIBRATION, _BATCH = 256, 64  # examples
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What is chosen for an eight-bit file.
+
+    Attributes:
+        max_loss: Points of validation accuracy that may be lost; of predicted numbers, percent by which the error on
+            the validation split may grow.
+        seed: Of the draw of calibration examples.
+    """
+
+    max_loss: float = 1.0
+    seed: int = 0
+
+
+def quantized(
+    where: str, model: onnx.ModelProto, subnet: Subnet, data: Dataset, batch: int | None, chosen: Quantization
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Makes the eight-bit model of a network.
+
+    Args:
+        where: The file in messages.
+        model: The network in float.
+        subnet: What it was made of.
+        data: Calibration examples come from its training split; nothing is augmented.
+        batch: Batch size of the model; any when None.
+        chosen: Settings.
+
+    Returns:
+        The model, and for the report: calibration examples, and the figure of the task before and after on each split
+        with the number of examples and, for an accuracy, its 95 % Wilson interval.
+
+    Raises:
+        UserError: The network is a language model, has nothing to quantise, or loses more than it may.
+    """
+    if isinstance(subnet.preprocessing, Tokens):
+        raise UserError(
+            f"{where}: --quantize is for networks that take pictures or arrays, and this one takes tokens. Leave it "
+            "out; language models are quantised from their transformers directory: --format transformers."
+        )
+    rows = stream(chosen.seed, Purpose.CALIBRATION).permutation(len(data.train))[:_CALIBRATION]
+    examples, _ = data.train.read(np.sort(rows))
+    made = static_int8(where, model, examples, batch)
+    splits = {"validation": data.validation, "test": data.test}
+    loaded = {"float32": session(model), "int8": session(made)}
+    figures = {
+        split: {name: _figure(one, splits[split], subnet, batch) for name, one in loaded.items()} for split in splits
+    }
+    objective = objective_of(data)
+    before, after = (figures["validation"][name][objective.figure] for name in ("float32", "int8"))
+    loss, unit = (100 * (before - after), "points") if objective.higher else (100 * (after / before - 1), "%")
+    if not loss <= chosen.max_loss:
+        raise UserError(
+            f"{where}: --quantize int8 loses {loss:.2f} {unit} of validation {objective.figure} ({before:.4f} to "
+            f"{after:.4f}), more than --max-loss {chosen.max_loss:g}. Nothing was written; allow more, or take the "
+            "network in float: without --quantize."
+        )
+    return made, {"type": "int8", "calibration_examples": len(rows), "loss": loss, "loss_unit": unit, **figures}
+
+
+def static_int8(where: str, model: onnx.ModelProto, examples: np.ndarray, batch: int | None) -> onnx.ModelProto:
+    """Quantises a model, calibrated on examples; nothing is judged.
+
+    Args:
+        where: The file in messages.
+        model: The network in float.
+        examples: As its input takes them.
+        batch: Batch size of the model; any when None.
+
+    Raises:
+        UserError: There is nothing to quantise.
+    """
+    weights = {one.name for one in model.graph.initializer}
+    outputs = {source for node in model.graph.node if node.op_type == "Identity" for source in node.input}
+    chosen = [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in weights and not outputs & set(node.output)
+    ]
+    if not chosen:
+        raise UserError(f"{where}: --quantize int8: no product or convolution with weights is there. Leave it out.")
+    model = _own_weights(model, chosen)
+    with tempfile.TemporaryDirectory() as directory, _quiet():
+        paths = [Path(directory, name) for name in ("float.onnx", "int8.onnx")]
+        onnx.save(model, paths[0])  # what is given as a model is changed by the library
+        quantize_static(
+            str(paths[0]),
+            str(paths[1]),
+            _Reader(model.graph.input[0].name, examples, batch),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_quantize=chosen,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
+        )
+        return onnx.load(paths[1])
+
+
+def _own_weights(model: onnx.ModelProto, chosen: list[str]) -> onnx.ModelProto:
+    """A copy in which no other node has the weights of the chosen ones: a shared bias would get the scale of one."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = {one.name: one for one in copy.graph.initializer}
+    taken: set[str] = set()
+    for node in sorted(copy.graph.node, key=lambda node: node.name in chosen):  # others keep the names
+        for place, name in enumerate(node.input):
+            if name in taken and name in weights and node.name in chosen:
+                own = copy.graph.initializer.add()
+                own.CopyFrom(weights[name])
+                own.name = node.input[place] = f"{name}.{node.name}"
+            taken.add(name)
+    return copy
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's advice on how to prepare models."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+class _Reader(CalibrationDataReader):
+    """Gives calibration examples in batches."""
+
+    def __init__(self, name: str, examples: np.ndarray, batch: int | None) -> None:
+        size = batch or _BATCH
+        self._feeds = iter(
+            [{name: examples[start : start + size]} for start in range(0, len(examples) // size * size or 1, size)]
+        )
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+
+def _figure(loaded: Any, split: Split, subnet: Subnet, batch: int | None) -> dict[str, Any]:
+    """The task's figure of a model on a split."""
+    measures = subnet.outputs.measures(tuple(subnet.config["labels"]))
+    for start in range(0, len(split), _BATCH):
+        examples, labels = split.read(np.arange(start, min(start + _BATCH, len(split))))
+        measures.add(run(loaded, examples, batch), labels)
+    found, name = measures.figures(), subnet.outputs.figure
+    told = {name: found[name], "examples": len(split)}
+    if name != "accuracy":
+        return told
+    from scipy.stats import binomtest
+
+    low, high = binomtest(round(found[name] * len(split)), len(split)).proportion_ci(0.95, method="wilson")
+    return {**told, "interval": [float(low), float(high)]}
