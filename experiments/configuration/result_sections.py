@@ -34,7 +34,8 @@ class ExportSection(BaseModel):
     """Content of an exported subnet besides its weights.
 
     Attributes:
-        stablehlo: Write the forward pass as StableHLO too.
+        stablehlo: Write the forward pass as a serialised program (`forward.jax_export`) and as StableHLO text
+            (`forward.mlir`) too.
     """
 
     model_config = STRICT

@@ -22,9 +22,10 @@ from supernet.engine.supernet import Params, Statistics, Supernet
 from supernet.export.subnet import (
     ARCHITECTURE,
     CONFIG,
+    MLIR,
     ORBAX,
+    PROGRAM,
     REPORT,
-    STABLEHLO,
     TOKENIZER,
     WEIGHTS,
     Subnet,
@@ -80,7 +81,7 @@ def export_subnet(
         labels: Names of the classes.
         probe: Examples on which supernet and standalone network are compared.
         measure: Called with the network as loaded back from disk; what it returns goes into the report.
-        stablehlo: Also write the forward pass as StableHLO.
+        stablehlo: Also write the forward pass as a serialised program and as StableHLO text.
         tokenizer: Files that make text tokens, which are copied; none for a token a byte, None for images.
         bos: Texts begin with what the tokenizer puts before them.
         outputs: What the network's outputs mean.
@@ -112,7 +113,7 @@ def export_subnet(
         "architecture": architecture.description,
     }
     if (defined := type(space).__module__).partition(".")[0] != "search_spaces":
-        config["plugin"] = defined  # where its code is not, the StableHLO runs
+        config["plugin"] = defined  # where its code is not, the program runs
     if tokenizer is not None:
         config |= {"tokenizer": TOKENIZER if tokenizer else "bytes", "bos": bos}
     with atomic_directory(directory) as temporary:
@@ -135,7 +136,8 @@ def export_subnet(
                 f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of family {space.family!r}."
             )
         if stablehlo:
-            (temporary / STABLEHLO).write_bytes(serialised_forward(subnet))
+            (temporary / PROGRAM).write_bytes(serialised_forward(subnet))
+            (temporary / MLIR).write_text(stablehlo_text(subnet), encoding="utf-8")
         report = {
             "costs": costs,
             "parity_error": parity,
@@ -172,6 +174,28 @@ def serialised_forward(subnet: Subnet) -> bytes:
     tokens than positions are an error there; tokens outside the vocabulary make a sequence's logits NaN. Equal networks
     have equal bytes: the program does not say where the code that it was made from lies.
     """
+    forward, shapes = _of_weights(subnet)
+    x = subnet.preprocessing.traced(subnet.config["input"]["shape"])
+    with _no_source_locations():
+        return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
+
+
+def stablehlo_text(subnet: Subnet) -> str:
+    """The forward pass of one example as StableHLO text, which MLIR tools open.
+
+    Its arguments are the weights, in the order of their names, and then `x` as in `serialised_forward`, of one
+    example.
+    """
+    forward, shapes = _of_weights(subnet)
+    before = subnet.preprocessing
+    given = jax.ShapeDtypeStruct((1, *subnet.config["input"]["shape"]), np.dtype(before.dtype))
+    with _no_source_locations():
+        lowered = jax.jit(forward, keep_unused=True).trace(shapes, jax.eval_shape(before, given))
+        return lowered.lower(lowering_platforms=("cpu",)).as_text()
+
+
+def _of_weights(subnet: Subnet) -> tuple[Callable[..., jax.Array], dict[str, jax.ShapeDtypeStruct]]:
+    """The forward pass as a function of the weights by name and x, and the shapes of the weights."""
     plain = subnet.module
     assert plain is not None
     module: nnx.Module = nnx.eval_shape(lambda: plain)
@@ -182,10 +206,7 @@ def serialised_forward(subnet: Subnet) -> bytes:
         return subnet.preprocessing.guarded(x, nnx.merge(graph, state)(x))
 
     flat = flatten(subnet.weights)
-    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
-    x = subnet.preprocessing.traced(subnet.config["input"]["shape"])
-    with _no_source_locations():
-        return bytes(jax.export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(shapes, x).serialize())
+    return forward, {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat.items()}
 
 
 @contextmanager

@@ -26,7 +26,9 @@ from supernet.tasks.outputs import Outputs
 from supernet.tasks.task import TASKS
 
 CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
-WEIGHTS, ORBAX, STABLEHLO = "weights.safetensors", "orbax", "forward.stablehlo"
+WEIGHTS, ORBAX, PROGRAM, MLIR = "weights.safetensors", "orbax", "forward.jax_export", "forward.mlir"
+OLD_PROGRAM = "forward.stablehlo"
+"""What exports of earlier versions call the program."""
 TOKENIZER = "tokenizer"
 _REMEDY = "Export it again from its run."
 
@@ -41,7 +43,7 @@ class Subnet:
     Attributes:
         config: What `config.json` holds: family, module arguments, input, preprocessing, labels.
         architecture: The readable architecture.
-        module: A plain Flax module with its weights; None where its code is not here, and its StableHLO runs instead.
+        module: A plain Flax module with its weights; None where its code is not here, and its program runs instead.
         weights: The weights as a nested dict of arrays.
         preprocessing: From what a user has to the module's input.
         outputs: What the network's outputs mean.
@@ -140,9 +142,10 @@ def read_subnet(directory: Path) -> Subnet:
         raise UserError(f"{directory}: {error} is missing from {CONFIG} or {ARCHITECTURE}. {_REMEDY}") from None
     derived = isinstance(arguments, dict) and arguments.keys() == DERIVED
     known = family in (FAMILIES if derived else MODULES)
-    if not known and "plugin" in config and (directory / STABLEHLO).is_file():
+    program = next((path for path in (directory / PROGRAM, directory / OLD_PROGRAM) if path.is_file()), None)
+    if not known and "plugin" in config and program is not None:
         weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
-        return Subnet(config, description, None, weights, preprocessing, outputs, _program(directory / STABLEHLO))
+        return Subnet(config, description, None, weights, preprocessing, outputs, _program(program))
     if not known:
         raise UserError(
             f"{directory / CONFIG}: family {family!r} is not known here. Import the plug-in that defines it first; on "

@@ -13,7 +13,7 @@ import pytest
 
 import supernest as sn
 from search_spaces.errors import UserError
-from supernet.export.subnet import STABLEHLO
+from supernet.export.subnet import PROGRAM
 from supernet.standalone import MODULES
 from supernet.storage.manifest import write_manifest
 
@@ -93,11 +93,11 @@ def test_thirty_lines_go_from_check_to_a_reloaded_export(
             alone = sn.load_subnet(directory)
         assert alone.module is None
         np.testing.assert_allclose(alone.predict(images), logits, rtol=1e-5, atol=1e-5)
-    (subnets[0] / STABLEHLO).write_bytes(b"of another version")
+    (subnets[0] / PROGRAM).write_bytes(b"of another version")
     write_manifest(subnets[0])
     with (
         _without_modules(),
-        pytest.raises(UserError, match=r"stablehlo: cannot be read by JAX .*--plugin FILE"),
+        pytest.raises(UserError, match=r"jax_export: cannot be read by JAX .*--plugin FILE"),
     ):
         sn.load_subnet(subnets[0])
 

@@ -257,7 +257,7 @@ def test_from_yaml_to_an_export_that_runs(one: Case, finished: Callable[[Case], 
     weights = flatten(subnet.weights)
     counted = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(subnet.module, nnx.Param)))
     assert counted == report["costs"]["params"]
-    program = jax.export.deserialize(bytearray((exported / "forward.stablehlo").read_bytes()))
+    program = jax.export.deserialize(bytearray((exported / "forward.jax_export").read_bytes()))
     rng, shape = np.random.default_rng(1), tuple(subnet.config["input"]["shape"])
     if one.image:
         given = [rng.integers(0, 256, (count, *shape), np.uint8) for count in (1, 3)]

@@ -71,7 +71,7 @@ def test_from_text_to_networks_that_compute_what_the_supernet_computes(supernest
         assert report["costs"] == costs
         assert costs["params"] == sum(leaf.size for leaf in jax.tree.leaves(subnet.weights))
         assert subnet.config["tokenizer"] == "bytes"
-        program = jax.export.deserialize(bytearray(Path(row["directory"], "forward.stablehlo").read_bytes()))
+        program = jax.export.deserialize(bytearray(Path(row["directory"], "forward.jax_export").read_bytes()))
         for shape in ((3, 12), (2, 5)):
             tokens = np.random.default_rng(0).integers(0, 258, shape)
             logits = program.call(flatten(subnet.weights), jnp.asarray(tokens, jnp.int32))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -73,7 +74,7 @@ def test_loaded_network_computes_what_the_supernet_computes(exported):
 
 def test_stablehlo_and_orbax_hold_the_same_network(exported):
     subnet = load_subnet(exported)
-    program = jax_export.deserialize(bytearray((exported / "forward.stablehlo").read_bytes()))
+    program = jax_export.deserialize(bytearray((exported / "forward.jax_export").read_bytes()))
     x = subnet.preprocessing(jnp.asarray(IMAGES))
     np.testing.assert_allclose(program.call(flatten(subnet.weights), x), subnet.predict(IMAGES), atol=1e-4)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -81,6 +82,34 @@ def test_stablehlo_and_orbax_hold_the_same_network(exported):
     weights = flatten(subnet.weights)
     for name, leaf in flatten(stored).items():
         np.testing.assert_array_equal(leaf, weights[name])
+
+
+def test_the_text_is_stablehlo_whose_arguments_are_the_weights_by_name(exported):
+    text = (exported / "forward.mlir").read_text("utf-8")
+    assert "stablehlo.dot_general" in text
+    (main,) = [line for line in text.splitlines() if "func.func public @main" in line]
+    weights = flatten(load_subnet(exported).weights)
+    sizes = ["x".join(map(str, weights[name].shape)) for name in sorted(weights)]
+    assert re.findall(r"%arg\d+: tensor<(.*?)xf32>", main) == [*sizes, "1x8x8x1"]
+    for place in (sys.prefix, str(exported), ".py"):
+        assert place not in text
+
+
+def test_mlir_tools_take_the_text(exported):
+    compiler = pytest.importorskip("iree.compiler", reason="needs iree-base-compiler")
+    text = (exported / "forward.mlir").read_text("utf-8")
+    assert compiler.compile_str(text, target_backends=["llvm-cpu"], input_type="stablehlo")
+
+
+def test_programs_of_earlier_versions_load(exported, copy):
+    expected, old = load_subnet(exported).predict(IMAGES[:5]), copy
+    (old / "forward.jax_export").rename(old / "forward.stablehlo")
+    config = json.loads((old / "config.json").read_text("utf-8"))
+    (old / "config.json").write_text(json.dumps({**config, "family": "not_here", "plugin": "of_another"}), "utf-8")
+    write_manifest(old)
+    subnet = load_subnet(old)
+    assert subnet.module is None
+    np.testing.assert_allclose(subnet.predict(IMAGES[:5]), expected, atol=1e-5)
 
 
 def test_a_class_token_is_exported_for_any_batch_size(tmp_path):
@@ -92,7 +121,7 @@ def test_a_class_token_is_exported_for_any_batch_size(tmp_path):
         measure=lambda subnet: {},
     )  # fmt: skip
     subnet = load_subnet(tmp_path / "half")
-    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.stablehlo").read_bytes()))
+    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.jax_export").read_bytes()))
     for images in (IMAGES[:1], IMAGES[:5]):
         logits = program.call(flatten(subnet.weights), subnet.preprocessing(jnp.asarray(images)))
         np.testing.assert_allclose(logits, subnet.predict(images), atol=1e-4)
@@ -112,13 +141,13 @@ def test_images_need_not_be_square(tmp_path):
     subnet = load_subnet(tmp_path / "half")
     x = subnet.preprocessing(jnp.asarray(images))
     assert x.shape == (9, 4, 16, 1)
-    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.stablehlo").read_bytes()))
+    program = jax_export.deserialize(bytearray((tmp_path / "half" / "forward.jax_export").read_bytes()))
     np.testing.assert_allclose(program.call(flatten(subnet.weights), x), subnet.predict(images), atol=1e-4)
 
 
 def test_equal_networks_have_equal_programs_that_tell_no_place(exported):
     subnet = load_subnet(exported)
-    written = (exported / "forward.stablehlo").read_bytes()
+    written = (exported / "forward.jax_export").read_bytes()
     assert serialised_forward(subnet) == written
     assert (lambda: serialised_forward(subnet))() == written  # from another line
     for place in (__file__, sys.prefix, str(exported), ".py"):
@@ -181,7 +210,7 @@ def test_a_network_that_differs_is_not_exported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "config.json", "forward.stablehlo", "report.json"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "config.json", "forward.jax_export", "report.json"])
 def test_an_altered_or_truncated_file_is_named(copy, name):
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
