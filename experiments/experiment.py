@@ -115,6 +115,8 @@ def build_experiment(config: ExperimentConfig) -> Experiment:
     _check_ranking(config, data)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
+    if cost is not None and config.device is not None:
+        cost.check_order((metric for budget in budgets for metric in dict(budget.limits)), config.device.min_tau)
     plan = Plan(config.train.total_steps(len(data.train)), len(data.train), config.train.batch_size)
     return Experiment(
         config,

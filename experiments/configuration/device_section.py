@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from experiments.configuration.sealed_section import SealedSection
-from experiments.devices.device_file import Device, DeviceCost, read_device
+from experiments.devices.device_file import LEAST_TAU, Device, DeviceCost, read_device
 from search_spaces import SearchSpace
 
 KEPT = "device.json"
@@ -18,9 +18,12 @@ class DeviceSection(SealedSection):
 
     Attributes:
         batch_size: Number of examples a call that latency and memory refer to; null for the file's first batch size.
+        min_tau: Lower bound of Kendall's tau between the file's predictions and held-out measurements; a file below it
+            is refused for budgets on them.
     """
 
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    min_tau: Annotated[float, Field(ge=-1, le=1)] = LEAST_TAU
 
     @classmethod
     def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:

@@ -1,7 +1,7 @@
 """Device files: what was measured of a device's latency and memory, read on any machine. NumPy only, no JAX."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,9 @@ from supernet.storage.manifest import disk_errors_for
 
 DEVICE_METRICS = ("latency_ms", "memory_bytes")
 """What a device file adds to the costs of a space."""
+
+LEAST_TAU = 0.7
+"""Least Kendall's tau that predictions need for budgets, unless an experiment accepts less."""
 
 FORMAT, VERSION = "supernest device", 1
 TABLES = ("latency_ns", "fixed_bytes", "temporary_bytes")
@@ -157,6 +160,28 @@ class DeviceCost:
             sums, peaks = (both[0].sums + both[1].sums), (both[0].peaks + both[1].peaks)
             return CostTables(sums, peaks, tables.fixed.constant + tables.temporary.constant)
         return self.space.cost.tables(metric)
+
+    def check_order(self, metrics: Iterable[str], least: float) -> None:
+        """Refuses predictions that order networks too badly for budgets on them.
+
+        Args:
+            metrics: What the budgets limit; those that are not of the device are skipped.
+            least: Least Kendall's tau of the predictions, over networks that the file was not fitted to.
+
+        Raises:
+            UserError: One of them has less, or the file does not say.
+        """
+        measured = {"latency_ms": "latency", "memory_bytes": "memory"}
+        for metric in sorted(measured.keys() & set(metrics)):
+            found = self.device.accuracy[self.batch_size].get(measured[metric]) or {}
+            tau = found.get("kendall_tau")
+            if tau is None or tau < least:
+                said = "is not known" if tau is None else f"is {tau:.2f}, less than {least:g}"
+                raise UserError(
+                    f"{self.device.path}: Kendall's tau of its {metric} (batches of {self.batch_size}) over held-out "
+                    f"networks {said}: a budget on it may pick the wrong networks. Measure more on a quiet machine: "
+                    "supernest profile CONFIG --out FILE --networks 200 --repeats 50; or accept it by device.min_tau."
+                )
 
     @cached_property
     def _models(self) -> list[CostModel]:

@@ -101,15 +101,15 @@ def build(net: Supernet, wanted: Sequence[tuple[Architecture, int]]) -> list[Pro
     with ThreadPoolExecutor(cores()) as pool:
         programs = list(pool.map(lambda one: one[0].compile(), found))
     rng = stream(0, Purpose.MEASURED_INPUTS)
+    return [Program(compiled, filled(arguments, rng)) for compiled, (_, arguments) in zip(programs, found, strict=True)]
 
-    def filled(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        # The time does not depend on the values as long as none becomes denormal, which positive ones don't.
-        return jax.device_put(rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype))
 
-    return [
-        Program(compiled, jax.tree.map(filled, arguments))
-        for compiled, (_, arguments) in zip(programs, found, strict=True)
-    ]
+def filled(arguments: Any, rng: np.random.Generator) -> Any:
+    """Arrays for the arguments of a program that is measured.
+
+    Its time does not depend on the values as long as none becomes denormal, which positive ones don't.
+    """
+    return jax.tree.map(lambda leaf: jax.device_put(rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)), arguments)
 
 
 def median_seconds(programs: Sequence[Program], warmup: int, repeats: int, seed: int) -> list[float]:

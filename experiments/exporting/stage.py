@@ -14,7 +14,7 @@ from tqdm import tqdm
 from experiments.data import Split
 from experiments.data.tokenizer import files_of
 from experiments.devices.device_file import DEVICE_METRICS, DeviceCost
-from experiments.devices.measure import lowered, memory_of
+from experiments.devices.measure import Program, filled, lowered, median_seconds, memory_of, this_device
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -25,6 +25,7 @@ from experiments.searching.stage import cut_from
 from experiments.storage.run_identity import CUT_FROM
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
+from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import read_json
 from supernet.engine.supernet import Params, Statistics
 from supernet.export.export import export_subnet
@@ -34,6 +35,7 @@ from supernet.training.evaluation import calibrate
 
 _CHUNK, _BATCH = 4096, 256  # outputs, examples
 _PROBE = 64
+_WARMUP, _REPEATS = 3, 20  # calls, samples
 
 
 def export(
@@ -104,7 +106,7 @@ def export_budget(
         "limits": dict(budget.limits),
         **({"over_limit": over} if over else {}),
         **report["costs"],
-        **{key: report[key] for key in ("memory", "predicted") if key in report},
+        **{key: report[key] for key in ("memory", "predicted", "measured") if key in report},
         **reached,
         "parity_error": report["parity_error"],
         "directory": str(directory),
@@ -184,13 +186,22 @@ def _export(
 def _on_device(
     subnet: Subnet, example: jax.ShapeDtypeStruct, genes: np.ndarray, cost: DeviceCost | None
 ) -> dict[str, Any]:
-    """The compiler's own figure for the network's memory; and the device file's predictions, where there is one."""
+    """Returns the compiler's own figure for the network's memory, and where there is a device file its predictions.
+
+    The network is timed, too, if the device is this machine.
+    """
     batch_size = 1 if cost is None else cost.batch_size
-    memory = memory_of(lowered(cast(nnx.Module, subnet.module), example, batch_size)[0].compile()).total
+    program, arguments = lowered(cast(nnx.Module, subnet.module), example, batch_size)
+    compiled = program.compile()
+    memory = memory_of(compiled).total
     found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
     if cost is not None:
         predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
         found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
+        if cost.device.device == this_device():
+            timed = Program(compiled, filled(arguments, stream(0, Purpose.MEASURED_INPUTS)))
+            (seconds,) = median_seconds([timed], _WARMUP, _REPEATS, seed=0)
+            found["measured"] = {"latency_ms": 1e3 * seconds, "batch_size": batch_size}
     return found
 
 

@@ -113,15 +113,15 @@ def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
 
 
 def table(summary: dict[str, Any]) -> str:
-    """The exported subnets as text: budget, params, MACs, what it reaches on validation and test split, directory."""
+    """The exported subnets as text: budget, costs, what it reaches on validation and test split, directory."""
     subnets, objective = summary.get("subnets", []), OBJECTIVES[summary.get("objective", "error")]
-    on_device = any("predicted" in row for row in subnets)
+    on_device = [name for name in ("predicted", "measured") if any(name in row for row in subnets)]
     shown = (f"{split} {objective.shown}" for split in ("val.", "test"))
-    heads = ("budget", "params", "MACs", *(["latency"] * on_device), *shown, "directory")
+    heads = ("budget", "params", "MACs", *(f"{name} latency" for name in on_device), *shown, "directory")
     rows = [heads] + [
         (
             row["budget"], f"{row['params']:,}", f"{row['macs']:,}",
-            *([f"{row['predicted']['latency_ms']:.3f} ms" if "predicted" in row else ""] * on_device),
+            *(f"{row[name]['latency_ms']:.3f} ms" if name in row else "" for name in on_device),
             objective.of_split(row, "validation"), objective.of_split(row, "test"), row["directory"],
         )
         for row in subnets

@@ -107,7 +107,8 @@ def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
         {"metric": name, "most": _amount(name, most), "has": _amount(name, costs[name]), "met": name not in over}
         for name, most in row["limits"].items()
     ]
-    memory, predicted = row.get("memory"), row.get("predicted")
+    memory = row.get("memory")
+    latencies = [f"{row[name]['latency_ms']:.3f} ms ({name})" for name in ("predicted", "measured") if name in row]
     budget = ",".join(f"{metric}<={most:.10g}" for metric, most in row["limits"].items())
     by_class = list(subnet.report.get("test_by_class", {}).values())
     low, high = interval(sum(r for r, _ in by_class), sum(n for _, n in by_class)) if by_class else (None, None)
@@ -118,7 +119,7 @@ def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
         "met": not over and "over_limit" not in row,
         "params": f"{row['params']:,}",
         "macs": f"{row['macs']:,}",
-        "latency": f"{predicted['latency_ms']:.3f} ms (predicted)" if predicted else "not predicted",
+        "latency": ", ".join(latencies) or "not predicted",
         "memory": f"{memory['bytes']:,} bytes (compiled, batch {memory['batch_size']})" if memory else "",
         "validation": facts.objective.of_split(row, "validation"),
         "test": facts.objective.of_split(row, "test"),

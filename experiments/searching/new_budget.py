@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.devices.device_file import DEVICE_METRICS, Device, DeviceCost, read_device
+from experiments.devices.device_file import DEVICE_METRICS, LEAST_TAU, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.storage.run_files import read_run_config
 from experiments.storage.run_identity import run_identity
@@ -35,6 +35,7 @@ class Finished:
         device: The device that costs are of, if one is known.
         objective: Name of what its search minimises.
         suffix: Tells names of budgets on another device, or in other batches, than the run's own apart.
+        min_tau: See the setting `device.min_tau` of the run.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Finished:
     device: Device | None
     objective: str
     suffix: str = ""
+    min_tau: float = LEAST_TAU
 
     @property
     def space(self) -> SearchSpace:
@@ -106,7 +108,7 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
     suffix = f"_{known.sha256[:8]}" if known and not same else ""
     if known and batch_size not in (None, usual or next(iter(known.tables))):
         suffix += f"_b{batch_size}"
-    return Finished(run, _merged(archives, cost), cost, known, objective, suffix)
+    return Finished(run, _merged(archives, cost), cost, known, objective, suffix, section.get("min_tau", LEAST_TAU))
 
 
 def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]:
@@ -123,6 +125,8 @@ def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]
                     f"--budget: {limit.metric} is known with a device file only. Measure one with supernest profile, "
                     "and give it with --device."
                 )
+        if isinstance(finished.cost, DeviceCost):
+            finished.cost.check_order((limit.metric for limit in budget.limits), finished.min_tau)
         limits = tuple(sorted(budget.limits, key=lambda limit: limit.metric))
         name = re.sub(r"[^A-Za-z0-9._%-]+", "_", ",".join(str(limit).replace("<=", "") for limit in limits))
         resolved = Budget(_NAME, limits).resolve(finished.space, finished.cost)

@@ -10,7 +10,9 @@ from search_spaces import SearchSpace
 from search_spaces.pieces import Pieces
 
 
-def write_device(path: Path, space: SearchSpace, batch_sizes: tuple[int, ...] = (1,), **changes: Any) -> Path:
+def write_device(
+    path: Path, space: SearchSpace, batch_sizes: tuple[int, ...] = (1,), tau: float | None = 0.9, **changes: Any
+) -> Path:
     """Writes a device file where a batch takes 50 ns and 1 ns a MAC and image, and memory is a byte a parameter plus
     the dearest piece's activation bytes."""
     pieces = Pieces(space)
@@ -21,7 +23,7 @@ def write_device(path: Path, space: SearchSpace, batch_sizes: tuple[int, ...] = 
             "latency_ns": {"kind": "sum", "constant": 50, "pieces": (size * pieces.costs[:, 1]).tolist()},
             "fixed_bytes": {"kind": "sum", "constant": 7, "pieces": pieces.costs[:, 0].tolist()},
             "temporary_bytes": {"kind": "peak", "constant": 0, "pieces": (zeros + size * pieces.costs[:, 2]).tolist()},
-            "held_out": {"networks": 50},
+            "held_out": {"networks": 50, "latency": {"kendall_tau": tau}, "memory": {"kendall_tau": tau}},
         }
         for size in batch_sizes
     ]

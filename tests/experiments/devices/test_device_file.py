@@ -190,3 +190,14 @@ def test_a_run_keeps_its_device_file_and_goes_on_with_that_alone(yaml, space, tm
 def _resumes(path: Path, config: ExperimentConfig) -> bool:
     with RunDirectory.create_or_resume(path, config) as run:
         return run.resumed
+
+
+@pytest.mark.parametrize(("tau", "said"), [(0.42, "is 0.42, less than 0.7"), (None, "is not known")])
+def test_a_device_file_that_orders_badly_decides_no_budget_unless_accepted(tau, said, yaml, space):
+    write_device(yaml.with_name("machine.json"), space, tau=tau)
+    with pytest.raises(UserError, match=rf"machine.json: Kendall's tau of its latency_ms .* {said}.*Measure more"):
+        build_experiment(load_config(yaml))
+    build_experiment(load_config(yaml, ("budgets={small: macs<=50%}",)))
+    if tau is not None:
+        accepted = load_config(yaml, ("device={path: machine.json, min_tau: 0.4}",))
+        assert {budget.name for budget in build_experiment(accepted).budgets} == {"fast", "lean"}

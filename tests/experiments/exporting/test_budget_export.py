@@ -13,6 +13,7 @@ import pytest
 
 from experiments import cli
 from experiments.configuration.experiment_config import load_config
+from experiments.devices.measure import this_device
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
 from search import Archive, Budget, run_search
@@ -278,13 +279,15 @@ def test_a_network_that_takes_more_memory_than_predicted_is_told_of(supernest, t
 
 def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_device(tmp_path / "machine.json", build_space("vit", "small", {**SMALL, "width": [16]}))
+    space = build_space("vit", "small", {**SMALL, "width": [16]})
+    write_device(tmp_path / "machine.json", space, device=this_device())
     text = YAML.replace("[16, 32]", "[16]") + "device: machine.json\nbudgets: {full: {latency_ms: 100%}}\n"
     (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
     code, out, err = supernest("run", "e.yaml", "--out", "run", "--json", "--quiet")
     assert code == 0, err
     (row,) = json.loads(out)["subnets"]
     assert row["predicted"]["latency_ms"] == (50 + row["macs"]) / 1e6
+    assert 0 < row["measured"]["latency_ms"] < 1000
     # The compiler's figure is of the exported network: all of its weights, the image, the logits, and more.
     assert 4 * (row["params"] + 8 * 8 + 10) < row["memory"]["bytes"] < 20 * row["params"]
     code, out, err = supernest(
