@@ -11,6 +11,7 @@ so that other jobs on the machine hardly count; JAX is asked for one thread.
 """
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import time
@@ -117,8 +118,7 @@ def _plain(subnet: Subnet, shape: tuple[int, ...]) -> onnx.ModelProto | None:
     """What jax2onnx makes of the network; None where it is not installed, or refuses the network."""
     if importlib.util.find_spec("jax2onnx") is None:
         return None
-    from jax2onnx import to_onnx
-
+    to_onnx = importlib.import_module("jax2onnx").to_onnx
     forward, state = _jit(subnet)
     with contextlib.suppress(TypeError, NotImplementedError, ValueError):
         return to_onnx(lambda x: forward(state, x), [(1, *shape)])
