@@ -63,6 +63,7 @@ def test_the_documentation_shows_the_module_that_is_tested() -> None:
 def test_thirty_lines_go_from_check_to_a_reloaded_export(
     name: str, data: str, shape: tuple[int, ...], here: Path, supernest: Any
 ) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
     pictures(here)
     put(here, name, data=data)
     assert len((OWN / f"{name}.py").read_text("utf-8").splitlines()) <= 30
@@ -80,6 +81,9 @@ def test_thirty_lines_go_from_check_to_a_reloaded_export(
         assert (code, err) == (0, "")
     code, _, err = supernest("export", "run", "--budget", "macs<=60%", "--quiet")
     assert (code, err) == (0, "")
+    code, out, err = supernest("export", "run", "--format", "onnx", "--subnet", "full", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)[0]["parity_error"] <= 1e-4
     images = np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8)
     subnets = [here / "run/subnets/full", here / "run/subnets/macs60%", here / "searched/subnets/full"]
     for directory in subnets:

@@ -12,15 +12,17 @@ import pytest
 from flax import nnx
 from PIL import Image, ImageOps
 
-from search_spaces import UserError
-from supernet.engine.supernet import SUPERNETS
+from search_spaces import UserError, build_space
+from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.export.generate import generate
 from supernet.export.subnet import Subnet
 from supernet.standalone.language import LanguageModel
+from supernet.tasks.arrays import Standardised
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
+from supernet.tasks.numbers import Numbers
 from supernet.tasks.tokens import OUTPUTS, Tokens
-from tests.supernet.families import Family, small
+from tests.supernet.families import SETTINGS, Family, small
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
 
@@ -143,6 +145,44 @@ def test_generation_through_the_cache_is_token_for_token() -> None:
         prompt = examples_of(subnet, 2)[:, :2]
         expected = generate(subnet.module, jnp.asarray(prompt), 5)
         np.testing.assert_array_equal(generated(loaded, prompt, 5), expected)
+
+
+def test_encoders_take_tokens_and_no_cache() -> None:
+    space = build_space("language", "small", {**SETTINGS["language"], "causal": False})
+    family = Family(build_supernet(space))
+    genes = np.array(space.largest.genes)
+    subnet = subnet_of(family, genes)
+    model = onnx_network("net", subnet, Settings())
+    assert [one.name for one in model.graph.input] == ["input_ids"]
+    assert [one.name for one in model.graph.output] == ["logits"]
+    examples = examples_of(subnet, 3)
+    assert largest_difference(run(session(model), examples), expected_of(family, genes, subnet, examples)) <= TOLERANCE
+
+
+class Gated(nnx.Module):
+    """A user's own network of rows: a gate, a norm, and two numbers."""
+
+    def __init__(self, *, rngs: nnx.Rngs) -> None:
+        self.up, self.norm = nnx.Linear(5, 16, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
+        self.down = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value, gate = jnp.split(self.up(x), 2, axis=-1)
+        return self.down(self.norm(value * nnx.sigmoid(gate) + jnp.where(value > 0, value, 0.1 * value)))
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_own_modules_of_arrays_give_numbers_in_their_units(batch: int | None) -> None:
+    module = Gated(rngs=nnx.Rngs(0))
+    before = Standardised(tuple("abcde"), (1.0, 2.0, 3.0, 4.0, 5.0), (0.5, 1.0, 2.0, 4.0, 8.0))
+    outputs = Numbers(("y", "z"), (10.0, -3.0), (5.0, 0.1))
+    config = {"family": "own", "task": "arrays", "labels": [], "input": {"shape": [5]}, "preprocessing": {}}
+    weights = nnx.to_pure_dict(nnx.state(module))
+    subnet = Subnet({**config, "outputs": outputs.as_dict()}, {}, module, weights, before, outputs)
+    model = onnx_network("net", subnet, Settings(batch=batch))
+    assert [one.name for one in (*model.graph.input, *model.graph.output)] == ["inputs", "values"]
+    rows = np.random.default_rng(0).normal(3, 2, (3, 5)).astype(np.float32)
+    assert largest_difference(run(session(model), rows, batch), subnet.predict(rows)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("batch", [1, 2])
