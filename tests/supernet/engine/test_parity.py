@@ -11,6 +11,7 @@ from flax import nnx
 
 from search_spaces import Architecture, build_space
 from supernet.engine.supernet import SUPERNETS, Params, Statistics, build_supernet
+from supernet.export.subnet import compiled
 from supernet.layers.resolution import resize
 from tests.reference.counting import count
 from tests.supernet.families import Family, small
@@ -128,6 +129,18 @@ def test_extracted_weights_have_the_shapes_of_the_module(family: Family) -> None
         fresh = nnx.to_pure_dict(nnx.state(family.net.module(architecture)))
         shapes = lambda tree: jax.tree.map(jnp.shape, tree)  # noqa: E731
         assert shapes(weights) == shapes(fresh) == shapes(nnx.to_pure_dict(nnx.state(module)))
+
+
+def test_the_derived_network_is_the_one_written_by_hand(family: Family) -> None:
+    genes = family.draw(3)[2]
+    architecture = family.space.architecture(genes)
+    statistics, _ = family.calibrated(genes, family.space.program(genes))
+    written, weights = family.net.extract(family.params, architecture, statistics)
+    derived = nnx.eval_shape(lambda: family.net.derived(architecture, nnx.Rngs(0)))  # type: ignore[attr-defined]
+    assert jax.tree.map(jnp.shape, weights) == jax.tree.map(jnp.shape, nnx.to_pure_dict(nnx.state(derived)))
+    nnx.update(derived, weights)
+    x = family.input(architecture)
+    assert_close(compiled(derived)(x), compiled(written)(x))
 
 
 @pytest.mark.slow
