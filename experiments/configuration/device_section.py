@@ -19,7 +19,7 @@ class DeviceSection(SealedSection):
     Attributes:
         batch_size: Number of examples a call that latency and memory refer to; null for the file's first batch size.
         min_tau: Lower bound of Kendall's tau between the file's predictions and held-out measurements; a file below it
-            is refused for budgets on them.
+            is refused for budgets on them; -1 accepts any.
     """
 
     batch_size: Annotated[int, Field(ge=1)] | None = None

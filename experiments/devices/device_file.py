@@ -166,7 +166,7 @@ class DeviceCost:
 
         Args:
             metrics: What the budgets limit; those that are not of the device are skipped.
-            least: Least Kendall's tau of the predictions, over networks that the file was not fitted to.
+            least: Least Kendall's tau of the predictions, over networks that the file was not fitted to; -1 for any.
 
         Raises:
             UserError: One of them has less, or the file does not say.
@@ -175,7 +175,7 @@ class DeviceCost:
         for metric in sorted(measured.keys() & set(metrics)):
             found = self.device.accuracy[self.batch_size].get(measured[metric]) or {}
             tau = found.get("kendall_tau")
-            if tau is None or tau < least:
+            if (-1 if tau is None else tau) < least:
                 said = "is not known" if tau is None else f"is {tau:.2f}, less than {least:g}"
                 raise UserError(
                     f"{self.device.path}: Kendall's tau of its {metric} (batches of {self.batch_size}) over held-out "
