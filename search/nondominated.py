@@ -1,4 +1,4 @@
-"""Non-dominated sorting and crowding distance: which of many candidates are better, and which lie alone.
+"""Non-dominated sorting and crowding distance: which of many candidates are better, and which lie alone. moocore ranks.
 
 References:
     Deb, Pratap, Agarwal, Meyarivan. A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II. IEEE Transactions on
@@ -14,22 +14,12 @@ def ranks(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
 
     A row dominates another if it is nowhere larger and somewhere smaller. Rows that are not finite get rank n.
     """
+    import moocore
+
     found = np.full(len(objectives), len(objectives))
-    usable = np.flatnonzero(np.isfinite(objectives).all(axis=1))
-    rows = objectives[usable]
-    smaller_or_equal = np.ones((len(rows), len(rows)), bool)
-    smaller = np.zeros_like(smaller_or_equal)
-    for column in rows.T:
-        smaller_or_equal &= column[:, None] <= column
-        smaller |= column[:, None] < column
-    dominates = smaller_or_equal & smaller
-    dominators, left, rank = dominates.sum(axis=0), np.ones(len(rows), bool), 0
-    while left.any():
-        front = left & (dominators == 0)
-        found[usable[front]] = rank
-        dominators -= dominates[front].sum(axis=0)
-        left &= ~front
-        rank += 1
+    usable = np.isfinite(objectives).all(axis=1)
+    if usable.any():
+        found[usable] = moocore.pareto_rank(np.asarray(objectives[usable], float))
     return found
 
 

@@ -54,17 +54,12 @@ def pareto_front(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " f"]:
     A row dominates another if it is nowhere larger and somewhere smaller, so equal rows stay together. Rows with a NaN
     are left out.
     """
+    import moocore
+
     usable = np.flatnonzero(np.isfinite(objectives).all(axis=1))
-    # In lexicographic order a row is dominated by earlier ones only, and if so then by one that is on the front.
-    order = usable[np.lexsort(objectives[usable].T[::-1])]
-    front: list[int] = []
-    values = np.empty((len(order), objectives.shape[1]))
-    for index in order:
-        row, kept = objectives[index], values[: len(front)]
-        if not ((kept <= row).all(axis=1) & (kept < row).any(axis=1)).any():
-            values[len(front)] = row
-            front.append(int(index))
-    return np.array(front, np.int64)
+    if usable.size:
+        usable = usable[moocore.is_nondominated(np.asarray(objectives[usable], float), keep_weakly=True)]
+    return usable[np.lexsort(objectives[usable].T[::-1])]
 
 
 def pareto_summary(
