@@ -11,7 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -190,25 +190,15 @@ def _program(path: Path) -> jax.export.Exported:
         ) from None
 
 
-def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict as one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value})
-    return flat
+def flatten(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns a nested dict as one level of dotted names."""
+    return {".".join(map(str, path)): leaf for path, leaf in traverse_util.flatten_dict(tree).items()}
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[Any, Any]:
-    """The inverse of `flatten`; names of digits become integers, as Flax numbers the members of a list."""
-    tree: dict[Any, Any] = {}
-    for name, value in flat.items():
-        *parents, last = (int(part) if part.isdigit() else part for part in name.split("."))
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return tree
+    """Returns the inverse of `flatten`; names of digits become integers, as Flax numbers the members of a list."""
+    paths = {tuple(int(part) if part.isdigit() else part for part in name.split(".")): name for name in flat}
+    return traverse_util.unflatten_dict({path: flat[name] for path, name in paths.items()})
 
 
 def _arrays(directory: Path) -> dict[str, np.ndarray]:
