@@ -13,6 +13,8 @@ Names are imported when they are first used, so that `import supernest` takes no
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from supernest.own_packages import check_own_packages
+
 if TYPE_CHECKING:
     from search_spaces.errors import UserError
     from supernest.checkpoints import import_checkpoint
@@ -38,6 +40,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'supernest' has no attribute {name!r}")
+    check_own_packages()
     value = getattr(import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
