@@ -19,14 +19,14 @@ class _Commands(click.Group):
     """A group that suggests the nearest command for an unknown one."""
 
     def resolve_command(
-        self, context: click.Context, arguments: list[str]
+        self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = arguments[0]
-        if self.get_command(context, name) is None and not name.startswith("-"):
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
             from search_spaces.errors import did_you_mean
 
-            raise click.UsageError(f"{name!r} is no command.{did_you_mean(name, self.list_commands(context))}")
-        return super().resolve_command(context, arguments)
+            raise click.UsageError(f"{name!r} is no command.{did_you_mean(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
 
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:

@@ -51,14 +51,9 @@ class Objective:
         """An objective to read."""
         return format(self.value(objective), self.form)
 
-    def of_split(self, row: Mapping[str, Any], split: str) -> str:
-        """What an exported subnet reaches on a split, to read.
-
-        Args:
-            row: Its figures, such as `test_accuracy`.
-            split: Such as `test`.
-        """
-        return format(row[f"{split}_{self.shown}"], self.form)
+    def of_figures(self, figures: Mapping[str, Any]) -> str:
+        """Returns what people read of the figures that a network reaches on a split."""
+        return format(figures[self.shown], self.form)
 
 
 OBJECTIVES = {

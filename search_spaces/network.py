@@ -199,12 +199,12 @@ class Layer(NamedTuple):
 
     Attributes:
         stack: Which stack it is of.
-        index: Which layer of the stack.
+        number: Which layer of the stack, from 0.
         values: Values of all choices there.
     """
 
     stack: Stack
-    index: int
+    number: int
     values: dict[str, Value]
 
 

@@ -111,7 +111,7 @@ def _ridge(counts: Counts, costs: np.ndarray, measured: Measured, strength: floa
     prior = np.maximum(prior, 1e-3 * measured.mean() / counts.sum(axis=1).mean())
     whole = np.column_stack([counts, ones]) * prior * relative
     pull = np.sqrt(strength) * np.eye(len(prior))
-    weights = ones
+    weights, found = ones, np.ones(len(prior))
     for _ in range(_REWEIGHTINGS):
         rows = np.concatenate([whole * weights[:, None], pull])
         found = nnls(rows, np.concatenate([weights, np.sqrt(strength) * np.ones(len(prior))]))[0]

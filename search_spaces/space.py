@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,7 +24,7 @@ Genes = Int[np.ndarray, "a g"]
 Program = tuple[Value, ...]
 
 
-class SearchSpace(ABC):
+class SearchSpace:
     """A set of networks: what may vary (`choices`) and what each costs (`cost`).
 
     A family is a frozen dataclass that derives from this class, so a space is its settings. Gene vectors are rows of
@@ -74,10 +73,10 @@ class SearchSpace(ABC):
         """An error that no network should have, from which hypervolumes are measured: 1, as errors are shares."""
         return 1.0
 
-    @property
-    @abstractmethod
+    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """The elastic dimensions, in gene order; a gate comes before the choices that it gates."""
+        raise NotImplementedError(f"family {self.family} has no choices")
 
     @cached_property
     def network(self) -> Network:

@@ -1,6 +1,7 @@
 """Checkpoints of transformers in Python: a language model becomes a supernet that an experiment starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ def import_checkpoint(
     sequences: int = 32,
     context: int | None = None,
     dtype: str | None = None,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Turns a language model of transformers into a supernet, as `supernest import` does.
 
     Args:
@@ -32,4 +33,5 @@ def import_checkpoint(
     """
     from experiments.pretrained.import_command import import_to
 
-    return import_to(str(checkpoint), Path(out), [Path(text) for text in calibrate], sequences, context, dtype)
+    texts = [Path(text) for text in calibrate]
+    return asdict(import_to(str(checkpoint), Path(out), texts, sequences, context, dtype))

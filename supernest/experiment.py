@@ -43,7 +43,7 @@ class Experiment:
                 self.source, [f"{key}={_as_yaml(value)}" for key, value in (settings or {}).items()]
             )
 
-    def check(self) -> dict[str, Any]:
+    def check(self) -> Mapping[str, Any]:
         """Puts the experiment together without running it: data, sizes, costs and budgets, as `supernest check --json`.
 
         Raises:
@@ -52,7 +52,7 @@ class Experiment:
         from experiments.pipeline.check import describe
 
         with self._named():
-            return describe(self.config)
+            return describe(self.config).as_json()
 
     def run(self, out: str | Path | None = None, stages: Sequence[str] = STAGES, progress: bool = True) -> Run:
         """Runs stages in a run directory; stages that are done there are not done again.

@@ -34,9 +34,9 @@ class Run:
         Raises:
             UserError: The file was changed, or is of another run.
         """
-        from experiments.storage.run_files import read_summary
+        from experiments.storage.run_files import summary_json
 
-        return read_summary(self.path)
+        return summary_json(self.path)
 
     @property
     def pareto(self) -> Mapping[str, Any]:
@@ -95,7 +95,7 @@ class Run:
         from experiments.searching import new_budget as answer
 
         finished = answer.open_finished(self.path, None if device is None else Path(device), batch_size)
-        return answer.answer(finished, *answer.parse_budget(budget, finished))
+        return answer.answer(finished, *answer.parse_budget(budget, finished)).as_json()
 
     def export(
         self,
@@ -124,7 +124,8 @@ class Run:
         read = partial(answer.open_finished, self.path, None if device is None else Path(device), batch_size)
         parsed, resolved = answer.parse_budget(budget, read())
         found = deliver(self.path, (), read, parsed, resolved, refine, False, not progress)
-        return load_subnet(found["subnet"]["directory"])
+        assert found.subnet is not None
+        return load_subnet(found.subnet.directory)
 
     def export_onnx(
         self,

@@ -32,6 +32,7 @@ from experiments.objective import LOSS, Objective, objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.training import train_panel
+from experiments.records import GradientFigures
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import search
 from experiments.storage.checkpoints import Checkpoints
@@ -91,9 +92,9 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
     taken = seconds - begun, used - started + searching
     row: dict[str, Any] = {
         "sandwich_steps": config.train.steps,
-        "gradient_steps": figures["steps"],
-        "expected_cost_over_budget": figures["expected_cost_over_budget"],
-        "genes_changed_for_budget": figures["genes_changed_for_budget"],
+        "gradient_steps": figures.steps,
+        "expected_cost_over_budget": figures.expected_cost_over_budget,
+        "genes_changed_for_budget": figures.genes_changed_for_budget,
         "cpu_seconds": time.process_time() - start,
     }
     for side, network, spent, figure in zip(_SIDES, found, taken, objective.lower(figures_alone), strict=True):
@@ -147,7 +148,7 @@ def _on_test(experiment: Experiment) -> Experiment:
 # ---------------------------------------------------------------- equal seconds
 
 
-def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], dict[str, Any]]:
+def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], GradientFigures]:
     """Seconds, the network, and the stage's figures."""
     experiment = build_experiment(config)
     with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:

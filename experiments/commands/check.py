@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,16 +21,13 @@ from experiments.commands.options import config_argument, json_option, set_optio
 @json_option
 def check(config: Path, overrides: Sequence[str], timed: bool, as_json: bool) -> None:
     """Check an experiment and its data, and show what its search space holds and costs."""
-    from experiments.pipeline import timing
-    from experiments.pipeline.check import describe, lines
+    from experiments.pipeline.check import describe
+    from experiments.pipeline.description import lines
+    from experiments.pipeline.timing import timing
 
     with about(config):
         loaded = load(config, overrides)
         description = describe(loaded)
         if timed:
-            description["timing"] = timing.timing(loaded)
-    click.echo(
-        json.dumps(description)
-        if as_json
-        else "\n".join([*lines(description), *(timing.lines(description["timing"]) if timed else [])])
-    )
+            description = replace(description, timing=timing(loaded))
+    click.echo(json.dumps(description.as_json()) if as_json else "\n".join(lines(description)))

@@ -167,14 +167,11 @@ def _export_for(
     budget, resolved = answers.parse_budget(text, finished)
     found = answers.answer(finished, budget, resolved)
     if not refine:
-        if found["best"] is None:
-            if as_json:
-                click.echo(json.dumps(found))
-            raise answers.none_meets(found, run)
-        if show and as_json:
-            click.echo(json.dumps(found))
-        elif not as_json:
-            click.echo("\n".join(answers.lines(found)))
+        if as_json and (show or found.best is None):
+            click.echo(json.dumps(found.as_json()))
+        text = "\n".join(answers.lines(found, run))
+        if not as_json:
+            click.echo(text)
         sys.stdout.flush()
         if show:
             return
@@ -183,11 +180,10 @@ def _export_for(
 
     found = deliver(run, overrides, read, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps(found.as_json()))
         return
     if refine:
-        click.echo("\n".join(answers.lines(found)))
-    if not show:
-        objective = OBJECTIVES[found["objective"]]
-        reached = f"test {objective.shown} {objective.of_split(found['subnet'], 'test')}"
-        click.echo(f"{reached}\n{found['subnet']['directory']}")
+        click.echo("\n".join(answers.lines(found, run)))
+    if found.subnet is not None:
+        objective = OBJECTIVES[found.objective]
+        click.echo(f"test {objective.shown} {objective.of_figures(found.subnet.test)}\n{found.subnet.directory}")

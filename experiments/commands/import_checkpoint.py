@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -54,4 +55,4 @@ def import_(
 
     give_back_freed_memory()  # keeping it, memory would grow from layer to layer
     found = import_to(checkpoint, out, texts, sequences, context, dtype, field, bos)
-    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(asdict(found)) if as_json else "\n".join(lines(found)))

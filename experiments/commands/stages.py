@@ -4,12 +4,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import stage_options
+
+if TYPE_CHECKING:
+    from experiments.records import Summary
 
 
 @click.command()
@@ -70,6 +73,7 @@ def run_stages(
         directory = open_run(out, config, stages, str(path))
     from experiments.configuration.plugins import changed_plugins
     from experiments.pipeline import run as pipeline
+    from experiments.storage.run_files import summary_json
 
     with directory, about(path):
         for name, (before, now) in directory.changes.items():
@@ -81,18 +85,22 @@ def run_stages(
             click.echo(f"note: {note}", err=True)
         summary = pipeline.run(config, directory, stages, quiet=quiet or not sys.stderr.isatty())
         if as_json:
-            click.echo(json.dumps(summary))
+            click.echo(json.dumps(summary_json(directory.path)))
         else:
             click.echo(_report(summary, stages, directory.summary))
 
 
-def _report(summary: dict[str, Any], stages: Sequence[str], path: Path) -> str:
+def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
     from experiments.pipeline import run as pipeline
     from experiments.ranking import report as rank_report
+    from experiments.reporting.concerns import concerns
+    from experiments.reporting.run_facts import read_run
 
     if "export" in stages:
-        return f"{pipeline.table(summary)}\nreport: {path.with_name('report.html')}\n{path}"
+        found = [f"note: {text}" for text in concerns(read_run(path.parent))]
+        return "\n".join([pipeline.table(summary), *found, f"report: {path.with_name('report.html')}", str(path)])
     if "rank" in stages:
-        return f"{rank_report.table(summary['rank'])}\n{path}"
-    figures = {name: value for name, value in summary[stages[-1]].items() if isinstance(value, int | float | str)}
+        return f"{rank_report.table(summary.rank or {})}\n{path}"
+    of_stage = summary.as_json()[stages[-1]]
+    figures = {name: value for name, value in of_stage.items() if isinstance(value, int | float | str)}
     return "\n".join([*(f"{name}: {value}" for name, value in figures.items()), str(path)])

@@ -17,4 +17,4 @@ def status(run: Path, as_json: bool) -> None:
     from experiments.reporting.status import shown, status_of
 
     found = status_of(run)
-    click.echo(json.dumps(found) if as_json else shown(found))
+    click.echo(json.dumps(found.as_json()) if as_json else shown(found))

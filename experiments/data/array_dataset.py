@@ -78,7 +78,7 @@ class ArraySplit(Split):
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayDataset(Dataset):
+class ArrayDataset(Dataset[ArraySplit]):
     """Arrays of one shape.
 
     Args:
@@ -129,7 +129,7 @@ class ArrayDataset(Dataset):
             sizes["image_size"] = self.shape[0]
         return {name: value for name, value in sizes.items() if name in names}
 
-    @cached_property
+    @property
     def chance(self) -> float:
         """See `Dataset.chance`: of the commonest class, or of the mean."""
         if self.train.of_classes:

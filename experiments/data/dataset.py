@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self
 
 import jax
 import numpy as np
 from jaxtyping import Int
+from typing_extensions import TypeVar
 
 from experiments.data.augment import Augmentation
 from search_spaces import SearchSpace, UserError
@@ -52,7 +53,10 @@ class Split(ABC):
         return self
 
 
-class Dataset(ABC):
+Part = TypeVar("Part", bound=Split, covariant=True, default=Split)
+
+
+class Dataset(ABC, Generic[Part]):
     """Three splits that share no example.
 
     Attributes:
@@ -72,9 +76,9 @@ class Dataset(ABC):
     inputs: ClassVar[str]
     outputs: Outputs
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Part
+    validation: Part
+    test: Part
     fingerprint: str
     class_names: tuple[str, ...]
     tokenizer: str | None

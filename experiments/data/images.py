@@ -20,7 +20,7 @@ from supernet.tasks.images import Preprocessing
 
 
 @dataclass(frozen=True, eq=False)
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[Examples]):
     """Images of one shape, each of one class.
 
     Args:

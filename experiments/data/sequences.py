@@ -111,7 +111,7 @@ class Sequences(Split):
 
 
 @dataclass(frozen=True, eq=False)
-class TextDataset(Dataset):
+class TextDataset(Dataset[Sequences]):
     """Sequences of a tokenizer's tokens.
 
     Args:
@@ -133,7 +133,7 @@ class TextDataset(Dataset):
     validation: Sequences
     test: Sequences
     vocabulary: int
-    tokenizer: str
+    tokenizer: str | None
     bos: bool
     fingerprint: str
     notes: tuple[str, ...] = ()

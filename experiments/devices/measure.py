@@ -126,6 +126,7 @@ def median_seconds(programs: Sequence[Program], warmup: int, repeats: int, seed:
     """
     calls = []
     for program in programs:
+        taken = 0.0
         for _ in range(max(warmup, 1)):
             start = time.perf_counter()
             program()

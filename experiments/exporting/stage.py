@@ -20,6 +20,8 @@ from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
 from experiments.process.progress import progress_bar
+from experiments.records import CompiledMemory, ExportedNetwork, Measured, Prediction
+from experiments.records.plain import under_prefix
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import cut_from
 from experiments.storage.run_identity import CUT_FROM
@@ -40,11 +42,11 @@ _WARMUP, _REPEATS = 3, 20  # calls, samples
 
 def export(
     experiment: Experiment, params: Params, archive: Archive, run: RunDirectory, stop: StopRequest, quiet: bool
-) -> list[dict[str, Any]]:
+) -> list[ExportedNetwork]:
     """Exports one subnet a budget; those that are already there and whole are kept.
 
     Returns:
-        A row a budget for the summary.
+        A network a budget.
 
     Raises:
         UserError: No candidate meets a budget, or an export that is there was altered.
@@ -68,7 +70,7 @@ def export_budget(
     run: RunDirectory,
     origin: Mapping[str, str],
     cost: DeviceCost | None = None,
-) -> dict[str, Any]:
+) -> ExportedNetwork:
     """Exports the best candidate of one budget, unless it is there and whole.
 
     Args:
@@ -81,7 +83,7 @@ def export_budget(
         cost: Costs on the device that the report tells of; those of the experiment's own when None.
 
     Returns:
-        Its row for the summary.
+        The network.
 
     Raises:
         UserError: No candidate meets the budget, or the export that is there was altered, or is of another run.
@@ -97,33 +99,36 @@ def export_budget(
     if report is None:
         with plugin_errors(experiment.config.plugins, f"{directory} was exported"):
             report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
-    reached = {key: value for key, value in report.items() if key.startswith(("validation_", "test_"))}
-    over = _over_memory(report, budget, cost or experiment.cost_on_device)
+    memory = CompiledMemory(**report["memory"])
+    over = _over_memory(memory, budget, cost or experiment.cost_on_device)
     if over:
         tqdm.write(f"warning: {over}", file=sys.stderr)
-    return {
-        "budget": budget.name,
-        "limits": dict(budget.limits),
-        **({"over_limit": over} if over else {}),
-        **report["costs"],
-        **{key: report[key] for key in ("memory", "predicted", "measured") if key in report},
-        **reached,
-        "parity_error": report["parity_error"],
-        "directory": str(directory),
-    }
+    return ExportedNetwork(
+        budget=budget.name,
+        limits=dict(budget.limits),
+        costs=report["costs"],
+        memory=memory,
+        validation=under_prefix(report, "validation_"),
+        test=under_prefix(report, "test_"),
+        parity_error=report["parity_error"],
+        directory=str(directory),
+        predicted=Prediction(**report["predicted"]) if "predicted" in report else None,
+        measured=Measured(**report["measured"]) if "measured" in report else None,
+        over_limit=over,
+    )
 
 
-def _over_memory(report: Mapping[str, Any], budget: ResolvedBudget, cost: DeviceCost | None) -> str | None:
+def _over_memory(memory: CompiledMemory, budget: ResolvedBudget, cost: DeviceCost | None) -> str | None:
     """What to say where the compiler's own figure exceeds the limit that the device file's prediction meets."""
-    most, memory = dict(budget.limits).get("memory_bytes"), report["memory"]
-    if most is None or cost is None or memory["bytes"] <= most:
+    most = dict(budget.limits).get("memory_bytes")
+    if most is None or cost is None or memory.bytes <= most:
         return None
-    if (memory["platform"], memory["batch_size"]) != (cost.device.device["platform"], cost.batch_size):
+    if (memory.platform, memory.batch_size) != (cost.device.device["platform"], cost.batch_size):
         return None  # compiled for another kind of device
     return (
-        f"budgets.{budget.name}: the compiler counts {memory['bytes']:,} bytes for the exported network, more than"
+        f"budgets.{budget.name}: the compiler counts {memory.bytes:,} bytes for the exported network, more than"
         f" memory_bytes<={most:,.0f}, which the device file predicts it to meet. Lower the limit by "
-        f"{memory['bytes'] / most - 1:.0%}."
+        f"{memory.bytes / most - 1:.0%}."
     )
 
 

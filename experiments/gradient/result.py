@@ -1,7 +1,7 @@
 """What a gradient search found: its architecture within the budget, its figures, and its place in the archive."""
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
+from experiments.records import GradientFigures
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import search, started_from
 from search import ResolvedBudget
@@ -65,8 +66,14 @@ def decide(
 
 
 def publish(
-    experiment: Experiment, found: Found, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool
-) -> dict[str, Any]:
+    experiment: Experiment,
+    found: Found,
+    params: Params,
+    run: RunDirectory,
+    stop: StopRequest,
+    quiet: bool,
+    steps: int,
+) -> GradientFigures:
     """Writes the architecture down and evaluates it as the first candidate of the run's search.
 
     Returns:
@@ -89,14 +96,15 @@ def publish(
     }
     write_text_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
     archive, _ = search(experiment, params, run, stop, quiet, evaluations=1)
-    return {
-        "type": experiment.config.gradient.type,
-        "budget": found.budget.name,
-        "architecture": description,
-        **{metric: values[0].item() for metric, values in archive.costs.items()},
-        f"validation_{objective_of(experiment.data).name}": float(archive.errors[0]),
-        "expected_cost_over_budget": found.expected,
-        "mean_probability": found.probability,
-        "genes_changed_for_budget": found.changed,
-        "entropy": found.entropies,
-    }
+    return GradientFigures(
+        steps=steps,
+        type=experiment.config.gradient.type,
+        budget=found.budget.name,
+        architecture=description,
+        costs={metric: values[0].item() for metric, values in archive.costs.items()},
+        validation={objective_of(experiment.data).name: float(archive.errors[0])},
+        expected_cost_over_budget=found.expected,
+        mean_probability=found.probability,
+        genes_changed_for_budget=found.changed,
+        entropy=found.entropies,
+    )

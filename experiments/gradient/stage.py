@@ -6,7 +6,6 @@ comes out is a trained supernet like any other, and an architecture: search and 
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from experiments.gradient.result import Found, decide, publish
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import GradientFigures
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -39,7 +39,7 @@ _WAY = 6.0
 
 def gradient_search(
     experiment: Experiment, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool
-) -> dict[str, Any]:
+) -> GradientFigures:
     """Trains architecture and weights, and hands both on.
 
     Args:
@@ -70,7 +70,7 @@ def gradient_search(
         if published is None:
             checkpoints.save(search.steps, Progress(state.train, experiment.sampler.init()))
             checkpoints.wait()
-    return {"steps": search.steps, **publish(experiment, found, state.train.evaluated, run, stop, quiet)}
+    return publish(experiment, found, state.train.evaluated, run, stop, quiet, search.steps)
 
 
 def budget_of(experiment: Experiment) -> ResolvedBudget:

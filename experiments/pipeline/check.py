@@ -1,7 +1,6 @@
 """What `supernest check` does: an experiment is put together without being run, and described."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,10 @@ from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
 from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import check_demands, warnings
+from experiments.pipeline.description import DataSizes, Description, SearchPlan, SpaceCosts, TrainingPlan
 from experiments.process.plugin_errors import plugin_errors
 from experiments.ranking.stage import panel_of
+from experiments.records import OnDevice
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
 from experiments.training.rematerialization import training_net
@@ -120,79 +121,33 @@ def _check_contracts(experiment: Experiment) -> None:
             check_family(net)
 
 
-def describe(config: ExperimentConfig) -> dict[str, Any]:
-    """Checks an experiment as `validate` does, and returns what it holds, for JSON."""
+def describe(config: ExperimentConfig) -> Description:
+    """Checks an experiment as `validate` does, and returns what it holds."""
     experiment = validate(config)
     data, space = experiment.data, experiment.space
     check_pictures((data.train, data.validation, data.test))
     _check_contracts(experiment)
-    return {
-        "name": config.name,
-        "data": {
-            "source": config.data.source,
-            "train": len(data.train),
-            "validation": len(data.validation),
-            "test": len(data.test),
-            **data.describe(),
-            "examples": data.examples_text,
-            **({"notes": list(data.notes)} if data.notes else {}),
-        },
-        "device": _device(config),
-        "space": {
-            "family": space.family,
-            "subnets": space.size,
-            "genes": space.num_genes,
-            "programs": space.programs,
-            "smallest": _cost(experiment, space.smallest.genes),
-            "largest": _cost(experiment, space.largest.genes),
-        },
-        "train": {
-            "steps": experiment.steps,
-            "paths_per_step": experiment.sampler.paths_per_step,
-            "rematerialize": training_net(experiment).passes.rematerialize,
-        },
-        "search": {"type": config.search.type, "evaluations": config.search.evaluations},
-        "budgets": {budget.name: dict(budget.limits) for budget in experiment.budgets},
-        "warnings": warnings(experiment),
-    }
+    sizes = len(data.train), len(data.validation), len(data.test)
+    smallest, largest = (_cost(experiment, end.genes) for end in (space.smallest, space.largest))
+    rematerialize = bool(training_net(experiment).passes.rematerialize)
+    return Description(
+        name=config.name,
+        data=DataSizes(config.data.source, *sizes, data.describe(), data.examples_text, list(data.notes)),
+        device=_device(config),
+        space=SpaceCosts(space.family, space.size, space.num_genes, space.programs, smallest, largest),
+        train=TrainingPlan(experiment.steps, experiment.sampler.paths_per_step, rematerialize),
+        search=SearchPlan(config.search.type, config.search.evaluations),
+        budgets={budget.name: dict(budget.limits) for budget in experiment.budgets},
+        warnings=warnings(experiment),
+    )
 
 
-def lines(description: dict[str, Any]) -> list[str]:
-    """Returns a description as lines to read."""
-    data, space, train = description["data"], description["space"], description["train"]
-    search, device = description["search"], description["device"]
-    found = [
-        f"name      {description['name']}",
-        f"data      {data['source']}: {data['train']:,} training, {data['validation']:,} validation, "
-        f"{data['test']:,} test {data['examples']}",
-        *(f"          {note}" for note in data.get("notes", ())),
-        *([f"device    {device['name']}, batches of {device['batch_size']}"] if device else []),
-        f"space     {space['family']}: {_readable(space['subnets'])} subnets, {space['genes']} genes, "
-        f"{space['programs']} compiled program{'s' if space['programs'] > 1 else ''}",
-        *(f"{end:<10}{_costs(space[end])}" for end in ("smallest", "largest")),
-        f"train     {train['steps']:,} steps of {train['paths_per_step']} paths"
-        + (", sublayers computed again for the backward pass" if train["rematerialize"] else ""),
-        f"search    {search['type']}: {search['evaluations']:,} evaluations",
-    ]
-    width = max(map(len, description["budgets"]))
-    found += [f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in description["budgets"].items()]
-    return [*found, *(f"warning   {text}" for text in description["warnings"])]
-
-
-def _device(config: ExperimentConfig) -> dict[str, Any] | None:
+def _device(config: ExperimentConfig) -> OnDevice | None:
     if config.device is None:
         return None
     device = config.device.device
-    return {"name": device.name, "batch_size": config.device.batch_size or next(iter(device.tables))}
+    return OnDevice(device.name, config.device.batch_size or next(iter(device.tables)))
 
 
 def _cost(experiment: Experiment, genes: tuple[int, ...]) -> dict[str, int | float]:
     return {metric: values[0].item() for metric, values in experiment.cost(np.array([genes], np.int32)).items()}
-
-
-def _costs(costs: dict[str, float]) -> str:
-    return ", ".join(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}" for metric, value in costs.items())
-
-
-def _readable(count: int) -> str:
-    return f"{count:,}" if count < 10**9 else f"{count:.2e}"

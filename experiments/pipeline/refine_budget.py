@@ -1,10 +1,10 @@
 """A new budget for a finished run: more evaluations for it, and the subnet that meets it, exported."""
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from experiments.objective import objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
 from experiments.process.progress import progress_bar
+from experiments.records import Answer
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
 from experiments.searching.stage import cut_from, evaluated, judged
@@ -38,7 +39,7 @@ def deliver(
     evaluations: int | None,
     show: bool,
     quiet: bool,
-) -> dict[str, Any]:
+) -> Answer:
     """Does for a new budget what takes the supernet: evaluates more candidates, exports the best subnet.
 
     Args:
@@ -74,11 +75,12 @@ def deliver(
                 refine(experiment, params, directory, before, resolved, evaluations, stop, quiet)
         finished = read()
         found = answers.answer(finished, budget, resolved)
-        if found["best"] is None:
+        if found.best is None:
             raise answers.none_meets(found, run)
         if not show:
             cost = finished.cost if isinstance(finished.cost, DeviceCost) else None
-            found["subnet"] = export_budget(experiment, params, finished.archive, resolved, directory, origin, cost)
+            exported = export_budget(experiment, params, finished.archive, resolved, directory, origin, cost)
+            found = dataclasses.replace(found, subnet=exported)
             _note(run, found)
     return found
 
@@ -139,7 +141,7 @@ def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:
     return errors
 
 
-def _note(run: Path, found: dict[str, Any]) -> None:
+def _note(run: Path, found: Answer) -> None:
     """Adds the answer to the summary of the run."""
     summary = read_summary(run)
-    write_summary(run, {**summary, "new_budgets": {**summary.get("new_budgets", {}), found["name"]: found}})
+    write_summary(run, dataclasses.replace(summary, new_budgets={**summary.new_budgets, found.name: found}))

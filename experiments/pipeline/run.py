@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.objective import OBJECTIVES, objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, stop_on_signals
 from experiments.ranking.stage import rank
+from experiments.records import SpaceFigures, Summary
 from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
 from experiments.searching.on_ray import scoring
@@ -32,7 +34,9 @@ from search_spaces.sealed_json import read_sealed
 STAGES = ("train", "search", "export")
 
 
-def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str] = STAGES, quiet: bool = False) -> dict:
+def run(
+    config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str] = STAGES, quiet: bool = False
+) -> Summary:
     """Runs stages of an experiment; what is already done is not done again.
 
     Args:
@@ -42,7 +46,7 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
         quiet: No progress bars.
 
     Returns:
-        The summary, as in `summary.json`: figures of every stage that has been run.
+        The summary: figures of every stage that has been run.
 
     Raises:
         UserError: Something that the user can mend.
@@ -52,11 +56,17 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
     experiment = build_experiment(config)
     for note in experiment.data.notes:
         print(f"warning: {note}", file=sys.stderr)
-    summary = read_summary(directory.path)
-    summary["name"] = config.name
-    summary["objective"] = objective_of(experiment.data).name
-    summary["chance"] = experiment.data.chance
-    summary["space"] = {"family": experiment.space.family, "size": experiment.space.size}
+    summary = replace(
+        read_summary(directory.path),
+        name=config.name,
+        objective=objective_of(experiment.data).name,
+        chance=experiment.data.chance,
+        space=SpaceFigures(experiment.space.family, experiment.space.size),
+    )
+
+    def told(**figures: Any) -> Summary:
+        return write_summary(directory.path, replace(summary, **figures))
+
     try:
         with (
             stop_on_signals() as stop,
@@ -72,29 +82,25 @@ def run(config: ExperimentConfig, directory: RunDirectory, stages: Sequence[str]
                     )  # fmt: skip
                 else:
                     figures = train_on_ray(experiment, checkpoints, directory, stop, quiet)
-                summary["train"] = {**summary.get("train", {}), **figures}
-                summary = write_summary(directory.path, summary)
+                summary = told(train=figures.over(summary.train))
             if "gradient" in stages:
                 if config.ray is not None:
                     print("warning: gradient search uses no workers; it runs in this process", file=sys.stderr)
                 if config.train.accumulate > 1:
                     print("warning: gradient search does not accumulate; it takes its batches whole", file=sys.stderr)
-                summary["gradient"] = gradient_search(experiment, checkpoints, directory, stop, quiet)
-                summary = write_summary(directory.path, summary)
+                summary = told(gradient=gradient_search(experiment, checkpoints, directory, stop, quiet))
             if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)
-            if "search" in stages:
-                with scoring(experiment, directory, params) as scores:
-                    _, summary["search"] = search(experiment, params, directory, stop, quiet, scores=scores)
-                summary = write_summary(directory.path, summary)
-            if "export" in stages:
-                origin = evaluated(experiment, params, experiment.cost_on_device)
-                archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
-                summary["subnets"] = export(experiment, params, archive, directory, stop, quiet)
-                summary = write_summary(directory.path, summary)
-            if "rank" in stages:
-                summary["rank"] = rank(experiment, params, directory, stop, quiet)
-                summary = write_summary(directory.path, summary)
+                if "search" in stages:
+                    with scoring(experiment, directory, params) as scores:
+                        _, searched = search(experiment, params, directory, stop, quiet, scores=scores)
+                    summary = told(search=searched)
+                if "export" in stages:
+                    origin = evaluated(experiment, params, experiment.cost_on_device)
+                    archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
+                    summary = told(subnets=export(experiment, params, archive, directory, stop, quiet))
+                if "rank" in stages:
+                    summary = told(rank=rank(experiment, params, directory, stop, quiet))
             _keep_fronts(experiment, directory)
             write_page(directory.path)
     except Interrupted as stopped:
@@ -112,19 +118,20 @@ def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
             write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost, experiment.reference_error)
 
 
-def table(summary: dict[str, Any]) -> str:
-    """The exported subnets as text: budget, costs, what it reaches on validation and test split, directory."""
-    subnets, objective = summary.get("subnets", []), OBJECTIVES[summary.get("objective", "error")]
-    on_device = [name for name in ("predicted", "measured") if any(name in row for row in subnets)]
+def table(summary: Summary) -> str:
+    """Returns exported subnets as text: budget, costs, what each reaches on validation and test split, directory."""
+    subnets, objective = summary.subnets or (), OBJECTIVES[summary.objective]
+    latencies = [network.latencies for network in subnets]
+    on_device = [name for name in ("predicted", "measured") if any(name in found for found in latencies)]
     shown = (f"{split} {objective.shown}" for split in ("val.", "test"))
     heads = ("budget", "params", "MACs", *(f"{name} latency" for name in on_device), *shown, "directory")
     rows = [heads] + [
         (
-            row["budget"], f"{row['params']:,}", f"{row['macs']:,}",
-            *(f"{row[name]['latency_ms']:.3f} ms" if name in row else "" for name in on_device),
-            objective.of_split(row, "validation"), objective.of_split(row, "test"), row["directory"],
+            network.budget, f"{network.costs['params']:,}", f"{network.costs['macs']:,}",
+            *(f"{network.latencies[name]:.3f} ms" if name in network.latencies else "" for name in on_device),
+            objective.of_figures(network.validation), objective.of_figures(network.test), network.directory,
         )
-        for row in subnets
+        for network in subnets
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -3,8 +3,8 @@
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -24,13 +24,42 @@ _MOST_SECONDS = 20.0  # that one program is timed for
 _SHARE = 0.8  # of the memory, above which it is warned of
 
 
-def timing(config: ExperimentConfig) -> dict[str, Any]:
-    """Trains a few steps on fresh weights for each program, evaluates two subnets, and keeps nothing of it.
+@dataclass(frozen=True)
+class ProgramTiming:
+    """Times of a compiled program.
 
-    Returns:
-        `programs` (for each: the seconds of its first step, compilation included, and the milliseconds of a path),
-        `step_ms`, `train_minutes`, `search_minutes`, `memory_bytes`, and `warnings`.
+    Attributes:
+        first_step_s: Seconds of its first step, compilation included.
+        path_ms: Milliseconds that its largest subnet then takes in a step.
     """
+
+    first_step_s: float
+    path_ms: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a few steps say of an experiment.
+
+    Attributes:
+        programs: Each compiled program.
+        step_ms: Milliseconds of a training step.
+        train_minutes: Expected minutes of training, compilation included.
+        search_minutes: Expected minutes of search.
+        memory_bytes: The most memory that was held so far.
+        warnings: Where that is close to what the machine has.
+    """
+
+    programs: Sequence[ProgramTiming]
+    step_ms: float
+    train_minutes: float
+    search_minutes: float
+    memory_bytes: int
+    warnings: Sequence[str]
+
+
+def timing(config: ExperimentConfig) -> Timing:
+    """Trains a few steps on fresh weights for each program, evaluates two subnets, and keeps nothing of it."""
     experiment = build_experiment(config)
     step, maker = train_step(experiment), BatchMaker(experiment)
     state, sampler_state = initial(experiment, step)
@@ -44,37 +73,37 @@ def timing(config: ExperimentConfig) -> dict[str, Any]:
             np.ones(count, np.float32),
         )
         seconds, state = _time_steps(step, state, batches, lambda _, alone=alone: alone)
-        programs.append({"first_step_s": round(seconds[0], 2), "path_ms": round(1e3 * _typical(seconds) / count, 2)})
+        programs.append(ProgramTiming(round(seconds[0], 2), round(1e3 * _typical(seconds) / count, 2)))
     seconds, state = _time_steps(
         step, state, batches, lambda i: sampler.sample(sampler_state, i, score=equal_scores(sampler))
     )
     step_s = _typical(seconds)
-    once = sum(program["first_step_s"] for program in programs)
+    once = sum(program.first_step_s for program in programs)
     search = _time_evaluation(experiment, state)
     memory = _peak_bytes()
-    return {
-        "programs": programs,
-        "step_ms": round(1e3 * step_s, 2),
-        "train_minutes": round((step_s * experiment.steps + once) / 60, 2),
-        "search_minutes": round(search * experiment.config.search.evaluations / 60, 2),
-        "memory_bytes": memory,
-        "warnings": _warnings(memory),
-    }
+    return Timing(
+        programs=programs,
+        step_ms=round(1e3 * step_s, 2),
+        train_minutes=round((step_s * experiment.steps + once) / 60, 2),
+        search_minutes=round(search * experiment.config.search.evaluations / 60, 2),
+        memory_bytes=memory,
+        warnings=_warnings(memory),
+    )
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(found: Timing) -> list[str]:
     """Returns a timing as lines to read."""
     programs = [
-        f"program   {i + 1} of {len(found['programs'])}: {one['first_step_s']:.1f} s with compiling, once; then "
-        f"{one['path_ms']:.1f} ms a path of its largest subnet"
-        for i, one in enumerate(found["programs"])
+        f"program   {i + 1} of {len(found.programs)}: {one.first_step_s:.1f} s with compiling, once; then "
+        f"{one.path_ms:.1f} ms a path of its largest subnet"
+        for i, one in enumerate(found.programs)
     ]
     return [
         *programs,
-        f"minutes   about {found['train_minutes']:.1f} of training ({found['step_ms']:.1f} ms a step) and "
-        f"{found['search_minutes']:.1f} of search, on this machine as busy as it is now",
-        f"memory    {in_bytes(found['memory_bytes'])} at most so far, of {in_bytes(device_bytes())}",
-        *(f"warning   {text}" for text in found["warnings"]),
+        f"minutes   about {found.train_minutes:.1f} of training ({found.step_ms:.1f} ms a step) and "
+        f"{found.search_minutes:.1f} of search, on this machine as busy as it is now",
+        f"memory    {in_bytes(found.memory_bytes)} at most so far, of {in_bytes(device_bytes())}",
+        *(f"warning   {text}" for text in found.warnings),
     ]
 
 

@@ -1,8 +1,8 @@
 """What `supernest import` does: find the checkpoint, check it, order it if there is a text, and write it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,33 @@ from supernet.export.subnet import TOKENIZER
 _TYPES = {np.dtype(dtype).name: np.dtype(dtype) for dtype in TYPES.values()}
 
 
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint that became a supernet.
+
+    Attributes:
+        directory: Where it is.
+        experiment: An experiment that starts from it.
+        model_type: Model type of transformers.
+        ordered: Whether its parts are ordered by what matters.
+        calibration_tokens: Tokens of text that they were ordered by.
+        subnets: Number of subnets.
+        remarks: What a user should know of the checkpoint.
+        smallest: Costs of the smallest subnet.
+        largest: Costs of the largest.
+    """
+
+    directory: str
+    experiment: str
+    model_type: str
+    ordered: bool
+    calibration_tokens: int
+    subnets: int
+    remarks: Sequence[str]
+    smallest: Mapping[str, int]
+    largest: Mapping[str, int]
+
+
 def import_to(
     name: str,
     out: Path,
@@ -28,7 +55,7 @@ def import_to(
     dtype: str | None = None,
     field: str = "text",
     bos: bool = True,
-) -> dict[str, Any]:
+) -> Imported:
     """Writes a checkpoint of transformers as a supernet.
 
     Args:
@@ -42,7 +69,7 @@ def import_to(
         bos: Whether texts begin with what the tokenizer puts before them.
 
     Returns:
-        For JSON: the directory, model type, whether it is ordered, and sizes.
+        What was written.
 
     Raises:
         UserError: Anything that keeps it from being imported; nothing is written then.
@@ -57,27 +84,27 @@ def import_to(
     tokenizer = f"{HOME}/{TOKENIZER}" if has_tokenizer(directory) else None
     text = starter(space, name, out / EXPERIMENT, texts, tokenizer, checkpoint.new_head, field, bos)
     space = write_imported(checkpoint, name, directory, out, text, batches, _TYPES[dtype] if dtype else None)
-    return {
-        "directory": str(out),
-        "experiment": str(out / EXPERIMENT),
-        "model_type": checkpoint.model_type,
-        "ordered": batches is not None,
-        "calibration_tokens": sum(batch.size for batch in batches or ()),
-        "subnets": space.size,
-        "remarks": list(checkpoint.remarks),
-        "smallest": _costs(space, space.smallest.genes),
-        "largest": _costs(space, space.largest.genes),
-    }
+    return Imported(
+        directory=str(out),
+        experiment=str(out / EXPERIMENT),
+        model_type=checkpoint.model_type,
+        ordered=batches is not None,
+        calibration_tokens=sum(batch.size for batch in batches or ()),
+        subnets=space.size,
+        remarks=list(checkpoint.remarks),
+        smallest=_costs(space, space.smallest.genes),
+        largest=_costs(space, space.largest.genes),
+    )
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """What was imported, to read."""
-    order = f"ordered by {found['calibration_tokens']:,} tokens" if found["ordered"] else "not ordered (--calibrate)"
+def lines(found: Imported) -> list[str]:
+    """Returns what was imported, to read."""
+    order = f"ordered by {found.calibration_tokens:,} tokens" if found.ordered else "not ordered (--calibrate)"
     return [
-        f"{found['directory']}: {found['model_type']}, {found['largest']['params']:,} params, {order}",
-        f"space: {found['subnets']:,} subnets, from {found['smallest']['params']:,} params",
-        *(f"note: {remark}" for remark in found["remarks"]),
-        f"Next: look at {found['experiment']}, then: supernest run {found['experiment']}",
+        f"{found.directory}: {found.model_type}, {found.largest['params']:,} params, {order}",
+        f"space: {found.subnets:,} subnets, from {found.smallest['params']:,} params",
+        *(f"note: {remark}" for remark in found.remarks),
+        f"Next: look at {found.experiment}, then: supernest run {found.experiment}",
     ]
 
 

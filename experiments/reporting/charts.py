@@ -111,7 +111,7 @@ def classes(facts: RunFacts) -> Chart | None:
         if counted:
             names = [html.escape(name) for name in counted]
             y = [right / count if count else None for right, count in counted.values()]
-            bars.append({"type": "bar", "name": html.escape(subnet.row["budget"]), "x": names, "y": y})
+            bars.append({"type": "bar", "name": html.escape(subnet.network.budget), "x": names, "y": y})
     chart = _chart(bars, "class", "test accuracy", ".1%")
     if chart is not None:
         chart["layout"]["xaxis"]["type"] = "category"

@@ -74,23 +74,23 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
 def _run(facts: RunFacts, key: str) -> dict[str, Any]:
     """Returns what the template shows of a run."""
     sections = [(name, title) for name, title, draw in _SECTIONS if draw(facts) is not None]
-    space = facts.summary.get("space", {})
+    summary, space = facts.summary.as_json(), facts.summary.space
     stages = {
-        stage: {k: _figure(v) for k, v in facts.summary[stage].items() if isinstance(v, int | float | str)}
+        stage: {k: _figure(v) for k, v in summary[stage].items() if isinstance(v, int | float | str)}
         for stage in ("train", "gradient", "search")
-        if stage in facts.summary
+        if stage in summary
     }
     return {
         "key": key,
         "name": facts.name,
-        "family": space.get("family", ""),
-        "size": f"{space['size']:,}" if "size" in space else "",
+        "family": space.family if space else "",
+        "size": f"{space.size:,}" if space else "",
         "concerns": concerns(facts),
         "subnets": [_subnet(facts, subnet) for subnet in facts.subnets],
         "objective": facts.objective.shown,
         "evaluated": len(facts.candidates),
         "sections": sections,
-        "ranking": ranking_table(facts.summary["rank"]) if "rank" in facts.summary else "",
+        "ranking": ranking_table(facts.summary.rank) if facts.summary.rank else "",
         "stages": stages,
         "versions": facts.versions.get("versions", {}),
         "seed": facts.versions.get("seed", ""),
@@ -100,29 +100,28 @@ def _run(facts: RunFacts, key: str) -> dict[str, Any]:
 
 
 def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
-    row = subnet.row
-    over = subnet.over()
-    costs = {**row, **row.get("predicted", {})}
+    network, over = subnet.network, subnet.over()
+    costs = network.all_costs
     limits = [
         {"metric": name, "most": _amount(name, most), "has": _amount(name, costs[name]), "met": name not in over}
-        for name, most in row["limits"].items()
+        for name, most in network.limits.items()
     ]
-    memory = row.get("memory")
-    latencies = [f"{row[name]['latency_ms']:.3f} ms ({name})" for name in ("predicted", "measured") if name in row]
-    budget = ",".join(f"{metric}<={most:.10g}" for metric, most in row["limits"].items())
+    memory = network.memory
+    latencies = [f"{latency:.3f} ms ({name})" for name, latency in network.latencies.items()]
+    budget = ",".join(f"{metric}<={most:.10g}" for metric, most in network.limits.items())
     by_class = list(subnet.report.get("test_by_class", {}).values())
     low, high = interval(sum(r for r, _ in by_class), sum(n for _, n in by_class)) if by_class else (None, None)
     return {
-        "budget": row["budget"],
+        "budget": network.budget,
         "directory": f"subnets/{subnet.name}",
         "limits": limits,
-        "met": not over and "over_limit" not in row,
-        "params": f"{row['params']:,}",
-        "macs": f"{row['macs']:,}",
+        "met": not over and network.over_limit is None,
+        "params": f"{network.costs['params']:,}",
+        "macs": f"{network.costs['macs']:,}",
         "latency": ", ".join(latencies) or "not predicted",
-        "memory": f"{memory['bytes']:,} bytes (compiled, batch {memory['batch_size']})" if memory else "",
-        "validation": facts.objective.of_split(row, "validation"),
-        "test": facts.objective.of_split(row, "test"),
+        "memory": f"{memory.bytes:,} bytes (compiled, batch {memory.batch_size})",
+        "validation": facts.objective.of_figures(network.validation),
+        "test": facts.objective.of_figures(network.test),
         "interval": "" if low is None else f"{low:.2%} to {high:.2%}",
         "architecture": json.dumps(subnet.architecture),
         "command": f"supernest export {_quoted(facts.path)} --budget '{budget}'",
@@ -149,7 +148,7 @@ def _payload(facts: RunFacts) -> dict[str, Any]:
             "architecture": [candidate.architecture for candidate in facts.candidates],
         },
         "exported": [
-            {"name": html.escape(s.row["budget"]), "architecture": s.architecture} for s in facts.subnets
+            {"name": html.escape(s.network.budget), "architecture": s.architecture} for s in facts.subnets
         ],
     }  # fmt: skip
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.configuration.device_section import KEPT
+from experiments.devices.device_file import Device, read_device
 from experiments.objective import OBJECTIVES, Objective
+from experiments.records import ExportedNetwork, Summary
 from experiments.reporting.events import Curve, read_events
 from experiments.storage.run_files import read_run as read_run_json
 from experiments.storage.run_files import read_run_config, read_summary
@@ -41,20 +44,20 @@ class ExportedSubnet:
 
     Attributes:
         name: Its directory below `subnets/`.
-        row: Figures of the summary: budget, limits, costs, what it reaches.
+        network: Figures of the summary: budget, limits, costs, what it reaches.
         architecture: Readable form.
         report: Content of its `report.json`.
     """
 
     name: str
-    row: Mapping[str, Any]
+    network: ExportedNetwork
     architecture: Mapping[str, Any]
     report: Mapping[str, Any]
 
     def over(self) -> list[str]:
         """Returns the limited metrics of which it has more than its budget allows."""
-        costs = {**self.row, **self.row.get("predicted", {})}
-        return [metric for metric, most in self.row["limits"].items() if costs.get(metric, 0) > most]
+        costs = self.network.all_costs
+        return [metric for metric, most in self.network.limits.items() if costs.get(metric, 0) > most]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class RunFacts:
 
     Attributes:
         path: The run directory.
-        summary: Content of `summary.json`.
+        summary: Figures of the stages.
         objective: What the search minimises.
         curves: Scalars of training by tag, step to value.
         texts: Texts of training by tag, warnings among them.
@@ -71,12 +74,13 @@ class RunFacts:
         budgets: Resolved limits by budget.
         subnets: Exported networks, in the order of the summary.
         ranking: Content of `rank/rank.json`; empty without a ranking.
+        device: The device file that costs are of; None without one.
         config: The resolved configuration, as YAML.
         versions: Versions and seed when the run began, from `run.json`.
     """
 
     path: Path
-    summary: Mapping[str, Any]
+    summary: Summary
     objective: Objective
     curves: Mapping[str, Curve]
     texts: Mapping[str, str]
@@ -84,13 +88,14 @@ class RunFacts:
     budgets: Mapping[str, Mapping[str, float]]
     subnets: Sequence[ExportedSubnet]
     ranking: Mapping[str, Any]
+    device: Device | None
     config: str
     versions: Mapping[str, Any]
 
     @property
     def name(self) -> str:
         """Name of the experiment."""
-        return str(self.summary.get("name") or self.versions.get("name") or self.path.name)
+        return str(self.summary.name or self.versions.get("name") or self.path.name)
 
 
 def read_run(path: Path) -> RunFacts:
@@ -103,18 +108,19 @@ def read_run(path: Path) -> RunFacts:
         raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
     identity = run_identity(read_run_config(path))
     summary = read_summary(path)
-    budgets = _sealed(path / "search" / "pareto.json", "search" in summary).get("budgets", {})
+    budgets = _sealed(path / "search" / "pareto.json", summary.search is not None).get("budgets", {})
     curves, texts = read_events(path / "tensorboard" / "train")
     return RunFacts(
         path=path,
         summary=summary,
-        objective=OBJECTIVES[summary.get("objective", "error")],
+        objective=OBJECTIVES[summary.objective],
         curves=curves,
         texts=texts,
-        candidates=_candidates(path / "search" / "archive.jsonl", identity, "search" in summary),
+        candidates=_candidates(path / "search" / "archive.jsonl", identity, summary.search is not None),
         budgets={name: found["limits"] for name, found in budgets.items()},
-        subnets=[_subnet(path, row) for row in summary.get("subnets", [])],
-        ranking=_sealed(path / "rank" / "rank.json", "rank" in summary),
+        subnets=[_subnet(path, network) for network in summary.subnets or ()],
+        ranking=_sealed(path / "rank" / "rank.json", summary.rank is not None),
+        device=read_device(path / KEPT) if (path / KEPT).is_file() else None,
         config=(path / "config.yaml").read_text("utf-8"),
         versions=read_run_json(path),
     )  # fmt: skip
@@ -152,14 +158,14 @@ def _candidates(path: Path, identity: str, expected: bool) -> list[Candidate]:
     return candidates
 
 
-def _subnet(run: Path, row: Mapping[str, Any]) -> ExportedSubnet:
-    directory = run / "subnets" / Path(row["directory"]).name
+def _subnet(run: Path, network: ExportedNetwork) -> ExportedSubnet:
+    directory = run / "subnets" / Path(network.directory).name
     if not directory.is_dir():  # it was moved away since
-        return ExportedSubnet(directory.name, row, {}, {})
+        return ExportedSubnet(directory.name, network, {}, {})
     remedy = f"Delete {directory} to export it again."
     verify_manifest(directory, remedy, only=(ARCHITECTURE, REPORT))
     architecture, report = (read_json(directory / name, remedy) for name in (ARCHITECTURE, REPORT))
-    return ExportedSubnet(directory.name, row, architecture.get("architecture", {}), report)
+    return ExportedSubnet(directory.name, network, architecture.get("architecture", {}), report)
 
 
 def _sealed(path: Path, expected: bool) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from experiments.records.plain import JsonObject
 from experiments.reporting.run_facts import RunFacts, read_run
 from experiments.run_directory import LOCK
 from experiments.storage.run_files import read_run_config
@@ -13,22 +15,83 @@ from supernet.storage.manifest import MANIFEST
 _BY = ("validation_", "probe_")  # curves that say how good the networks are
 
 
-def status_of(path: Path) -> dict[str, Any]:
-    """Returns how far each stage of a run is, by the stage's name; a stage that has not begun is None.
+@dataclass(frozen=True)
+class TrainingStatus:
+    """How far a training is.
+
+    Attributes:
+        step: The last step that is known.
+        steps: Steps in all; None where the experiment counts epochs.
+        checkpoint: Step of the last whole checkpoint; None where there is none.
+        ended: Whether it has ended.
+        last: Curve to its last value, of those that say how good the networks are.
+    """
+
+    step: int
+    steps: int | None
+    checkpoint: int | None
+    ended: bool
+    last: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """How far a search is.
+
+    Attributes:
+        evaluated: Subnets that were evaluated.
+        evaluations: Subnets that are to be evaluated.
+    """
+
+    evaluated: int
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is; None for a stage that has not begun.
+
+    Attributes:
+        name: Name of the experiment.
+        process: Number of the process that works on it; None where none does.
+        train: Its training.
+        search: Its search.
+        export: Names of exported networks.
+        panel: Networks whose ranking was compared.
+    """
+
+    name: str
+    process: int | None
+    train: TrainingStatus | None
+    search: SearchStatus | None
+    export: Sequence[str] | None
+    panel: int | None
+
+    def as_json(self) -> JsonObject:
+        """Returns the status as `supernest status --json` prints it."""
+        content = asdict(self)
+        panel = content.pop("panel")
+        if self.train is not None:
+            content["train"] |= content["train"].pop("last")
+        return content | {"rank": None if panel is None else {"panel": panel}}
+
+
+def status_of(path: Path) -> Status:
+    """Returns how far each stage of a run is.
 
     Raises:
         UserError: There is no run, or a file of it cannot be read.
     """
     facts, config = read_run(path), read_run_config(path)
     found = len(facts.candidates)
-    return {
-        "name": facts.name,
-        "process": worker(path),
-        "train": _training(path, facts, config),
-        "search": {"evaluated": found, "evaluations": config["search"]["evaluations"]} if found else None,
-        "export": [subnet.name for subnet in facts.subnets] or None,
-        "rank": {"panel": facts.summary["rank"]["panel"]} if "rank" in facts.summary else None,
-    }
+    return Status(
+        name=facts.name,
+        process=worker(path),
+        train=_training(path, facts, config["train"]["steps"]),
+        search=SearchStatus(found, config["search"]["evaluations"]) if found else None,
+        export=[subnet.name for subnet in facts.subnets] or None,
+        panel=facts.summary.rank["panel"] if facts.summary.rank else None,
+    )
 
 
 def worker(path: Path) -> int | None:
@@ -46,36 +109,30 @@ def worker(path: Path) -> int | None:
     return None
 
 
-def _training(path: Path, facts: RunFacts, config: dict[str, Any]) -> dict[str, Any] | None:
+def _training(path: Path, facts: RunFacts, steps: int | None) -> TrainingStatus | None:
     saved = [int(at.parent.name.removeprefix("step_")) for at in path.glob(f"checkpoints/step_*[0-9]/{MANIFEST}")]
     logged = max((max(curve) for curve in facts.curves.values()), default=0)
     step = max(logged, *saved, 0) if saved else logged
     if not step:
         return None
     last = {tag: curve[max(curve)] for tag, curve in facts.curves.items() if tag.startswith(_BY)}
-    return {
-        "step": step,
-        "steps": config["train"]["steps"],
-        "checkpoint": max(saved, default=None),
-        "ended": "train" in facts.summary,
-        **dict(sorted(last.items())),
-    }
+    ended = facts.summary.train is not None
+    return TrainingStatus(step, steps, max(saved, default=None), ended, dict(sorted(last.items())))
 
 
-def shown(status: dict[str, Any]) -> str:
+def shown(status: Status) -> str:
     """Returns a status as lines for people."""
-    process = status["process"]
-    lines = [("name", status["name"]), ("process", "none is at work" if process is None else f"{process} is at work")]
-    if train := status["train"]:
-        of = f" of {train['steps']:,}" if train["steps"] else ""
-        kept = "no checkpoint yet" if train["checkpoint"] is None else f"checkpoint of step {train['checkpoint']:,}"
-        lines.append(("train", f"step {train['step']:,}{of}, {'ended' if train['ended'] else kept}"))
-        lines += [("", f"{tag} {value:.4g}") for tag, value in train.items() if "/" in tag or tag.startswith(_BY)]
+    process, search = status.process, status.search
+    lines = [("name", status.name), ("process", "none is at work" if process is None else f"{process} is at work")]
+    if train := status.train:
+        of = f" of {train.steps:,}" if train.steps else ""
+        kept = "no checkpoint yet" if train.checkpoint is None else f"checkpoint of step {train.checkpoint:,}"
+        lines.append(("train", f"step {train.step:,}{of}, {'ended' if train.ended else kept}"))
+        lines += [("", f"{tag} {value:.4g}") for tag, value in train.last.items()]
     else:
         lines.append(("train", "not begun"))
-    search = status["search"]
-    lines.append(("search", f"{search['evaluated']:,} of {search['evaluations']:,} subnets" if search else "not begun"))
-    lines.append(("export", ", ".join(status["export"]) if status["export"] else "not begun"))
-    if status["rank"]:
-        lines.append(("rank", f"{status['rank']['panel']} networks"))
+    lines.append(("search", f"{search.evaluated:,} of {search.evaluations:,} subnets" if search else "not begun"))
+    lines.append(("export", ", ".join(status.export) if status.export else "not begun"))
+    if status.panel:
+        lines.append(("rank", f"{status.panel} networks"))
     return "\n".join(f"{name:<8} {text}" for name, text in lines)

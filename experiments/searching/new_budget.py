@@ -4,15 +4,15 @@ import copy
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.devices.device_file import DEVICE_METRICS, LEAST_TAU, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
+from experiments.records import Answer, FoundSubnet, OnDevice
 from experiments.storage.run_files import read_run_config
 from experiments.storage.run_identity import run_identity
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
@@ -135,72 +135,66 @@ def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]
         raise UserError(_KEY.sub("--budget: ", str(error))) from None
 
 
-def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> dict[str, Any]:
-    """The best evaluated subnet that meets a budget, or the nearest one where none does.
-
-    Returns:
-        For JSON: the budget, how many meet it, `best` (None where none does), `nearest` (to the limits, where none
-        meets them), and of that subnet for each limit the share that it uses; more than 1 is over. `device`, where
-        costs are of one: its name, and the batch size that latency and memory are of.
-    """
+def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> Answer:
+    """Returns the best evaluated subnet that meets a budget, or the nearest one where none does."""
     archive = finished.archive
     usable = np.flatnonzero(np.isfinite(archive.errors))
     index = best(archive, resolved)
-    found: dict[str, Any] = {
-        "budget": str(budget),
-        "name": budget.name,
-        "limits": dict(resolved.limits),
-        "evaluated": len(archive),
-        "objective": finished.objective,
-        "within": int(resolved.feasible(archive.costs)[usable].sum()),
-        "best": None,
-        "nearest": None,
-    }
-    if isinstance(finished.cost, DeviceCost):
-        found["device"] = {"name": finished.cost.device.name, "batch_size": finished.cost.batch_size}
-    shown = index
+    shown, subnet, cost = index, None, finished.cost
     if index is None and usable.size:
         shown = int(usable[np.argmin(resolved.excess(archive.costs)[usable])])
     if shown is not None:
-        record = {
-            "architecture": archive.space.architecture(archive.genes[shown]).description,
-            "genes": archive.genes[shown].tolist(),
-            f"validation_{found['objective']}": float(archive.errors[shown]),
-            "costs": {metric: values[shown].item() for metric, values in archive.costs.items()},
-            "uses": {metric: float(archive.costs[metric][shown]) / most for metric, most in resolved.limits},
-        }
-        found["nearest" if index is None else "best"] = record
-    return found
+        subnet = FoundSubnet(
+            archive.space.architecture(archive.genes[shown]).description,
+            archive.genes[shown].tolist(),
+            float(archive.errors[shown]),
+            {metric: values[shown].item() for metric, values in archive.costs.items()},
+            {metric: float(archive.costs[metric][shown]) / most for metric, most in resolved.limits},
+        )
+    return Answer(
+        budget=str(budget),
+        name=budget.name,
+        limits=dict(resolved.limits),
+        evaluated=len(archive),
+        objective=finished.objective,
+        within=int(resolved.feasible(archive.costs)[usable].sum()),
+        best=None if index is None else subnet,
+        nearest=subnet if index is None else None,
+        device=OnDevice(cost.device.name, cost.batch_size) if isinstance(cost, DeviceCost) else None,
+    )
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
-    """An answer to read."""
-    record, objective = found["best"], OBJECTIVES[found["objective"]]
-    figure = objective.text(record[f"validation_{objective.name}"])
-    device = found.get("device")
+def lines(found: Answer, run: Path) -> list[str]:
+    """Returns an answer as lines to read.
+
+    Raises:
+        UserError: No evaluated subnet meets the budget.
+    """
+    if found.best is None:
+        raise none_meets(found, run)
+    objective = OBJECTIVES[found.objective]
     return [
-        f"{found['budget']}: {found['within']:,} of {found['evaluated']:,} evaluated subnets meet it",
-        *([f"on {device['name']}, batches of {device['batch_size']}"] if device else []),
-        f"best: validation {objective.shown} {figure}; {costs_text(record, found['limits'])}",
-        f"architecture: {json.dumps(record['architecture'])}",
+        f"{found.budget}: {found.within:,} of {found.evaluated:,} evaluated subnets meet it",
+        *([f"on {found.device.name}, batches of {found.device.batch_size}"] if found.device else []),
+        f"best: validation {objective.shown} {objective.text(found.best.value)}; {costs_text(found.best)}",
+        f"architecture: {json.dumps(found.best.architecture)}",
     ]
 
 
-def none_meets(found: Mapping[str, Any], run: Path) -> UserError:
-    """What to say where no evaluated subnet meets a budget that some subnet can meet."""
-    nearest = found["nearest"]
-    said = f"; the nearest has {costs_text(nearest, found['limits'])}" if nearest else ""
+def none_meets(found: Answer, run: Path) -> UserError:
+    """Returns what to say where no evaluated subnet meets a budget that some subnet can meet."""
+    said = f"; the nearest has {costs_text(found.nearest)}" if found.nearest else ""
     return UserError(
-        f"{run}: none of the {found['evaluated']:,} evaluated subnets meets {found['budget']}{said}. Evaluate more for "
+        f"{run}: none of the {found.evaluated:,} evaluated subnets meets {found.budget}{said}. Evaluate more for "
         "it: --refine 100"
     )
 
 
-def costs_text(record: Mapping[str, Any], limits: Mapping[str, float]) -> str:
-    """Costs, and which shares of the limits they are."""
+def costs_text(found: FoundSubnet) -> str:
+    """Returns costs, and which shares of the limits they are."""
     parts = []
-    for metric, value in record["costs"].items():
-        share = f" ({record['uses'][metric]:.0%} of the limit)" if metric in limits else ""
+    for metric, value in found.costs.items():
+        share = f" ({found.uses[metric]:.0%} of the limit)" if metric in found.uses else ""
         parts.append(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}{share}")
     return ", ".join(parts)
 

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +13,7 @@ from experiments.experiment import Experiment
 from experiments.objective import Objective, objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import SearchFigures
 from experiments.run_directory import RunDirectory
 from experiments.searching.new_budget import write_space
 from experiments.searching.on_ray import ScoreGenes
@@ -42,7 +42,7 @@ def search(
     quiet: bool,
     evaluations: int | None = None,
     scores: ScoreGenes | None = None,
-) -> tuple[Archive, dict[str, Any]]:
+) -> tuple[Archive, SearchFigures]:
     """Evaluates candidates up to the configured number; continues an archive that is there.
 
     What a gradient search has found in this run is the first candidate.
@@ -92,7 +92,7 @@ def search(
         rows = [(archive.costs["macs"][i], archive.costs["params"][i], archive.errors[i]) for i in front[::-1]]
         log.table(len(archive), "search/front", ("MACs", "params", f"validation {objective.name}"), rows)
     write_pareto(run.pareto, archive, experiment.budgets, experiment.cost, worst)
-    return archive, {"evaluated": len(archive), "failed": int(archive.failed.sum())}
+    return archive, SearchFigures(len(archive), int(archive.failed.sum()))
 
 
 def judged(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray]:

@@ -5,10 +5,11 @@ Light to import: an answer from a finished run needs no JAX.
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.records.plain import JsonObject
+from experiments.records.summary import Summary
 from experiments.user_input.yaml_files import read_yaml
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import is_intact, read_json, read_sealed, sealed
@@ -64,8 +65,8 @@ def read_run_config(directory: Path) -> dict[str, Any]:
     return read_yaml(directory / CONFIG)
 
 
-def read_summary(directory: Path) -> dict[str, Any]:
-    """Returns the figures of the stages that were run; empty before the first has ended.
+def summary_json(directory: Path) -> JsonObject:
+    """Returns the content of `summary.json`, with the hash that guards it; empty before the first stage has ended.
 
     Raises:
         UserError: The file was changed, or is of another run.
@@ -76,12 +77,27 @@ def read_summary(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def write_summary(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes the figures of the stages, and returns them with the hash that guards them.
+def read_summary(directory: Path) -> Summary:
+    """Returns the figures of the stages that were run; none before the first has ended.
+
+    Raises:
+        UserError: The file was changed, is of another run, or was written by another version.
+    """
+    try:
+        return Summary.from_json(summary_json(directory))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{directory / SUMMARY}: written by another version of supernest ({type(error).__name__}: {error}). "
+            f"{_SUMMARY_REMEDY}"
+        ) from None
+
+
+def write_summary(directory: Path, summary: Summary) -> Summary:
+    """Writes the figures of the stages with a hash that guards them, and returns them.
 
     Raises:
         UserError: The disk refuses.
     """
-    content = sealed(summary, read_run(directory)["config_sha256"])
+    content = sealed(summary.as_json(), read_run(directory)["config_sha256"])
     write_text_atomically(directory / SUMMARY, json.dumps(content, indent=1, sort_keys=True) + "\n")
-    return content
+    return summary

@@ -1,6 +1,7 @@
 """The train stage on Ray: starts the workers through Ray Train, shows how they get on, and passes requests to stop."""
 
 import contextlib
+import dataclasses
 import math
 import shutil
 import sys
@@ -17,15 +18,18 @@ from experiments.distributed.process import environment, module_path
 from experiments.experiment import Experiment
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import TrainingFigures
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.division import check_division
 from experiments.training.ray_checkpoints import stored_name, unpack
 from experiments.training.ray_progress import Bridge, Report
-from experiments.training.ray_worker import work
+from experiments.training.ray_worker import Task, work
+from experiments.training.stage import figures_of
 from search_spaces import UserError
 
 _SECONDS = 0.2
+_KNOWN = "2.60.0"  # of Ray, that the tests run with
 _GRACE = 10.0
 _LEAVING = 60.0  # seconds at most until the controller is gone
 _LOOK = 10.0  # seconds between two looks for room for more workers
@@ -34,7 +38,7 @@ _PATIENCE, _LONGEST = 20.0, 900.0  # seconds without room for the workers until 
 
 def train_on_ray(
     experiment: Experiment, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool
-) -> dict[str, Any]:
+) -> TrainingFigures:
     """Trains on the workers of the section `ray`; arguments and results as those of `train`.
 
     Raises:
@@ -48,16 +52,12 @@ def train_on_ray(
     check_division(experiment)
     done = checkpoints.latest() or 0
     if done >= experiment.steps:
-        return {"steps": done, **checkpoints.figures(done)}
+        return figures_of(checkpoints, done)
     with connect(section, run.path) as ray:
         bridge = _beside(ray)
-        task = {
-            "config": experiment.config.as_dict(),
-            "run": str(run.path.absolute()),
-            "stored": section.storage is not None,
-            "path": module_path(),
-            "bridge": bridge,
-        }
+        task = Task(
+            experiment.config.as_dict(), str(run.path.absolute()), section.storage is not None, module_path(), bridge
+        )
         try:
             with _Fitting(section, experiment, run, task) as fitting:
                 report = _followed(ray, bridge, fitting, section, experiment.steps, stop, quiet)
@@ -76,7 +76,7 @@ def train_on_ray(
         )
     shutil.rmtree(run.path / "ray", ignore_errors=True)
     counts = [count for count, _ in report.begun]
-    return {**report.figures, "workers": counts[-1], "fewest_workers": min(counts), "restarts": len(counts) - 1}
+    return dataclasses.replace(report.figures, workers=counts[-1], fewest_workers=min(counts), restarts=len(counts) - 1)
 
 
 def _beside(ray: ModuleType) -> Any:
@@ -87,11 +87,30 @@ def _beside(ray: ModuleType) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Bridge).remote()
 
 
-def _leading(bridge: Any) -> Any:
-    """What has the controller tell its handle when it starts."""
-    from ray.train.v2._internal.execution.callback import ControllerCallback
+def controller_callback() -> type:
+    """Returns Ray Train's class of callbacks that run when its controller starts; no public one does.
 
-    class Leading(ControllerCallback):
+    Raises:
+        UserError: This version of Ray has none.
+    """
+    import ray
+
+    try:
+        from ray.train.v2._internal.execution.callback import ControllerCallback
+    except ImportError:
+        ControllerCallback = object
+    if not hasattr(ControllerCallback, "after_controller_start"):
+        raise UserError(
+            f"ray: version {ray.__version__} has no callback at the start of Ray Train's controller, without which a "
+            f"training could not be stopped. Install one that has it: pip install 'ray[default,train]=={_KNOWN}'"
+        )
+    return ControllerCallback
+
+
+def _leading(bridge: Any) -> Any:
+    """Returns a Ray Train callback that sends the controller's handle to the bridge."""
+
+    class Leading(controller_callback()):
         def after_controller_start(self, train_run_context: Any) -> None:
             import ray
 
@@ -111,10 +130,10 @@ class _Fitting:
         failure: Why training ended, where it failed.
     """
 
-    def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: dict[str, Any]) -> None:
+    def __init__(self, section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> None:
         self.kept: Any = None
         self.failure = ""
-        self._bridge = task["bridge"]
+        self._bridge = task.bridge
         self._trainer = _trainer(section, experiment, run, task)
         self._thread = threading.Thread(target=self._fit, name="fit", daemon=True)
 
@@ -151,7 +170,7 @@ class _Fitting:
         return not self._thread.is_alive()
 
 
-def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, task: dict[str, Any]) -> Any:
+def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, task: Task) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.v2.jax import JaxConfig, JaxTrainer
 
@@ -161,7 +180,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
     config, stored = experiment.config, section.storage is not None
     return JaxTrainer(
         work,
-        train_loop_config=task,
+        train_loop_config={"task": task},
         jax_config=JaxConfig(use_gpu=False),  # the workers start jax.distributed themselves
         scaling_config=ScalingConfig(
             num_workers=section.elastic or section.workers,
@@ -175,7 +194,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
             storage_path=section.storage or str(run.path.absolute() / "ray"),
             failure_config=FailureConfig(max_failures=section.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=config.train.keep_last),
-            callbacks=[_leading(task["bridge"])],
+            callbacks=[_leading(task.bridge)],
             worker_runtime_env={"env_vars": environment(section, experiment.space.family)},
         ),
     )

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from experiments.process.interrupt import StopRequest
+from experiments.records import TrainingFigures
 
 _SECONDS = 0.25
 
@@ -24,7 +25,7 @@ class Report(NamedTuple):
     begun: tuple[tuple[int, int], ...] = ()
     done: int = 0
     shown: dict[str, str] = {}
-    figures: dict[str, Any] | None = None
+    figures: TrainingFigures | None = None
     stopped: str | None = None
     refused: str | None = None
 

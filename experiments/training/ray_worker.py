@@ -2,28 +2,48 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.distributed.process import begin
 from experiments.process.interrupt import Interrupted
+from experiments.records import TrainingFigures
 from search_spaces import UserError
 
 _LEAVING = 3  # seconds
 
 
-def work(task: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Task:
+    """What a worker is told.
+
+    Attributes:
+        config: The experiment, as plain values.
+        run: The driver's run directory.
+        stored: Whether checkpoints go through Ray Train to a storage.
+        path: Where the driver finds modules.
+        bridge: Handle of the actor that connects to the driver.
+    """
+
+    config: Mapping[str, Any]
+    run: str
+    stored: bool
+    path: Sequence[str]
+    bridge: Any
+
+
+def work(told: Mapping[str, Task]) -> None:
     """Trains with the others. What the user has to mend goes to the driver; all else is a failure that Ray retries.
 
     Args:
-        task: `config` (the experiment, as plain values), `run` (the driver's run directory), `stored` (whether
-            checkpoints go through Ray Train to a storage), `path` (where the driver finds modules) and `bridge` (the
-            actor that connects to the driver).
+        told: The task under `task`; Ray Train takes a mapping.
     """
     import ray
     import ray.train
 
-    begin(task["path"])
+    task = told["task"]
+    begin(task.path)
     first = ray.train.get_context().get_world_rank() == 0
     try:
         news = {"figures": _train(task, first)}
@@ -32,10 +52,10 @@ def work(task: dict[str, Any]) -> None:
     except UserError as error:
         news = {"refused": str(error)}
     if first or "refused" in news:
-        ray.get(task["bridge"].tell.remote(**news))
+        ray.get(task.bridge.tell.remote(**news))
 
 
-def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
+def _train(task: Task, first: bool) -> TrainingFigures:
     from experiments.configuration.experiment_config import config_of
     from experiments.distributed.workers import Workers
     from experiments.experiment import build_experiment
@@ -46,11 +66,11 @@ def _train(task: dict[str, Any], first: bool) -> dict[str, Any]:
     from experiments.training.ray_progress import Line
     from experiments.training.stage import train
 
-    with _together(), place(task["run"], task["stored"], first) as (run, keep):
+    with _together(), place(task.run, task.stored, first) as (run, keep):
         use_compilation_cache(run.path / "cache")
-        config = config_of(task["config"], run.path)
+        config = config_of(task.config, run.path)
         experiment, workers = build_experiment(config), Workers()
-        line = Line(task["bridge"], first)
+        line = Line(task.bridge, first)
         settings = config.train
         with Checkpoints(run.checkpoints, settings.keep_last, settings.keep_best, run=config.identity) as checkpoints:
             line.begin(workers.count, checkpoints.latest() or 0)

@@ -13,6 +13,7 @@ from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import TrainingFigures
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import Batch, BatchMaker
@@ -93,7 +94,7 @@ def train(
     workers: Workers | None = None,
     bar: Any = None,
     saved: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
+) -> TrainingFigures:
     """Trains up to the configured step.
 
     Args:
@@ -120,12 +121,12 @@ def train(
     workers = workers or Workers()
     progress = initial(experiment, step, params)
     progress = progress._replace(train=workers.everywhere(progress.train))
-    done, before = checkpoints.latest() or 0, {}
+    done, before = checkpoints.latest() or 0, TrainingFigures(0)
     if done:
         done, progress = checkpoints.restore(progress)
-        before = checkpoints.figures(done)
+        before = figures_of(checkpoints, done)
     if done >= steps:
-        return {"steps": done, **before}
+        return before
     maker = BatchMaker(experiment)
     division = Division(experiment, workers, stop)
     curves = Curves(experiment, log(done), division)
@@ -133,7 +134,7 @@ def train(
     probe = Probe(experiment, workers)
     if bar is None:
         bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
-    metric, figures, probed = None, {}, f"probe_{objective_of(experiment.data).name}"
+    metric, figures, probed = None, before, objective_of(experiment.data).name
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -163,18 +164,14 @@ def train(
                         errors = probe(state, curves.log, done)
                         diagnostics.ends(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
-                        bar.set_postfix(**{"loss": f"{losses[0]:.3f}", probed: f"{metric:.3f}"})
+                        bar.set_postfix(**{"loss": f"{losses[0]:.3f}", f"probe_{probed}": f"{metric:.3f}"})
                     stopping = division.stopping
                     if last or stopping or done % settings.checkpoint_every == 0:
                         curves.log.flush()
-                        figures = {
-                            "steps": done,
-                            "programs_compiled": max(step.programs_compiled, before.get("programs_compiled", 0)),
-                            "rematerialize": step.net.passes.rematerialize,
-                            probed: metric,
-                        }
+                        compiled = max(step.programs_compiled, before.programs_compiled or 0)
+                        figures = TrainingFigures(done, compiled, bool(step.net.passes.rematerialize), {probed: metric})
                         if workers.rank == 0:
-                            checkpoints.save(done, Progress(state, sampler_state), metric, figures)
+                            checkpoints.save(done, Progress(state, sampler_state), metric, figures.as_json())
                         if saved is not None:
                             checkpoints.wait()
                             saved(done)
@@ -182,8 +179,17 @@ def train(
                         checkpoints.wait()
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
-        curves.log.hparams(experiment.config.as_dict(), {probed: metric}, done)
+        curves.log.hparams(experiment.config.as_dict(), {f"probe_{probed}": metric}, done)
         return figures
+
+
+def figures_of(checkpoints: Checkpoints, step: int) -> TrainingFigures:
+    """Returns the figures that were saved with a checkpoint; of what another stage saved, the number of steps.
+
+    Raises:
+        UserError: The checkpoint is missing or was altered.
+    """
+    return TrainingFigures.from_json({"steps": step, **checkpoints.figures(step)})
 
 
 def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:

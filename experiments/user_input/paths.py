@@ -47,9 +47,9 @@ class UserPath(click.Path):
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuses what `path_fault` finds; see `click.ParamType.convert`."""
         fault = path_fault(value)
         if fault is not None:
-            self.fail(f"{shown(os.fspath(value))} {fault}", parameter, context)
-        return super().convert(value, parameter, context)
+            self.fail(f"{shown(os.fspath(value))} {fault}", param, ctx)
+        return super().convert(value, param, ctx)

@@ -42,8 +42,6 @@ class Supernet(ABC):
         UserError: The family computes passes in one precision only.
     """
 
-    stacked: ClassVar[str]
-    """Name of the parts of the weights whose leaves have a leading axis of layers."""
     has_precisions: ClassVar[bool] = False
     """Whether passes can be computed in another precision than float32."""
 
@@ -55,6 +53,11 @@ class Supernet(ABC):
         self.space = space
         self.sharing = sharing
         self.passes = passes
+
+    @property
+    @abstractmethod
+    def stacked(self) -> str:
+        """Name of the parts of the weights whose leaves have a leading axis of layers."""
 
     @abstractmethod
     def plain_weights(self, key: jax.Array) -> Params:

@@ -5,6 +5,7 @@ References:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +48,10 @@ class Pointwise(nnx.Linear):
     def __init__(self, width: int, out_width: int, *, rngs: nnx.Rngs) -> None:
         super().__init__(width, out_width, use_bias=False, kernel_init=_POINTWISE, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """float32[b, h, w, c] to float32[b, h, w, out_width]."""
-        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]), out_sharding)
+        return flat.reshape(*inputs.shape[:-1], -1)
 
 
 class Depthwise(nnx.Module):

@@ -26,7 +26,7 @@ class Ladder(SearchSpace):
 
     family = "ladder"
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         return (Choice("level", tuple(range(self.levels)), repeats=self.layers),)
 

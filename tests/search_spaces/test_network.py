@@ -1,6 +1,7 @@
 """The description of a network: sizes, slices and costs by hand, and the contradictions that it refuses."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Small(SearchSpace):
     family = "small"
     description: Any = None
 
-    @property
+    @cached_property
     def choices(self):
         return (
             Choice("width", (2, 4), selects_program=True),
@@ -73,7 +74,7 @@ def test_layers_run_in_order_with_the_genes_of_their_positions():
     last = Stack("layers", mlp, 2, positions=np.array([[-1, 0], [0, 1]]))
     space = Small(Network(two_layers(HIDDEN).ends, (last,)))
     layers = list(space.active_layers(space.architecture([0, 0, 1, 0])))
-    assert [(layer.index, layer.values) for layer in layers] == [(1, {"width": 2, "ratio": 3})]
+    assert [(layer.number, layer.values) for layer in layers] == [(1, {"width": 2, "ratio": 3})]
 
 
 @pytest.mark.parametrize(

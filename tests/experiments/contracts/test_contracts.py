@@ -206,8 +206,8 @@ def test_a_wrong_source_is_one_line(fingerprint: Any, expected: str, tmp_path: P
     class Wrong(SOURCES["text"]):
         kept: ClassVar[list[Any]] = []
 
-        def load(self, *arguments: Any) -> Any:
-            data: Any = super().load(*arguments)
+        def load(self, *arguments: Any, **settings: Any) -> Any:
+            data: Any = super().load(*arguments, **settings)
             self.kept.append(data)
             return dataclasses.replace(data, fingerprint=fingerprint(data))
 

@@ -101,7 +101,7 @@ def test_a_text_goes_on_with_the_likeliest_bytes(supernest: Any, here: Path) -> 
     assert (code, err) == (0, "")
     found = json.loads(out)
     model = load_subnet(here / "run" / "subnets" / "same")
-    text = list(b"To be")
+    text, likeliest = list(b"To be"), None
     for token in found["tokens"]:
         likeliest = int(jnp.argmax(model.forward(jnp.asarray([text], jnp.int32))[0, -1]))
         assert token == likeliest

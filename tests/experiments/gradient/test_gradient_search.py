@@ -62,9 +62,9 @@ def config(gradient: Mapping[str, Any] = {}, **changes: Any) -> ExperimentConfig
     return ExperimentConfig.model_validate({**SETTINGS, **changes, "gradient": {**SETTINGS["gradient"], **gradient}})
 
 
-def run(path: Path, settings: ExperimentConfig, *stages: str) -> dict[str, Any]:
+def run(path: Path, settings: ExperimentConfig, *stages: str) -> Mapping[str, Any]:
     with RunDirectory.create_or_resume(path, settings) as directory:
-        return pipeline.run(settings, directory, stages, quiet=True)
+        return pipeline.run(settings, directory, stages, quiet=True).as_json()
 
 
 def outcome(path: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.records import Summary
 from experiments.storage.run_files import read_run_config, write_summary
 from experiments.storage.run_identity import run_identity
 from experiments.storage.tensorboard import VISITS, EventLog
@@ -80,21 +81,24 @@ def _record(rng: np.random.Generator, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _summary(name: str, budgets: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _summary(name: str, budgets: dict[str, dict[str, float]]) -> Summary:
     rows = [
         {
             "budget": budget, "limits": limits, "params": 400, "macs": 800, "validation_accuracy": 0.9,
             "test_accuracy": 0.85, "directory": f"/elsewhere/subnets/{directory}",
-            "predicted": {"latency_ms": 1.25}, "memory": {"bytes": 4096, "batch_size": 1},
+            "predicted": {"latency_ms": 1.25, "memory_bytes": 5000.0, "batch_size": 1, "device": name},
+            "memory": {"bytes": 4096, "batch_size": 1, "platform": "cpu"}, "parity_error": 1e-6,
         }
         for directory, (budget, limits) in zip(("full", "small"), budgets.items(), strict=True)
     ]  # fmt: skip
     names = ("kendall_tau", "spearman", "tau_top_10", "tau_top_50", "regret")
     rank = {"panel": 6, "objective": "accuracy", "examples": 300, "plot": None, **dict.fromkeys(names, ESTIMATE)}
-    return {
-        "name": name, "objective": "error", "chance": 0.9, "space": {"family": "vit", "size": 1793340},
-        "train": {"steps": 40}, "search": {"evaluated": 60}, "subnets": rows, "rank": rank,
-    }  # fmt: skip
+    return Summary.from_json(
+        {
+            "name": name, "objective": "error", "chance": 0.9, "space": {"family": "vit", "size": 1793340},
+            "train": {"steps": 40}, "search": {"evaluated": 60, "failed": 0}, "subnets": rows, "rank": rank,
+        }
+    )  # fmt: skip
 
 
 def _write(path: Path, content: Any) -> None:

@@ -146,8 +146,8 @@ def test_the_best_is_remembered_after_a_restart(tmp_path):
     for step, metric in enumerate((0.1, 0.5, 0.4), 1):
         with Checkpoints(tmp_path, keep_last=1) as checkpoints:
             checkpoints.save(step, {"step": step}, metric)
-    assert checkpoints.steps() == [1, 3]
-    assert checkpoints.best() == 1
+    assert Checkpoints(tmp_path).steps() == [1, 3]
+    assert Checkpoints(tmp_path).best() == 1
 
 
 def test_saving_a_step_again_replaces_it(three):

@@ -8,7 +8,8 @@ import pytest
 
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
-from experiments.pipeline.check import describe, lines, validate
+from experiments.pipeline.check import describe, validate
+from experiments.pipeline.description import lines
 from experiments.training import rematerialization as residuals
 from experiments.training.rematerialization import device_bytes, training_net
 from search_spaces import UserError
@@ -39,7 +40,7 @@ def test_more_than_half_of_the_memory_is_not_kept(config, monkeypatch):
         assert again(config()) is expected
         assert again(config("train.rematerialize=true"))
         assert not again(config("train.rematerialize=false"))
-        assert describe(config())["train"]["rematerialize"] is expected
+        assert describe(config()).train.rematerialize is expected
         assert any("computed again" in line for line in lines(describe(config()))) is expected
 
 

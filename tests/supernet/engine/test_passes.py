@@ -75,7 +75,7 @@ def test_teachers_logits_are_not_kept_after_the_last_pass_over_their_rows():
     step = TrainStep(LANGUAGE.net, optax.sgd(1.0), Distillation("largest"))
     work = Work.whole(2, BATCH).in_pieces(4)
     genes = LANGUAGE.draw(2)[::-1]
-    sizes = []
+    sizes, logits = [], ()
     for _, result in step.gradients(
         LANGUAGE.params, genes, ("largest", "smallest"), np.ones(2, np.float32), LANGUAGE.x, LANGUAGE.x, work=work
     ):

@@ -5,6 +5,8 @@ import json
 import re
 import subprocess
 import sys
+from functools import cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -174,8 +176,8 @@ def test_a_language_program_refuses_what_its_network_does_not_take(length):
 
 def test_a_cost_model_that_counts_too_little_is_not_exported(tmp_path):
     class Cheap(ViTSpace):
-        @property
-        def cost(self):
+        @cached_property
+        def cost(self) -> Any:
             return lambda genes: {metric: values - 1 for metric, values in SPACE.cost(genes).items()}
 
     assert isinstance(SPACE, ViTSpace)

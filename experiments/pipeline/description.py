@@ -1,0 +1,156 @@
+"""What `supernest check` finds in an experiment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from experiments.pipeline.timing import Timing
+from experiments.pipeline.timing import lines as timing_lines
+from experiments.records import OnDevice
+from experiments.records.plain import JsonObject
+
+Costs = Mapping[str, int | float]
+
+
+@dataclass(frozen=True)
+class DataSizes:
+    """The data of an experiment.
+
+    Attributes:
+        source: Name of the source.
+        train: Examples to train on.
+        validation: Examples that search ranks by.
+        test: Examples of the test split.
+        sizes: Sizes of examples and labels (`Dataset.describe`).
+        examples: What the examples are, for people.
+        notes: What a user should know of them.
+    """
+
+    source: str
+    train: int
+    validation: int
+    test: int
+    sizes: Mapping[str, Any]
+    examples: str
+    notes: Sequence[str]
+
+    def as_json(self) -> JsonObject:
+        """Returns the fields by name; sizes stand among them."""
+        content = asdict(self)
+        if not content["notes"]:
+            del content["notes"]
+        return content | content.pop("sizes")
+
+
+@dataclass(frozen=True)
+class SpaceCosts:
+    """The search space of an experiment.
+
+    Attributes:
+        family: Its family.
+        subnets: How many there are.
+        genes: Length of a gene vector.
+        programs: Compiled programs that a step needs in all.
+        smallest: Costs of the smallest subnet.
+        largest: Costs of the largest.
+    """
+
+    family: str
+    subnets: int
+    genes: int
+    programs: int
+    smallest: Costs
+    largest: Costs
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The training of an experiment.
+
+    Attributes:
+        steps: Steps in all.
+        paths_per_step: Subnets that a step trains.
+        rematerialize: Whether sublayers are computed again for the backward pass.
+    """
+
+    steps: int
+    paths_per_step: int
+    rematerialize: bool
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """The search of an experiment.
+
+    Attributes:
+        type: The searcher.
+        evaluations: Subnets that it evaluates.
+    """
+
+    type: str
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an experiment holds.
+
+    Attributes:
+        name: Its name.
+        data: Its data.
+        device: The device that costs are of; None without one.
+        space: Its search space.
+        train: Its training.
+        search: Its search.
+        budgets: Name to metric to the most that is allowed.
+        warnings: What will be slow or too large.
+        timing: Minutes and memory; None where nothing was timed.
+    """
+
+    name: str
+    data: DataSizes
+    device: OnDevice | None
+    space: SpaceCosts
+    train: TrainingPlan
+    search: SearchPlan
+    budgets: Mapping[str, Costs]
+    warnings: Sequence[str]
+    timing: Timing | None = None
+
+    def as_json(self) -> JsonObject:
+        """Returns the description as `supernest check --json` prints it."""
+        content = asdict(self)
+        if self.timing is None:
+            del content["timing"]
+        return content | {"data": self.data.as_json()}
+
+
+def lines(found: Description) -> list[str]:
+    """Returns a description as lines to read."""
+    data, device, space, train, search = found.data, found.device, found.space, found.train, found.search
+    width = max(map(len, found.budgets))
+    return [
+        f"name      {found.name}",
+        f"data      {data.source}: {data.train:,} training, {data.validation:,} validation, {data.test:,} test "
+        f"{data.examples}",
+        *(f"          {note}" for note in data.notes),
+        *([f"device    {device.name}, batches of {device.batch_size}"] if device else []),
+        f"space     {space.family}: {_readable(space.subnets)} subnets, {space.genes} genes, "
+        f"{space.programs} compiled program{'s' if space.programs > 1 else ''}",
+        f"smallest  {_costs(space.smallest)}",
+        f"largest   {_costs(space.largest)}",
+        f"train     {train.steps:,} steps of {train.paths_per_step} paths"
+        + (", sublayers computed again for the backward pass" if train.rematerialize else ""),
+        f"search    {search.type}: {search.evaluations:,} evaluations",
+        *(f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in found.budgets.items()),
+        *(f"warning   {text}" for text in found.warnings),
+        *(timing_lines(found.timing) if found.timing else ()),
+    ]
+
+
+def _costs(costs: Costs) -> str:
+    return ", ".join(f"{metric} {value:,.{3 if metric.endswith('_ms') else 0}f}" for metric, value in costs.items())
+
+
+def _readable(count: int) -> str:
+    return f"{count:,}" if count < 10**9 else f"{count:.2e}"

@@ -1,0 +1,83 @@
+"""The summary of a run: figures of every stage that was run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from experiments.records.answer import Answer
+from experiments.records.exported import ExportedNetwork
+from experiments.records.plain import JsonObject, plain
+from experiments.records.stages import GradientFigures, SearchFigures, TrainingFigures
+
+
+@dataclass(frozen=True)
+class SpaceFigures:
+    """The search space of a run.
+
+    Attributes:
+        family: Its family.
+        size: Number of subnets.
+    """
+
+    family: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of every stage that was run; None for a stage that was not.
+
+    Attributes:
+        name: Name of the experiment; empty before the first stage has begun.
+        objective: What its search minimises.
+        chance: The objective of guessing; None where it is not known.
+        space: The search space.
+        train: Of the training.
+        gradient: Of the gradient search.
+        search: Of the search.
+        subnets: Exported networks, in the order of the budgets.
+        rank: Of the ranking, as `rank.json` has them.
+        new_budgets: Budgets that were asked for later, by name.
+    """
+
+    name: str = ""
+    objective: str = "error"
+    chance: float | None = None
+    space: SpaceFigures | None = None
+    train: TrainingFigures | None = None
+    gradient: GradientFigures | None = None
+    search: SearchFigures | None = None
+    subnets: Sequence[ExportedNetwork] | None = None
+    rank: JsonObject | None = None
+    new_budgets: Mapping[str, Answer] = field(default_factory=dict)
+
+    def as_json(self) -> JsonObject:
+        """Returns the summary as `summary.json` has it, without its hash."""
+        content = plain(self)
+        del content["new_budgets"]
+        for name in ("train", "gradient"):
+            if (figures := getattr(self, name)) is not None:
+                content[name] = figures.as_json()
+        if self.subnets is not None:
+            content["subnets"] = [network.as_json() for network in self.subnets]
+        if self.new_budgets:
+            content["new_budgets"] = {name: answer.as_json() for name, answer in self.new_budgets.items()}
+        return content
+
+    @classmethod
+    def from_json(cls, content: JsonObject) -> Self:
+        """Reads what `as_json` gives, with a hash or without."""
+        space, search, subnets = content.get("space"), content.get("search"), content.get("subnets")
+        train, gradient = content.get("train"), content.get("gradient")
+        return cls(
+            name=content.get("name", ""),
+            objective=content.get("objective", "error"),
+            chance=content.get("chance"),
+            space=None if space is None else SpaceFigures(**space),
+            train=None if train is None else TrainingFigures.from_json(train),
+            gradient=None if gradient is None else GradientFigures.from_json(gradient),
+            search=None if search is None else SearchFigures(**search),
+            subnets=None if subnets is None else [ExportedNetwork.from_json(row) for row in subnets],
+            rank=content.get("rank"),
+            new_budgets={name: Answer.from_json(found) for name, found in content.get("new_budgets", {}).items()},
+        )
