@@ -178,7 +178,7 @@ def _export_for(
     from experiments.objective import OBJECTIVES
     from experiments.pipeline.refine_budget import deliver
 
-    found = deliver(run, overrides, read, budget, resolved, refine, show, quiet or not sys.stderr.isatty())
+    found = deliver(run, overrides, read, budget, resolved, refine, show, quiet)
     if as_json:
         click.echo(json.dumps(found.as_json()))
         return

@@ -1,7 +1,6 @@
 """`supernest profile`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,5 +59,5 @@ def profile(
     with about(config):
         experiment = build_experiment(load(config, (*overrides, "train={steps: 1}"), without=others))
         with stop_on_signals() as stop, meter(experiment, out, stop) as measuring:
-            found = profiling.profile(experiment.net, out, protocol, stop, quiet or not sys.stderr.isatty(), measuring)
+            found = profiling.profile(experiment.net, out, protocol, stop, quiet, measuring)
     click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))

@@ -1,7 +1,6 @@
 """The commands that run stages of an experiment: `supernest run`, `train`, `gradient`, `search`, `rank`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,7 @@ def run_stages(
             )
         for note in changed_plugins(out):
             click.echo(f"note: {note}", err=True)
-        summary = pipeline.run(config, directory, stages, quiet=quiet or not sys.stderr.isatty())
+        summary = pipeline.run(config, directory, stages, quiet=quiet)
         if as_json:
             click.echo(json.dumps(summary_json(directory.path)))
         else:

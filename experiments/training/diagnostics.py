@@ -1,6 +1,7 @@
 """Diagnostics of path sampling, in TensorBoard: what is drawn, what it costs the gradients, and what goes wrong."""
 
 import json
+import sys
 
 import numpy as np
 from jaxtyping import Float
@@ -107,7 +108,7 @@ class Diagnostics:
                 )
                 self._log.text(done, f"warnings/{end}_end_collapses", text)
                 if not self._quiet:
-                    tqdm.write(f"warning: {text}")
+                    tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def _gene_names(space: SearchSpace) -> list[str]:

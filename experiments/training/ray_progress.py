@@ -1,6 +1,7 @@
 """Bridge: what the driver and the workers of a training tell each other, through an actor beside the driver."""
 
 import threading
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -103,9 +104,12 @@ class Line(StopRequest):
         self._done += 1
         self._news["done"] = self._done
 
-    def set_postfix(self, **shown: str) -> None:
-        """Figures beside the bar."""
-        self._news["shown"] = shown
+    def set_description_str(self, desc: str) -> None:
+        """Says nothing: the driver's bar has its own description."""
+
+    def set_postfix(self, shown: Mapping[str, str], refresh: bool = True) -> None:
+        """Passes on figures beside the bar."""
+        self._news["shown"] = dict(shown)
 
     def __enter__(self) -> Self:
         if self._speaks:

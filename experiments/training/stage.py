@@ -22,7 +22,7 @@ from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
 from experiments.training.rematerialization import training_net
 from samplers import Paths, Score, StepFeedback
-from search_spaces import UserError
+from search_spaces import Program, UserError
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
@@ -134,7 +134,8 @@ def train(
     probe = Probe(experiment, workers)
     if bar is None:
         bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
-    metric, figures, probed = None, before, objective_of(experiment.data).name
+    metric, figures, objective = None, before, objective_of(experiment.data)
+    programs: set[Program] = set()
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -143,6 +144,11 @@ def train(
                 for batch in batches:
                     number = batch.step
                     paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch, division))
+                    new = {experiment.space.program(row) for row in paths.genes} - programs
+                    if new:
+                        programs |= new
+                        of = f"{len(new)} of {experiment.space.programs}"
+                        bar.set_description_str(f"train (compiling {of} programs, once)")
                     state, result = step(
                         state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
                         batch.teacher, diagnostics.measures(number),
@@ -157,6 +163,8 @@ def train(
                     done = number + 1
                     curves.add(done, paths, losses, result)
                     diagnostics.add(done, paths, losses, sampler_state)
+                    if new:
+                        bar.set_description_str("train")
                     bar.update()
                     last = done == steps
                     metric = None
@@ -164,12 +172,14 @@ def train(
                         errors = probe(state, curves.log, done)
                         diagnostics.ends(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
-                        bar.set_postfix(**{"loss": f"{losses[0]:.3f}", f"probe_{probed}": f"{metric:.3f}"})
+                    reached = {} if metric is None else {objective.shown: objective.text(metric)}
+                    bar.set_postfix({"loss": f"{losses[0]:.3f}", **reached}, refresh=False)
                     stopping = division.stopping
                     if last or stopping or done % settings.checkpoint_every == 0:
                         curves.log.flush()
                         compiled = max(step.programs_compiled, before.programs_compiled or 0)
-                        figures = TrainingFigures(done, compiled, bool(step.net.passes.rematerialize), {probed: metric})
+                        probed = {objective.name: metric}
+                        figures = TrainingFigures(done, compiled, bool(step.net.passes.rematerialize), probed)
                         if workers.rank == 0:
                             checkpoints.save(done, Progress(state, sampler_state), metric, figures.as_json())
                         if saved is not None:
@@ -179,7 +189,7 @@ def train(
                         checkpoints.wait()
                         raise Interrupted(f"stopped after training step {done} of {steps}; a checkpoint of it is saved")
         checkpoints.wait()
-        curves.log.hparams(experiment.config.as_dict(), {f"probe_{probed}": metric}, done)
+        curves.log.hparams(experiment.config.as_dict(), {f"probe_{objective.name}": metric}, done)
         return figures
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.configuration.experiment_config import load_config
+from experiments.process import progress
 from experiments.run_directory import RunDirectory
 
 YAML = """\
@@ -26,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_stage_says_how_far_it_is(supernest: Any, here: Path) -> None:
+def test_every_stage_says_how_far_it_is(supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def found() -> dict[str, Any]:
         code, out, err = supernest("status", "run", "--json")
         assert (code, err) == (0, "")
@@ -36,7 +37,14 @@ def test_every_stage_says_how_far_it_is(supernest: Any, here: Path) -> None:
         begun = found()
     assert begun["process"] > 0
     assert [begun[stage] for stage in ("train", "search", "export", "rank")] == [None] * 4
-    assert supernest("train", "e.yaml", "--out", "run", "--quiet")[0] == 0
+    monkeypatch.setattr(progress, "SECONDS", 0)
+    code, _, err = supernest("train", "e.yaml", "--out", "run")
+    assert code == 0
+    said = err.splitlines()
+    assert any(line.startswith("train (compiling 1 of 1 programs, once): 0 of 4 steps") for line in said)
+    assert said[-1].startswith("train: 4 of 4 steps")
+    assert "loss=" in said[-1]
+    assert all(line.startswith("train") for line in said)
     trained = found()
     assert (trained["process"], trained["search"]) == (None, None)
     assert {name: trained["train"][name] for name in ("step", "steps", "checkpoint", "ended")} == {
