@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import math
 import shutil
 import sys
@@ -87,7 +88,7 @@ def _beside(ray: ModuleType) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Bridge).remote()
 
 
-def controller_callback() -> type:
+def controller_callback() -> Any:
     """Returns Ray Train's class of callbacks that run when its controller starts; no public one does.
 
     Raises:
@@ -96,21 +97,22 @@ def controller_callback() -> type:
     import ray
 
     try:
-        from ray.train.v2._internal.execution.callback import ControllerCallback
-    except ImportError:
-        ControllerCallback = object
-    if not hasattr(ControllerCallback, "after_controller_start"):
+        callback = importlib.import_module("ray.train.v2._internal.execution.callback").ControllerCallback
+    except (ImportError, AttributeError):
+        callback = None
+    if not hasattr(callback, "after_controller_start"):
         raise UserError(
             f"ray: version {ray.__version__} has no callback at the start of Ray Train's controller, without which a "
             f"training could not be stopped. Install one that has it: pip install 'ray[default,train]=={_KNOWN}'"
         )
-    return ControllerCallback
+    return callback
 
 
 def _leading(bridge: Any) -> Any:
     """Returns a Ray Train callback that sends the controller's handle to the bridge."""
+    base = controller_callback()
 
-    class Leading(controller_callback()):
+    class Leading(base):
         def after_controller_start(self, train_run_context: Any) -> None:
             import ray
 
@@ -180,7 +182,7 @@ def _trainer(section: RaySection, experiment: Experiment, run: RunDirectory, tas
     config, stored = experiment.config, section.storage is not None
     return JaxTrainer(
         work,
-        train_loop_config={"task": task},
+        train_loop_config=vars(task),
         jax_config=JaxConfig(use_gpu=False),  # the workers start jax.distributed themselves
         scaling_config=ScalingConfig(
             num_workers=section.elastic or section.workers,

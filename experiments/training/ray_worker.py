@@ -33,16 +33,16 @@ class Task:
     bridge: Any
 
 
-def work(told: Mapping[str, Task]) -> None:
+def work(told: Mapping[str, Any]) -> None:
     """Trains with the others. What the user has to mend goes to the driver; all else is a failure that Ray retries.
 
     Args:
-        told: The task under `task`; Ray Train takes a mapping.
+        told: Fields of the task by name; Ray Train takes a mapping.
     """
     import ray
     import ray.train
 
-    task = told["task"]
+    task = Task(**told)
     begin(task.path)
     first = ray.train.get_context().get_world_rank() == 0
     try:
