@@ -11,7 +11,7 @@ from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
 from experiments.records import GradientFigures
 from experiments.run_directory import RunDirectory
-from experiments.searching.stage import search, started_from
+from experiments.searching.stage import gradient_result, search
 from search import ResolvedBudget
 from search.projection import most_probable
 from search_spaces.sealed_json import sealed
@@ -82,7 +82,7 @@ def publish(
     Raises:
         Interrupted: `stop` was requested.
     """
-    space, path = experiment.space, started_from(run)
+    space, path = experiment.space, gradient_result(run)
     description = space.architecture(found.genes).description
     by_choice = {
         choice.name: np.round(found.probabilities[space.columns[choice.name], : len(choice.values)], 6).tolist()

@@ -20,7 +20,7 @@ from experiments.process.progress import progress_bar
 from experiments.records import Answer
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
-from experiments.searching.stage import cut_from, evaluated, judged
+from experiments.searching.stage import archive_identity, candidate_objectives, cut_from
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import read_summary, write_summary
 from experiments.training.stage import trained_params
@@ -109,9 +109,9 @@ def refine(
     main = Archive.read(run.archive, finished.space)
     searcher = Continued.of(inner, main)
     path = answers.refined_archive(run.path, budget.name, len(main))
-    archive = Archive.open(path, searcher, run=evaluated(experiment, params, finished.cost))
+    archive = Archive.open(path, searcher, run=archive_identity(experiment, params, finished.cost))
 
-    evaluate = judged(partial(experiment.evaluator, params), objective_of(experiment.data))
+    evaluate = candidate_objectives(partial(experiment.evaluator, params), objective_of(experiment.data))
 
     with progress_bar(total=evaluations, desc="refine", unit="subnet", quiet=quiet) as bar:
 

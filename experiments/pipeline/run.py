@@ -19,7 +19,7 @@ from experiments.records import SpaceFigures, Summary
 from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
 from experiments.searching.on_ray import scoring
-from experiments.searching.stage import evaluated, search
+from experiments.searching.stage import archive_identity, search
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import read_summary, write_summary
 from experiments.storage.tensorboard import EventLog
@@ -96,7 +96,7 @@ def run(
                         _, searched = search(experiment, params, directory, stop, quiet, scores=scores)
                     summary = told(search=searched)
                 if "export" in stages:
-                    origin = evaluated(experiment, params, experiment.cost_on_device)
+                    origin = archive_identity(experiment, params, experiment.cost_on_device)
                     archive = Archive.read(directory.archive, experiment.space, experiment.cost, origin)
                     summary = told(subnets=export(experiment, params, archive, directory, stop, quiet))
                 if "rank" in stages:

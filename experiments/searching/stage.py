@@ -64,11 +64,11 @@ def search(
     """
     wanted = evaluations or experiment.config.search.evaluations
     objective, worst = objective_of(experiment.data), experiment.reference_error
-    searcher = _started(experiment.searcher, started_from(run))
+    searcher = _started(experiment.searcher, gradient_result(run))
     write_space(run.path, experiment.space, objective.name)
-    archive = Archive.open(run.archive, searcher, run=evaluated(experiment, params, experiment.cost_on_device))
+    archive = Archive.open(run.archive, searcher, run=archive_identity(experiment, params, experiment.cost_on_device))
 
-    evaluate = judged(scores or partial(experiment.evaluator, params), objective)
+    evaluate = candidate_objectives(scores or partial(experiment.evaluator, params), objective)
 
     bar = progress_bar(total=wanted, desc="search", unit="subnet", quiet=quiet)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -95,7 +95,7 @@ def search(
     return archive, SearchFigures(len(archive), int(archive.failed.sum()))
 
 
-def judged(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray]:
+def candidate_objectives(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray]:
     """Objectives of candidates, NaN for those that the device cannot evaluate (out of memory, for example).
 
     Returns:
@@ -121,7 +121,7 @@ def judged(scores: ScoreGenes, objective: Objective) -> Callable[..., np.ndarray
     return evaluate
 
 
-def started_from(run: RunDirectory) -> Path:
+def gradient_result(run: RunDirectory) -> Path:
     """Where a gradient search leaves the architecture that a search begins with."""
     return run.path / "gradient" / "architecture.json"
 
@@ -134,7 +134,7 @@ def _started(searcher: Searcher, path: Path) -> Searcher:
     return Seeded.of(searcher, (searcher.space.architecture(genes).genes,))
 
 
-def evaluated(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:
+def archive_identity(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:
     """Returns an archive's identity: the hashes of `cut_from`, and the device file's where costs are of one.
 
     An archive is continued only for the same.

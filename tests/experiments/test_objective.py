@@ -11,7 +11,7 @@ import pytest
 from experiments.data import Split
 from experiments.exporting.stage import reached
 from experiments.objective import OBJECTIVES
-from experiments.searching.stage import judged
+from experiments.searching.stage import candidate_objectives
 from search_spaces import UserError, build_space
 from supernet.engine.supernet import build_supernet
 from supernet.tasks.classes import CLASSES
@@ -73,7 +73,7 @@ def test_what_the_device_cannot_evaluate_fails_alone():
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return Scores(genes[:, 0] / 10, np.zeros(len(genes)))
 
-    evaluate = judged(scores, OBJECTIVES["error"])
+    evaluate = candidate_objectives(scores, OBJECTIVES["error"])
     np.testing.assert_allclose(evaluate(GENES, 0.5), [1, 0.9, np.nan, 0.7])
     assert calls == [([0, 1, 2, 3], 0.5), *(([i], 0.5) for i in range(4))]
     with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"):
