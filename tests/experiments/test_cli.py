@@ -223,7 +223,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     process = start("run", "small.yaml", "--out", "out", "--json", directory=directory)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert err == "", "quiet when not a terminal"
+    assert all(re.match(r"(train|search|export)\b", line) for line in err.splitlines()), "only lines of progress"
     return directory, json.loads(out)
 
 
@@ -334,7 +334,8 @@ def test_ctrl_c_saves_and_the_same_command_finishes(here: Path) -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert out == ""
-    assert re.fullmatch(r"\nstopping: [^\n]+\n.*The same command resumes it\.\n", err)
+    assert re.search(r"\nstopping: [^\n]+\n", err)
+    assert err.endswith("The same command resumes it.\n")
     process = start(*arguments, directory=here)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
