@@ -23,6 +23,8 @@ def networks(draw):
     if draw(st.booleans()):
         network["predicted"] = {"latency_ms": 1.5, "memory_bytes": 100.0, "batch_size": 8, "device": "phone"}
     if draw(st.booleans()):
+        network["measured"] = {"latency_ms": 1.25, "batch_size": 8}
+    if draw(st.booleans()):
         network["over_limit"] = draw(st.text(min_size=1))
     return network
 
