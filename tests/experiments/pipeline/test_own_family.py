@@ -67,6 +67,7 @@ def test_the_documentation_shows_the_family_that_is_tested() -> None:
 
 
 def test_one_file_goes_from_check_to_reloaded_exports(here: Path, supernest: Any) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
     put(here, FILE.read_text("utf-8"), NAME)
     code, out, err = supernest("check", "e.yaml", "--json")
     assert (code, err) == (0, "")
@@ -90,7 +91,6 @@ def test_one_file_goes_from_check_to_reloaded_exports(here: Path, supernest: Any
             alone = sn.load_subnet(directory)
         assert alone.module is None
         np.testing.assert_allclose(alone.predict(images), logits, rtol=1e-5, atol=1e-5)
-    runtime = pytest.importorskip("onnxruntime")
     (model,) = (here / "run").rglob("*.onnx")
     (found,) = runtime.InferenceSession(model).run(None, {"images": images})
     np.testing.assert_allclose(found, sn.load_subnet(here / "run/subnets/full").predict(images), rtol=1e-4, atol=1e-4)

@@ -79,8 +79,16 @@ def config(tmp_path_factory) -> Path:
             "space.heads=[1,2,3]",
             "space.mlp_ratio=[1.0,2.0]",
         ),
+        (  # a scheme with weights of its own
+            "space={family: mobilenet, preset: small, resolution: [8], depth: [1], kernel: [3, 5], expand: [1], "
+            "widths: [8], strides: [2], squeeze_excite: [false], activations: [relu], stem_width: 8, first_width: 8, "
+            "final_width: 8, feature_width: 8}",
+            "supernet.sharing=kernel_transform",
+            "sampler.random_paths=0",
+            "train.optimizer.learning_rate=0.01",
+        ),
     ],
-    ids=["paths", "data", "share", "pada", "performance_aware"],
+    ids=["paths", "data", "share", "pada", "performance_aware", "kernel_transform"],
 )
 def test_two_workers_compute_what_one_process_does(config, tmp_path, settings):
     run = start("train", config, tmp_path / "two", *settings)
