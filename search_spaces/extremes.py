@@ -77,6 +77,28 @@ def nearest(space: SearchSpace, cost: CostOf, limits: Limits) -> Extreme:
     return _extreme(space, cost, limits)
 
 
+def least_within(
+    space: SearchSpace, objective: CostTables, costs: Sequence[CostTables], most: Sequence[float]
+) -> tuple[Int32[np.ndarray, " g"] | None, bool]:
+    """The network of least objective among those within limits.
+
+    Args:
+        space: The space.
+        objective: What is to be least; may be negative.
+        costs: What is limited.
+        most: The most that each of these may be.
+
+    Returns:
+        Its canonical genes, or None where none is found; and whether that is certain.
+    """
+
+    def score(values: np.ndarray) -> np.ndarray:
+        return np.where((values[:, 1:] <= most).all(axis=1), values[:, 0], np.inf)
+
+    genes, exact = _solved(space, [objective, *costs], score)
+    return (None if genes is None else space.canonical(genes[None])[0]), exact
+
+
 def members(space: SearchSpace, cost: CostOf, limits: Limits, rng: np.random.Generator) -> Iterator[Genes]:
     """Canonical networks that meet limits, in a random order of values, some more than once.
 
