@@ -221,6 +221,9 @@ def read_device(path: Path | str) -> Device:
             raise ValueError
         device_name(found["device"])
         accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
+        for name in ("latency", "memory"):
+            for held_out in accuracy.values():
+                float(held_out.get(name, {}).get("kendall_tau") or 0)  # or it is damaged
         sha256 = hashlib.sha256(content).hexdigest()
         return Device(path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
