@@ -101,14 +101,18 @@ def _check_ranking(config: ExperimentConfig, data: Dataset) -> None:
         raise UserError(f"rank.objective: {given!r} is no figure of these data. Set {' or '.join(known)}.")
 
 
-def build_experiment(config: ExperimentConfig) -> Experiment:
+def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> Experiment:
     """Loads the data and puts the parts together.
+
+    Args:
+        config: The experiment.
+        data: Its data, where they are there already.
 
     Raises:
         UserError: Parts that cannot work, alone or together.
     """
     choose_arenas(config.space.family)  # before anything that may start threads, which choose theirs
-    data = config.data.load(config.seed)
+    data = config.data.load(config.seed) if data is None else data
     space = config.space.build(data)
     data = data.fitted(space)
     data.outputs.check(config.train.distillation)

@@ -129,6 +129,16 @@ class ArrayDataset(Dataset[ArraySplit]):
             sizes["image_size"] = self.shape[0]
         return {name: value for name, value in sizes.items() if name in names}
 
+    def _of_network(self, subnet: Subnet) -> dict[str, Any]:
+        """See `Dataset.for_network`: statistics of features and targets, and classes."""
+        own, outputs = subnet.preprocessing, subnet.outputs
+        assert isinstance(own, Standardised)
+        targets = tuple(outputs.as_dict().get("names", ()))
+        if targets and len(targets) != len(self.targets):
+            raise UserError(f"data: {len(self.targets)} numbers to predict, and the network predicts {len(targets)}.")
+        labels = tuple(subnet.config["labels"])
+        return {"mean": own.mean, "std": own.std, "outputs": outputs, "class_names": labels, "targets": targets}
+
     @property
     def chance(self) -> float:
         """See `Dataset.chance`: of the commonest class, or of the mean."""

@@ -1,5 +1,6 @@
 """Data sets: what holds for each, whatever it is of, and so what the stages of an experiment may know about it."""
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Generic, Self
@@ -113,6 +114,31 @@ class Dataset(ABC, Generic[Part]):
     def fitted(self, space: SearchSpace) -> Self:
         """Returns the data as networks of a space, which was built for them, can take them."""
         return self
+
+    def for_network(self, where: str, subnet: Subnet) -> Self:
+        """Returns the data as an exported network takes them, so that it can be trained on.
+
+        Classes and features are the network's, and so are the statistics by which inputs are normalised.
+
+        Args:
+            where: The data in messages.
+            subnet: The network.
+
+        Raises:
+            UserError: It does not know a class or a feature, or takes examples of another kind.
+        """
+        if subnet.config["task"] != self.inputs:
+            raise UserError(f"{where}: holds {self.unit}, and the network takes {TASKS[subnet.config['task']].unit}.")
+        changed = self._of_network(subnet)
+        for name in ("train", "validation", "test"):
+            changed[name] = getattr(self, name).for_network(where, self.class_names, subnet)
+        found = dataclasses.replace(self, **changed)  # type: ignore[type-var]
+        subnet.preprocessing.check(found.train.read(np.zeros(1, np.int64))[0], subnet.config["input"]["shape"])
+        return found
+
+    def _of_network(self, subnet: Subnet) -> dict[str, Any]:
+        """Returns the fields of the data that become those of a network."""
+        return {}
 
     @property
     @abstractmethod

@@ -15,6 +15,7 @@ from experiments.data.examples import Examples
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
+from supernet.export.subnet import Subnet
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 
@@ -63,6 +64,13 @@ class ImageDataset(Dataset[Examples]):
             "input_shape": self.image_shape, "image_size": height, "channels": channels, "classes": self.classes,
         }  # fmt: skip
         return {name: value for name, value in sizes.items() if name in names}
+
+    def _of_network(self, subnet: Subnet) -> dict[str, Any]:
+        """See `Dataset.for_network`: normalisation and classes."""
+        own = subnet.preprocessing
+        assert isinstance(own, Preprocessing)
+        labels = tuple(subnet.config["labels"])
+        return {"mean": own.mean, "std": own.std, "classes": len(labels), "class_names": labels}
 
     @property
     def chance(self) -> float:

@@ -1,7 +1,7 @@
 """The export stage: the best candidate of each budget, cut out, proved, measured on the test split, written down."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,7 @@ from supernet.engine.supernet import Params, Statistics
 from supernet.export.export import export_subnet
 from supernet.export.subnet import ARCHITECTURE, REPORT, Subnet
 from supernet.storage.manifest import verify_manifest
+from supernet.tasks.outputs import Measures
 from supernet.training.evaluation import calibrate
 
 _CHUNK, _BATCH = 4096, 256  # outputs, examples
@@ -217,13 +218,14 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
     return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
 
 
-def reached(subnet: Subnet, split: Split, where: str) -> dict[str, Any]:
+def reached(subnet: Subnet, split: Split, where: str, groups: Sequence[Measures] = ()) -> dict[str, Any]:
     """Measures a standalone network on a split.
 
     Args:
         subnet: The network.
         split: The examples.
         where: The network and the split in messages.
+        groups: Empty figures, to which the examples are dealt out in turn besides.
 
     Returns:
         The figures that the task has (`Outputs.measures`), such as `accuracy`, or `rmse`, `mae` and `r2`.
@@ -243,6 +245,10 @@ def reached(subnet: Subnet, split: Split, where: str) -> dict[str, Any]:
                 "train.optimizer.learning_rate or clip_norm, in a new run directory."
             )
         measures.add(served, labels)
+        for number, group in enumerate(groups):
+            mine = (np.arange(start, start + len(served)) % len(groups)) == number
+            if mine.any():
+                group.add(served[mine], labels[mine])
     return measures.figures()
 
 

@@ -6,7 +6,6 @@ that network, only without a compilation each.
 """
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +20,8 @@ from experiments.process.progress import progress_bar
 from experiments.storage.cached_results import digest, find, kept
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
+from experiments.training.one_path import OnePath
 from experiments.training.stage import TrainingDiverged, train, train_step, trained_params
-from samplers import Paths, Sampler, SamplerState, Score
 from search_spaces.randomness import Purpose
 from supernet.engine.embedding import embed
 from supernet.engine.randomness import key
@@ -42,24 +41,6 @@ class Truth(NamedTuple):
 
     figure: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
-
-
-@dataclass(frozen=True)
-class OnePath(Sampler):
-    """Trains one architecture only.
-
-    Args:
-        genes: Its canonical genes.
-    """
-
-    genes: tuple[int, ...] = ()
-
-    @property
-    def paths_per_step(self) -> int:
-        return 1
-
-    def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
-        return Paths(np.array([self.genes], np.int32), ("random",), np.ones(1, np.float32))
 
 
 def alone(experiment: Experiment) -> Experiment:

@@ -41,7 +41,7 @@ def kept(
     known = find(home, key)
     if known is not None:
         return known
-    with _only_here(home, stop):
+    with only_here(home, stop):
         known = find(home, key)  # another process may have made it meanwhile
         if known is not None:
             return known
@@ -67,8 +67,13 @@ def find(home: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _only_here(home: Path, stop: StopRequest) -> Iterator[None]:
-    """Waits until no other process makes this result."""
+def only_here(home: Path, stop: StopRequest) -> Iterator[None]:
+    """Waits until no other process works below a directory, which is made.
+
+    Raises:
+        UserError: The disk refuses.
+        Interrupted: `stop` was requested.
+    """
     with disk_errors_for(home):
         home.mkdir(parents=True, exist_ok=True)
         lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)

@@ -1,6 +1,7 @@
 """TensorBoard curves of a training, and its probe: validation errors of a few fixed subnets."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from experiments.training.division import Division
 from samplers import Paths
 from search_spaces.randomness import Purpose, stream
 from supernet.training.training import StepResult, TrainState
+
+ProbeErrors = Callable[[TrainState, EventLog, int], dict[str, float]]
+"""Evaluates the networks in training, and logs their errors, `mean`, `smallest` and `largest` among them."""
 
 
 class Curves:

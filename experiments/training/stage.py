@@ -17,7 +17,7 @@ from experiments.records import TrainingFigures
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import Batch, BatchMaker
-from experiments.training.curves import Curves, Probe
+from experiments.training.curves import Curves, Probe, ProbeErrors
 from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
 from experiments.training.rematerialization import training_net
@@ -94,6 +94,7 @@ def train(
     workers: Workers | None = None,
     bar: Any = None,
     saved: Callable[[int], None] | None = None,
+    probe: ProbeErrors | None = None,
 ) -> TrainingFigures:
     """Trains up to the configured step.
 
@@ -108,6 +109,7 @@ def train(
         workers: Who trains, each of whom calls this; this process alone when None.
         bar: Shows progress, as a tqdm bar does; one on the terminal when None.
         saved: Called by every worker once a checkpoint is on the disk.
+        probe: Evaluates what is trained, as `Probe` does; a few subnets of the space when None.
 
     Returns:
         Figures for the summary.
@@ -131,7 +133,7 @@ def train(
     division = Division(experiment, workers, stop)
     curves = Curves(experiment, log(done), division)
     diagnostics = Diagnostics(experiment, curves.log, quiet)
-    probe = Probe(experiment, workers)
+    probe = probe or Probe(experiment, workers)
     if bar is None:
         bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
     metric, figures, objective = None, before, objective_of(experiment.data)

@@ -1,0 +1,61 @@
+"""`supernest finetune`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from experiments.commands.experiment_file import about, load
+from experiments.commands.options import json_option, plugin_option, quiet_option, set_option
+from experiments.user_input.paths import UserPath
+
+
+@click.command()
+@click.argument("subnet", type=UserPath())
+@click.option("--out", type=UserPath(), required=True, help="Directory that the network is exported to, a new one.")
+@click.option(
+    "--data", type=UserPath(), metavar="YAML",
+    help="Experiment file with the network's space, with data and settings of training.  [default: that of its run]",
+)  # fmt: skip
+@click.option(
+    "--teacher", type=UserPath(), metavar="RUN|SUBNET",
+    help="Exported network to learn from, or a run whose supernet's largest network teaches.  [default: labels alone]",
+)  # fmt: skip
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: a tenth of the experiment's]"
+)
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True, max=1000),
+    help="Peak learning rate.  [default: a tenth of the experiment's]",
+)  # fmt: skip
+@set_option
+@plugin_option
+@quiet_option
+@json_option
+def finetune(
+    subnet: Path, out: Path, data: Path | None, teacher: Path | None, steps: int | None, learning_rate: float | None,
+    overrides: Sequence[str], quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train an exported subnet on, and export it again; the same command resumes.
+
+    The optimiser, the batch size and other settings of training are those of the experiment; inputs are normalised as
+    the network was made for, batch statistics are calibrated anew. What is won on validation and test split is printed,
+    with 95 % intervals, and stands in the new report.json.
+    """
+    from experiments.finetuning.settings import Finetuning
+    from experiments.finetuning.stage import finetune as run
+    from experiments.finetuning.stage import lines
+    from experiments.process.interrupt import stop_on_signals
+    from experiments.storage.run_files import is_run
+    from search_spaces.errors import UserError
+
+    own = subnet.absolute().parent.parent
+    if data is None and not is_run(own):
+        raise UserError(f"--data: missing, as {subnet} lies in no run. Give the experiment file that it is from.")
+    data = data or own / "config.yaml"
+    settings = Finetuning(subnet, out, load(data, overrides), str(data), steps, learning_rate, teacher)
+    with about(data), stop_on_signals() as stop:
+        found = run(settings, stop, quiet or not sys.stderr.isatty())
+    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

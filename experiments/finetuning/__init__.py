@@ -1,0 +1,1 @@
+"""Finetuning: an exported network trained on, and exported again."""

@@ -1,0 +1,116 @@
+"""What a finetuning is: the network, its data and training, and the hash of all that decides its outcome."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.configuration.result_sections import RankSection
+from experiments.configuration.search_sections import SamplerSection, SearchSection
+from search_spaces import UserError
+from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS
+from supernet.storage.manifest import MANIFEST
+from supernet.tasks.distillation import Distillation
+
+SHARE = 10
+"""Of the training of the supernet, a finetuning takes by default this part of the steps and of the learning rate."""
+_TEACHER_WEIGHT = 0.5  # share of the loss where the experiment has no distillation of its own
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """Settings of a finetuning.
+
+    Attributes:
+        source: Directory of the exported network.
+        out: Where the network that is trained on is exported to.
+        config: Experiment that the network is from: data, space and settings of training.
+        where: Its file, for messages.
+        steps: Number of training steps; a tenth of the supernet's when None.
+        learning_rate: Peak learning rate; a tenth of the supernet's when None.
+        teacher: Exported network to learn from, or a run whose supernet's largest network teaches; labels alone when
+            None.
+    """
+
+    source: Path
+    out: Path
+    config: ExperimentConfig
+    where: str
+    steps: int | None = None
+    learning_rate: float | None = None
+    teacher: Path | None = None
+
+    @property
+    def work(self) -> Path:
+        """Directory of checkpoints, which is removed in the end."""
+        return self.out.absolute().with_name(f".{self.out.name}.finetuning")
+
+    def check(self) -> None:
+        """Refuses to write over something.
+
+        Raises:
+            UserError: `out` is there already, or would lie in the source.
+        """
+        source, out = self.source.resolve(), self.out.resolve()
+        if out == source or source in out.parents:
+            raise UserError(f"--out: {self.out} is the network that is trained on, or in it. Choose another directory.")
+        if self.out.exists() and not (self.out / MANIFEST).is_file():
+            raise UserError(f"--out: {self.out} exists, and is no exported network. Choose another directory.")
+
+    def experiment(self, examples: int, teacher: Path | None) -> ExperimentConfig:
+        """Returns the experiment that trains the network.
+
+        Args:
+            examples: Number of training examples.
+            teacher: Directory of the exported network that teaches.
+        """
+        settings = self.config.train
+        steps = self.steps or max(settings.total_steps(examples) // SHARE, 1)
+        rate = self.learning_rate or settings.optimizer.learning_rate / SHARE
+        optimizer = dataclasses.replace(
+            settings.optimizer,
+            learning_rate=rate,
+            final_learning_rate=min(settings.optimizer.final_learning_rate, rate),
+            warmup_steps=min(settings.optimizer.warmup_steps, steps // SHARE),
+        )
+        told = settings.distillation
+        distillation = Distillation()
+        if teacher is not None:
+            weight = told.weight if told.type != "none" else _TEACHER_WEIGHT
+            distillation = dataclasses.replace(told, type="external", weight=weight, teachers=(str(teacher),))
+        train = settings.model_copy(
+            update={
+                "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
+                "path_batch": "whole", "diagnose_every": None,
+            }
+        )  # fmt: skip
+        defaults = type(self.config).model_fields
+        return self.config.model_copy(
+            update={
+                "train": train, "sampler": SamplerSection(), "search": SearchSection(), "rank": RankSection(),
+                "device": None, "ray": None, "budgets": defaults["budgets"].default,
+                "supernet": self.config.supernet.model_copy(update={"sharing": "entangled"}),
+            }
+        )  # fmt: skip
+
+    def identity(self, config: ExperimentConfig, teacher: Path | None) -> str:
+        """Hash of all that decides the outcome."""
+        decides = {
+            "source": _content(self.source),
+            "teacher": None if teacher is None else _content(teacher),
+            "experiment": {**config.as_dict(), "name": None},
+        }
+        decides["experiment"]["train"]["distillation"]["teachers"] = []
+        for name in ("log_every", "checkpoint_every", "keep_last", "keep_best"):
+            del decides["experiment"]["train"][name]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _content(directory: Path) -> str:
+    """Hash of what decides what an exported network computes."""
+    digest = hashlib.sha256()
+    for name in (CONFIG, ARCHITECTURE, WEIGHTS):
+        digest.update((directory / name).read_bytes())
+    return digest.hexdigest()

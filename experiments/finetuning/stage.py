@@ -1,0 +1,208 @@
+"""Finetuning: an exported network is put back into its supernet's frame, trained on alone, and exported again.
+
+The training stage does the training: its optimisers, batches, checkpoints and batch statistics. Weights outside the
+network are zero, and stay so.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import nnx
+
+from experiments.experiment import Experiment, build_experiment
+from experiments.exporting.stage import statistics
+from experiments.finetuning.gain import Measured, measured
+from experiments.finetuning.settings import Finetuning
+from experiments.finetuning.teacher import teacher_directory
+from experiments.objective import OBJECTIVES, objective_of
+from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.storage.cached_results import only_here
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.tensorboard import EventLog
+from experiments.subnets.loading import load_exported
+from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
+from experiments.training.curves import ProbeErrors
+from experiments.training.one_path import OnePath
+from experiments.training.stage import train, trained_params
+from search_spaces import Architecture, UserError
+from search_spaces.sealed_json import read_json
+from supernet.engine.embedding import embed
+from supernet.export.export import export_subnet
+from supernet.export.subnet import ARCHITECTURE, OLD_PROGRAM, PROGRAM, REPORT, TOKENIZER, Subnet
+from supernet.storage.manifest import discard_directory, verify_manifest
+from supernet.training.training import TrainState
+
+FINETUNED = "finetuned"
+"""What the report of an exported network says of its finetuning."""
+_AGAIN = "Export it again from its run."
+_PROBE = 64
+
+
+def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+    """Trains an exported network on, and exports it; the same call resumes, or finds what is there.
+
+    Args:
+        settings: The network, its data and training.
+        stop: Read between steps.
+        quiet: No progress bar.
+
+    Returns:
+        For JSON: what `report.json` says under `finetuned`, and the `directory`.
+
+    Raises:
+        UserError: Parts that cannot work together, a loss that is not finite, or something in the place of the export.
+        Interrupted: `stop` was requested; a checkpoint is saved.
+    """
+    settings.check()
+    subnet = load_exported(settings.source)
+    if subnet.module is None:
+        raise UserError(
+            f"{settings.source}: the code of its family is not here, so it cannot be trained. Give --plugin."
+        )
+    data = settings.config.data.load(settings.config.seed)
+    check_tokenizer(str(settings.source), tokenizer_of(subnet, settings.source), data.tokenizer)
+    data = data.for_network(f"{settings.where}: data", subnet)
+    with only_here(settings.work, stop):
+        teacher = teacher_directory(settings.teacher, settings.work)
+        config = settings.experiment(len(data.train), teacher)
+        identity = settings.identity(config, teacher)
+        found = _existing(settings, identity)
+        if found is None:
+            experiment = build_experiment(config, data)
+            architecture = _architecture(experiment, settings)
+            member = dataclasses.replace(
+                experiment, sampler=OnePath(experiment.space, config.seed, genes=architecture.genes)
+            )
+            try:
+                found = _trained(member, subnet, architecture, settings, identity, stop, quiet)
+            except Interrupted as stopped:
+                raise Interrupted(f"{stopped}. The same command resumes it.") from None
+    discard_directory(settings.work)
+    return {"directory": str(settings.out), **found}
+
+
+def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
+    """What the export that is there says of the same finetuning.
+
+    Raises:
+        UserError: It is another one, or damaged.
+    """
+    if not settings.out.exists():
+        return None
+    verify_manifest(settings.out, f"Move {settings.out} away.")
+    found = read_json(settings.out / REPORT, f"Move {settings.out} away.").get(FINETUNED, {})
+    if found.get("identity") != identity:
+        raise UserError(f"--out: {settings.out} holds another network, and is left as it is. Choose another directory.")
+    return found
+
+
+def _architecture(experiment: Experiment, settings: Finetuning) -> Architecture:
+    told = read_json(settings.source / ARCHITECTURE, _AGAIN)
+    if told.get("space_fingerprint") != experiment.space.fingerprint:
+        raise UserError(
+            f"{settings.where}: space: is not the one that {settings.source} was cut from. Give the experiment of its "
+            "run: --data RUN/config.yaml"
+        )
+    return experiment.space.architecture(np.array(told["genes"], np.int32))
+
+
+def _trained(
+    member: Experiment, subnet: Subnet, architecture: Architecture, settings: Finetuning, identity: str,
+    stop: StopRequest, quiet: bool,
+) -> dict[str, Any]:  # fmt: skip
+    train_settings, data = member.config.train, member.data
+    before = _measured(subnet, member, str(settings.source))
+    start = embed(member.net, nnx.to_pure_dict(nnx.state(subnet.module)), architecture)
+    keep = train_settings.keep_last, train_settings.keep_best
+    with Checkpoints(settings.work / "checkpoints", *keep, run=identity) as checkpoints:
+        log = settings.work / "tensorboard"
+        train(
+            member,
+            checkpoints,
+            lambda step: EventLog(log, step),
+            stop,
+            quiet,
+            start,
+            probe=_probe(member, architecture),
+        )
+        params = trained_params(member, checkpoints)
+    found: dict[str, Any] = {}
+
+    def measure(trained: Subnet) -> Mapping[str, Any]:
+        after = _measured(trained, member, str(settings.out))
+        found.update(
+            {
+                "identity": identity,
+                "source": str(settings.source.absolute()),
+                "objective": objective_of(data).name,
+                "steps": member.steps,
+                "learning_rate": train_settings.optimizer.learning_rate,
+                "teacher": None if settings.teacher is None else str(settings.teacher.absolute()),
+                **{
+                    split: {
+                        "before": before[split].interval,
+                        "after": after[split].interval,
+                        "gain": after[split].gain(before[split]),
+                    }
+                    for split in after
+                },
+            }
+        )
+        figures = {f"{split}_{name}": value for split in after for name, value in after[split].figures.items()}
+        return {**figures, FINETUNED: found, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
+
+    examples, _ = data.validation.read(np.arange(min(_PROBE, len(data.validation))))
+    own = settings.source / TOKENIZER
+    export_subnet(
+        member.net, params, architecture, settings.out,
+        statistics=statistics(member, params, np.array(architecture.genes, np.int32)),
+        preprocessing=subnet.preprocessing,
+        input_shape=subnet.config["input"]["shape"],
+        labels=subnet.config["labels"],
+        probe=examples,
+        measure=measure,
+        stablehlo=any((settings.source / name).is_file() for name in (PROGRAM, OLD_PROGRAM)),
+        tokenizer=None if "tokenizer" not in subnet.config else sorted(own.iterdir()) if own.is_dir() else [],
+        bos=subnet.config.get("bos", False),
+        outputs=subnet.outputs,
+    )  # fmt: skip
+    return found
+
+
+def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measured]:
+    data, name = member.data, objective_of(member.data).shown
+    splits = {"validation": data.validation, "test": data.test}
+    return {split: measured(subnet, rows, name, f"{where}: {split} split") for split, rows in splits.items()}
+
+
+def _probe(member: Experiment, architecture: Architecture) -> ProbeErrors:
+    """Follows the validation error of the network."""
+    genes, objective = np.array([architecture.genes], np.int32), objective_of(member.data)
+
+    def probe(state: TrainState, log: EventLog, done: int) -> dict[str, float]:
+        error = float(objective.of(member.evaluator(state.evaluated, genes))[0])
+        log.scalars(done, {f"validation_{objective.name}": error})
+        return dict.fromkeys(("smallest", "largest", "mean"), error)
+
+    return probe
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """What was won, to read."""
+    objective = OBJECTIVES[found["objective"]]
+
+    def text(figure: Mapping[str, float | None], sign: str = "") -> str:
+        value, *ends = (
+            None if figure[name] is None else format(figure[name], sign + objective.form)
+            for name in ("value", "low", "high")
+        )
+        return f"{value}" if None in ends else f"{value} ({ends[0]} to {ends[1]})"
+
+    return [
+        f"{split} {objective.shown}: {text(found[split]['before'])} before, {text(found[split]['after'])} after, "
+        f"gain {text(found[split]['gain'], '+')}"
+        for split in ("validation", "test")
+    ] + [str(Path(found["directory"]))]
