@@ -79,6 +79,8 @@ class PatchTransformerSpace(SearchSpace):
 
 @SUPERNETS.register("patch_transformer")
 class PatchTransformer(ElasticNetwork):
+    space: PatchTransformerSpace
+
     @cached_property
     def stages(self):
         def project(params, inputs, context):
