@@ -24,7 +24,7 @@ _SLOWEST = 25
 
 @click.command()
 @click.option(
-    "--directory", type=click.Path(path_type=Path), default=Path(".cache"), show_default=True, help="Of the tables."
+    "--directory", type=click.Path(path_type=Path), default=Path(".cache"), show_default=True, help="Folder of the tables."
 )
 @json_option
 def main(directory: Path, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable
+from threading import Event, Thread
 from typing import Any
 
 from tqdm import tqdm
@@ -38,13 +39,19 @@ def progress_bar(
 
 
 class _Lines(tqdm):
-    """A bar that writes lines, of which each stays."""
+    """A bar that writes lines, of which each stays; also while a long compilation lets nobody update it."""
 
     monitor_interval = 0  # its thread is for terminals
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        self._said = time.monotonic()
+        self._said, self._over = time.monotonic(), Event()
         super().__init__(*arguments, **settings)
+        if not self.disable:
+            Thread(target=self._go_on, daemon=True).start()
+
+    def _go_on(self) -> None:
+        while not self._over.wait(1.0):
+            self.display()
 
     def display(self, *arguments: Any, **settings: Any) -> None:
         """Writes where the bar stands, if the last line is old enough."""
@@ -57,4 +64,5 @@ class _Lines(tqdm):
 
     def close(self) -> None:
         """Writes no last line."""
+        self._over.set()
         self.disable = True

@@ -65,7 +65,7 @@ def refined_archive(run: Path, budget: str, after: int) -> Path:
 
     Args:
         run: Run directory.
-        name: Name of the budget.
+        budget: Name of the budget.
         after: Entries that the run's search had when the refinement began; it may itself go on in between.
     """
     return run / "search" / "refine" / f"{budget}_after_{after}.jsonl"

@@ -223,7 +223,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     process = start("run", "small.yaml", "--out", "out", "--json", directory=directory)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert all(re.match(r"(train|search|export)\b", line) for line in err.splitlines()), "only lines of progress"
+    assert all(re.match(r"(train|search|export|warning)\b", line) for line in err.splitlines()), "progress and warnings"
     return directory, json.loads(out)
 
 

@@ -1,6 +1,7 @@
 """Progress where the output is no terminal: lines, one every half minute, which do not disturb what else is said."""
 
 import sys
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +44,15 @@ def test_quiet_says_nothing(clock: list[float], capsys: pytest.CaptureFixture[st
         clock[0] = 100
         bar.update()
     assert capsys.readouterr().err == ""
+
+
+def test_lines_go_on_while_a_program_is_compiled(
+    clock: list[float], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = Event()
+    monkeypatch.setattr(progress, "print", lambda line, **_: (print(line, file=sys.stderr), said.set()), raising=False)
+    with progress_bar(total=2, desc="train", unit="step", quiet=False) as bar:
+        bar.set_description_str("train (compiling 1 of 3 programs, once)")
+        clock[0] = 31
+        assert said.wait(20)
+    assert capsys.readouterr().err.startswith("train (compiling 1 of 3 programs, once): 0 of 2 steps")
