@@ -18,6 +18,7 @@ from search_spaces import SearchSpace, UserError
 from search_spaces.errors import did_you_mean
 from supernet.export.subnet import Subnet
 from supernet.tasks.arrays import Standardised
+from supernet.tasks.numbers import Numbers
 from supernet.tasks.outputs import Outputs
 
 Arrays = Float32[np.ndarray, "n ..."]
@@ -31,11 +32,13 @@ class ArraySplit(Split):
         x: float32[n, ..., features].
         labels: Classes, int32[n]; or numbers, float64[n, c].
         features: Name of each entry along the last axis.
+        targets: Name of each number to predict; none where labels are classes.
     """
 
     x: Arrays
     labels: Shaped[np.ndarray, "n ..."]
     features: tuple[str, ...]
+    targets: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -56,25 +59,32 @@ class ArraySplit(Split):
 
     def take(self, indices: Int[np.ndarray, " n"]) -> "ArraySplit":
         """See `Split.take`."""
-        return ArraySplit(self.x[indices], self.labels[indices], self.features)
+        return dataclasses.replace(self, x=self.x[indices], labels=self.labels[indices])
 
     def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "ArraySplit":
-        """See `Split.for_network`: classes and features are matched by name."""
-        known, x, labels = subnet.preprocessing, self.x, self.labels
-        if isinstance(known, Standardised) and known.names != self.features:
-            missing = [name for name in known.names if name not in self.features]
-            if missing:
-                raise UserError(
-                    f"{where}: no feature {missing[0]!r}, which the network takes."
-                    f"{did_you_mean(missing[0], self.features)}"
-                )
-            x = x[..., [self.features.index(name) for name in known.names]]
+        """See `Split.for_network`: classes, features and targets are matched by name."""
+        known, outputs, x, labels = subnet.preprocessing, subnet.outputs, self.x, self.labels
+        features, targets = self.features, self.targets
+        if isinstance(known, Standardised) and known.names != features:
+            x = x[..., _columns(where, "feature", "takes", known.names, features)]
+            features = known.names
         if self.of_classes != bool(subnet.config["labels"]):
             have, wants = ("classes", "numbers") if self.of_classes else ("numbers", "classes")
             raise UserError(f"{where}: labels are {have}, and the network predicts {wants}. Set data.labels: {wants}.")
+        if isinstance(outputs, Numbers) and outputs.names != targets:
+            labels = labels[:, _columns(where, "target", "predicts", outputs.names, targets)]
+            targets = outputs.names
         if self.of_classes and class_names:
             labels = class_numbers(where, class_names, subnet.config["labels"])[labels]
-        return dataclasses.replace(self, x=x, labels=labels)
+        return ArraySplit(x, labels, features, targets)
+
+
+def _columns(where: str, kind: str, verb: str, wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Returns where each wanted name stands among `names`; kind and verb name a missing one in the message."""
+    missing = next((name for name in wanted if name not in names), None)
+    if missing is not None:
+        raise UserError(f"{where}: no {kind} {missing!r}, which the network {verb}.{did_you_mean(missing, names)}")
+    return [names.index(name) for name in wanted]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +97,6 @@ class ArrayDataset(Dataset[ArraySplit]):
         test: Likewise.
         outputs: As in `Dataset`: classes, or numbers.
         class_names: Name of each class; none where labels are numbers.
-        targets: Name of each number; none where labels are classes.
         mean: Of each feature, over the training split.
         std: Likewise.
         fingerprint: As in `Dataset`.
@@ -103,7 +112,6 @@ class ArrayDataset(Dataset[ArraySplit]):
     test: ArraySplit
     outputs: Outputs
     class_names: tuple[str, ...]
-    targets: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
@@ -113,6 +121,11 @@ class ArrayDataset(Dataset[ArraySplit]):
     def shape(self) -> tuple[int, ...]:
         """Shape of an example."""
         return self.train.x.shape[1:]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Name of each number to predict; none where labels are classes."""
+        return self.train.targets
 
     def settings(self, names: Collection[str]) -> dict[str, Any]:
         """See `Dataset.settings`: the shape of an example, its features, and how many outputs a network has."""
@@ -131,13 +144,10 @@ class ArrayDataset(Dataset[ArraySplit]):
 
     def _of_network(self, subnet: Subnet) -> dict[str, Any]:
         """See `Dataset.for_network`: statistics of features and targets, and classes."""
-        own, outputs = subnet.preprocessing, subnet.outputs
+        own = subnet.preprocessing
         assert isinstance(own, Standardised)
-        targets = tuple(outputs.as_dict().get("names", ()))
-        if targets and len(targets) != len(self.targets):
-            raise UserError(f"data: {len(self.targets)} numbers to predict, and the network predicts {len(targets)}.")
         labels = tuple(subnet.config["labels"])
-        return {"mean": own.mean, "std": own.std, "outputs": outputs, "class_names": labels, "targets": targets}
+        return {"mean": own.mean, "std": own.std, "outputs": subnet.outputs, "class_names": labels}
 
     @property
     def chance(self) -> float:

@@ -98,10 +98,7 @@ class ArraySource(AnySource):
             _, train = _parted(parts.where, train, share, seed, Purpose.TRAINING_LIMIT, "train_limit")
         mean, std = _statistics(train.x.reshape(-1, train.x.shape[-1]))
         outputs = CLASSES if of_classes else Numbers(parts.targets, *_statistics(train.labels))
-        targets = () if of_classes else parts.targets
-        return ArrayDataset(
-            train, splits["validation"], splits["test"], outputs, names, targets, mean, std, digest, parts.notes
-        )
+        return ArrayDataset(train, splits["validation"], splits["test"], outputs, names, mean, std, digest, parts.notes)
 
 
 def _of_classes(train: Part, labels: Labels | None) -> bool:
@@ -167,7 +164,7 @@ def _checked(part: Part, parts: Parts, of_classes: bool, names: Sequence[str]) -
             raise UserError(
                 f"{where}: row {row}, target {parts.targets[column]!r}: a value is missing. Leave the row out."
             )
-        return ArraySplit(x, labels, parts.features)
+        return ArraySplit(x, labels, parts.features, parts.targets)
     number_of = {name: number for number, name in enumerate(names)}
     if parts.class_names and labels.dtype.kind != "U":
         number_of = {str(number): number for number in range(len(names))}

@@ -9,6 +9,9 @@ import pytest
 
 from experiments.data import SOURCES
 from search_spaces import UserError
+from supernet.export.subnet import Subnet
+from supernet.tasks.arrays import Standardised
+from supernet.tasks.numbers import Numbers
 
 X, Y = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32), np.arange(40) % 2
 TABLE = {"a": X[:, 0], "b": X[:, 1], "kind": np.array(["no", "yes"])[Y]}
@@ -95,3 +98,20 @@ def test_what_is_no_parquet_and_a_library_that_is_missing_are_one_line(
 
     monkeypatch.setattr(importlib, "import_module", missing)
     assert "the library `pyarrow`, which reads Parquet, is not installed. Run: pip install" in refused(source)
+
+
+def test_targets_are_matched_by_name(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i % 3},{10 * i}\n" for i in range(30))
+    (tmp_path / "t.csv").write_text(f"x,b,a\n{rows}")
+    outputs = Numbers(("a", "b"), (140.0, 1.0), (80.0, 0.8))
+    subnet = Subnet(
+        {"task": "arrays", "input": {"shape": [1]}, "labels": []}, {}, None, {},
+        Standardised(("x",), (0.0,), (1.0,)), outputs,
+    )  # fmt: skip
+    data = SOURCES["table"](path=str(tmp_path / "t.csv"), target=["b", "a"]).load(0, 0.2)  # type: ignore[call-arg]
+    found = data.for_network("data", subnet)
+    assert found.targets == ("a", "b")
+    assert np.array_equal(found.train.labels[:, 0], 10 * found.train.x[:, 0])
+    one = SOURCES["table"](path=str(tmp_path / "t.csv"), target="b", drop=["a"], labels="numbers").load(0, 0.2)  # type: ignore[call-arg]
+    with pytest.raises(UserError, match=r"^data: no target 'a', which the network predicts\.$"):
+        one.for_network("data", subnet)
