@@ -31,6 +31,7 @@ class Objective:
         form: How that is written.
         higher: Whether what is shown is better the higher it is.
         bounded: Whether a space knows an objective that no network should have; otherwise that is guessing.
+        range: Least and greatest value of what is shown.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Objective:
     form: str
     higher: bool = False
     bounded: bool = True
+    range: tuple[float, float] = (0.0, math.inf)
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
         """The objective of scores; NaN for networks that have failed, whatever their likeliest classes."""
@@ -60,9 +62,16 @@ OBJECTIVES = {
     one.name: one
     for one in (
         Objective(
-            "error", "accuracy", lambda accuracy: 1 - accuracy, "accuracy", lambda error: 1 - error, ".2%", higher=True
+            "error",
+            "accuracy",
+            lambda accuracy: 1 - accuracy,
+            "accuracy",
+            lambda error: 1 - error,
+            ".2%",
+            higher=True,
+            range=(0.0, 1.0),
         ),
-        Objective("loss", LOSS, lambda loss: loss, "perplexity", math.exp, ".3f"),
+        Objective("loss", LOSS, lambda loss: loss, "perplexity", math.exp, ".3f", range=(1.0, math.inf)),
         Objective("rmse", "rmse", lambda rmse: rmse, "rmse", lambda rmse: rmse, ".5g", bounded=False),
     )
 }

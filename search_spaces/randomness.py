@@ -51,6 +51,7 @@ class Purpose(StrEnum):
     PROBES = "probes"
     PANEL = "panel"
     RESAMPLING = "resampling"
+    RANDOM_GROUPS = "random groups"
     GENERATED_TOKENS = "generated tokens"
     CONTRACT = "contract"
     CHANGED_WEIGHTS = "changed weights"

@@ -1,7 +1,6 @@
 """`supernest finetune`."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,5 +56,5 @@ def finetune(
     data = data or own / "config.yaml"
     settings = Finetuning(subnet, out, load(data, overrides), str(data), steps, learning_rate, teacher)
     with about(data), stop_on_signals() as stop:
-        found = run(settings, stop, quiet or not sys.stderr.isatty())
+        found = run(settings, stop, quiet)
     click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))

@@ -218,14 +218,17 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
     return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
 
 
-def reached(subnet: Subnet, split: Split, where: str, groups: Sequence[Measures] = ()) -> dict[str, Any]:
+def reached(
+    subnet: Subnet, split: Split, where: str, groups: Sequence[Measures] = (), group_of: Sequence[int] | np.ndarray = ()
+) -> dict[str, Any]:
     """Measures a standalone network on a split.
 
     Args:
         subnet: The network.
         split: The examples.
         where: The network and the split in messages.
-        groups: Empty figures, to which the examples are dealt out in turn besides.
+        groups: Empty figures, each of which gets a part of the examples besides.
+        group_of: For each example the index of its group.
 
     Returns:
         The figures that the task has (`Outputs.measures`), such as `accuracy`, or `rmse`, `mae` and `r2`.
@@ -246,7 +249,7 @@ def reached(subnet: Subnet, split: Split, where: str, groups: Sequence[Measures]
             )
         measures.add(served, labels)
         for number, group in enumerate(groups):
-            mine = (np.arange(start, start + len(served)) % len(groups)) == number
+            mine = np.asarray(group_of[start : start + len(served)]) == number
             if mine.any():
                 group.add(served[mine], labels[mine])
     return measures.figures()

@@ -13,6 +13,8 @@ from scipy.stats import t
 
 from experiments.data import Split
 from experiments.exporting.stage import reached
+from experiments.objective import Objective
+from search_spaces.randomness import Purpose, stream
 from supernet.export.subnet import Subnet
 
 _GROUPS, _LEVEL = 20, 0.95
@@ -20,40 +22,59 @@ _GROUPS, _LEVEL = 20, 0.95
 
 @dataclass(frozen=True)
 class Measured:
-    """What a network reaches on a split.
+    """Figures of a network on a split.
 
     Attributes:
         figures: As `reached` gives them.
-        name: Name of the figure that people read.
-        groups: That figure on each of the groups that the examples are dealt out to.
+        objective: Names the figure that people read, and its range.
+        groups: That figure on each of the random groups of examples.
     """
 
     figures: dict[str, Any]
-    name: str
+    objective: Objective
     groups: Float[np.ndarray, " k"]
+
+    @property
+    def value(self) -> float:
+        """The figure that people read."""
+        return float(self.figures[self.objective.shown])
 
     @property
     def interval(self) -> dict[str, float | None]:
         """The figure with its interval."""
-        return _interval(self.figures[self.name], self.groups)
+        return _interval(self.value, self.groups, *self.objective.range)
 
     def gain(self, before: "Measured") -> dict[str, float | None]:
-        """How much higher the figure is than `before`, on the same examples, with the interval of the difference."""
-        return _interval(self.figures[self.name] - before.figures[self.name], self.groups - before.groups)
+        """Returns by how much the figure is above `before`, with its interval, on the same examples."""
+        least, most = self.objective.range
+        return _interval(self.value - before.value, self.groups - before.groups, least - most, most - least)
 
 
-def measured(subnet: Subnet, split: Split, name: str, where: str) -> Measured:
-    """Measures a network on a split; see `reached` for arguments and errors."""
-    labels = tuple(subnet.config["labels"])
-    groups = [subnet.outputs.measures(labels) for _ in range(min(_GROUPS, len(split)))]
-    figures = reached(subnet, split, where, groups)
-    return Measured(figures, name, np.array([group.figures()[name] for group in groups], np.float64))
+def measured(subnet: Subnet, split: Split, objective: Objective, seed: int, where: str) -> Measured:
+    """Measures a network on a split.
+
+    Args:
+        subnet: The network.
+        split: The examples.
+        objective: Names the figure that people read.
+        seed: Seed of the random groups; a split has the same ones for all networks.
+        where: As in `reached`, which also says the errors.
+    """
+    labels, count = tuple(subnet.config["labels"]), min(_GROUPS, len(split))
+    groups = [subnet.outputs.measures(labels) for _ in range(count)]
+    group_of = stream(seed, Purpose.RANDOM_GROUPS).permutation(np.arange(len(split)) % count)
+    figures = reached(subnet, split, where, groups, group_of)
+    of_groups = [group.figures()[objective.shown] for group in groups]
+    return Measured(figures, objective, np.array(of_groups, np.float64))
 
 
-def _interval(value: float, groups: np.ndarray) -> dict[str, float | None]:
-    """A figure and its interval; without ends where there is one group, or a group has no figure."""
-    found: dict[str, float | None] = {"value": float(value), "low": None, "high": None}
+def _interval(value: float, groups: np.ndarray, least: float, most: float) -> dict[str, float | None]:
+    """Returns a figure and its interval, which ends at `least` and `most`.
+
+    There are no ends where there is one group, or where a group has no figure.
+    """
+    found: dict[str, float | None] = {"value": value, "low": None, "high": None}
     if len(groups) > 1 and np.isfinite(groups).all():
         half = t.ppf((1 + _LEVEL) / 2, len(groups) - 1) * groups.std(ddof=1) / np.sqrt(len(groups))
-        found |= {"low": float(value - half), "high": float(value + half)}
+        found |= {"low": float(max(value - half, least)), "high": float(min(value + half, most))}
     return found

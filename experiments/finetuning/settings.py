@@ -1,4 +1,4 @@
-"""What a finetuning is: the network, its data and training, and the hash of all that decides its outcome."""
+"""Settings of a finetuning: the network, its data and training, and the hash of all that decides its outcome."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from supernet.storage.manifest import MANIFEST
 from supernet.tasks.distillation import Distillation
 
 SHARE = 10
-"""Of the training of the supernet, a finetuning takes by default this part of the steps and of the learning rate."""
+"""Divisor of the supernet's steps and learning rate, which gives a finetuning's defaults."""
 _TEACHER_WEIGHT = 0.5  # share of the loss where the experiment has no distillation of its own
 
 
@@ -75,11 +75,11 @@ class Finetuning:
             final_learning_rate=min(settings.optimizer.final_learning_rate, rate),
             warmup_steps=min(settings.optimizer.warmup_steps, steps // SHARE),
         )
-        told = settings.distillation
+        own = settings.distillation
         distillation = Distillation()
         if teacher is not None:
-            weight = told.weight if told.type != "none" else _TEACHER_WEIGHT
-            distillation = dataclasses.replace(told, type="external", weight=weight, teachers=(str(teacher),))
+            weight = own.weight if own.type != "none" else _TEACHER_WEIGHT
+            distillation = dataclasses.replace(own, type="external", weight=weight, teachers=(str(teacher),))
         train = settings.model_copy(
             update={
                 "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
@@ -95,9 +95,16 @@ class Finetuning:
             }
         )  # fmt: skip
 
-    def identity(self, config: ExperimentConfig, teacher: Path | None) -> str:
-        """Hash of all that decides the outcome."""
+    def identity(self, config: ExperimentConfig, data: str, teacher: Path | None) -> str:
+        """Returns the hash of all that decides the outcome.
+
+        Args:
+            config: Experiment that trains the network.
+            data: Fingerprint of the data, as they were loaded.
+            teacher: Directory of the exported network that teaches.
+        """
         decides = {
+            "data": data,
             "source": _content(self.source),
             "teacher": None if teacher is None else _content(teacher),
             "experiment": {**config.as_dict(), "name": None},

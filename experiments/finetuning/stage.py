@@ -5,7 +5,8 @@ network are zero, and stay so.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,10 @@ from supernet.storage.manifest import discard_directory, verify_manifest
 from supernet.training.training import TrainState
 
 FINETUNED = "finetuned"
-"""What the report of an exported network says of its finetuning."""
+"""Key of the report of an exported network that holds its finetuning."""
 _AGAIN = "Export it again from its run."
 _PROBE = 64
+_CHECKPOINTS = "checkpoints"
 
 
 def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, Any]:
@@ -65,10 +67,10 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, 
     data = settings.config.data.load(settings.config.seed)
     check_tokenizer(str(settings.source), tokenizer_of(subnet, settings.source), data.tokenizer)
     data = data.for_network(f"{settings.where}: data", subnet)
-    with only_here(settings.work, stop):
+    with only_here(settings.work, stop), _cleared(settings.work):
         teacher = teacher_directory(settings.teacher, settings.work)
         config = settings.experiment(len(data.train), teacher)
-        identity = settings.identity(config, teacher)
+        identity = settings.identity(config, data.fingerprint, teacher)
         found = _existing(settings, identity)
         if found is None:
             experiment = build_experiment(config, data)
@@ -80,12 +82,23 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, 
                 found = _trained(member, subnet, architecture, settings, identity, stop, quiet)
             except Interrupted as stopped:
                 raise Interrupted(f"{stopped}. The same command resumes it.") from None
-    discard_directory(settings.work)
     return {"directory": str(settings.out), **found}
 
 
+@contextmanager
+def _cleared(work: Path) -> Iterator[None]:
+    """Removes the directory of checkpoints in the end, and after a refusal as long as nothing was trained."""
+    try:
+        yield
+    except UserError:
+        if not (work / _CHECKPOINTS).exists():
+            discard_directory(work)
+        raise
+    discard_directory(work)
+
+
 def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
-    """What the export that is there says of the same finetuning.
+    """Returns the report of the same finetuning, where its export is there already.
 
     Raises:
         UserError: It is another one, or damaged.
@@ -100,13 +113,13 @@ def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
 
 
 def _architecture(experiment: Experiment, settings: Finetuning) -> Architecture:
-    told = read_json(settings.source / ARCHITECTURE, _AGAIN)
-    if told.get("space_fingerprint") != experiment.space.fingerprint:
+    exported = read_json(settings.source / ARCHITECTURE, _AGAIN)
+    if exported.get("space_fingerprint") != experiment.space.fingerprint:
         raise UserError(
             f"{settings.where}: space: is not the one that {settings.source} was cut from. Give the experiment of its "
             "run: --data RUN/config.yaml"
         )
-    return experiment.space.architecture(np.array(told["genes"], np.int32))
+    return experiment.space.architecture(np.array(exported["genes"], np.int32))
 
 
 def _trained(
@@ -117,7 +130,7 @@ def _trained(
     before = _measured(subnet, member, str(settings.source))
     start = embed(member.net, nnx.to_pure_dict(nnx.state(subnet.module)), architecture)
     keep = train_settings.keep_last, train_settings.keep_best
-    with Checkpoints(settings.work / "checkpoints", *keep, run=identity) as checkpoints:
+    with Checkpoints(settings.work / _CHECKPOINTS, *keep, run=identity) as checkpoints:
         log = settings.work / "tensorboard"
         train(
             member,
@@ -173,9 +186,9 @@ def _trained(
 
 
 def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measured]:
-    data, name = member.data, objective_of(member.data).shown
+    data, objective, seed = member.data, objective_of(member.data), member.config.seed
     splits = {"validation": data.validation, "test": data.test}
-    return {split: measured(subnet, rows, name, f"{where}: {split} split") for split, rows in splits.items()}
+    return {split: measured(subnet, rows, objective, seed, f"{where}: {split} split") for split, rows in splits.items()}
 
 
 def _probe(member: Experiment, architecture: Architecture) -> ProbeErrors:
@@ -191,7 +204,7 @@ def _probe(member: Experiment, architecture: Architecture) -> ProbeErrors:
 
 
 def lines(found: Mapping[str, Any]) -> list[str]:
-    """What was won, to read."""
+    """Returns lines to read: the figures before and after, and the gain."""
     objective = OBJECTIVES[found["objective"]]
 
     def text(figure: Mapping[str, float | None], sign: str = "") -> str:

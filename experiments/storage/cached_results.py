@@ -68,24 +68,42 @@ def find(home: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
 
 @contextmanager
 def only_here(home: Path, stop: StopRequest) -> Iterator[None]:
-    """Waits until no other process works below a directory, which is made.
+    """Waits until no other process works below a directory, which is made; the block may remove it.
 
     Raises:
         UserError: The disk refuses.
         Interrupted: `stop` was requested.
     """
-    with disk_errors_for(home):
-        home.mkdir(parents=True, exist_ok=True)
-        lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        while True:
+    while True:
+        with disk_errors_for(home):
+            home.mkdir(parents=True, exist_ok=True)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if stop:
-                    raise Interrupted(f"stopped while another process works in {home}") from None
-                time.sleep(0.2)
-        yield
-    finally:
-        os.close(lock)
+                lock = os.open(home / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the process that worked here has removed the directory since
+                continue
+        try:
+            _wait_for(lock, home, stop)
+            if not _is_at(lock, home / _LOCK):
+                continue
+            yield
+            return
+        finally:
+            os.close(lock)
+
+
+def _wait_for(lock: int, home: Path, stop: StopRequest) -> None:
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if stop:
+                raise Interrupted(f"stopped while another process works in {home}") from None
+            time.sleep(0.2)
+
+
+def _is_at(lock: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path; whoever held its lock may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except FileNotFoundError:
+        return False

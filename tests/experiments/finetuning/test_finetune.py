@@ -10,8 +10,10 @@ import pytest
 
 import supernest as sn
 from experiments.configuration.experiment_config import load_config
+from experiments.finetuning.gain import Measured
 from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import finetune
+from experiments.objective import OBJECTIVES
 from experiments.process.interrupt import Interrupted, StopRequest
 from search_spaces import UserError
 
@@ -116,6 +118,22 @@ def test_what_cannot_work_is_one_line(supernest: Any, here: Path, arguments: tup
     assert message in err
     assert len(err.splitlines()) == 1
     assert not (here / "new").exists()
+    assert not (here / ".new.finetuning").exists()
+
+
+def test_other_data_make_it_another_one(here: Path) -> None:
+    settings = Finetuning(Path("run/subnets/small"), Path("new"), load_config("run/config.yaml"), "config", steps=1)
+    config = settings.experiment(400, None)
+    assert settings.identity(config, "one", None) == settings.identity(config, "one", None)
+    assert settings.identity(config, "one", None) != settings.identity(config, "another", None)
+
+
+def test_intervals_end_where_the_figure_does() -> None:
+    before, after = (
+        Measured({"accuracy": value}, OBJECTIVES["error"], np.array([value - 0.4, value + 0.4])) for value in (0.1, 0.9)
+    )
+    assert after.interval == {"value": 0.9, "low": 0.0, "high": 1.0}
+    assert after.gain(before) == pytest.approx({"value": 0.8, "low": 0.8, "high": 0.8})
 
 
 def test_another_finetuning_is_not_written_over(here: Path) -> None:
