@@ -113,5 +113,5 @@ def test_targets_are_matched_by_name(tmp_path: Path) -> None:
     assert found.targets == ("a", "b")
     assert np.array_equal(found.train.labels[:, 0], 10 * found.train.x[:, 0])
     one = SOURCES["table"](path=str(tmp_path / "t.csv"), target="b", drop=["a"], labels="numbers").load(0, 0.2)  # type: ignore[call-arg]
-    with pytest.raises(UserError, match=r"^data: no target 'a', which the network predicts\.$"):
+    with pytest.raises(UserError, match=r"^data: no target 'a', which the network predicts\. Known: b\.$"):
         one.for_network("data", subnet)
