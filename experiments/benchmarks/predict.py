@@ -37,7 +37,8 @@ def small_subnet(family: str) -> Subnet:
     """The largest network of a family's preset `small`, as an export holds it."""
     net = build_supernet(build_space(family, "small", _SIZES[family]))
     largest, params = net.space.largest, net.init(jax.random.key(0))
-    genes, noise = np.array(largest.genes, np.int32), np.random.default_rng(0).normal(size=(1, 8, *_SHAPE))
+    rng = np.random.default_rng(0)
+    genes, noise = np.array(largest.genes, np.int32), rng.normal(size=(1, 8, *_SHAPE))
     statistics = calibrate(net, params, jnp.asarray(genes), jnp.asarray(noise, jnp.float32), net.space.program(genes))
     module, weights = net.extract(params, largest, statistics)
     config = {"task": "images", "input": {"shape": _SHAPE}, "labels": [str(label) for label in range(10)]}
@@ -52,7 +53,8 @@ def main(family: str, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
     memory_as_in_runs(family)
     subnet = small_subnet(family)
-    image = np.random.default_rng(0).integers(0, 256, (1, *_SHAPE), np.uint8)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (1, *_SHAPE), np.uint8)
     x = subnet.preprocessing(jnp.asarray(image))
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "image.png"

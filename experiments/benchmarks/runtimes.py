@@ -58,7 +58,8 @@ def main(family: str, rounds: int, as_json: bool) -> None:
 def measure(family: str, rounds: int) -> dict[str, Any]:
     """All figures of one network."""
     subnet, shape = _network(family)
-    examples = np.random.default_rng(0).integers(0, 256, (64, *shape), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    examples = rng.integers(0, 256, (64, *shape), dtype=np.uint8)
     own = onnx_network(family, subnet, Settings(batch=1))
     files = {
         "onnx": own,

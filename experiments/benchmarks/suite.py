@@ -24,7 +24,11 @@ _SLOWEST = 25
 
 @click.command()
 @click.option(
-    "--directory", type=click.Path(path_type=Path), default=Path(".cache"), show_default=True, help="Folder of the tables."
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=Path(".cache"),
+    show_default=True,
+    help="Folder of the tables.",
 )
 @json_option
 def main(directory: Path, as_json: bool) -> None:

@@ -35,7 +35,7 @@ def progress_bar(
     given: dict[str, Any] = {"desc": desc, "unit": unit, "total": total, "initial": initial, "disable": quiet}
     if sys.stderr.isatty():
         return tqdm(over, **given, dynamic_ncols=True)
-    return _Lines(over, **given, miniters=1, bar_format=_LINE)
+    return _Lines(over, **given, miniters=1, mininterval=0, bar_format=_LINE)
 
 
 class _Lines(tqdm):

@@ -89,7 +89,7 @@ def test_a_run_goes_on_elsewhere(file, tmp_path):
 
 
 def test_gradient_search_says_what_it_does_not_use(file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "gradient_search", lambda *_: {})
+    monkeypatch.setattr(pipeline, "gradient_search", lambda *_: None)
     for setting, said in (
         ("ray=null", ""),
         ("ray.workers=2", "warning: gradient search uses no workers; it runs in this process\n"),

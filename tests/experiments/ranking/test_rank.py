@@ -160,13 +160,16 @@ def test_kills_do_not_change_the_outcome(here: Path) -> None:
     begun = time.monotonic()
     assert start("rank", "undisturbed").wait() == 0
     seconds, moments, kills = time.monotonic() - begun, random.Random(0), 0
-    for _ in range(2 * KILLS):
+    for _ in range(6 * KILLS):
+        if kills == 2 * KILLS:
+            break
         process = start("rank", "disturbed")
         time.sleep(moments.uniform(0.3, 0.9) * seconds)
         process.kill()
         kills += process.wait() == -signal.SIGKILL
-        if process.returncode == 0:
+        if process.returncode == 0:  # the machine was slower before
             shutil.rmtree("disturbed/rank")
+            seconds *= 0.7
     assert kills >= KILLS
     assert start("rank", "disturbed").wait() == 0
     for name in ("rank.json", "scatter.svg"):
