@@ -101,10 +101,13 @@ def build(net: Supernet, wanted: Sequence[tuple[Architecture, int]]) -> list[Pro
     with ThreadPoolExecutor(cores()) as pool:
         programs = list(pool.map(lambda one: one[0].compile(), found))
     rng = stream(0, Purpose.MEASURED_INPUTS)
-    return [Program(compiled, filled(arguments, rng)) for compiled, (_, arguments) in zip(programs, found, strict=True)]
+    return [
+        Program(compiled, random_arguments(arguments, rng))
+        for compiled, (_, arguments) in zip(programs, found, strict=True)
+    ]
 
 
-def filled(arguments: Any, rng: np.random.Generator) -> Any:
+def random_arguments(arguments: Any, rng: np.random.Generator) -> Any:
     """Arrays for the arguments of a program that is measured.
 
     Its time does not depend on the values as long as none becomes denormal, which positive ones don't.

@@ -14,13 +14,13 @@ from tqdm import tqdm
 from experiments.data import Split
 from experiments.data.tokenizer import files_of
 from experiments.devices.device_file import DEVICE_METRICS, DeviceCost
-from experiments.devices.measure import Program, filled, lowered, median_seconds, memory_of, this_device
+from experiments.devices.measure import Program, lowered, median_seconds, memory_of, random_arguments, this_device
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
 from experiments.process.progress import progress_bar
-from experiments.records import CompiledMemory, ExportedNetwork, Measured, Prediction
+from experiments.records import CompiledMemory, ExportedNetwork, MeasuredLatency, Prediction
 from experiments.records.plain import under_prefix
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import cut_from
@@ -114,7 +114,7 @@ def export_budget(
         parity_error=report["parity_error"],
         directory=str(directory),
         predicted=Prediction(**report["predicted"]) if "predicted" in report else None,
-        measured=Measured(**report["measured"]) if "measured" in report else None,
+        measured=MeasuredLatency(**report["measured"]) if "measured" in report else None,
         over_limit=over,
     )
 
@@ -205,7 +205,7 @@ def _on_device(
         predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
         found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
         if cost.device.device == this_device():
-            timed = Program(compiled, filled(arguments, stream(0, Purpose.MEASURED_INPUTS)))
+            timed = Program(compiled, random_arguments(arguments, stream(0, Purpose.MEASURED_INPUTS)))
             (seconds,) = median_seconds([timed], _WARMUP, _REPEATS, seed=0)
             found["measured"] = {"latency_ms": 1e3 * seconds, "batch_size": batch_size}
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.prediction.reader import READERS
 from search_spaces import UserError
-from supernet.export.subnet import Subnet, filled
+from supernet.export.subnet import Subnet, filled_batch
 
 TOP, BATCH = 5, 32
 
@@ -41,7 +41,7 @@ def predict_files(
     size = 0
     for names, examples in reader.read(files, batch_size):
         size = max(size, min(batch_size, len(examples)))
-        served = subnet.predict(filled(examples, max(size, len(examples))), size)[: len(examples)]
+        served = subnet.predict(filled_batch(examples, max(size, len(examples))), size)[: len(examples)]
         broken = np.flatnonzero(~np.isfinite(served).reshape(len(served), -1).all(axis=1))
         if broken.size:
             where = " ".join(names[broken[0]].values())

@@ -4,7 +4,7 @@ Light to import: an answer from a finished run needs no JAX.
 """
 
 from experiments.records.answer import Answer, FoundSubnet, OnDevice
-from experiments.records.exported import CompiledMemory, ExportedNetwork, Measured, Prediction
+from experiments.records.exported import CompiledMemory, ExportedNetwork, MeasuredLatency, Prediction
 from experiments.records.stages import GradientFigures, SearchFigures, TrainingFigures
 from experiments.records.summary import SpaceFigures, Summary
 
@@ -14,7 +14,7 @@ __all__ = [
     "ExportedNetwork",
     "FoundSubnet",
     "GradientFigures",
-    "Measured",
+    "MeasuredLatency",
     "OnDevice",
     "Prediction",
     "SearchFigures",

@@ -44,7 +44,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredLatency:
     """What was measured of a network, where the device is this machine.
 
     Attributes:
@@ -83,7 +83,7 @@ class ExportedNetwork:
     parity_error: float
     directory: str
     predicted: Prediction | None = None
-    measured: Measured | None = None
+    measured: MeasuredLatency | None = None
     over_limit: str | None = None
 
     @property
@@ -114,7 +114,7 @@ class ExportedNetwork:
         if "predicted" in content:
             known["predicted"] = Prediction(**content["predicted"])
         if "measured" in content:
-            known["measured"] = Measured(**content["measured"])
+            known["measured"] = MeasuredLatency(**content["measured"])
         costs = {k: v for k, v in content.items() if k not in names and not k.startswith(("validation_", "test_"))}
         validation, test = under_prefix(content, "validation_"), under_prefix(content, "test_")
         return cls(**known, costs=costs, validation=validation, test=test)

@@ -20,7 +20,7 @@ from experiments.serving.metrics import Metrics
 from experiments.serving.rate import Rate
 from experiments.serving.refusals import Refusal
 from experiments.serving.settings import Settings
-from supernet.export.subnet import Subnet, filled
+from supernet.export.subnet import Subnet, filled_batch
 
 
 class Application:
@@ -67,7 +67,7 @@ class Application:
 
     def _compute(self, examples: np.ndarray) -> np.ndarray:
         size = next(size for size in self._sizes if size >= len(examples))
-        return self._subnet.predict(filled(examples, size), size)[: len(examples)]
+        return self._subnet.predict(filled_batch(examples, size), size)[: len(examples)]
 
     async def _predict(self, request: Request) -> Response:
         start = time.perf_counter()

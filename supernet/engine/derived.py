@@ -29,7 +29,7 @@ class DerivedNetwork(nnx.Module):
         weights: The layout of the family's weights.
         architecture: Which network it is.
         run: From its state and a batch of what the family's task takes, to logits.
-        rngs: Of fresh weights, drawn as the parts say.
+        rngs: Random streams that fresh weights are drawn from, as the parts say.
     """
 
     def __init__(
@@ -57,9 +57,12 @@ class DerivedNetwork(nnx.Module):
 
 
 def derived_config(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
-    """What `rebuilt` makes the network of again: the settings of its space, and the architecture."""
-    fields = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}  # type: ignore[arg-type]
-    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items() if v is not None}
+    """Returns what `rebuilt` makes the network of again: the settings of its space, and the architecture."""
+    settings = {}
+    for field in dataclasses.fields(space):  # type: ignore[arg-type]
+        value = getattr(space, field.name) if field.init else None
+        if field.init and not (value is None and field.default is None):
+            settings[field.name] = list(value) if isinstance(value, tuple) else value
     return {"space": settings, "architecture": architecture.description}
 
 

@@ -92,11 +92,11 @@ class Subnet:
         logits = []
         for start in range(0, len(examples), batch_size):
             part = examples[start : start + batch_size]
-            logits.append(np.asarray(self.from_raw(filled(part, min(batch_size, len(examples)))))[: len(part)])
+            logits.append(np.asarray(self.from_raw(filled_batch(part, min(batch_size, len(examples)))))[: len(part)])
         return self.outputs.serve(np.concatenate(logits))
 
 
-def filled(part: Shaped[np.ndarray, "n ..."], batch_size: int) -> Shaped[np.ndarray, "b ..."]:
+def filled_batch(part: Shaped[np.ndarray, "n ..."], batch_size: int) -> Shaped[np.ndarray, "b ..."]:
     """Fills a batch up with copies of its first example, so that batches of one size need one compilation."""
     if len(part) == batch_size:
         return part

@@ -30,7 +30,7 @@ from supernet.tasks.numbers import Numbers
 from supernet.tasks.tokens import Tokens
 
 OPSETS = (20, 23)
-"""Versions of the operators: since 20 there is Gelu, since 23 RMSNormalization."""
+"""Versions of the operators: since 20 there is Gelu, since 23 RMSNormalization and Attention."""
 
 
 @dataclass(frozen=True)

@@ -228,9 +228,9 @@ class Weights:
         return relaxed[self._space.column(stack.depth, stack.group), : len(self.values[stack.depth])]
 
     def depths(self, relaxed: Relaxed, stack: Stack) -> tuple[jax.Array, jax.Array | None]:
-        """Returns how far each layer of a stack is on [l], and the weight of each number of layers [l + 1].
+        """Returns how far each layer of a stack is on [l], and the weight of stopping after 0 to l layers [l + 1].
 
-        The latter is of stopping after so many; it is None where it is not the first ones that are on.
+        The weights of stopping are None where the layers that are on need not be the first ones.
         """
         weight, on = self._depth(relaxed, stack), self.positions(stack) >= 0
         stops = None

@@ -38,7 +38,7 @@ class _Pictures(PictureStore):
 @READERS.register("images")
 @dataclass(frozen=True)
 class Pictures(Reader):
-    """Picture files, an example each. Data that were arrays of pixels are met by pictures that are cropped to them."""
+    """Picture files, one example each, cropped and resized to the size of the network's examples."""
 
     suffixes = SUFFIXES
     media = ("image/", "application/octet-stream")

@@ -1,6 +1,8 @@
 """Fresh weights of derived networks are drawn as the parts of their description say."""
 
 import math
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from flax import nnx
 from search_spaces import UserError, build_space
 from search_spaces.network import Network, Stack, Sublayer
 from search_spaces.parts import Init, Part, Product, batch_norm, linear, norm, table
-from supernet.engine.derived import DerivedNetwork
+from supernet.engine.derived import DerivedNetwork, derived_config
 from supernet.weights.described import Weights
 
 READS, WRITES = 300, 200
@@ -58,3 +60,19 @@ def test_norms_begin_as_the_identity_and_biases_at_zero() -> None:
 def test_parts_that_are_numbered_with_gaps_are_refused() -> None:
     with pytest.raises(UserError, match=r"network: parts \['1', '2'\] lie at one place. Number all of them from 0"):
         derived({"list/1": norm(2), "list/2": norm(2)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    limit: int | None = 3
+    without: int | None = None
+    sizes: tuple[int, ...] = (1, 2)
+
+
+def test_only_settings_that_are_null_by_default_are_left_out_where_they_are_null() -> None:
+    architecture: Any = SimpleNamespace(description={"depth": 1})
+    given: Any = Settings(limit=None)
+    assert derived_config(given, architecture) == {
+        "space": {"limit": None, "sizes": [1, 2]},
+        "architecture": {"depth": 1},
+    }

@@ -16,6 +16,7 @@ from supernet.layers.passes import Passes
 from supernet.tasks.distillation import Distillation
 from supernet.training.training import TrainStep
 from supernet.training.work import Share, Work
+from tests.supernet.engine.test_parity import COMPLETE
 from tests.supernet.families import BATCH, Family, small
 
 LANGUAGE = small("language")
@@ -102,7 +103,8 @@ def test_rematerialised_passes_have_the_same_gradients_and_hold_less(name):
     drawn = plain.draw(4)
     if name == "mobilenet":  # which rounds more where programs are not optimised; one of them, as it compiles for long
         plain.options = other.options = {"xla_backend_optimization_level": 3}
-        drawn = [genes for genes in drawn if plain.space.program(genes) == plain.space.program(drawn[1])]
+        if not COMPLETE:
+            drawn = [genes for genes in drawn if plain.space.program(genes) == plain.space.program(drawn[1])]
     for genes in drawn:
         program = plain.space.program(genes)
         for found, expected in zip(other.switched(genes, program), plain.switched(genes, program), strict=True):

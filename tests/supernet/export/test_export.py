@@ -98,7 +98,7 @@ def test_the_text_is_stablehlo_whose_arguments_are_the_weights_by_name(exported)
 
 
 def test_mlir_tools_take_the_text(exported):
-    compiler = pytest.importorskip("iree.compiler", reason="needs iree-base-compiler")
+    compiler = pytest.importorskip("iree.compiler", reason="in no extra: pip install iree-base-compiler")
     text = (exported / "forward.mlir").read_text("utf-8")
     assert compiler.compile_str(text, target_backends=["llvm-cpu"], input_type="stablehlo")
 
