@@ -134,7 +134,7 @@ class Run:
         opset: int = 20,
         any_size: bool = False,
         quantize: str | None = None,
-        max_loss: float = 1.0,
+        max_loss: float | None = None,
     ) -> list[dict[str, Any]]:
         """Writes exported networks as ONNX files, `RUN/onnx/NAME/network.onnx`; needs the extra `onnx`.
 
@@ -144,7 +144,7 @@ class Run:
             opset: Version of ONNX's operators, 20 or 23.
             any_size: The files take pictures of any size, and crop and resize them as those of training were.
             quantize: `"int8"` for files of eight-bit products, `RUN/onnx/NAME.int8`.
-            max_loss: Points of validation accuracy (percent of an error) that `quantize` may lose.
+            max_loss: Points of validation accuracy (percent of an error) that `quantize` may lose; 1 when None.
 
         Returns:
             The report of each file, with its directory.
@@ -155,6 +155,8 @@ class Run:
         """
         if quantize not in (None, "int8"):
             raise UserError(f"quantize: {quantize!r} is no type of quantised weights. Give 'int8'.")
+        if max_loss is not None and quantize is None:
+            raise UserError("max_loss: goes with quantize='int8' only. Add it, or leave max_loss out.")
         from experiments.exporting.to_onnx import check_installed, export_onnx
 
         check_installed()
@@ -164,4 +166,5 @@ class Run:
             return export_onnx(self.path, names, Settings(batch, opset, any_size))
         from experiments.exporting.quantization import Quantization
 
-        return export_onnx(self.path, names, Settings(batch, opset, any_size), Quantization(max_loss))
+        chosen = Quantization() if max_loss is None else Quantization(max_loss)
+        return export_onnx(self.path, names, Settings(batch, opset, any_size), chosen)

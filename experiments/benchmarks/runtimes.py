@@ -4,13 +4,12 @@ Command: `python -m experiments.benchmarks.runtimes --family vit --json`
 
 jax2onnx asks for an older orbax-checkpoint than this project has, so it goes beside it: `pip install --no-deps --target
 DIR jax2onnx onnx-ir dm-pix einops equinox orbax-export`, and `PYTHONPATH=DIR` before the command. Its row is left out
-where it is not installed.
+where it is not installed; where it refuses the network, `jax2onnx_error` is the first line of its exception.
 
 Networks are the largest of their space with random weights. A time is the median of processor times, measured in turn,
 so that other jobs on the machine hardly count; JAX is asked for one thread.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import os
@@ -64,21 +63,24 @@ def measure(family: str, rounds: int) -> dict[str, Any]:
     files = {
         "onnx": own,
         "onnx_opset_23": onnx_network(family, subnet, Settings(batch=1, opset=23)),
-        "onnx_int8": static_int8(family, own, examples, 1),
-        "jax2onnx": _plain(subnet, shape),
+        "onnx_int8": static_int8(family, own, subnet, examples, 1),
     }
+    figures: dict[str, Any] = {"family": family, "rounds": rounds}
+    if importlib.util.find_spec("jax2onnx") is not None:
+        try:
+            files["jax2onnx"] = _plain(subnet, shape)
+        except (TypeError, NotImplementedError, ValueError) as error:
+            figures["jax2onnx_error"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
     image = examples[:1]
     calls: dict[str, Callable[[], Any]] = {}
     for name, model in files.items():
-        if model is not None:
-            loaded = session(model, threads=1)
-            given = {loaded.get_inputs()[0].name: image if name != "jax2onnx" else image.astype(np.float32)}
-            calls[name] = lambda loaded=loaded, given=given: loaded.run(None, given)
+        loaded = session(model, threads=1)
+        given = {loaded.get_inputs()[0].name: image if name != "jax2onnx" else image.astype(np.float32)}
+        calls[name] = lambda loaded=loaded, given=given: loaded.run(None, given)
     forward, state = _jit(subnet)
     calls["jit"] = lambda: forward(state, image).block_until_ready()
     outputs = {name: np.asarray(call()).reshape(-1)[:10] for name, call in calls.items()}
     taken = _processor_ms(calls, rounds)
-    figures: dict[str, Any] = {"family": family, "rounds": rounds}
     figures |= {f"{name}_ms": value for name, value in taken.items()}
     figures |= {f"onnx_over_{name}": taken["onnx"] / value for name, value in taken.items() if name != "onnx"}
     if "jax2onnx" in taken:
@@ -115,15 +117,11 @@ def _jit(subnet: Subnet) -> tuple[Callable[..., jax.Array], Any]:
     return jax.jit(lambda state, x: nnx.merge(graph, state)(subnet.preprocessing(x))), state
 
 
-def _plain(subnet: Subnet, shape: tuple[int, ...]) -> onnx.ModelProto | None:
-    """What jax2onnx makes of the network; None where it is not installed, or refuses the network."""
-    if importlib.util.find_spec("jax2onnx") is None:
-        return None
+def _plain(subnet: Subnet, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """What jax2onnx makes of the network."""
     to_onnx = importlib.import_module("jax2onnx").to_onnx
     forward, state = _jit(subnet)
-    with contextlib.suppress(TypeError, NotImplementedError, ValueError):
-        return to_onnx(lambda x: forward(state, x), [(1, *shape)])
-    return None
+    return to_onnx(lambda x: forward(state, x), [(1, *shape)])
 
 
 def _processor_ms(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:

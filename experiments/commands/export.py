@@ -134,12 +134,14 @@ def _export_onnx(
 
 
 def _onnx_line(row: dict[str, Any]) -> str:
-    line = f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}"
     if "quantization" not in row:
-        return line
+        return f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}"
     figures = row["quantization"]["validation"]
     name = next(iter(figures["int8"]))
-    return f"{line}; validation {name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8"
+    return (
+        f"{row['subnet']}: outputs in int8 differ by {row['int8_difference']:.1e}, {row['directory']}; validation "
+        f"{name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8"
+    )
 
 
 def _export_for_transformers(

@@ -2,7 +2,7 @@
 
 Products and convolutions with weights are quantised: weights symmetric and by output channel, to seven bits, which
 saturate on no processor; activations in unsigned bytes by their range on the calibration examples. All else (attention,
-softmax, norms, preprocessing) stays in float, and so does the last product.
+softmax, norms, preprocessing with its resize) stays in float, and so does the last product.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -21,11 +22,13 @@ from experiments.data import Dataset, Split
 from experiments.objective import objective_of
 from search_spaces import UserError
 from search_spaces.randomness import Purpose, stream
-from supernet.export.subnet import Subnet
+from supernet.export.subnet import Subnet, filled_batch
 from supernet.onnx.runtime import run, session
 from supernet.tasks.tokens import Tokens
 
 _CALIBRATION, _BATCH = 256, 64  # examples
+_PRODUCTS = "Conv", "Gemm", "MatMul"
+_AFTER_LAST = "Add", "Sub", "Mul", "Div", "Softmax", "Reshape", "Transpose", "Identity"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Quantization:
     Attributes:
         max_loss: Points of validation accuracy that may be lost; of predicted numbers, percent by which the error on
             the validation split may grow.
-        seed: Of the draw of calibration examples.
+        seed: Seed that calibration examples are drawn with.
     """
 
     max_loss: float = 1.0
@@ -69,7 +72,7 @@ def quantized(
         )
     rows = stream(chosen.seed, Purpose.CALIBRATION).permutation(len(data.train))[:_CALIBRATION]
     examples, _ = data.train.read(np.sort(rows))
-    made = static_int8(where, model, examples, batch)
+    made = static_int8(where, model, subnet, examples, batch)
     splits = {"validation": data.validation, "test": data.test}
     loaded = {"float32": session(model), "int8": session(made)}
     figures = {
@@ -87,27 +90,27 @@ def quantized(
     return made, {"type": "int8", "calibration_examples": len(rows), "loss": loss, "loss_unit": unit, **figures}
 
 
-def static_int8(where: str, model: onnx.ModelProto, examples: np.ndarray, batch: int | None) -> onnx.ModelProto:
+def static_int8(
+    where: str, model: onnx.ModelProto, subnet: Subnet, examples: np.ndarray, batch: int | None
+) -> onnx.ModelProto:
     """Quantises a model, calibrated on examples; nothing is judged.
 
     Args:
         where: The file in messages.
         model: The network in float.
+        subnet: What it was made of.
         examples: As its input takes them.
         batch: Batch size of the model; any when None.
 
     Raises:
         UserError: There is nothing to quantise.
     """
-    weights = {one.name for one in model.graph.initializer}
-    outputs = {source for node in model.graph.node if node.op_type == "Identity" for source in node.input}
-    chosen = [
-        node.name
-        for node in model.graph.node
-        if node.op_type in ("Conv", "Gemm", "MatMul") and node.input[1] in weights and not outputs & set(node.output)
-    ]
+    chosen = _inner_products(model, subnet)
     if not chosen:
-        raise UserError(f"{where}: --quantize int8: no product or convolution with weights is there. Leave it out.")
+        raise UserError(
+            f"{where}: --quantize int8: no product or convolution with weights is there before the last one, which "
+            "stays in float. Leave it out."
+        )
     model = _own_weights(model, chosen)
     with tempfile.TemporaryDirectory() as directory, _quiet():
         paths = [Path(directory, name) for name in ("float.onnx", "int8.onnx")]
@@ -117,7 +120,7 @@ def static_int8(where: str, model: onnx.ModelProto, examples: np.ndarray, batch:
             str(paths[1]),
             _Reader(model.graph.input[0].name, examples, batch),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            op_types_to_quantize=list(_PRODUCTS),
             nodes_to_quantize=chosen,
             per_channel=True,
             reduce_range=True,
@@ -126,6 +129,37 @@ def static_int8(where: str, model: onnx.ModelProto, examples: np.ndarray, batch:
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
         return onnx.load(paths[1])
+
+
+def _inner_products(model: onnx.ModelProto, subnet: Subnet) -> list[str]:
+    """Names of the products and convolutions with weights after the preprocessing and before the last one."""
+    weights = {one.name for one in model.graph.initializer}
+    nodes = [node for node in model.graph.node if node.op_type in _PRODUCTS and node.input[1] in weights]
+    shape = subnet.config["input"]["shape"]
+    example = jax.ShapeDtypeStruct((1, *shape), subnet.preprocessing.dtype)
+    before = _count_products(jax.make_jaxpr(subnet.preprocessing)(example).jaxpr)
+    last = _last_products(model)
+    # Nodes are in the order of their use, and all of the network takes what the preprocessing made.
+    return [node.name for node in nodes[before:] if node.name not in last]
+
+
+def _count_products(jaxpr: Any) -> int:
+    inner = [value.jaxpr for equation in jaxpr.eqns for value in equation.params.values() if hasattr(value, "jaxpr")]
+    own = sum(equation.primitive.name == "dot_general" for equation in jaxpr.eqns)
+    return own + sum(map(_count_products, inner))
+
+
+def _last_products(model: onnx.ModelProto) -> set[str]:
+    """Names of the products that outputs are computed of with sums, scales and views alone."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found, left = set(), [one.name for one in model.graph.output]
+    while left:
+        node = makers.get(left.pop())
+        if node is not None and node.op_type in _PRODUCTS:
+            found.add(node.name)
+        elif node is not None and node.op_type in _AFTER_LAST:
+            left += node.input
+    return found
 
 
 def _own_weights(model: onnx.ModelProto, chosen: list[str]) -> onnx.ModelProto:
@@ -156,13 +190,12 @@ def _quiet() -> Iterator[None]:
 
 
 class _Reader(CalibrationDataReader):
-    """Gives calibration examples in batches."""
+    """Gives calibration examples in batches; the last one of a fixed size is filled up."""
 
     def __init__(self, name: str, examples: np.ndarray, batch: int | None) -> None:
         size = batch or _BATCH
-        self._feeds = iter(
-            [{name: examples[start : start + size]} for start in range(0, len(examples) // size * size or 1, size)]
-        )
+        parts = (examples[start : start + size] for start in range(0, len(examples), size))
+        self._feeds = ({name: filled_batch(part, batch or len(part))} for part in parts)
 
     def get_next(self) -> Any:
         return next(self._feeds, None)

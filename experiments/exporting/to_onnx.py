@@ -112,14 +112,27 @@ def _export(
     genes = np.array(read_json(directory / ARCHITECTURE, again)["genes"], np.int32)
     model = onnx_network(str(directory), subnet, settings)
     content = model.SerializeToString()
-    figures = _proved(str(out), content, subnet, genes, trained, settings)
+    examples, expected = _expected(subnet, genes, trained)
+    difference = _difference(content, examples, expected, settings)
+    if not difference <= PARITY_TOLERANCE:
+        raise UserError(
+            f"{out}: ONNX Runtime's outputs differ from the supernet's by {difference:.2e}, more than "
+            f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of the conversion."
+        )
+    figures: dict[str, Any] = {"parity_error": difference}
     if quantization is not None:
         from experiments.exporting.quantization import quantized
 
         model, found = quantized(str(out), model, subnet, trained.experiment.data, settings.batch, quantization)
-        content, figures = model.SerializeToString(), {**figures, "quantization": found}
+        content = model.SerializeToString()
+        figures = {
+            "float32_parity_error": difference,
+            "int8_difference": _difference(content, examples, expected, settings),
+            "quantization": found,
+        }
     report = {
         **figures,
+        "proved_on": {"split": "validation", "examples": len(examples)},
         **asdict(settings),
         "nodes": len(model.graph.node),
         "bytes": len(content),
@@ -135,20 +148,11 @@ def _export(
     return {"subnet": name, "directory": str(out), **report}
 
 
-def _proved(
-    where: str, content: bytes, subnet: Subnet, genes: np.ndarray, trained: _Trained, settings: "Settings"
-) -> dict[str, Any]:
-    """Returns the largest difference between ONNX Runtime's outputs and the supernet's, on validation examples.
-
-    Raises:
-        UserError: It is too large.
-    """
-    from supernet.onnx.runtime import largest_difference, run, session
-
+def _expected(subnet: Subnet, genes: np.ndarray, trained: _Trained) -> tuple[np.ndarray, np.ndarray]:
+    """Returns validation examples, and the supernet's outputs on them."""
     experiment = trained.experiment
     split, net = experiment.data.validation, experiment.net
-    count = min(_PROBE, len(split))
-    examples, _ = split.read(np.arange(count))
+    examples, _ = split.read(np.arange(min(_PROBE, len(split))))
     apply = jax.jit(net.apply, static_argnames=("program", "collect"))
     logits, _ = apply(
         trained.params,
@@ -157,11 +161,11 @@ def _proved(
         program=net.space.program(genes),
         statistics=statistics(experiment, trained.params, genes),
     )
-    expected = subnet.outputs.serve(np.asarray(logits))
-    difference = largest_difference(run(session(content), examples, settings.batch), expected)
-    if not difference <= PARITY_TOLERANCE:
-        raise UserError(
-            f"{where}: ONNX Runtime's outputs differ from the supernet's by {difference:.2e}, more than "
-            f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of the conversion."
-        )
-    return {"parity_error": difference, "proved_on": {"split": "validation", "examples": count}}
+    return examples, subnet.outputs.serve(np.asarray(logits))
+
+
+def _difference(content: bytes, examples: np.ndarray, expected: np.ndarray, settings: "Settings") -> float:
+    """Returns the largest difference of ONNX Runtime's outputs, over the largest output (at least 1)."""
+    from supernet.onnx.runtime import largest_difference, run, session
+
+    return largest_difference(run(session(content), examples, settings.batch), expected)

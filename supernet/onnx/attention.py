@@ -66,11 +66,13 @@ def _operator(graph: Graph, node: Node | None) -> str | None:
     if scores.op != "MatMul":  # the scale stands first
         scores = graph.nodes[graph.nodes[graph.nodes[found["weights"]].inputs[0]].inputs[1]]
     orders = [graph.nodes[one].attributes["perm"] for one in (*scores.inputs, mixed.inputs[1])]
-    shape = graph.shapes.get(found["q"], [])
+    shape, *others = ([*graph.shapes.get(found[one], [])] for one in "qkv")
     if orders != [_HEADS_FIRST, _KEYS, _HEADS_FIRST] or graph.nodes[found["weights"]].attributes["axis"] not in (-1, 3):
         return None
     if len(shape) != 4 or not all(isinstance(size, int) for size in shape[2:]):
         return None
+    if any(list(map(str, (*one[:1], *one[2:]))) != list(map(str, (shape[0], *shape[2:]))) for one in others):
+        return None  # values of another size, or something that is broadcast
     heads, size = shape[2:]
     flat = [graph.op("Reshape", found[one], graph.integers([0, 0, heads * size])) for one in "qkv"]
     scale = float(np.float32(graph.constants[found["=scale"]].reshape(())))

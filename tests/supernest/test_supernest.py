@@ -75,12 +75,16 @@ def test_exported_networks_become_onnx_files_once(
 
 def test_networks_are_quantised_within_a_loss_that_is_named(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
+    with pytest.raises(sn.UserError, match=r"max_loss: goes with quantize='int8' only"):
+        run.export_onnx("full", max_loss=2)
     with pytest.raises(sn.UserError, match=r"full.int8: --quantize int8 loses .* accuracy .*--max-loss -101"):
         run.export_onnx("full", quantize="int8", max_loss=-101)
     assert not (run.path / "onnx" / "full.int8").exists()
     arguments = ["export", str(run.path), "--format", "onnx", "--subnet", "full", "--quantize", "int8", "--json"]
     assert cli.main([*arguments, "--max-loss", "100"]) == 0
     (report,) = json.loads(capsys.readouterr().out)
+    assert report["float32_parity_error"] <= 1e-4 < report["int8_difference"] < 1
+    assert "parity_error" not in report
     figures = report["quantization"]["validation"]
     for one in figures.values():
         low, high = one["interval"]
