@@ -31,5 +31,5 @@ def predict(subnet: Path, files: Sequence[Path], top: int, batch_size: int, as_j
     from experiments.prediction.predict import answer_text, predict_files
     from experiments.subnets.loading import load_exported
 
-    found = predict_files(load_exported(subnet), files, top, batch_size)
+    found = predict_files(load_exported(subnet, plugins=False), files, top, batch_size)
     click.echo(json.dumps(found) if as_json else "\n".join(map(answer_text, found)))

@@ -8,12 +8,14 @@ import click
 from experiments.commands.options import plugin_option
 from experiments.user_input.paths import UserPath
 
+_MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
+
 
 @click.command()
 @click.argument("subnet", type=UserPath())
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
-    help="Address to listen on. Others than this machine reach it at an address of the network only, such as 0.0.0.0.",
+    help="Address to listen on. 127.0.0.1 takes requests of this machine only, 0.0.0.0 of other machines too.",
 )  # fmt: skip
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes one that is free."
@@ -30,7 +32,7 @@ from experiments.user_input.paths import UserPath
     help="Largest body of a request in bytes.",
 )  # fmt: skip
 @click.option(
-    "--max-pixels", type=click.IntRange(1, 2**31), default=25_000_000, show_default=True,
+    "--max-pixels", type=click.IntRange(1, _MOST_PIXELS), default=25_000_000, show_default=True,
     help="Largest picture in pixels, width times height.",
 )  # fmt: skip
 @click.option(
@@ -50,4 +52,8 @@ def serve(subnet: Path, **settings: Any) -> None:
     from experiments.subnets.loading import load_exported
 
     check_installed()
-    run(load_exported(subnet), Settings(**settings), lambda url: click.echo(f"{subnet}: serving on {url}"))
+    run(
+        load_exported(subnet, plugins=False),
+        Settings(**settings),
+        lambda url: click.echo(f"{subnet}: serving on {url}"),
+    )

@@ -89,8 +89,8 @@ def _opaque(where: str, image: Image.Image, background: str | None) -> Image.Ima
         return image
     if background is None:
         raise UserError(
-            f"{where}: has transparent pixels, and what colour is behind them is not known. Set data.background to "
-            f"{' or '.join(BACKGROUNDS)}."
+            f"{where}: has transparent pixels, and what colour is behind them is not known. Make them opaque, or train "
+            f"with data.background: {' or '.join(BACKGROUNDS)}."
         )
     return Image.alpha_composite(Image.new("RGBA", layered.size, background), layered)
 

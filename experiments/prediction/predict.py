@@ -1,4 +1,4 @@
-"""What an exported network says of files: labels with probabilities, or numbers."""
+"""Prediction of files with an exported network: labels with probabilities, or numbers."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,10 @@ TOP, BATCH = 5, 32
 def predict_files(
     subnet: Subnet, paths: Iterable[str | os.PathLike[str]], top: int = TOP, batch_size: int = BATCH
 ) -> list[dict[str, Any]]:
-    """Reads files as those of training were read, and predicts them in batches; one compilation for all of them.
+    """Reads files as those of training were read, and predicts them in batches.
+
+    A batch is filled up to the largest before it, and one that is larger than that is compiled anew: once for pictures,
+    and for tables as often as a file has more rows than all before it, up to `batch_size`.
 
     Args:
         subnet: The network.
@@ -41,20 +44,20 @@ def predict_files(
     size = 0
     for names, examples in reader.read(files, batch_size):
         size = max(size, min(batch_size, len(examples)))
-        served = subnet.predict(filled_batch(examples, max(size, len(examples))), size)[: len(examples)]
-        broken = np.flatnonzero(~np.isfinite(served).reshape(len(served), -1).all(axis=1))
+        outputs = subnet.predict(filled_batch(examples, max(size, len(examples))), size)[: len(examples)]
+        broken = np.flatnonzero(~np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
         if broken.size:
             where = " ".join(names[broken[0]].values())
             raise UserError(
                 f"{where}: the network's outputs are not finite. It has failed, or the values are too large."
             )
-        answers = subnet.outputs.answers(served, tuple(subnet.config["labels"]), top)
+        answers = subnet.outputs.answers(outputs, tuple(subnet.config["labels"]), top)
         found += [name | answer for name, answer in zip(names, answers, strict=True)]
     return found
 
 
 def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
-    """The files that are named, and those below folders whose ending fits, in alphabetical order."""
+    """Returns the files that are named, and those below folders whose ending fits, in alphabetical order."""
     found = []
     for path in paths:
         if path.is_dir():
@@ -74,7 +77,7 @@ def _fits(path: Path, suffixes: Sequence[str]) -> bool:
 
 
 def answer_text(answer: Mapping[str, Any]) -> str:
-    """What a network says of one example, to read."""
+    """Returns the prediction of one example as a line to read."""
     where = f"{answer['file']} {answer['row']}" if "row" in answer else answer["file"]
     said = [f"{one['label']} {one['probability']:.2%}" for one in answer.get("top", ())]
     said += [f"{name} {value:.6g}" for name, value in answer.get("values", {}).items()]

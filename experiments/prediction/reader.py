@@ -76,7 +76,7 @@ class Reader(ABC):
 
 
 READERS: Registry[Callable[[Subnet], Reader]] = Registry("reader of files", "experiments.prediction.readers")
-"""What makes the reader for a network, by the name of its task."""
+"""Functions that make the reader for a network, by the name of its task."""
 
 
 def as_array(given: list[Any], dtype: type, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The ASGI application: `/predict`, `/health` and `/metrics` of one exported network."""
 
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -39,19 +40,18 @@ class Application:
         self._reader = READERS[subnet.config["task"]](subnet)
         self._labels = tuple(subnet.config["labels"])
         self._metrics, self._rate = Metrics(), Rate(settings.rate)
+        self._in_progress = 0
         self._sizes = sorted({settings.batch_size, *(4**i for i in range(10) if 4**i < settings.batch_size)})
         dtype = np.dtype(subnet.config["input"]["dtype"])
         for size in self._sizes:
             self._compute(np.zeros((size, *subnet.config["input"]["shape"]), dtype))
 
     def asgi(self) -> Starlette:
-        """The application for a server."""
-        self._batches = Batches(
-            self._compute, self._settings.batch_size, self._settings.max_waiting, self._metrics.examples.observe
-        )
+        """Returns the application for a server."""
+        self._batches = Batches(self._compute, self._settings.batch_size, self._metrics.examples.observe)
 
         @asynccontextmanager
-        async def life(app: Starlette) -> AsyncIterator[None]:
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
             yield
             self._batches.close()
 
@@ -59,10 +59,10 @@ class Application:
             routes=[
                 Route("/predict", self._predict, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
-                Route("/metrics", self._told, methods=["GET"]),
+                Route("/metrics", self._figures, methods=["GET"]),
             ],
             exception_handlers={HTTPException: self._refuse_path},
-            lifespan=life,
+            lifespan=lifespan,
         )
 
     def _compute(self, examples: np.ndarray) -> np.ndarray:
@@ -78,6 +78,10 @@ class Application:
                 # What is left of a body that was not read is not taken for the next request.
                 headers = {**refusal.headers, "Connection": "close"}
                 response = JSONResponse({"error": str(refusal)}, refusal.status, headers)
+            except Exception:
+                traceback.print_exc()
+                text = "the server failed on this request; its log says why."
+                response = JSONResponse({"error": text}, 500, {"Connection": "close"})
         self._metrics.requests.labels("/predict", response.status_code).inc()
         self._metrics.seconds.observe(time.perf_counter() - start)
         return response
@@ -87,11 +91,18 @@ class Application:
         if wait:
             text = f"more than {self._settings.rate:g} requests a second. Wait, or send several examples in one."
             raise Refusal(429, text, {"Retry-After": str(int(wait) + 1)})
-        examples, top = await examples_of(request, self._reader, self._settings)
-        served = await self._batches(examples)
-        if not np.isfinite(served).all():
+        if self._in_progress >= self._settings.max_waiting:  # before a body is read, which takes memory
+            text = f"{self._settings.max_waiting} requests are in progress already. Try again later."
+            raise Refusal(503, text, {"Retry-After": "1"})
+        self._in_progress += 1
+        try:
+            examples, top = await examples_of(request, self._reader, self._settings)
+            outputs = await self._batches(examples)
+        finally:
+            self._in_progress -= 1
+        if not np.isfinite(outputs).all():
             raise Refusal(422, "the network's outputs are not finite on these examples. Send other values.")
-        return self._subnet.outputs.answers(served, self._labels, top)
+        return self._subnet.outputs.answers(outputs, self._labels, top)
 
     async def _health(self, request: Request) -> Response:
         self._metrics.requests.labels("/health", 200).inc()
@@ -106,7 +117,7 @@ class Application:
             }
         )
 
-    async def _told(self, request: Request) -> Response:
+    async def _figures(self, request: Request) -> Response:
         self._metrics.requests.labels("/metrics", 200).inc()
         return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

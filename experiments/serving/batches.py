@@ -9,37 +9,30 @@ import numpy as np
 
 from experiments.serving.refusals import Refusal
 
-_WAIT = {"Retry-After": "1"}
-
 
 class Batches:
     """Computes examples of many requests together; a request alone does not wait.
 
     Args:
-        compute: What the network says of examples, at most `most`; it runs in a thread.
+        compute: Returns the network's outputs on examples, at most `most`; it runs in a thread.
         most: Largest number of examples in a batch, and of a request.
-        max_waiting: Largest number of requests that wait; more are refused.
-        computed: Told the size of each batch.
+        computed: Called with the size of each batch.
     """
 
-    def __init__(
-        self, compute: Callable[[np.ndarray], np.ndarray], most: int, max_waiting: int, computed: Callable[[int], None]
-    ) -> None:
-        self._compute, self._most, self._max_waiting, self._computed = compute, most, max_waiting, computed
+    def __init__(self, compute: Callable[[np.ndarray], np.ndarray], most: int, computed: Callable[[int], None]) -> None:
+        self._compute, self._most, self._computed = compute, most, computed
         self._waiting: deque[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._works: asyncio.Task[None] | None = None
 
     async def __call__(self, examples: np.ndarray) -> np.ndarray:
-        """Returns what the network says of examples, once their batch is computed.
+        """Returns the network's outputs on examples, once their batch is computed.
 
         Raises:
-            Refusal: Too many of them, or too many requests wait.
+            Refusal: There are more than `most`.
         """
         if len(examples) > self._most:
             raise Refusal(413, f"{len(examples)} examples are more than {self._most}. Send several requests.")
-        if len(self._waiting) >= self._max_waiting:
-            raise Refusal(503, f"{self._max_waiting} requests wait already. Try again later.", _WAIT)
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append((examples, answer))
         if self._works is None or self._works.done():

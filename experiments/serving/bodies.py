@@ -1,11 +1,13 @@
 """Bodies of requests: read up to a size, and turned into the examples that a network takes."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import functools
+import os
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -43,8 +45,8 @@ async def examples_of(request: Request, reader: Reader, settings: Settings) -> t
         if media == _FORM:
             return await _uploads(request, body, reader, settings), int(top)
         if media == _JSON:
-            return await run_in_threadpool(_from_json, body, reader), int(top)
-        one = await run_in_threadpool(reader.from_bytes, "body", body, settings.max_pixels)
+            return await _in_pool(_from_json, body, reader), int(top)
+        one = await _in_pool(reader.from_bytes, "body", body, settings.max_pixels)
         return one[None], int(top)
     except TooManyPixels as error:
         raise Refusal(413, str(error)) from None
@@ -52,10 +54,20 @@ async def examples_of(request: Request, reader: Reader, settings: Settings) -> t
         raise Refusal(400, str(error)) from None
 
 
+async def _in_pool(decode: Callable[..., np.ndarray], *given: Any) -> np.ndarray:
+    """Decodes in a thread, few at a time, so that what is decoded takes bounded memory."""
+    return await asyncio.get_running_loop().run_in_executor(_pool(), decode, *given)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="bodies")
+
+
 async def _body(request: Request, settings: Settings) -> bytes:
     too_large = Refusal(413, f"the body is larger than {settings.max_bytes:,} bytes. Send less.")
-    told = request.headers.get("content-length", "")
-    if told.isdigit() and (len(told) > 18 or int(told) > _DRAINED * settings.max_bytes):
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and (len(length) > 18 or int(length) > _DRAINED * settings.max_bytes):
         raise too_large
     parts, size = [], 0
     try:
@@ -87,7 +99,7 @@ async def _uploads(request: Request, body: bytes, reader: Reader, settings: Sett
         form = await parser.parse()
     except (MultiPartException, KeyError, UnicodeDecodeError) as error:
         text = error.message if isinstance(error, MultiPartException) else "it cannot be read"
-        raise Refusal(400, f"form: {text}") from None
+        raise Refusal(413 if text.startswith("Too many") else 400, f"form: {text}") from None
     try:
         uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         if not uploads:
@@ -96,7 +108,7 @@ async def _uploads(request: Request, body: bytes, reader: Reader, settings: Sett
     finally:
         await form.close()
     found = [
-        await run_in_threadpool(reader.from_bytes, f"file {number}", content, settings.max_pixels)
+        await _in_pool(reader.from_bytes, f"file {number}", content, settings.max_pixels)
         for number, content in enumerate(contents)
     ]
     return np.stack(found)

@@ -24,5 +24,5 @@ class Metrics:
         self.open = Gauge("supernest_open_requests", "Requests of /predict in progress.", registry=registry)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

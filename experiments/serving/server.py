@@ -34,7 +34,7 @@ def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> N
     Args:
         subnet: The network.
         settings: Where, and within which limits.
-        ready: Told the URL once requests are taken.
+        ready: Called with the URL once requests are taken.
 
     Raises:
         UserError: The address cannot be listened on, the network writes text, or the extra is missing.
@@ -44,6 +44,7 @@ def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> N
     from PIL import Image
 
     from experiments.serving.application import Application
+    from experiments.serving.connection import connection
 
     class Server(uvicorn.Server):
         def handle_exit(
@@ -62,8 +63,8 @@ def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> N
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         application = Application(subnet, settings)
         config = uvicorn.Config(
-            application.asgi(), http="h11", ws="none", log_level=logging.CRITICAL, access_log=False,
-            timeout_graceful_shutdown=_LAST, limit_concurrency=settings.max_waiting * 4, backlog=2048,
+            application.asgi(), http=connection(settings.timeout), ws="none", log_level=logging.CRITICAL,
+            access_log=False, timeout_graceful_shutdown=_LAST, limit_concurrency=settings.max_waiting * 4, backlog=2048,
         )  # fmt: skip
         Server(config).run([listening])
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is started with.
+    """Address and limits of a server.
 
     Attributes:
         host: Address that it listens on.
@@ -15,8 +15,8 @@ class Settings:
         max_bytes: Largest body of a request in bytes.
         max_pixels: Largest picture in pixels, as its head says.
         rate: Largest number of requests a second of one client address, over ten seconds.
-        max_waiting: Largest number of requests that wait for the network.
-        timeout: Seconds that the body of a request may take to arrive.
+        max_waiting: Largest number of requests of /predict in progress, which bounds the bodies in memory.
+        timeout: Seconds that the head of a request, and then its body, may take to arrive.
     """
 
     host: str = "127.0.0.1"

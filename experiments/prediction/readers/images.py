@@ -71,7 +71,7 @@ class Pictures(Reader):
         height, width, channels = self.shape
         if channels not in (1, 3):
             raise UserError(
-                f"predict: the network takes images of {channels} channels, and pictures have 3, or 1 that is grey. "
+                f"the network takes images of {channels} channels, and pictures have 3, or 1 that is grey. "
                 "Call predict on arrays, from Python."
             )
         return height, width, channels

@@ -15,6 +15,5 @@ def refuse(subnet: Subnet) -> NoReturn:
         UserError: Always.
     """
     raise UserError(
-        "predict: the network is a language model, which takes text and writes it. Use supernest generate SUBNET "
-        "--prompt TEXT."
+        "the network is a language model, which takes text and writes it. Use supernest generate SUBNET --prompt TEXT."
     )

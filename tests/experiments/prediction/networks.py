@@ -32,6 +32,6 @@ def export_images(directory: Path, background: str | None = None) -> Path:
 def of_rows() -> Subnet:
     """A network that takes rows of `area` and `year`, and predicts 10 times the first."""
     module = nnx.Linear(2, 1, kernel_init=lambda *_: jnp.array([[1.0], [0.0]]), rngs=nnx.Rngs(0))
-    config = {"task": "arrays", "input": {"shape": [2]}, "labels": []}
+    config = {"task": "arrays", "input": {"shape": [2], "dtype": "float32"}, "labels": []}
     before = Standardised(("area", "year"), (0.0, 1900.0), (1.0, 100.0))
     return Subnet(config, {}, module, {}, before, Numbers(("price",), (0.0,), (10.0,)))

@@ -68,6 +68,18 @@ def test_one_size_of_batches_is_compiled_once(here: Path) -> None:
     assert shapes == [5, 5, 5]
 
 
+def test_plug_ins_of_the_run_are_imported_when_asked(
+    supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("experiments.subnets.loading.import_plugins_of_run", asked.append)
+    assert supernest("predict", "net", "photos/test/cat/a.png")[0] == 0
+    sn.load_subnet("net")
+    assert not asked
+    sn.load_subnet("net", plugins=True)
+    assert asked == [here.parent]
+
+
 def test_transparent_pixels_lie_on_the_background_of_training(here: Path, tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")

@@ -1,5 +1,6 @@
 """`supernest serve` from outside: a process, asked by HTTP clients, also by many at once and by hostile ones."""
 
+import asyncio
 import http.client
 import io
 import json
@@ -21,11 +22,14 @@ from PIL import Image
 
 from experiments.data.pictures import decode
 from experiments.serving.rate import Rate
+from experiments.serving.settings import Settings
 from supernet.export.subnet import load_subnet
-from tests.experiments.prediction.networks import export_images
+from tests.experiments.prediction.networks import export_images, of_rows
 
 pytest.importorskip("starlette", reason="needs the extra `serve`")
 pytest.importorskip("uvicorn", reason="needs the extra `serve`")
+
+from experiments.serving.application import Application
 
 JSON = {"Content-Type": "application/json"}
 PNG = {"Content-Type": "image/png"}
@@ -37,6 +41,7 @@ class Server(NamedTuple):
     process: subprocess.Popen[str]
     port: int
     net: Path
+    silent: socket.socket | None = None
 
     def connect(self, source: str | None = None) -> http.client.HTTPConnection:
         """A client, from an address of its own, whose requests the server counts apart."""
@@ -70,7 +75,8 @@ def start(net: Path) -> Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     found = start(export_images(tmp_path_factory.mktemp("serve") / "net"))
-    yield found
+    with socket.create_connection(("127.0.0.1", found.port)) as silent:
+        yield found._replace(silent=silent)
     found.process.kill()
     found.process.communicate()
 
@@ -135,7 +141,7 @@ def test_forms_hold_several_pictures(server: Server) -> None:
     status, answer = server.ask("POST", "/predict", parts + b"--limit--\r\n", form)
     assert status == 200
     assert [len(one["top"]) for one in answer["predictions"]] == [2, 2, 2]
-    assert server.ask("POST", "/predict", parts * 4 + b"--limit--\r\n", form)[0] == 400
+    assert server.ask("POST", "/predict", parts * 4 + b"--limit--\r\n", form)[0] == 413
 
 
 @pytest.mark.parametrize(
@@ -207,6 +213,40 @@ def test_rates_are_of_a_client_and_recover() -> None:
     assert rate.wait("b") == 0.0
     now[0] = 2.0
     assert rate.wait("a") == 0.0
+
+
+def test_a_client_that_says_nothing_is_dropped(server: Server) -> None:
+    assert server.silent is not None
+    server.silent.settimeout(60)
+    assert server.silent.recv(1) == b""
+
+
+def test_a_failure_is_counted_and_written(capsys: pytest.CaptureFixture[str]) -> None:
+    application = Application(of_rows(), Settings())
+    app = application.asgi()
+
+    def ask(method: str, path: str) -> tuple[int, bytes]:
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b'{"examples": [[1.0, 2.0]]}', "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(app(scope, receive, send))
+        return sent[0]["status"], sent[1]["body"]
+
+    assert ask("POST", "/predict")[0] == 200
+    application._batches._compute = lambda examples: 1 / 0  # type: ignore[assignment, return-value]
+    status, answer = ask("POST", "/predict")
+    assert (status, list(json.loads(answer))) == (500, ["error"])
+    assert b'supernest_requests_total{path="/predict",status="500"} 1.0' in ask("GET", "/metrics")[1]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    application._in_progress = Settings.max_waiting
+    assert ask("POST", "/predict")[0] == 503
 
 
 def test_a_port_that_is_taken_is_one_line(server: Server, supernest: Any) -> None:
