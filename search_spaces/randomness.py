@@ -55,6 +55,7 @@ class Purpose(StrEnum):
     GENERATED_TOKENS = "generated tokens"
     CONTRACT = "contract"
     CHANGED_WEIGHTS = "changed weights"
+    PROXIES = "proxies"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

@@ -6,7 +6,7 @@ import click
 
 from experiments.commands.options import json_option, plugin_option
 
-KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing", "tasks")
+KINDS = ("families", "presets", "samplers", "searchers", "relaxations", "sources", "sharing", "tasks", "proxies")
 
 
 @click.command(name="list")

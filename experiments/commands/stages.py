@@ -48,12 +48,21 @@ def search(config: Path, **options: Any) -> None:
 
 @click.command()
 @stage_options
-def rank(config: Path, **options: Any) -> None:
+@click.option(
+    "--proxies", metavar="NAMES",
+    help="Compare zero-cost proxies instead, which need no supernet: names with commas between, or all for each that "
+    "the networks can have.",
+)  # fmt: skip
+def rank(config: Path, proxies: str | None, overrides: Sequence[str], **options: Any) -> None:
     """Compare a trained supernet's ranking with that of networks trained on their own.
 
     A panel of architectures is trained, each on its own; the same command resumes. Settings are in the section rank.
     """
-    run_stages(config, ("rank",), **options)
+    if proxies is None:
+        run_stages(config, ("rank",), overrides=overrides, **options)
+        return
+    names = "null" if proxies == "all" else f"[{proxies}]"
+    run_stages(config, ("proxies",), overrides=(*overrides, f"rank.proxies={names}"), **options)
 
 
 def run_stages(
@@ -91,6 +100,7 @@ def run_stages(
 
 def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
     from experiments.pipeline import run as pipeline
+    from experiments.ranking import proxies as proxy_report
     from experiments.ranking import report as rank_report
     from experiments.reporting.concerns import concerns
     from experiments.reporting.run_facts import read_run
@@ -98,6 +108,8 @@ def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
     if "export" in stages:
         found = [f"note: {text}" for text in concerns(read_run(path.parent))]
         return "\n".join([pipeline.table(summary), *found, f"report: {path.with_name('report.html')}", str(path)])
+    if "proxies" in stages:
+        return f"{proxy_report.table(summary.proxies or {})}\n{path}"
     if "rank" in stages:
         return f"{rank_report.table(summary.rank or {})}\n{path}"
     of_stage = summary.as_json()[stages[-1]]

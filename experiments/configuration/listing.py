@@ -10,6 +10,7 @@ from samplers import SAMPLERS
 from search import SEARCHERS
 from search_spaces import FAMILIES, UserError, build_space
 from supernet.gradient.relaxation import RELAXATIONS
+from supernet.proxies import PROXIES
 from supernet.sharing import SHARING
 from supernet.tasks.task import TASKS
 
@@ -18,7 +19,7 @@ def listing(kind: str) -> dict[str, str]:
     """Returns names of a kind, and the first line of what is said about each.
 
     Args:
-        kind: families, presets, samplers, searchers, relaxations, sources, sharing or tasks.
+        kind: families, presets, samplers, searchers, relaxations, sources, sharing, tasks or proxies.
     """
     if kind == "presets":
         pairs = [(family, preset) for family in FAMILIES for preset in FAMILIES[family].presets]
@@ -31,6 +32,7 @@ def listing(kind: str) -> dict[str, str]:
         "sources": SOURCES,
         "sharing": SHARING,
         "tasks": TASKS,
+        "proxies": PROXIES,
     }
     return {name: _first_line(plugin) for name, plugin in registries[kind].items()}
 

@@ -10,6 +10,7 @@ from samplers import SAMPLERS
 from search import SEARCHERS
 from search_spaces import FAMILIES
 from supernet.gradient.relaxation import RELAXATIONS
+from supernet.proxies import PROXIES
 from supernet.sharing import SHARING
 
 _HEAD = """\
@@ -28,6 +29,7 @@ _KINDS: Mapping[str, Mapping[str, type]] = {
     "Samplers (`sampler.type`)": SAMPLERS,
     "Searchers (`search.type`)": SEARCHERS,
     "Relaxations of gradient search (`gradient.type`)": RELAXATIONS,
+    "Zero-cost proxies (`rank.proxies`)": PROXIES,
 }
 
 _OTHERS = (

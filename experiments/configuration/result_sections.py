@@ -12,6 +12,7 @@ from experiments.objective import LOSS, OBJECTIVES
 from experiments.truth_tables import TABLES
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError, unknown
+from supernet.proxies import PROXIES
 
 
 class EvaluationSection(BaseModel):
@@ -59,6 +60,9 @@ class RankSection(BaseModel):
         truth: Name of a truth table, which says what architectures reach on their own; the panel is trained when null.
         truth_path: Directory of the table's files; the one of its name below `$SUPERNEST_DATA` when null.
         truth_measure: Column of the table that is the truth; the table's own choice when null.
+        proxies: Names of the zero-cost proxies that `supernest rank --proxies` compares; each that the networks can
+            have when null.
+        proxy_batch: Number of training examples that proxies are computed on.
     """
 
     model_config = STRICT
@@ -74,6 +78,16 @@ class RankSection(BaseModel):
     truth: str | None = None
     truth_path: str | None = None
     truth_measure: str | None = None
+    proxies: tuple[str, ...] | None = None
+    proxy_batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_proxies(cls, proxies: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in proxies or ():
+            if name not in PROXIES:
+                raise ProblemsError([unknown(name, list(PROXIES))])
+        return proxies
 
     @field_validator("truth")
     @classmethod

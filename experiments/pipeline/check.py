@@ -17,7 +17,8 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import check_demands, warnings
 from experiments.pipeline.description import DataSizes, Description, SearchPlan, SpaceCosts, TrainingPlan
 from experiments.process.plugin_errors import plugin_errors
-from experiments.ranking.stage import panel_of
+from experiments.ranking.proxies import proxies_of
+from experiments.ranking.stage import panel_of, table_of
 from experiments.records import OnDevice
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
@@ -55,6 +56,9 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     _check_passes(experiment)
     _check_statistics(experiment)
     panel_of(experiment)
+    if "proxies" in stages:
+        table_of(experiment)
+        proxies_of(experiment, np.array(experiment.space.largest.genes, np.int32))
     if "gradient" in stages:
         build_superposed(experiment.space, config.supernet.sharing, Passes(config.train.precision))
         if config.train.rematerialize is True:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from experiments.configuration.experiment_config import ExperimentConfig
     from experiments.run_directory import RunDirectory
 
-_FIRST = {"train", "gradient"}
+_FIRST = {"train", "gradient", "proxies"}
 
 
 def open_run(out: Path, config: "ExperimentConfig", stages: Sequence[str], name: str) -> "RunDirectory":

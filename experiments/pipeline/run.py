@@ -14,6 +14,7 @@ from experiments.gradient.stage import gradient_search
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, stop_on_signals
+from experiments.ranking.proxies import rank_proxies
 from experiments.ranking.stage import rank
 from experiments.records import SpaceFigures, Summary
 from experiments.reporting import write_page
@@ -42,7 +43,7 @@ def run(
     Args:
         config: The experiment.
         directory: Its run directory, locked by the caller.
-        stages: Which of `STAGES`, in this order, `rank`, and `gradient` (in place of `train`).
+        stages: Which of `STAGES`, in this order, `rank`, `proxies`, and `gradient` (in place of `train`).
         quiet: No progress bars.
 
     Returns:
@@ -101,6 +102,8 @@ def run(
                     summary = told(subnets=export(experiment, params, archive, directory, stop, quiet))
                 if "rank" in stages:
                     summary = told(rank=rank(experiment, params, directory, stop, quiet))
+            if "proxies" in stages:
+                summary = told(proxies=rank_proxies(experiment, directory, stop, quiet))
             _keep_fronts(experiment, directory)
             write_page(directory.path)
     except Interrupted as stopped:

@@ -3,6 +3,7 @@
 A truth table, where one is named, says what the panel reaches, and nothing is trained.
 """
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -49,14 +50,7 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
     genes = panel_of(experiment, table)
     known = None if table is None else _from_table(experiment, table, genes)
     inherited = experiment.evaluator(params, genes)
-    if known is not None:
-        truth, cheap = known
-    else:
-        truth, cheap, directory = None, None, panel_directory(experiment.config.rank.cache, run.rank)
-        if experiment.config.ray is None:
-            truth = train_panel(experiment, genes, directory, stop, quiet)
-        else:
-            truth = train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
+    truth, cheap = known or (_trained(experiment, genes, run, stop, quiet), None)
     estimates = compare(experiment, inherited, truth)
     of_truth, score, quality = _orders(experiment, inherited, truth)
     besides = {
@@ -66,12 +60,36 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
     return write_report(experiment, genes, inherited, truth, estimates, run, besides)
 
 
+def truth_of(
+    experiment: Experiment, run: RunDirectory, stop: StopRequest, quiet: bool
+) -> tuple[Genes, Truth, tuple[str, Float[np.ndarray, " p"]] | None]:
+    """The panel and what it reaches, by the table or trained; and the figures of the cheapest training, if known."""
+    table = table_of(experiment)
+    genes = panel_of(experiment, table)
+    if table is not None:
+        return genes, *_from_table(experiment, table, genes)
+    return genes, _trained(experiment, genes, run, stop, quiet), None
+
+
+def _trained(experiment: Experiment, genes: Genes, run: RunDirectory, stop: StopRequest, quiet: bool) -> Truth:
+    directory = panel_directory(experiment.config.rank.cache, run.rank)
+    if experiment.config.ray is None:
+        return train_panel(experiment, genes, directory, stop, quiet)
+    return train_panel_on_ray(experiment, genes, directory, run, stop, quiet)
+
+
 def panel_of(experiment: Experiment, table: TruthTable | None = None) -> Genes:
     """The panel that the configuration asks for; of a truth table, rows that are drawn uniformly."""
     settings, space, seed = experiment.config.rank, experiment.space, experiment.config.seed
     if table is None:
         return choose(space, settings.panel, settings.strata, settings.bins, seed)
     genes = table.within(space)
+    if len(genes) < min(settings.panel, space.size):
+        print(
+            f"warning: rank.panel: table {table.name} has {len(genes):,} of the space's {space.size:,} networks, so "
+            f"the panel holds {len(genes):,} and not {min(settings.panel, space.size):,}",
+            file=sys.stderr,
+        )
     drawn = stream(seed, Purpose.PANEL).permutation(len(genes))[: settings.panel]
     return genes[np.sort(drawn)]
 
@@ -116,10 +134,13 @@ def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str
 
 def _orders(experiment: Experiment, inherited: Scores, truth: Truth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth and score by which the panel is ordered, and the quality that regret is told in; higher is better."""
+    of_truth, quality = order_of(experiment, truth)
+    score, _ = order_of(experiment, inherited)
+    return of_truth, np.where(inherited.failed, _WORST, score), quality
+
+
+def order_of(experiment: Experiment, of: Truth | Scores) -> tuple[np.ndarray, np.ndarray]:
+    """What networks are ordered by, as the configuration says, and the quality of regret; higher is better."""
     figure = experiment.data.outputs.figure
-    sign = 1 if objective_from(figure).higher else -1
-    if ranked_by(experiment) == figure:
-        of_truth, score = sign * truth.figure, sign * inherited.figure
-    else:
-        of_truth, score = -truth.loss, -inherited.loss
-    return of_truth, np.where(inherited.failed, _WORST, score), sign * truth.figure
+    quality = of.figure if objective_from(figure).higher else -of.figure
+    return (quality if ranked_by(experiment) == figure else -of.loss), quality

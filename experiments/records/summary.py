@@ -37,6 +37,7 @@ class Summary:
         search: Of the search.
         subnets: Exported networks, in the order of the budgets.
         rank: Of the ranking, as `rank.json` has them.
+        proxies: Of the zero-cost proxies, as `proxies.json` has them, without scores.
         new_budgets: Budgets that were asked for later, by name.
     """
 
@@ -49,6 +50,7 @@ class Summary:
     search: SearchFigures | None = None
     subnets: Sequence[ExportedNetwork] | None = None
     rank: JsonObject | None = None
+    proxies: JsonObject | None = None
     new_budgets: Mapping[str, Answer] = field(default_factory=dict)
 
     def as_json(self) -> JsonObject:
@@ -79,5 +81,6 @@ class Summary:
             search=None if search is None else SearchFigures(**search),
             subnets=None if subnets is None else [ExportedNetwork.from_json(row) for row in subnets],
             rank=content.get("rank"),
+            proxies=content.get("proxies"),
             new_budgets={name: Answer.from_json(found) for name, found in content.get("new_budgets", {}).items()},
         )

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from supernet.layers.normalisation import LEFT_OUT
+
 BATCH_NORM_EPSILON = 1e-5
 Moments = dict[str, jax.Array]
 
@@ -30,7 +32,7 @@ def normalise(x: jax.Array, of_x: Moments, params: dict[str, jax.Array], activat
         params: Scale and bias [c].
         activation: `relu`, `hard_swish`, or None.
     """
-    return _differentiable(x, of_x, params, activation)
+    return activate(x, activation) if LEFT_OUT.get() else _differentiable(x, of_x, params, activation)
 
 
 @jax.named_scope("normalisation")

@@ -4,6 +4,10 @@ References:
     Zhang, Sennrich. Root Mean Square Layer Normalization. NeurIPS 2019, arXiv:1910.07467.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +17,19 @@ from supernet.layers.passes import wide
 LAYER_NORM_EPSILON = 1e-6
 Share = Float[Array, " d"] | None
 """How much each entry counts, summing to 1, where widths are mixed or masked; None: all alike."""
+
+LEFT_OUT: ContextVar[bool] = ContextVar("left_out", default=False)
+"""Whether norms, while a pass is traced, give what they read; activations behind them stay."""
+
+
+@contextmanager
+def without_norms() -> Iterator[None]:
+    """Passes that are traced within have no norms; do not share their compiled programs with others."""
+    token = LEFT_OUT.set(True)
+    try:
+        yield
+    finally:
+        LEFT_OUT.reset(token)
 
 
 @jax.named_scope("normalisation")
@@ -27,6 +44,8 @@ def layer_norm(
         epsilon: Added to the variance.
         share: How much each entry counts.
     """
+    if LEFT_OUT.get():
+        return x
     centred = x - _mean(x, share)
     variance = _mean(centred * centred, share)
     return centred * (jax.lax.rsqrt(variance + epsilon) * params["scale"]) + params["bias"]
@@ -35,6 +54,8 @@ def layer_norm(
 @jax.named_scope("normalisation")
 def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float, share: Share = None) -> jax.Array:
     """RMSNorm over the last axis of x [..., d] with scale [d]; `share` as in `layer_norm`."""
+    if LEFT_OUT.get():
+        return x
     y = wide(x)
     return (y * (jax.lax.rsqrt(_mean(y * y, share) + epsilon) * params["scale"])).astype(x.dtype)
 

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from experiments.configuration.experiment_config import load_config
+from experiments.experiment import build_experiment
 from experiments.ranking.baselines import baselines, counted_otherwise, tau_a
 from experiments.ranking.fidelity import kendall_tau, top
+from experiments.ranking.stage import panel_of
 from experiments.truth_tables import read_table
 from search_spaces import UserError, build_space
 
@@ -132,6 +135,18 @@ def test_what_does_not_fit_is_said_before_anything_runs(supernest: Any, here: Pa
         assert message in err
         assert err.count("\n") == 1
     assert not (here / "out").exists()
+
+
+def test_a_panel_that_a_table_shrinks_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here / "table", every())
+    experiment = build_experiment(load_config(here / "cells.yaml", ()))
+    size = experiment.space.size
+    for known, said in ((every(), ""), ([row for row in every() if row[0] < 2], "the panel holds 4 and not 8")):
+        table = read_table("nas_bench_201", write(here / "table", known))
+        assert len(panel_of(experiment, table)) == min(8, len(table.within(experiment.space)))
+        err = capsys.readouterr().err
+        assert (said in err) if said else err == ""
+    assert size == 10
 
 
 def test_an_architecture_that_a_table_lacks_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,141 @@
+"""Zero-cost proxies against the truth: how each orders the panel, and what it costs, beside parameters and training."""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.experiment import Experiment
+from experiments.objective import is_percent
+from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.process.progress import progress_bar
+from experiments.ranking.baselines import baselines
+from experiments.ranking.baselines import lines as baseline_lines
+from experiments.ranking.fidelity import fidelity
+from experiments.ranking.report import ranked_by
+from experiments.ranking.stage import order_of, truth_of
+from experiments.run_directory import RunDirectory
+from search_spaces import Genes, UserError
+from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import sealed
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.randomness import key
+from supernet.proxies import PROXIES, Batch, Proxy, Scoring, SupernetNetworks, proxies
+from supernet.storage.manifest import disk_errors_for, write_text_atomically
+
+_WORST = -1e300
+_WHERE = "rank.proxies"
+
+
+def scoring_of(experiment: Experiment) -> Scoring:
+    """The networks of an experiment at initialisation, and a batch of its training examples.
+
+    Raises:
+        UserError: A plug-in's supernet that follows from no description.
+    """
+    net, data, seed = experiment.net, experiment.data, experiment.config.seed
+    if not isinstance(net, ElasticNetwork):
+        raise UserError(f"{_WHERE}: this family has no description. Derive its supernet from ElasticNetwork.")
+    count = min(experiment.config.rank.proxy_batch, len(data.train))
+    rows = np.sort(stream(seed, Purpose.PROXIES).permutation(len(data.train))[:count])
+    examples, labels = data.train.read(rows)
+    batch = Batch(np.asarray(data.prepared(examples)), data.outputs.encode(labels), data.outputs, seed)
+    return Scoring(SupernetNetworks(net, jax.jit(net.init)(key(seed, Purpose.WEIGHTS))), batch)
+
+
+def proxies_of(experiment: Experiment, genes: Genes) -> tuple[dict[str, Proxy], dict[str, str]]:
+    """The proxies that the configuration names, or all that the networks can have; and what the others need.
+
+    Raises:
+        UserError: One that is named needs what the networks do not have.
+    """
+    scoring, names = scoring_of(experiment), experiment.config.rank.proxies
+    if names is not None:
+        return proxies(names, scoring, genes, _WHERE), {}
+    made = {name: PROXIES[name](scoring) for name in PROXIES}
+    lacking = {name: proxy.lacks(genes) for name, proxy in made.items()}
+    left_out = {name: reason for name, reason in lacking.items() if reason is not None}
+    return {name: proxy for name, proxy in made.items() if name not in left_out}, left_out
+
+
+def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+    """Compares the orders of proxies with that of networks trained on their own.
+
+    Args:
+        experiment: The experiment; its supernet need not be trained.
+        run: Its run directory; figures go to `rank/proxies.json`.
+        stop: Read between networks.
+        quiet: No progress bar.
+
+    Returns:
+        Figures for the summary.
+
+    Raises:
+        UserError: A proxy needs what the networks do not have, or as `experiments.ranking.stage.rank`.
+        Interrupted: `stop` was requested; what is trained is kept.
+    """
+    largest = np.array(experiment.space.largest.genes, np.int32)
+    made, left_out = proxies_of(experiment, largest)
+    genes, truth, cheap = truth_of(experiment, run, stop, quiet)
+    of_truth, quality = order_of(experiment, truth)
+    settings, figures, scores = experiment.config.rank, {}, {}
+    with progress_bar(total=len(made) * len(genes), desc="proxies", unit="network", quiet=quiet) as bar:
+        for name, proxy in made.items():
+            found, seconds = np.zeros(len(genes)), np.zeros(len(genes))
+            for i, row in enumerate(genes):
+                if stop:
+                    raise Interrupted(f"stopped at proxy {name}; networks that were trained are kept")
+                proxy.scoring.forget()
+                start = time.perf_counter()
+                found[i], seconds[i] = proxy(row), time.perf_counter() - start
+                bar.update()
+            order = np.where(np.isfinite(found), found, _WORST)
+            estimates = fidelity(of_truth, order, quality, settings.bootstrap, experiment.config.seed)
+            figures[name] = {
+                **{of: estimate.as_dict() for of, estimate in estimates.items()},
+                "seconds": float(np.median(seconds)),
+                "first_seconds": float(seconds[0]),
+            }
+            scores[name] = [float(value) if np.isfinite(value) else None for value in found]
+    params = experiment.space.cost(genes)["params"].astype(float)
+    whole = {
+        "panel": len(genes),
+        "objective": ranked_by(experiment),
+        "figure": experiment.data.outputs.figure,
+        "batch": len(next(iter(made.values())).batch.x) if made else 0,
+        "proxies": figures,
+        "left_out": left_out,
+        "baselines": baselines(of_truth, quality, params, cheap),
+    }
+    with disk_errors_for(run.rank):
+        run.rank.mkdir(parents=True, exist_ok=True)
+    kept = sealed({**whole, "genes": genes.tolist(), "scores": scores})
+    write_text_atomically(run.rank / "proxies.json", json.dumps(kept, indent=1) + "\n")
+    return whole
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures as lines to read."""
+
+    def shown(estimate: Mapping[str, Any]) -> str:
+        return "-" if estimate["value"] is None else f"{estimate['value']:.3f}"
+
+    heads = ("proxy", "tau-b", "Spearman", "best 10 %", "seconds a network", "seconds of the first")
+    rows = [heads] + [
+        (
+            name,
+            *(shown(of[figure]) for figure in ("kendall_tau", "spearman", "tau_top_10")),
+            f"{of['seconds']:.4f}",
+            f"{of['first_seconds']:.1f}",
+        )
+        for name, of in figures["proxies"].items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [f"{figures['panel']} architectures, by {figures['objective']}; a batch of {figures['batch']} examples"]
+    lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [f"{name}: left out; it needs {reason}" for name, reason in figures["left_out"].items()]
+    percent = is_percent(figures["figure"])
+    return "\n".join([*lines, *baseline_lines(figures, *((100, " points") if percent else (1, "")))])

@@ -1,0 +1,16 @@
+"""Zero-cost proxies: scores of untrained networks, one registered class each."""
+
+from supernet.proxies.networks import Networks, PlainNetwork, SupernetNetworks
+from supernet.proxies.proxy import PROXIES, Batch, LayerProxy, Proxy, Scoring, proxies
+
+__all__ = [
+    "PROXIES",
+    "Batch",
+    "LayerProxy",
+    "Networks",
+    "PlainNetwork",
+    "Proxy",
+    "Scoring",
+    "SupernetNetworks",
+    "proxies",
+]

@@ -1,0 +1,202 @@
+"""Networks that proxies score: those of a supernet, told apart by genes, or a plain Flax module."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+
+from search_spaces import Program
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.supernet import Params, build_supernet
+from supernet.flax_modules.counting import counted
+from supernet.layers.batch_norm import moments, normalise
+from supernet.standalone.mobilenet import BatchNorm
+
+Forward = Callable[[Params, jax.Array], jax.Array]
+KERNEL = "kernel"
+"""Last part of the names of the weights that proxies are about: those of convolutions and dense layers."""
+
+
+class Networks(ABC):
+    """Networks of one set of weights. Batch norms use the batch's own statistics."""
+
+    @abstractmethod
+    def weights(self, genes: np.ndarray) -> Params:
+        """Effective weights of a network, as large as the largest one needs."""
+
+    @abstractmethod
+    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        """Logits of the network of `genes`, which may be traced: one program serves all networks of `program`."""
+
+    @abstractmethod
+    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        """As `apply`, without branches: what a network leaves out is zero."""
+
+    @abstractmethod
+    def measured(
+        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Logits, and of each batch norm the variances [..., c] of the batch; 0 for what a network leaves out."""
+
+    @abstractmethod
+    def static(self, genes: np.ndarray) -> Forward:
+        """The pass of one network as a function of weights and inputs, without loops and branches."""
+
+    @abstractmethod
+    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+        """The kernels of a network's convolutions and dense layers, of its weights or of a gradient, in order.
+
+        The last axis of each are its outputs.
+        """
+
+    @abstractmethod
+    def program(self, genes: np.ndarray) -> Program:
+        """What is known of a network when its program is traced."""
+
+    @abstractmethod
+    def costs(self, genes: np.ndarray) -> dict[str, int]:
+        """`params` and `macs` of a network."""
+
+
+class SupernetNetworks(Networks):
+    """The networks of a supernet.
+
+    Args:
+        net: The supernet.
+        params: Its weights, at initialisation.
+    """
+
+    def __init__(self, net: ElasticNetwork, params: Params) -> None:
+        self._params, self._space = params, net.space
+        self._effective = jax.jit(net.sharing.effective)
+        # What this one takes are effective weights.
+        self._net = cast("ElasticNetwork", build_supernet(net.space, passes=net.passes))
+
+    def weights(self, genes: np.ndarray) -> Params:
+        return self._effective(self._params, jnp.asarray(genes, jnp.int32))
+
+    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        return self._net.apply(weights, genes, x, program=program)[0]
+
+    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        return self._net.apply_masked(weights, genes, x, program=program)
+
+    def measured(
+        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        logits, collected = self._net.apply(weights, genes, x, program=program, collect=True)
+        found: dict[tuple, Any] = traverse_util.flatten_dict(collected)
+        return logits, [leaf for path, leaf in found.items() if path[-1] == "var"]
+
+    def static(self, genes: np.ndarray) -> Forward:
+        architecture = self._space.architecture(genes)
+        return lambda weights, x: self._net.apply_sliced(weights, architecture, x)
+
+    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+        layout, space = self._net.weights, self._space
+        program = dict(zip((c.name for c in space.choices if c.selects_program), space.program(genes), strict=True))
+        parts = [layout.taken(tree, space.network.ends, program)]
+        for stack, index, values in space.active_layers(space.architecture(genes)):
+            layer = layout.layer(tree, stack, index)
+            parts += [layout.taken(layer, sublayer, values) for sublayer in stack.sublayers if sublayer.on(values)]
+        return [leaf for part in parts for leaf in kernels_of(part)]
+
+    def program(self, genes: np.ndarray) -> Program:
+        return self._space.program(genes)
+
+    def costs(self, genes: np.ndarray) -> dict[str, int]:
+        found = self._space.cost(np.asarray(genes, np.int32)[None])
+        return {metric: int(found[metric][0]) for metric in ("params", "macs")}
+
+
+class PlainNetwork(Networks):
+    """One Flax module; genes mean nothing.
+
+    Args:
+        module: The module, which takes a batch. It is copied; batch norms of the copy use the batch's own statistics.
+        example: Shape and type of one input.
+    """
+
+    def __init__(self, module: nnx.Module, example: jax.ShapeDtypeStruct) -> None:
+        copy: Any = nnx.merge(*nnx.split(module))
+        copy.train()
+        for _, part in nnx.iter_graph(copy):
+            if type(part) in _FRESH:
+                part.__class__ = _FRESH[type(part)]
+        self._graph, self._params, self._rest = nnx.split(copy, nnx.Param, ...)
+        self._example = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
+
+    def weights(self, genes: np.ndarray) -> Params:
+        return nnx.to_pure_dict(self._params)
+
+    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        return self._forward(weights, x)
+
+    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+        return self._forward(weights, x)
+
+    def measured(
+        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        token = _MEASURED.set([])
+        try:
+            return self._forward(weights, x), _MEASURED.get() or []
+        finally:
+            _MEASURED.reset(token)
+
+    def static(self, genes: np.ndarray) -> Forward:
+        return self._forward
+
+    def _forward(self, weights: Params, x: jax.Array) -> jax.Array:
+        params, rest = (jax.tree.map(lambda leaf: leaf, state) for state in (self._params, self._rest))
+        nnx.replace_by_pure_dict(params, weights)
+        module: Any = nnx.merge(self._graph, params, rest)
+        return module(x)
+
+    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+        return kernels_of(tree)
+
+    def program(self, genes: np.ndarray) -> Program:
+        return ()
+
+    def costs(self, genes: np.ndarray) -> dict[str, int]:
+        weights = self.weights(genes)
+        params = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        return {"params": params, "macs": counted(self._forward, weights, self._example).macs}
+
+
+def kernels_of(tree: Params) -> list[jax.Array]:
+    """The kernels in a tree of weights."""
+    flat: dict[tuple, Any] = traverse_util.flatten_dict(tree)
+    return [leaf for path, leaf in flat.items() if str(path[-1]) == KERNEL]
+
+
+_MEASURED: ContextVar[list[jax.Array] | None] = ContextVar("measured", default=None)
+"""Where the batch norms of a plain network leave the variances of the batch."""
+
+
+def _fresh(x: jax.Array, scale: Any, bias: Any, activation: str | None) -> jax.Array:
+    found = moments(x)
+    if (seen := _MEASURED.get()) is not None:
+        seen.append(found["var"])
+    ends = jnp.ones(x.shape[-1]), jnp.zeros(x.shape[-1])
+    params = [end if given is None else given[...] for end, given in zip(ends, (scale, bias), strict=True)]
+    return normalise(x, found, dict(zip(("scale", "bias"), params, strict=True)), activation)
+
+
+class _FreshBatchNorm(BatchNorm):
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _fresh(x, self.scale, self.bias, self.activation)
+
+
+class _FreshFlaxBatchNorm(nnx.BatchNorm):
+    def __call__(self, x: jax.Array, *_: Any, **__: Any) -> jax.Array:
+        return _fresh(x, self.scale, self.bias, None)
+
+
+_FRESH: dict[type, type] = {BatchNorm: _FreshBatchNorm, nnx.BatchNorm: _FreshFlaxBatchNorm}
