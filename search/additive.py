@@ -5,11 +5,11 @@ The best network by a surrogate within limits is a fact that can be proven; that
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int32
 
 from search.budget import CostFunction, ResolvedBudget
 from search.sampling import Unseen, draw, meets_any
@@ -97,9 +97,10 @@ class Allocation:
 class Allocator(Searcher):
     """Learns an additive surrogate of all evaluations and asks for its best networks.
 
-    Each generation has, for each budget, the best network by the surrogate that was not evaluated yet, that for a
-    smaller limit, which differs each time, and the best of their neighbours. A metric whose costs are not known as
-    tables over few genes proves nothing: then the best of random draws are asked for.
+    Each generation has, for each budget, the best network by the surrogate, that for a smaller limit, which differs
+    each time, and the best of their neighbours. Where one of the two was evaluated already, its best neighbour stands
+    for it: a program that leaves out what was evaluated takes several times as long. A metric whose costs are not known
+    as tables over few genes proves nothing: then the best of random draws are asked for.
 
     Args:
         population: Number of candidates a generation.
@@ -116,8 +117,8 @@ class Allocator(Searcher):
             raise UserError(f"search.penalty: {self.penalty!r} is not positive. Give a number above 0, such as 1.")
 
     @abstractmethod
-    def allocate(self, surrogate: Additive, limits: Limits, excluded: Genes) -> Allocation | None:
-        """The best network by a surrogate within limits, other than those excluded; None where none is found.
+    def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:
+        """The best network by a surrogate within limits; None where none is found.
 
         Costs are tables (`search_spaces.cost.Tabulated`).
         """
@@ -160,16 +161,20 @@ class Allocator(Searcher):
         near: list[np.ndarray] = []
         for rung in range(rungs):
             part = 1.0 if rung == 0 else shift
-            limits = [(metric, low[metric][0] + part * (most - low[metric][0])) for metric, most in budget.limits]
-            found = self.allocate(surrogate, limits, np.concatenate([state.genes, unseen.genes]))
+            limits = tuple((metric, low[metric][0] + part * (most - low[metric][0])) for metric, most in budget.limits)
+            found = self.allocate(surrogate, limits)
             if found is not None:
-                unseen.add(found.genes[None], 1)
                 near.append(self.space.neighbours(found.genes))
+                others = self._ordered(near[-1], surrogate, replace(budget, limits=limits))
+                unseen.add(np.concatenate([found.genes[None], others]), 1)
         if near:
-            others = np.concatenate(near)
-            others = others[budget.feasible(self.costs(others))]
-            others = others[np.argsort(surrogate(others), kind="stable")]
+            others = self._ordered(np.concatenate(near), surrogate, budget)
             unseen.add(others, max(share - (len(unseen) - before), 0))
+
+    def _ordered(self, genes: Genes, surrogate: Additive, budget: ResolvedBudget) -> Int32[np.ndarray, "b g"]:
+        """Those within a budget, the best by the surrogate first."""
+        within = genes[budget.feasible(self.costs(genes))]
+        return within[np.argsort(surrogate(within), kind="stable")]
 
 
 def best_by(
@@ -184,7 +189,7 @@ def best_by(
     if not usable.any():
         raise ValueError("errors: none is finite.")
     surrogate = Additive.fit(allocator.space, genes[usable], errors[usable], allocator.penalty)
-    return allocator.allocate(surrogate, budget.limits, genes[:0])
+    return allocator.allocate(surrogate, budget.limits)
 
 
 def tables_of(cost: CostFunction, limits: Limits) -> list[CostTables]:

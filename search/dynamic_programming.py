@@ -16,7 +16,6 @@ import numpy as np
 from search.additive import Additive, Allocation, Allocator, Limits, tables_of
 from search.sampling import Unseen, shrink
 from search.searcher import SEARCHERS, SearchState
-from search_spaces import Genes
 from search_spaces.extremes import least_within
 
 
@@ -26,7 +25,7 @@ class DynamicProgramming(Allocator):
     """Measures single changes first; then asks for allocations whose summed distortions are least.
 
     The first generation holds for each budget a random lowering of the largest network and networks that differ from
-    it in one gene. Where the best allocation was evaluated already, its best neighbour is asked for.
+    it in one gene.
 
     Args:
         population: Number of candidates a generation.
@@ -35,19 +34,12 @@ class DynamicProgramming(Allocator):
 
     penalty: float = 0.01
 
-    def allocate(self, surrogate: Additive, limits: Limits, excluded: Genes) -> Allocation | None:
+    def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:
         tables = tables_of(self.cost or self.space.cost, limits)
         genes, exact = least_within(self.space, surrogate.tables, tables, [most for _, most in limits])
         if genes is None:
             return None
-        unseen = Unseen(self.space, excluded)
-        if unseen.add(genes[None], 1):
-            return Allocation(genes, float(surrogate(genes[None])[0]), exact)
-        near = self.space.neighbours(genes)
-        costs = self.costs(near)
-        near = near[np.logical_and.reduce([np.asarray(costs[metric]) <= most for metric, most in limits])]
-        unseen.add(near[np.argsort(surrogate(near), kind="stable")], 1)
-        return Allocation(unseen.genes[0], float(surrogate(unseen.genes)[0]), False) if len(unseen) else None
+        return Allocation(genes, float(surrogate(genes[None])[0]), exact)
 
     def begin(self, state: SearchState, rng: np.random.Generator, unseen: Unseen) -> None:
         if state.generation:

@@ -16,10 +16,9 @@ import numpy as np
 
 from search.additive import Additive, Allocation, Allocator, Limits, tables_of
 from search.searcher import SEARCHERS
-from search_spaces import Genes
 from search_spaces.cost import CostTables, Factor
 
-_TRIES = 4  # optima that were excluded, or are over a limit by rounding, before a limit is given up
+_TRIES = 4  # optima that are over a limit by rounding before a limit is given up
 _SECONDS = 10.0
 
 
@@ -28,17 +27,15 @@ _SECONDS = 10.0
 class MIP(Allocator):
     """Asks HiGHS for the best networks of an additive surrogate; costs are exact constraints."""
 
-    def allocate(self, surrogate: Additive, limits: Limits, excluded: Genes) -> Allocation | None:
+    def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:
         program = _Program(self, surrogate, limits)
-        known = {row.tobytes() for row in np.asarray(excluded, np.int32)}
         for _ in range(_TRIES):
             found = program.solve()
             if found is None:
                 return None
             genes, proven = found
             costs = self.costs(genes[None])
-            met = all(costs[metric][0] <= most for metric, most in limits)
-            if met and genes.tobytes() not in known:
+            if all(costs[metric][0] <= most for metric, most in limits):
                 return Allocation(genes, float(surrogate(genes[None])[0]), proven)
             program.exclude(genes)
         return None

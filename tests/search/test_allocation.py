@@ -48,7 +48,7 @@ def test_optima_are_those_of_all_networks(kind, seed):
             limits = tuple((name, float(np.quantile(costs[name], quantile))) for name in names)
             within = np.logical_and.reduce([costs[name] <= most for name, most in limits])
             searcher = kind(space, (ResolvedBudget("b", limits),), 0, measured)
-            found = searcher.allocate(surrogate, limits, space.members[:0])
+            found = searcher.allocate(surrogate, limits)
             if not within.any():
                 assert found is None
                 continue
@@ -59,16 +59,20 @@ def test_optima_are_those_of_all_networks(kind, seed):
             assert all(own[name][0] <= most for name, most in limits)
 
 
-def test_mip_goes_on_to_the_next_best(tiny, every, limits):
-    surrogate, members = random_surrogate(tiny, 3), every(tiny)
+def test_the_best_neighbour_stands_for_an_optimum_that_was_evaluated(kind, tiny, every, limits, landscape):
     (budget,) = limits(tiny, "macs<=60%")
-    within = members[budget.feasible(tiny.cost(members))]
-    order = within[np.argsort(surrogate(within))]
-    searcher = MIP(tiny, (budget,), 0)
-    for count in range(4):  # as many optima are passed over
-        found = searcher.allocate(surrogate, budget.limits, order[:count])
-        assert found is not None
-        assert found.predicted == pytest.approx(float(surrogate(order[count : count + 1])[0]), abs=1e-6)
+    searcher = kind(tiny, (budget,), 0, population=1, penalty=1e-6)
+    members = every(tiny)
+    errors = landscape(tiny).errors(members)
+    optimum = best_by(searcher, members, errors, budget)
+    assert optimum is not None
+    near = {tuple(row) for row in tiny.neighbours(optimum.genes).tolist()}
+    within = np.flatnonzero(budget.feasible(tiny.cost(members)))
+    neighbour = next(i for i in within if tuple(members[i].tolist()) in near)
+    other = next(i for i in within if tuple(members[i].tolist()) not in near | {tuple(optimum.genes.tolist())})
+    known = np.delete(members, [neighbour, other], axis=0)
+    state = searcher.tell(searcher.init(), known, np.delete(errors, [neighbour, other])[:, None])
+    np.testing.assert_array_equal(searcher.ask(state), members[neighbour][None])
 
 
 def test_a_new_budget_is_answered_and_proven_in_a_second(kind, small, limits, landscape):
