@@ -107,7 +107,7 @@ class Diagnostics:
                     "does at every step), or lower train.optimizer.learning_rate."
                 )
                 self._log.text(done, f"warnings/{end}_end_collapses", text)
-                if not self._quiet:
+                if not self._quiet and sys.stderr.isatty():  # elsewhere TensorBoard and the report say it
                     tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
