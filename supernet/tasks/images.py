@@ -79,8 +79,8 @@ class Images(Task):
     def read_input(cls, config: Mapping[str, Any]) -> Preprocessing:
         """See `Task.read_input`."""
         given = config["preprocessing"]
-        sizes = (tuple(given[name]) for name in ("image_size", "mean", "std"))
-        return Preprocessing(*sizes, given.get("background"))
+        size, mean, std = (tuple(given[name]) for name in ("image_size", "mean", "std"))
+        return Preprocessing(size, mean, std, given.get("background"))
 
     @classmethod
     def read_outputs(cls, config: Mapping[str, Any]) -> Classes:

@@ -109,7 +109,7 @@ def test_targets_are_matched_by_name(tmp_path: Path) -> None:
         Standardised(("x",), (0.0,), (1.0,)), outputs,
     )  # fmt: skip
     data = SOURCES["table"](path=str(tmp_path / "t.csv"), target=["b", "a"]).load(0, 0.2)  # type: ignore[call-arg]
-    found = data.for_network("data", subnet)
+    found: Any = data.for_network("data", subnet)
     assert found.targets == ("a", "b")
     assert np.array_equal(found.train.labels[:, 0], 10 * found.train.x[:, 0])
     one = SOURCES["table"](path=str(tmp_path / "t.csv"), target="b", drop=["a"], labels="numbers").load(0, 0.2)  # type: ignore[call-arg]

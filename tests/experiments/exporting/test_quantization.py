@@ -29,6 +29,7 @@ class Layers(nnx.Module):
         rngs = nnx.Rngs(0)
         self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
         for layer in self.layers:
+            assert layer.bias is not None
             layer.bias[...] = layer.bias[...] + 0.1
 
     def __call__(self, x: jax.Array) -> jax.Array:

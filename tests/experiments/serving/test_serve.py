@@ -193,15 +193,16 @@ def test_other_paths_methods_and_noise(server: Server) -> None:
 
 
 def test_a_client_that_asks_too_often_has_to_wait(server: Server) -> None:
-    connection, seen = server.connect("127.0.0.2"), []
+    connection, seen, waits = server.connect("127.0.0.2"), [], ""
     while not seen or (seen[-1] != 429 and len(seen) < 300 * RATE):
         connection.request("POST", "/predict", b"", PNG)
         response = connection.getresponse()
         response.read()
         seen.append(response.status)
+        waits = response.headers["Retry-After"]
     assert seen[-1] == 429
     assert len(seen) > 10 * RATE  # what is within the rate passed
-    assert int(response.headers["Retry-After"]) >= 1
+    assert int(waits) >= 1
     assert server.ask("POST", "/predict", png(0), PNG)[0] == 200  # another client does not
 
 
