@@ -85,7 +85,8 @@ class Allocation:
     Attributes:
         genes: Its canonical genes.
         predicted: Its error by the surrogate.
-        proven: Whether no network within the limits has a lower one for certain.
+        proven: Whether no network within the limits has a lower one for certain, but for rounding: HiGHS stops at a
+            millionth of the largest number of the surrogate.
     """
 
     genes: np.ndarray

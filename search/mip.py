@@ -19,7 +19,7 @@ from search.searcher import SEARCHERS
 from search_spaces.cost import CostTables, Factor
 
 _TRIES = 4  # optima that are over a limit by rounding before a limit is given up
-_SECONDS = 10.0
+_NODES = 10_000  # of the tree of subproblems; a limit of time would make resumed searches differ
 
 
 @SEARCHERS.register("mip")
@@ -84,7 +84,7 @@ class _Program:
             integrality=binary.astype(int),
             bounds=Bounds(*limits),  # type: ignore[arg-type]
             constraints=LinearConstraint(matrix, *sides),  # type: ignore[arg-type]
-            options={"mip_rel_gap": 0.0, "time_limit": _SECONDS},
+            options={"mip_rel_gap": 0.0, "node_limit": _NODES},
         )
         if result.x is None:
             return None

@@ -51,7 +51,7 @@ Shape = tuple[Extent | tuple[Extent, ...], ...]
 
 
 class Init(NamedTuple):
-    """How a fresh weight of a plain network is drawn.
+    """Distribution of a fresh weight of a plain network.
 
     Attributes:
         scale: Standard deviation; of a constant, its value. With a `fan`, the variance is this over the fan instead.
@@ -98,7 +98,7 @@ class Part:
     inits: Mapping[str, Init] = field(default_factory=dict)
 
     def init(self, name: str) -> Init:
-        """How a weight, or a statistic, is drawn."""
+        """Returns the distribution of a weight or a statistic."""
         return self.inits.get(name) or _BY_NAME.get(name, TABLE)
 
 

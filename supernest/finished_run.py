@@ -78,13 +78,20 @@ class Run:
             raise UserError(f"{self.path}: no subnet {name!r} was exported.{known}")
         return load_subnet(subnets[name])
 
-    def find(self, budget: str, device: str | Path | None = None, batch_size: int | None = None) -> Mapping[str, Any]:
+    def find(
+        self,
+        budget: str,
+        device: str | Path | None = None,
+        batch_size: int | None = None,
+        min_tau: float | None = None,
+    ) -> Mapping[str, Any]:
         """Finds the best evaluated subnet for a budget, without evaluating or exporting anything.
 
         Args:
             budget: Limits, such as `"macs<=40%,latency_ms<=3"`.
             device: Device file for latency and memory; the run's own when None.
             batch_size: Batch size that latency and memory refer to; the run's when None.
+            min_tau: Least Kendall tau that the device file may have; the run's `device.min_tau` when None.
 
         Returns:
             The answer, as `supernest export RUN --budget ... --show --json` prints it.
@@ -94,7 +101,7 @@ class Run:
         """
         from experiments.searching import new_budget as answer
 
-        finished = answer.open_finished(self.path, None if device is None else Path(device), batch_size)
+        finished = answer.open_finished(self.path, None if device is None else Path(device), batch_size, min_tau)
         return answer.answer(finished, *answer.parse_budget(budget, finished)).as_json()
 
     def export(
@@ -104,6 +111,7 @@ class Run:
         refine: int | None = None,
         device: str | Path | None = None,
         batch_size: int | None = None,
+        min_tau: float | None = None,
         progress: bool = True,
     ) -> Subnet:
         """Exports the best subnet for another budget, and loads it.
@@ -113,6 +121,7 @@ class Run:
             refine: Evaluate up to so many candidates for this budget first.
             device: Device file for latency and memory; the run's own when None.
             batch_size: Batch size that latency and memory refer to; the run's when None.
+            min_tau: Least Kendall tau that the device file may have; the run's `device.min_tau` when None.
             progress: Show a progress bar where the output is a terminal.
 
         Raises:
@@ -121,7 +130,7 @@ class Run:
         from experiments.pipeline.refine_budget import deliver
         from experiments.searching import new_budget as answer
 
-        read = partial(answer.open_finished, self.path, None if device is None else Path(device), batch_size)
+        read = partial(answer.open_finished, self.path, None if device is None else Path(device), batch_size, min_tau)
         parsed, resolved = answer.parse_budget(budget, read())
         found = deliver(self.path, (), read, parsed, resolved, refine, False, not progress)
         assert found.subnet is not None
@@ -157,9 +166,9 @@ class Run:
             raise UserError(f"quantize: {quantize!r} is no type of quantised weights. Give 'int8'.")
         if max_loss is not None and quantize is None:
             raise UserError("max_loss: goes with quantize='int8' only. Add it, or leave max_loss out.")
-        from experiments.exporting.to_onnx import check_installed, export_onnx
+        from experiments.exporting.to_onnx import check_onnx_installed, export_onnx
 
-        check_installed()
+        check_onnx_installed()
         from supernet.onnx.network import Settings
 
         if quantize is None:

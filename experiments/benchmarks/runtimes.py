@@ -1,4 +1,4 @@
-"""What an exported network costs in ONNX Runtime, beside plain jax2onnx, our jit, and eight bits: batch 1, one core.
+"""Time of an exported network in ONNX Runtime, beside plain jax2onnx, our jit, and eight bits: batch 1, one core.
 
 Command: `python -m experiments.benchmarks.runtimes --family vit --json`
 
@@ -118,7 +118,7 @@ def _jit(subnet: Subnet) -> tuple[Callable[..., jax.Array], Any]:
 
 
 def _plain(subnet: Subnet, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """What jax2onnx makes of the network."""
+    """Returns the ONNX file that jax2onnx writes of the network."""
     to_onnx = importlib.import_module("jax2onnx").to_onnx
     forward, state = _jit(subnet)
     return to_onnx(lambda x: forward(state, x), [(1, *shape)])

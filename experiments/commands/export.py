@@ -27,6 +27,10 @@ from experiments.user_input.paths import UserPath
     metavar="N",
     help="Batch size that --device's latency and memory refer to.  [default: the run's]",
 )
+@click.option(
+    "--min-tau", type=click.FloatRange(-1, 1), metavar="TAU",
+    help="Least Kendall tau that the device file may have.  [default: the run's device.min_tau, or 0.7]",
+)  # fmt: skip
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
     "--format", "form", type=click.Choice(["standalone", "transformers", "onnx"]), default="standalone",
@@ -62,7 +66,8 @@ from experiments.user_input.paths import UserPath
     help="Type of the weights in the transformers directory.  [default: as imported]",
 )  # fmt: skip
 def export(
-    config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
+    config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None,
+    min_tau: float | None, show: bool,
     form: str, batch: int | None, opset: str | None, any_size: bool, quantize: str | None, max_loss: float | None,
     subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
@@ -105,11 +110,11 @@ def export(
     if budget is not None:
         if run is None:
             raise UserError("--budget: of which run? Give the run directory: supernest export RUN --budget ...")
-        _export_for(run, budget, refine, device, batch_size, show, **options)
+        _export_for(run, budget, refine, device, batch_size, min_tau, show, **options)
         return
-    budget_only = {"--refine": refine, "--device": device, "--batch-size": batch_size, "--show": show}
-    for name, given in budget_only.items():
-        if given:
+    budget_only = {"--refine": refine, "--device": device, "--batch-size": batch_size, "--min-tau": min_tau}
+    for name, given in {**budget_only, "--show": show or None}.items():
+        if given is not None:
             raise UserError(f"{name}: goes with --budget only. Give one, such as --budget 'macs<=40%'.")
     run_stages(config, ("export",), out=run, **options)
 
@@ -118,9 +123,9 @@ def _export_onnx(
     run: Path, subnets: Sequence[str], settings: dict[str, Any], quantize: str | None, max_loss: float | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    from experiments.exporting.to_onnx import check_installed, export_onnx
+    from experiments.exporting.to_onnx import check_onnx_installed, export_onnx
 
-    check_installed()
+    check_onnx_installed()
     from supernet.onnx.network import Settings
 
     quantization = None
@@ -155,8 +160,8 @@ def _export_for_transformers(
 
 
 def _export_for(
-    run: Path, text: str, refine: int | None, device: Path | None, batch_size: int | None, show: bool,
-    overrides: Sequence[str], as_json: bool, quiet: bool,
+    run: Path, text: str, refine: int | None, device: Path | None, batch_size: int | None, min_tau: float | None,
+    show: bool, overrides: Sequence[str], as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Answers for a new budget; then, unless only that is wanted, exports the subnet."""
     from experiments.searching import new_budget as answers
@@ -164,7 +169,7 @@ def _export_for(
 
     if overrides and show and not refine:
         raise UserError("--set: an answer from what was evaluated depends on no setting. Leave it out.")
-    read = partial(answers.open_finished, run, device, batch_size)
+    read = partial(answers.open_finished, run, device, batch_size, min_tau)
     finished = read()
     budget, resolved = answers.parse_budget(text, finished)
     found = answers.answer(finished, budget, resolved)

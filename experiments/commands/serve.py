@@ -46,12 +46,12 @@ def serve(subnet: Path, **settings: Any) -> None:
     POST /predict takes a picture (image/*, or files of a form), or JSON: {"examples": [...]}. GET /health says that the
     network is ready and what it takes; GET /metrics has figures for Prometheus.
     """
-    from experiments.serving.server import check_installed
+    from experiments.serving.server import check_serve_installed
     from experiments.serving.server import serve as run
     from experiments.serving.settings import Settings
     from experiments.subnets.loading import load_exported
 
-    check_installed()
+    check_serve_installed()
     run(
         load_exported(subnet, plugins=False),
         Settings(**settings),

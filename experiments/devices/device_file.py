@@ -180,7 +180,8 @@ class DeviceCost:
                 raise UserError(
                     f"{self.device.path}: Kendall's tau of its {metric} (batches of {self.batch_size}) over held-out "
                     f"networks {said}: a budget on it may pick the wrong networks. Measure more on a quiet machine: "
-                    "supernest profile CONFIG --out FILE --networks 200 --repeats 50; or accept it by device.min_tau."
+                    "supernest profile CONFIG --out FILE --networks 200 --repeats 50; or accept it: device.min_tau in "
+                    "the experiment, --min-tau of supernest export."
                 )
 
     @cached_property

@@ -33,7 +33,7 @@ _AFTER_LAST = "Add", "Sub", "Mul", "Div", "Softmax", "Reshape", "Transpose", "Id
 
 @dataclass(frozen=True)
 class Quantization:
-    """What is chosen for an eight-bit file.
+    """Settings of an eight-bit file.
 
     Attributes:
         max_loss: Points of validation accuracy that may be lost; of predicted numbers, percent by which the error on

@@ -1,6 +1,5 @@
 """Exported subnets of a run as ONNX files: `RUN/onnx/NAME`, each proved by ONNX Runtime against the supernet."""
 
-import importlib.util
 import json
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_identity import CUT_FROM
 from experiments.subnets.loading import load_exported
 from experiments.training.stage import trained_params
+from experiments.user_input.extras import check_installed
 from search_spaces import UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.supernet import Params
@@ -46,18 +46,13 @@ class _Trained:
     origin: dict[str, str]
 
 
-def check_installed() -> None:
+def check_onnx_installed() -> None:
     """Refuses to go on without the extra.
 
     Raises:
         UserError: A package is missing.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"--format onnx: {' and '.join(missing)} cannot be imported. Install the extra: pip install "
-            "'supernest[onnx]'"
-        )
+    check_installed("--format onnx", "onnx", _NEEDED)
 
 
 def export_onnx(
@@ -78,7 +73,7 @@ def export_onnx(
         UserError: There is no such subnet, it has an operation that ONNX lacks, its file differs from the supernet, it
             loses too much in eight bits, or it was written before. Those before it are there.
     """
-    check_installed()
+    check_onnx_installed()
     names = exported_names(run, names)
     for name in names:
         if (there := _place(run, name, quantization)).exists():

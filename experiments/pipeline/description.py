@@ -1,4 +1,4 @@
-"""What `supernest check` finds in an experiment."""
+"""Findings of `supernest check` about an experiment."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -93,7 +93,7 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class Description:
-    """What an experiment holds.
+    """Contents of an experiment: data, networks, training and search.
 
     Attributes:
         name: Its name.

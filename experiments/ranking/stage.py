@@ -140,7 +140,7 @@ def _orders(experiment: Experiment, inherited: Scores, truth: Truth) -> tuple[np
 
 
 def order_of(experiment: Experiment, of: Truth | Scores) -> tuple[np.ndarray, np.ndarray]:
-    """What networks are ordered by, as the configuration says, and the quality of regret; higher is better."""
+    """Returns the values that order networks, as the configuration says, and those of regret; higher is better."""
     figure = experiment.data.outputs.figure
     quality = of.figure if objective_from(figure).higher else -of.figure
     return (quality if ranked_by(experiment) == figure else -of.loss), quality

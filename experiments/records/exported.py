@@ -1,4 +1,4 @@
-"""What the export stage tells of a network that it wrote."""
+"""Records of the networks that the export stage wrote."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class CompiledMemory:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a device file predicts of a network.
+    """Costs of a network that a device file predicts.
 
     Attributes:
         latency_ms: Milliseconds a batch.
@@ -45,7 +45,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class MeasuredLatency:
-    """What was measured of a network, where the device is this machine.
+    """Measured latency of a network, where the device is this machine.
 
     Attributes:
         latency_ms: Milliseconds a batch.

@@ -1,4 +1,4 @@
-"""How far a run is, from the files that it has left so far."""
+"""Progress of a run, from the files that it has left so far."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ _BY = ("validation_", "probe_")  # curves that say how good the networks are
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """How far a training is.
+    """Progress of a training.
 
     Attributes:
         step: The last step that is known.
@@ -36,7 +36,7 @@ class TrainingStatus:
 
 @dataclass(frozen=True)
 class SearchStatus:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
         evaluated: Subnets that were evaluated.
@@ -49,7 +49,7 @@ class SearchStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is; None for a stage that has not begun.
+    """Progress of a run; None for a stage that has not begun.
 
     Attributes:
         name: Name of the experiment.

@@ -35,7 +35,7 @@ class Finished:
         device: The device that costs are of, if one is known.
         objective: Name of what its search minimises.
         suffix: Tells names of budgets on another device, or in other batches, than the run's own apart.
-        min_tau: See the setting `device.min_tau` of the run.
+        min_tau: Least Kendall tau of a device file that budgets are judged by.
     """
 
     path: Path
@@ -71,13 +71,16 @@ def refined_archive(run: Path, budget: str, after: int) -> Path:
     return run / "search" / "refine" / f"{budget}_after_{after}.jsonl"
 
 
-def open_finished(run: Path, device: Path | None = None, batch_size: int | None = None) -> Finished:
+def open_finished(
+    run: Path, device: Path | None = None, batch_size: int | None = None, min_tau: float | None = None
+) -> Finished:
     """Reads what a run has evaluated.
 
     Args:
         run: The run directory.
         device: A device file for latency and memory; the run's own when None.
         batch_size: Which of its batch sizes; that of the run when None, or the first where the run has none.
+        min_tau: Least Kendall tau that the file may have; what the run's `device.min_tau` says when None.
 
     Raises:
         UserError: No run, no search in it, files of another space, or another device file than the run began with.
@@ -108,7 +111,8 @@ def open_finished(run: Path, device: Path | None = None, batch_size: int | None 
     suffix = f"_{known.sha256[:8]}" if known and not same else ""
     if known and batch_size not in (None, usual or next(iter(known.tables))):
         suffix += f"_b{batch_size}"
-    return Finished(run, _merged(archives, cost), cost, known, objective, suffix, section.get("min_tau", LEAST_TAU))
+    least: float = section.get("min_tau", LEAST_TAU) if min_tau is None else min_tau
+    return Finished(run, _merged(archives, cost), cost, known, objective, suffix, least)
 
 
 def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]:

@@ -1,6 +1,5 @@
 """The server: an application behind uvicorn, on a socket of its own, until SIGINT or SIGTERM."""
 
-import importlib.util
 import logging
 import socket
 import warnings
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from experiments.serving.settings import Settings
+from experiments.user_input.extras import check_installed
 from search_spaces import UserError
 from supernet.export.subnet import Subnet
 
@@ -15,17 +15,13 @@ _NEEDED = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 _LAST = 10  # seconds that requests in progress have after a signal
 
 
-def check_installed() -> None:
+def check_serve_installed() -> None:
     """Refuses to go on without the extra.
 
     Raises:
         UserError: A package is missing.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"serve: {' and '.join(missing)} cannot be imported. Install the extra: pip install 'supernest[serve]'"
-        )
+    check_installed("serve", "serve", _NEEDED)
 
 
 def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> None:
@@ -39,7 +35,7 @@ def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> N
     Raises:
         UserError: The address cannot be listened on, the network writes text, or the extra is missing.
     """
-    check_installed()
+    check_serve_installed()
     import uvicorn
     from PIL import Image
 

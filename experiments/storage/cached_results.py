@@ -102,7 +102,7 @@ def _wait_for(lock: int, home: Path, stop: StopRequest) -> None:
 
 
 def _is_at(lock: int, path: Path) -> bool:
-    """Whether an open file is still the one at a path; whoever held its lock may have removed it."""
+    """Returns whether an open file is still the one at a path; whoever held its lock may have removed it."""
     try:
         return os.path.samestat(os.fstat(lock), os.stat(path))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ _LEAVING = 3  # seconds
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told.
+    """Task of a worker.
 
     Attributes:
         config: The experiment, as plain values.

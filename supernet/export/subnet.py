@@ -28,7 +28,7 @@ from supernet.tasks.task import TASKS
 CONFIG, ARCHITECTURE, REPORT = "config.json", "architecture.json", "report.json"
 WEIGHTS, ORBAX, PROGRAM, MLIR = "weights.safetensors", "orbax", "forward.jax_export", "forward.mlir"
 OLD_PROGRAM = "forward.stablehlo"
-"""What exports of earlier versions call the program."""
+"""Name of the program in exports of earlier versions."""
 TOKENIZER = "tokenizer"
 _REMEDY = "Export it again from its run."
 

@@ -5,6 +5,7 @@ transposition at all.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -22,14 +23,7 @@ def attend(graph: Graph, outputs: list[str]) -> list[str]:
     Returns:
         The names of the outputs, which may be others than before.
     """
-    changes: dict[str, str] = {}
-    for name in list(graph.nodes):
-        node = graph.nodes[name]
-        node.inputs = [changes.get(source, source) for source in node.inputs]
-        changes[name] = graph.alias(name, _changed(graph, name, node))
-    outputs = [changes.get(output, output) for output in outputs]
-    graph.prune(outputs)
-    return outputs
+    return graph.rewrite(outputs, partial(_changed, graph))
 
 
 def _changed(graph: Graph, name: str, node: Node) -> str:

@@ -34,19 +34,16 @@ def fold(graph: Graph, outputs: list[str]) -> list[str]:
     uses = {name: len(users) for name, users in graph.users().items()}
     for output in outputs:
         uses[output] = uses.get(output, 0) + 1
-    changes: dict[str, str] = {}
-    for name in list(graph.nodes):
-        node = graph.nodes[name]
-        node.inputs = [changes.get(source, source) for source in node.inputs]
+
+    def change(name: str, node: Node) -> str:
         new, count = name, uses.get(name, 0)
         affine = _affine(graph, node)
         if affine is not None and uses.get(affine.of) == 1:
             new = _folded(graph, affine, uses) or name
-        changes[name] = graph.alias(name, new)
         uses[new] = count
-    outputs = [changes[output] for output in outputs]
-    graph.prune(outputs)
-    return outputs
+        return new
+
+    return graph.rewrite(outputs, change)
 
 
 def _affine(graph: Graph, node: Node) -> Affine | None:

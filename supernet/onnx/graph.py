@@ -1,7 +1,7 @@
 """Graph: the nodes of an ONNX file while it is being made; equal nodes are one, and sizes are computed where needed."""
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -141,6 +141,25 @@ class Graph:
         if old in self.shapes:
             self.shapes.setdefault(new, self.shapes[old])
         return new
+
+    def rewrite(self, outputs: Sequence[str], change: Callable[[str, Node], str]) -> list[str]:
+        """Offers every node, in order, to be changed; those behind it take what it became.
+
+        Args:
+            outputs: Names of the outputs.
+            change: From the name of a tensor and its node to the name of the tensor that takes its place.
+
+        Returns:
+            The names of the outputs, which may be others than before.
+        """
+        changes: dict[str, str] = {}
+        for name in list(self.nodes):
+            node = self.nodes[name]
+            node.inputs = [changes.get(source, source) for source in node.inputs]
+            changes[name] = self.alias(name, change(name, node))
+        outputs = [changes.get(output, output) for output in outputs]
+        self.prune(outputs)
+        return outputs
 
     def users(self) -> dict[str, list[Node]]:
         """Returns the nodes that take each tensor."""

@@ -185,13 +185,7 @@ def simplify(graph: Graph, outputs: list[str]) -> list[str]:
     """
     first = (*OPERATORS, *ROOT_MEAN_SQUARES) if graph.opset >= 23 else OPERATORS
     for table in (first, LAST):
-        changes: dict[str, str] = {}
-        for name in list(graph.nodes):
-            node = graph.nodes[name]
-            node.inputs = [changes.get(source, source) for source in node.inputs]
-            changes[name] = graph.alias(name, _changed(graph, name, table))
-        outputs = [changes.get(output, output) for output in outputs]
-        graph.prune(outputs)
+        outputs = graph.rewrite(outputs, lambda name, _, table=table: _changed(graph, name, table))
     return outputs
 
 

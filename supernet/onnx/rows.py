@@ -1,5 +1,6 @@
 """Rows: what computes each row of [..., width] by itself does so on [rows, width], where a linear layer is one Gemm."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,7 @@ def as_rows(graph: Graph, outputs: list[str]) -> list[str]:
     Returns:
         The names of the outputs, which may be others than before.
     """
-    changes: dict[str, str] = {}
-    for name in list(graph.nodes):
-        node = graph.nodes[name]
-        node.inputs = [changes.get(source, source) for source in node.inputs]
-        changes[name] = _changed(graph, name, node)
-    outputs = [changes.get(output, output) for output in outputs]
-    graph.prune(outputs)
-    return outputs
+    return graph.rewrite(outputs, partial(_changed, graph))
 
 
 def _changed(graph: Graph, name: str, node: Node) -> str:

@@ -63,7 +63,7 @@ class Fisher(Proxy):
 
 
 def _is_layer(seen: Seen) -> bool:
-    """Whether a product is of a stream with weights on the right."""
+    """Returns whether a product is of a stream with weights on the right."""
     left, right = seen.origins[:2]
     if seen.equation.primitive.name == "dot_general" and seen.equation.params["dimension_numbers"][1] != ((), ()):
         return False
@@ -71,7 +71,7 @@ def _is_layer(seen: Seen) -> bool:
 
 
 def _inputs(seen: Seen) -> jax.Array:
-    """Of how many weights each output channel is made; those that a network leaves out are zero, and do not count."""
+    """Counts the weights of each output channel; those that a network leaves out are zero, and do not count."""
     kernel = seen.inputs[1]
     if seen.equation.primitive.name == "dot_general":
         axes = seen.equation.params["dimension_numbers"][0][1]

@@ -30,7 +30,7 @@ class JacobianProxy(Proxy):
 
 @PROXIES.register("jacov")
 class Jacov(JacobianProxy):
-    """How little the gradients of the outputs with respect to different examples correlate."""
+    """Scores by how little the gradients of different examples correlate; higher is better."""
 
     def __call__(self, genes: Genes) -> float:
         """See `Proxy.__call__`."""
@@ -43,7 +43,7 @@ class Jacov(JacobianProxy):
 
 @PROXIES.register("epe_nas")
 class EPENAS(JacobianProxy):
-    """How little these gradients correlate among the examples of a class."""
+    """Scores by how little these gradients correlate among the examples of a class; higher is better."""
 
     def lacks(self, genes: Genes) -> str | None:
         """See `Proxy.lacks`."""

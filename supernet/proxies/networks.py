@@ -56,7 +56,7 @@ class Networks(ABC):
 
     @abstractmethod
     def program(self, genes: np.ndarray) -> Program:
-        """What is known of a network when its program is traced."""
+        """Returns the values of a network that are known when its program is traced."""
 
     @abstractmethod
     def costs(self, genes: np.ndarray) -> dict[str, int]:

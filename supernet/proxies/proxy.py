@@ -46,7 +46,7 @@ class Batch:
 
     @property
     def is_continuous(self) -> bool:
-        """Whether outputs can be differentiated with respect to inputs."""
+        """Returns whether outputs can be differentiated with respect to inputs."""
         return bool(jnp.issubdtype(jnp.asarray(self.x).dtype, jnp.floating))
 
 
@@ -138,7 +138,7 @@ class Proxy(ABC):
         self.scoring, self.networks, self.batch = scoring, scoring.networks, scoring.batch
 
     def lacks(self, genes: Genes) -> str | None:
-        """What the proxy needs and a network or the batch lacks, as the end of `needs ...`; None for nothing."""
+        """Returns what a network or the batch lacks, to end a message that begins with `needs`; None for nothing."""
         return None
 
     @abstractmethod

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 Values = Sequence[Any]
 WEIGHTS, INPUTS = 1, 2
-"""What a value follows from; the sum of these."""
+"""Sources of a value, which are added up."""
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")
 
@@ -42,7 +42,7 @@ class Traced:
         self.jaxpr = jax.make_jaxpr(lambda *given: function(*given))(weights, x)
 
     def has(self, wanted: Wanted) -> bool:
-        """Whether an equation is wanted, be it in a function that the pass calls or in a loop."""
+        """Returns whether an equation is wanted, be it in a function that the pass calls or in a loop."""
         return any(map(wanted, equations(self.jaxpr.jaxpr)))
 
     def run(self, weights: Any, x: Any, wanted: Wanted, visit: Visit) -> list:
@@ -139,16 +139,16 @@ def relus(traced: Traced) -> Wanted:
 
 
 def is_product(equation: Any) -> bool:
-    """Whether an equation is a convolution or a product of matrices."""
+    """Returns whether an equation is a convolution or a product of matrices."""
     return equation.primitive.name in ("conv_general_dilated", "dot_general")
 
 
 def is_norm(equation: Any) -> bool:
-    """Whether an equation divides by a root, as norms do."""
+    """Returns whether an equation divides by a root, as norms do."""
     return equation.primitive.name in ("rsqrt", "sqrt")
 
 
 def is_pooling(equation: Any) -> bool:
-    """Whether an equation adds up maps [b, h, w, c] over their positions."""
+    """Returns whether an equation adds up maps [b, h, w, c] over their positions."""
     shape = equation.invars[0].aval.shape if equation.invars else ()
     return equation.primitive.name == "reduce_sum" and tuple(equation.params["axes"]) == (1, 2) and len(shape) == 4

@@ -71,7 +71,7 @@ class Weights:
         return "/".join(filter(None, (stack and stack.path, sublayer.path, path)))
 
     def own(self, tree: Tree, sublayer: Sublayer, kind: Kind = "weights") -> Tree:
-        """What belongs to a sublayer, of a layer or of like ones, as its stages see it."""
+        """Returns the part of a tree that belongs to a sublayer, of one layer or of a stack, as its stages see it."""
         tree_of: Tree = {}
         for path in getattr(sublayer, kind):
             put(tree_of, path, at(tree, "/".join(filter(None, (sublayer.path, path)))))
@@ -91,7 +91,7 @@ class Weights:
         return cuts
 
     def taken(self, tree: Tree, sublayer: Sublayer, values: Mapping[str, Value], kind: Kind = "weights") -> Tree:
-        """What belongs to a sublayer of one layer, cut to values of its choices; None where there is no tree."""
+        """Returns the part of a tree that belongs to a sublayer, cut to values of its choices; None without a tree."""
         return None if tree is None else take(self.own(tree, sublayer, kind), self.cut(sublayer, values, kind))
 
     # ---------------------------------------------------------------- the plain module
@@ -113,12 +113,12 @@ class Weights:
                 yield Place((*place, *inside), stack, index, sublayer, values)
 
     def taken_at(self, place: Place, tree: Tree, kind: Kind = "weights") -> Tree:
-        """What stages see of weights or statistics of the supernet there; None where there is no tree."""
+        """Returns the weights or statistics of the supernet that stages see there; None without a tree."""
         own = tree if place.stack is None else self.layer(tree, place.stack, place.layer)
         return self.taken(own, place.sublayer, place.values, kind)
 
     def given_at(self, place: Place, state: Mapping[Path, Any], kind: Kind = "weights") -> Tree:
-        """What stages see of weights or statistics of the plain module there."""
+        """Returns the weights or statistics of the plain module that stages see there."""
         sizes, tree = place.sublayer.sizes(place.values), {}
         for path, shape in getattr(place.sublayer, kind).items():
             put(tree, path, state[place.path(path)].reshape(lengths(flat(shape), sizes)))

@@ -150,6 +150,18 @@ def test_a_device_file_answers_for_a_run_that_knew_none(finished, space, superne
     assert "measured for another search space" in err
 
 
+def test_a_device_file_that_orders_badly_answers_where_its_tau_is_accepted(finished, space, supernest, tmp_path):
+    device = write_device(tmp_path / "d.json", space, tau=0.42)
+    arguments = ("export", str(finished), "--budget", "latency_ms<=50%", "--device", str(device), "--show")
+    code, out, err = supernest(*arguments)
+    assert (code, out) == (2, "")
+    assert "is 0.42, less than 0.7" in err
+    assert err.endswith("--min-tau of supernest export.\n")
+    assert supernest(*arguments, "--min-tau", "0.4")[0] == 0
+    code, _, err = supernest("export", str(finished), "--min-tau", "0.4")
+    assert (code, err) == (2, "error: --min-tau: goes with --budget only. Give one, such as --budget 'macs<=40%'.\n")
+
+
 def test_the_batch_size_is_the_runs_or_the_one_that_is_asked_for(finished, space, supernest, tmp_path):
     device = write_device(tmp_path / "d.json", space, batch_sizes=(1, 8))
     arguments = ("export", str(finished), "--budget", "latency_ms<=50%", "--device", str(device), "--show", "--json")
