@@ -55,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not starts_ray(item.path))
 
 
+def pytest_collection_finish() -> None:
+    """Refuses files of tests that import Ray: it would keep the environment of that moment, without a test's token."""
+    if "ray" in sys.modules:
+        raise pytest.UsageError("a file of tests, or what it imports, imports ray: import it within the test")
+
+
 class FilesTogether(LoadFileScheduling):
     """A file's tests in one process, so that what they share is made once; all of Ray's in one, as two disturb each
     other."""

@@ -132,6 +132,8 @@ class Nodes:
 @contextmanager
 def cluster() -> Iterator[Nodes]:
     """A cluster that is gone with the context; processes started meanwhile know its token."""
+    if "ray" in sys.modules:
+        raise RuntimeError("Ray was imported before its token was made: it would not show it to the cluster")
     before = {name: os.environ.get(name) for name in _TOKEN}
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), RAY_USAGE_STATS_ENABLED="0")
     import_ray(loopback=True)
