@@ -14,12 +14,15 @@ from supernet.tasks.arrays import Standardised
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.numbers import Numbers
+from tests.supernet.families import small
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
 
 from experiments.exporting.quantization import static_int8
 from supernet.onnx.network import Settings, onnx_network
 from supernet.onnx.runtime import largest_difference, run, session
+from tests.supernet.onnx.test_every_family import examples_of
+from tests.supernet.onnx.test_every_family import subnet_of as subnet_of_family
 
 
 class Layers(nnx.Module):
@@ -74,6 +77,17 @@ def test_the_last_batch_of_a_fixed_size_calibrates_too() -> None:
     made = static_int8("net", model, subnet, rows, 8)
     assert quantised_weights(made) == {(3, 4)}
     assert largest_difference(run(session(made), rows, 8), subnet.predict(rows)) < 0.1
+
+
+@pytest.mark.parametrize("family", ["vit", "mobilenet", "nas_bench_201"])
+def test_of_a_family_all_but_resize_and_head_are_in_eight_bits(family: str) -> None:
+    space = small(family).space
+    subnet = subnet_of_family(small(family), np.array(space.largest.genes))
+    model = static_int8("net", onnx_network("net", subnet, Settings()), subnet, examples_of(subnet, 8), None)
+    stored = {one.name for one in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    in_float = [products.index(node) for node in products if node.input[1] in stored]
+    assert in_float == [0, 1, len(products) - 1]  # the resize of rows and of columns, and the head
 
 
 def test_a_last_product_alone_is_not_quantised() -> None:
