@@ -1,4 +1,4 @@
-"""RunDirectory: the outcome of one experiment on disk; only its own configuration resumes it, one writer at a time."""
+"""RunDirectory: the outcome of one experiment on disk, one writer at a time; changed settings keep what they can."""
 
 import contextlib
 import fcntl
@@ -10,17 +10,25 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+from experiments.configuration.changes import Change, changes
 from experiments.configuration.device_section import KEPT
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.configuration.plugins import places_of
-from experiments.storage.run_files import CONFIG, RUN, SUMMARY, check_config, read_run
-from experiments.storage.run_identity import is_free
-from experiments.user_input.problems import flatten, show
+from experiments.storage.earlier import Effect, exports_of, set_aside, without_stale
+from experiments.storage.run_files import (
+    CONFIG,
+    RUN,
+    SUMMARY,
+    check_config,
+    identity_of,
+    read_run,
+    read_summary,
+    write_summary,
+)
 from experiments.user_input.yaml_files import parse_yaml
 from search_spaces.errors import UserError
-from search_spaces.sealed_json import sealed
+from search_spaces.sealed_json import SEAL, sealed
 from supernet.storage.manifest import disk_errors_for, write_text_atomically
 
 LOCK = ".lock"
@@ -46,12 +54,17 @@ class RunDirectory:
         self._lock: int | None = lock
 
     @classmethod
-    def create_or_resume(cls, path: Path | str, config: ExperimentConfig) -> "RunDirectory":
+    def create_or_resume(
+        cls, path: Path | str, config: ExperimentConfig, adopt: bool = False, identity: str | None = None
+    ) -> "RunDirectory":
         """Makes a new run directory, or opens that of the same experiment.
 
         Args:
             path: A run directory, an empty directory, or a path where there is nothing yet.
-            config: The experiment.
+            config: The experiment. It is bound to the identity of the run.
+            adopt: Whether settings may differ that keep the training; the run has them from then on, and what they
+                invalidate is set aside.
+            identity: Identity that a new run takes over from the one whose training it uses; its own when None.
 
         Raises:
             UserError: The directory holds something else or another experiment's run, is in use by another process,
@@ -66,10 +79,17 @@ class RunDirectory:
                 plugins = places_of(config.plugins)
                 versions = _versions()
                 if (path / CONFIG).exists():
-                    _same_config(path, config)
-                    before = read_run(path)["versions"]
+                    found = differences(path, config)
+                    if found and not adopt:
+                        raise another(path, found)
+                    if found:
+                        _adopt(path, config, found)
+                    run = read_run(path)
+                    config.bind(run.get("identity"))
+                    before = run["versions"]
                     changes = {k: (before.get(k, "none"), v) for k, v in versions.items() if before.get(k) != v}
                     return cls(path, lock, True, changes)
+                config.bind(identity)
                 text = config.dump()
                 run = {
                     "name": config.name,
@@ -77,6 +97,7 @@ class RunDirectory:
                     "versions": versions,
                     **({"plugins": plugins} if plugins else {}),
                     "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+                    **({} if identity is None else {"identity": identity}),
                 }
                 if config.device is not None:
                     write_text_atomically(path / KEPT, Path(config.device.path).read_text("utf-8"))
@@ -154,8 +175,11 @@ class RunDirectory:
         self.close()
 
 
-def check_run_directory(path: Path | str, config: ExperimentConfig) -> bool:
-    """Says whether `path` holds a run of this experiment, and changes nothing.
+def check_run_directory(path: Path | str, config: ExperimentConfig) -> list[Change] | None:
+    """Looks at a run directory, and changes nothing.
+
+    Returns:
+        What differs from the run's configuration in settings that keep its training; None where there is no run.
 
     Raises:
         UserError: As `RunDirectory.create_or_resume`, as far as can be told without writing.
@@ -163,10 +187,7 @@ def check_run_directory(path: Path | str, config: ExperimentConfig) -> bool:
     path = Path(path)
     with disk_errors_for(path):
         _refuse_strangers(path)
-        if not (path / CONFIG).exists():
-            return False
-        _same_config(path, config)
-        return True
+        return differences(path, config) if (path / CONFIG).exists() else None
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -214,24 +235,52 @@ def _unmake(path: Path, made: Sequence[Path]) -> None:
             directory.rmdir()
 
 
-def _same_config(path: Path, config: ExperimentConfig) -> None:
+def differences(path: Path, config: ExperimentConfig) -> list[Change]:
+    """Compares the configuration of a run with another one.
+
+    Raises:
+        UserError: They differ in what decides the training, or the run's file was changed by hand.
+    """
     check_config(path)
-    old = flatten(parse_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG)))
-    new = flatten(config.as_dict())
-    keys = [key for key in dict.fromkeys([*old, *new]) if not is_free(key)]
-    changed = [key for key in keys if key not in old or key not in new or old[key] != new[key]]
-    if not changed:
-        return
-    parts = [f"{key}: {_shown(old, key)} → {_shown(new, key)}" for key in changed[:_SHOWN]]
-    more = f", and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
-    raise UserError(
-        f"{path}: holds a run of another configuration ({', '.join(parts)}{more}). Restore the old "
-        f"{'setting' if len(changed) == 1 else 'settings'}, or choose another directory with --out."
+    before = parse_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG))
+    found = changes(before, config, gradient=(path / "gradient").is_dir())
+    if any(change.effect is Effect.REFUSED for change in found):
+        raise another(path, found)
+    return found
+
+
+def another(path: Path, found: Sequence[Change]) -> UserError:
+    """What to say where a run is of another configuration."""
+    parts = ", ".join(map(str, found[:_SHOWN])) + (f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+    keys = {change.key.partition(".")[0] for change in found}
+    at_once = ""
+    if keys & {"budgets", "device"}:
+        at_once = (
+            f", ask the run itself (supernest export {path} --budget LIMITS{' --device FILE' * ('device' in keys)})"
+        )
+    return UserError(
+        f"{path}: holds a run of another configuration ({parts}). Restore the old "
+        f"{'setting' if len(found) == 1 else 'settings'}{at_once}, or choose another directory with --out."
     )
 
 
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return show(flat[key]) if key in flat else "not set"
+def _adopt(path: Path, config: ExperimentConfig, found: Sequence[Change]) -> None:
+    """Gives a run other settings. A kill in between leaves those before; what was set aside is done again."""
+    run = {name: value for name, value in read_run(path).items() if name != SEAL}
+    effects = {change.effect for change in found}
+    if (path / SUMMARY).exists():
+        write_summary(path, without_stale(read_summary(path), max(effects)))
+    budgets = [change.key.removeprefix("budgets.") for change in found if change.key.startswith("budgets.")]
+    set_aside(path, effects, [part for name in budgets for part in exports_of(name)])
+    text = config.dump()
+    run |= {
+        "identity": identity_of(path),
+        "began_as": run.get("began_as", run["config_sha256"]),
+        "config_before": hashlib.sha256((path / CONFIG).read_bytes()).hexdigest(),
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    write_text_atomically(path / RUN, json.dumps(sealed(run), indent=1) + "\n")
+    write_text_atomically(path / CONFIG, text)
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ References:
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int32
@@ -35,6 +36,8 @@ class FairSampler(Sampler):
         paths: Number of paths a step. Null: the least common multiple of the genes' numbers of values, which makes
             every step fair on its own, where that is at most 12; otherwise the largest number of values.
     """
+
+    follows_plan: ClassVar[bool] = False
 
     paths: int | None = None
 

@@ -125,6 +125,8 @@ class Sampler(ABC):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """What it learns from or asks for, out of "gene_norms", "examples" and "scores"; the rest costs nothing."""
+    follows_plan: ClassVar[bool] = True
+    """Whether what it draws may depend on the length of the training; one that says False can be trained longer."""
 
     space: SearchSpace
     seed: int

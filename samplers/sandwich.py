@@ -6,6 +6,7 @@ References:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class SandwichSampler(Sampler):
     Args:
         random_paths: Number of random paths a step; both papers use 2. 0 trains the two ends alone.
     """
+
+    follows_plan: ClassVar[bool] = False
 
     random_paths: int = 2
 

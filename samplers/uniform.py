@@ -6,6 +6,7 @@ References:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class UniformSampler(Sampler):
     Args:
         paths: Number of paths a step; SPOS trains one.
     """
+
+    follows_plan: ClassVar[bool] = False
 
     paths: int = 1
 

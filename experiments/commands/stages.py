@@ -9,6 +9,7 @@ import click
 
 from experiments.commands.experiment_file import about, load
 from experiments.commands.options import stage_options
+from experiments.user_input.paths import UserPath
 
 if TYPE_CHECKING:
     from experiments.records import Summary
@@ -41,9 +42,21 @@ def gradient(config: Path, **options: Any) -> None:
 
 @click.command()
 @stage_options
-def search(config: Path, **options: Any) -> None:
-    """Search a trained supernet only."""
-    run_stages(config, ("search",), **options)
+@click.option(
+    "--from", "trained", type=UserPath(), metavar="RUN",
+    help="Run whose trained supernet is searched, in a run directory of its own (--out).",
+)  # fmt: skip
+def search(config: Path, trained: Path | None, **options: Any) -> None:
+    """Search a trained supernet only.
+
+    CONFIG may be the run directory, or with --from that of the trained run. More evaluations, another searcher, budgets
+    or settings of evaluation go on in the same run: what was evaluated is looked up where it still holds.
+    """
+    if trained is not None and options["out"] is None:
+        from search_spaces.errors import UserError
+
+        raise UserError("--from: goes with --out, the new run directory. Name one.")
+    run_stages(config, ("search",), trained=trained, **options)
 
 
 @click.command()
@@ -66,7 +79,13 @@ def rank(config: Path, proxies: str | None, overrides: Sequence[str], **options:
 
 
 def run_stages(
-    path: Path, stages: Sequence[str], out: Path | None, overrides: Sequence[str], as_json: bool, quiet: bool
+    path: Path,
+    stages: Sequence[str],
+    out: Path | None,
+    overrides: Sequence[str],
+    as_json: bool,
+    quiet: bool,
+    trained: Path | None = None,
 ) -> None:
     """Runs stages of an experiment in its run directory, and prints what came out.
 
@@ -75,10 +94,12 @@ def run_stages(
     """
     from experiments.pipeline.open_run import open_run
 
+    if path.is_dir():
+        out, path = out or path, path / "config.yaml"
     config = load(path, overrides)
     out = out or Path("runs") / config.name
     with about(path):
-        directory = open_run(out, config, stages, str(path))
+        directory = open_run(out, config, stages, str(path), trained)
     from experiments.configuration.plugins import changed_plugins
     from experiments.pipeline import run as pipeline
     from experiments.storage.run_files import summary_json

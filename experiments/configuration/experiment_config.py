@@ -1,6 +1,5 @@
 """ExperimentConfig: the validated YAML of an experiment, as one frozen object that Python users can also make."""
 
-import hashlib
 import json
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -115,6 +115,8 @@ class ExperimentConfig(BaseModel):
     rank: RankSection = RankSection()
     ray: RaySection | None = None
 
+    _identity: str | None = PrivateAttr(None)
+
     @field_validator("name")
     @classmethod
     def _named(cls, name: str) -> str:
@@ -183,15 +185,16 @@ class ExperimentConfig(BaseModel):
         return dump_yaml(self.as_dict())
 
     @property
-    def fingerprint(self) -> str:
-        """SHA-256 of all that decides the outcome, in hexadecimal."""
-        decides = {name: section for name, section in self.as_dict().items() if name != "ray"}
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-
-    @property
     def identity(self) -> str:
-        """Hash that binds the files of a run to one another; settings that may differ on a resume do not count."""
-        return run_identity(self.as_dict())
+        """Hash that binds the files of a run to one another; settings that may differ on a resume do not count.
+
+        A run whose settings were changed later keeps the hash that it began with.
+        """
+        return self._identity or run_identity(self.as_dict())
+
+    def bind(self, identity: str | None) -> None:
+        """Makes this the configuration of a run that began with this identity; of a new run when None."""
+        self._identity = identity
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentConfig:

@@ -24,6 +24,7 @@ from experiments.records import CompiledMemory, ExportedNetwork, MeasuredLatency
 from experiments.records.plain import under_prefix
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import cut_from
+from experiments.storage.earlier import set_export_aside
 from experiments.storage.run_identity import CUT_FROM
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
@@ -98,6 +99,8 @@ def export_budget(
     directory = run.subnets / budget.name
     report = _existing(directory, archive.genes[index], origin)
     if report is None:
+        if directory.exists():
+            set_export_aside(run.path, budget.name)
         with plugin_errors(experiment.config.plugins, f"{directory} was exported"):
             report = _export(experiment, params, archive, index, directory, origin, cost or experiment.cost_on_device)
     memory = CompiledMemory(**report["memory"])

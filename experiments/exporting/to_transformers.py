@@ -8,8 +8,8 @@ from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
 from experiments.exporting.names import exported_names
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
-from experiments.storage.run_files import read_run_config
-from experiments.storage.run_identity import CUT_FROM, run_identity
+from experiments.storage.run_files import identity_of, read_run_config
+from experiments.storage.run_identity import CUT_FROM
 from experiments.subnets.loading import load_exported
 from search_spaces import UserError, did_you_mean
 from search_spaces.sealed_json import read_json
@@ -42,7 +42,7 @@ def export_for_transformers(
     imported = _origin(run)
     source: Mapping[str, Any] = imported.source if imported else {}
     tokenizer, dtype = (imported.tokenizer, dtype or imported.dtype) if imported else (None, dtype)
-    identity, found = run_identity(read_run_config(run)), []
+    identity, found = identity_of(run), []
     for name in names:
         directory, out = run / "subnets" / name, run / "transformers" / name
         subnet = load_exported(directory)

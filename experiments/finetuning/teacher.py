@@ -10,7 +10,7 @@ from experiments.data.tokenizer import files_of
 from experiments.experiment import build_experiment
 from experiments.exporting.stage import statistics
 from experiments.storage.checkpoints import Checkpoints
-from experiments.storage.run_files import is_run
+from experiments.storage.run_files import identity_of, is_run
 from experiments.training.stage import trained_params
 from search_spaces import UserError
 from supernet.export.export import export_subnet
@@ -46,7 +46,7 @@ def _export_largest(run: Path, directory: Path) -> None:
     config = load_config(run / "config.yaml")
     experiment = build_experiment(config)
     data, space = experiment.data, experiment.space
-    with Checkpoints(run / "checkpoints", config.train.keep_last, config.train.keep_best, config.identity) as saved:
+    with Checkpoints(run / "checkpoints", config.train.keep_last, config.train.keep_best, identity_of(run)) as saved:
         params = trained_params(experiment, saved)
     probe, _ = data.validation.read(np.arange(min(_PROBE, len(data.validation))))
     export_subnet(

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from experiments.configuration.experiment_config import load_config
 from experiments.configuration.plugins import changed_plugins
 from experiments.devices.device_file import DeviceCost
@@ -20,13 +18,13 @@ from experiments.process.progress import progress_bar
 from experiments.records import Answer
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
+from experiments.searching.looked_up import looked_up
 from experiments.searching.stage import archive_identity, candidate_objectives, cut_from
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import read_summary, write_summary
 from experiments.training.stage import trained_params
-from search import Archive, Budget, Evaluate, Progress, ResolvedBudget, run_search
+from search import Archive, Budget, Progress, ResolvedBudget, run_search
 from search.continued import Continued
-from search_spaces import Genes
 from supernet.engine.supernet import Params
 
 
@@ -123,22 +121,8 @@ def refine(
                     "resumes it."
                 )
 
-        known = _known(finished.archive, evaluate)
+        known = looked_up([finished.archive], evaluate)
         return run_search(searcher, known, archive, evaluations, on_batch, settings.batch, evaluate)
-
-
-def _known(archive: Archive, evaluate: Evaluate) -> Evaluate:
-    """`evaluate`, except for what an archive holds."""
-    held = {row.tobytes(): error for row, error in zip(archive.genes, archive.errors, strict=True)}
-
-    def errors(genes: Genes) -> np.ndarray:
-        found = np.array([held.get(row.tobytes(), np.nan) for row in genes])
-        new = np.isnan(found)
-        if new.any():
-            found[new] = evaluate(genes[new])
-        return found
-
-    return errors
 
 
 def _note(run: Path, found: Answer) -> None:

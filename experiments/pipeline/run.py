@@ -12,6 +12,7 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.stage import export, reached
 from experiments.gradient.stage import gradient_search
 from experiments.objective import OBJECTIVES, objective_of
+from experiments.pipeline.recorded_data import record_data
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, stop_on_signals
 from experiments.ranking.proxies import rank_proxies
@@ -55,6 +56,7 @@ def run(
     """
     use_compilation_cache(directory.path / "cache")
     experiment = build_experiment(config)
+    record_data(directory.path, experiment.data)
     for note in experiment.data.notes:
         print(f"warning: {note}", file=sys.stderr)
     summary = replace(

@@ -20,6 +20,7 @@ class TrainingFigures:
         workers: Ray workers at the end; None without Ray, and so are the next two.
         fewest_workers: The fewest that trained together.
         restarts: How often training went on after a failure or with other workers.
+        taken_from: Run that trained it, where this one took its supernet over; None elsewhere.
     """
 
     steps: int
@@ -29,6 +30,7 @@ class TrainingFigures:
     workers: int | None = None
     fewest_workers: int | None = None
     restarts: int | None = None
+    taken_from: str | None = None
 
     def over(self, earlier: "TrainingFigures | None") -> "TrainingFigures":
         """Returns these figures, with those of an earlier call where this one has none."""

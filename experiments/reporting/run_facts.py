@@ -10,9 +10,8 @@ from experiments.devices.device_file import Device, read_device
 from experiments.objective import OBJECTIVES, Objective
 from experiments.records import ExportedNetwork, Summary
 from experiments.reporting.events import Curve, read_events
+from experiments.storage.run_files import identity_of, read_summary
 from experiments.storage.run_files import read_run as read_run_json
-from experiments.storage.run_files import read_run_config, read_summary
-from experiments.storage.run_identity import run_identity
 from search.archive import times_path
 from search.archive_lines import chained, corrupt, follow, last_line, load
 from search_spaces.errors import UserError
@@ -106,7 +105,7 @@ def read_run(path: Path) -> RunFacts:
     """
     if not (path / "config.yaml").is_file():
         raise UserError(f"{path}: is no run directory. Give the directory that supernest run wrote.")
-    identity = run_identity(read_run_config(path))
+    identity = identity_of(path)
     summary = read_summary(path)
     budgets = _sealed(path / "search" / "pareto.json", summary.search is not None).get("budgets", {})
     curves, texts = read_events(path / "tensorboard" / "train")

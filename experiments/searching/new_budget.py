@@ -13,8 +13,7 @@ import numpy as np
 from experiments.devices.device_file import DEVICE_METRICS, LEAST_TAU, Device, DeviceCost, read_device
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.records import Answer, FoundSubnet, OnDevice
-from experiments.storage.run_files import read_run_config
-from experiments.storage.run_identity import run_identity
+from experiments.storage.run_files import identity_of, read_run_config
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 from search_spaces.sealed_json import read_sealed, sealed
@@ -104,7 +103,7 @@ def open_finished(
         raise UserError(f"--batch-size: {run} knows no device. Name a file of supernest profile: --device FILE")
     usual = section.get("batch_size")
     cost = known.cost(space, batch_size or usual) if known else space.cost
-    first = Archive.read(main, space, run={"config": run_identity(settings)})
+    first = Archive.read(main, space, run={"config": identity_of(run)})
     refined = sorted((run / "search" / "refine").glob("*.jsonl"))
     of_run = {name: first.run.get(name, "") for name in ("config", "weights")}
     archives = [first, *(Archive.read(path, space, run=of_run) for path in refined)]

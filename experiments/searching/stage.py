@@ -15,6 +15,7 @@ from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
 from experiments.records import SearchFigures
 from experiments.run_directory import RunDirectory
+from experiments.searching.looked_up import earlier, looked_up
 from experiments.searching.new_budget import write_space
 from experiments.searching.on_ray import ScoreGenes
 from experiments.storage.tensorboard import EventLog
@@ -69,6 +70,7 @@ def search(
     archive = Archive.open(run.archive, searcher, run=archive_identity(experiment, params, experiment.cost_on_device))
 
     evaluate = candidate_objectives(scores or partial(experiment.evaluator, params), objective)
+    evaluate = looked_up(earlier(run.path, experiment.space, cut_from(experiment, params)), evaluate)
 
     bar = progress_bar(total=wanted, desc="search", unit="subnet", quiet=quiet)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:

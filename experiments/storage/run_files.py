@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.records.plain import JsonObject
 from experiments.records.summary import Summary
+from experiments.storage.run_identity import run_identity
 from experiments.user_input.yaml_files import read_yaml
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import is_intact, read_json, read_sealed, sealed
@@ -47,8 +48,9 @@ def check_config(directory: Path) -> None:
     Raises:
         UserError: It was changed, or `run.json` is damaged.
     """
-    content = (directory / CONFIG).read_bytes()
-    if hashlib.sha256(content).hexdigest() != read_run(directory)["config_sha256"]:
+    content, run = (directory / CONFIG).read_bytes(), read_run(directory)
+    # Of a run that was killed while its settings were changed, those before are right, too.
+    if hashlib.sha256(content).hexdigest() not in (run["config_sha256"], run.get("config_before")):
         raise UserError(
             f"{directory / CONFIG}: was changed after the run began (its hash is not that in {RUN}). {_REMEDY}"
         )
@@ -72,7 +74,7 @@ def summary_json(directory: Path) -> JsonObject:
         UserError: The file was changed, or is of another run.
     """
     try:
-        return read_sealed(directory / SUMMARY, _SUMMARY_REMEDY, read_run(directory)["config_sha256"])
+        return read_sealed(directory / SUMMARY, _SUMMARY_REMEDY, _owner(read_run(directory)))
     except FileNotFoundError:
         return {}
 
@@ -98,6 +100,21 @@ def write_summary(directory: Path, summary: Summary) -> Summary:
     Raises:
         UserError: The disk refuses.
     """
-    content = sealed(summary.as_json(), read_run(directory)["config_sha256"])
+    content = sealed(summary.as_json(), _owner(read_run(directory)))
     write_text_atomically(directory / SUMMARY, json.dumps(content, indent=1, sort_keys=True) + "\n")
     return summary
+
+
+def _owner(run: JsonObject) -> str:
+    """What the summary is sealed for: the configuration that the run began with."""
+    return str(run.get("began_as", run["config_sha256"]))
+
+
+def identity_of(directory: Path) -> str:
+    """Returns the identity of a run: the hash of the deciding settings that it began with.
+
+    Raises:
+        UserError: There is no run, or its configuration was changed by hand.
+    """
+    config = read_run_config(directory)
+    return str(read_run(directory).get("identity") or run_identity(config))

@@ -57,8 +57,9 @@ def train_on_ray(
     with connect(section, run.path) as ray:
         bridge = _beside(ray)
         task = Task(
-            experiment.config.as_dict(), str(run.path.absolute()), section.storage is not None, module_path(), bridge
-        )
+            experiment.config.as_dict(), experiment.config.identity, str(run.path.absolute()),
+            section.storage is not None, module_path(), bridge,
+        )  # fmt: skip
         try:
             with _Fitting(section, experiment, run, task) as fitting:
                 report = _followed(ray, bridge, fitting, section, experiment.steps, stop, quiet)

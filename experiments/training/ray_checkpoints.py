@@ -60,7 +60,7 @@ def place(run: str, stored: bool, first: bool) -> Iterator[Place]:
 
 def stored_name(config: ExperimentConfig, run: Path) -> str:
     """Under what a run's checkpoints are kept: the same for each driver given that experiment and that `--out`."""
-    return f"{config.name}-{config.fingerprint[:12]}-{sha256(bytes(run.absolute())).hexdigest()[:8]}"
+    return f"supernest-{config.identity[:12]}-{sha256(bytes(run.absolute())).hexdigest()[:8]}"
 
 
 def unpack(kept: Any, run: Path) -> None:

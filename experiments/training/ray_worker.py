@@ -20,6 +20,7 @@ class Task:
 
     Attributes:
         config: The experiment, as plain values.
+        identity: Identity of its run.
         run: The driver's run directory.
         stored: Whether checkpoints go through Ray Train to a storage.
         path: Where the driver finds modules.
@@ -27,6 +28,7 @@ class Task:
     """
 
     config: Mapping[str, Any]
+    identity: str
     run: str
     stored: bool
     path: Sequence[str]
@@ -69,6 +71,7 @@ def _train(task: Task, first: bool) -> TrainingFigures:
     with _together(), place(task.run, task.stored, first) as (run, keep):
         use_compilation_cache(run.path / "cache")
         config = config_of(task.config, run.path)
+        config.bind(task.identity)
         experiment, workers = build_experiment(config), Workers()
         line = Line(task.bridge, first)
         settings = config.train

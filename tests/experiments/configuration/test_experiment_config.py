@@ -62,7 +62,7 @@ def test_a_resolved_experiment_reads_back_equal(path: Path, load: Any) -> None:
     again = load(config.dump())
     assert again == config
     assert again.dump() == config.dump()
-    assert again.fingerprint == config.fingerprint
+    assert again.identity == config.identity
 
 
 def test_every_section_survives_the_round_trip(load: Any) -> None:
@@ -86,7 +86,7 @@ def test_every_section_survives_the_round_trip(load: Any) -> None:
     assert load(config.dump()) == config
     assert config.data.settings["class_names"] == ("a", "b")
     assert config.train.optimizer.learning_rate == 1e-5
-    assert config.fingerprint != load(BASE).fingerprint
+    assert config.identity != load(BASE).identity
 
 
 def test_an_equal_python_object_needs_no_file(load: Any) -> None:

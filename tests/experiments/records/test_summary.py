@@ -49,6 +49,7 @@ TRAIN = st.fixed_dictionaries(
     optional={
         "programs_compiled": st.integers(0), "rematerialize": st.booleans(), "probe_error": NUMBERS | st.none(),
         "workers": st.integers(1), "fewest_workers": st.integers(1), "restarts": st.integers(0),
+        "taken_from": st.text(),
     },
 )  # fmt: skip
 GRADIENT = {
