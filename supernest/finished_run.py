@@ -177,3 +177,38 @@ class Run:
 
         chosen = Quantization() if max_loss is None else Quantization(max_loss)
         return export_onnx(self.path, names, Settings(batch, opset, any_size), chosen)
+
+    def export_pytorch(self, *names: str) -> list[dict[str, Any]]:
+        """Writes exported networks as PyTorch modules, `RUN/pytorch/NAME/network.py`; needs the extra `pytorch`.
+
+        Args:
+            names: Which; all of them when none is given.
+
+        Returns:
+            The report of each module, with its directory.
+
+        Raises:
+            UserError: A network is no vision transformer or MobileNet, its module was written before, or the extra is
+                missing.
+        """
+        from experiments.exporting.to_pytorch import export_pytorch
+
+        return export_pytorch(self.path, names)
+
+    def export_tflite(self, *names: str, batch: int = 1) -> list[dict[str, Any]]:
+        """Writes exported networks as LiteRT files, `RUN/tflite/NAME/network.tflite`; needs the extra `litert`.
+
+        Args:
+            names: Which; all of them when none is given.
+            batch: Batch size of the files.
+
+        Returns:
+            The report of each file, with its directory.
+
+        Raises:
+            UserError: A network is no vision transformer or MobileNet, its file was written before, or the extra is
+                missing.
+        """
+        from experiments.exporting.to_tflite import export_tflite
+
+        return export_tflite(self.path, names, batch)

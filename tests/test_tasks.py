@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 OWN = {
     # a family's own files, what reads checkpoints of language models, and measurements of named families
     "search_spaces": ("vit", "mobilenet", "language", "language_form", "nas_bench_201"),
-    "supernet": ("families", "standalone", "tasks"),
+    "supernet": ("families", "pytorch", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks", "truth_tables"),
 }
 DEFAULTS = {

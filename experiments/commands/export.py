@@ -33,11 +33,17 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
-    "--format", "form", type=click.Choice(["standalone", "transformers", "onnx"]), default="standalone",
-    show_default=True,
-    help="Format to write exports in once more: transformers (language models), onnx (needs the extra onnx).",
+    "--format", "form", type=click.Choice(["standalone", "transformers", "onnx", "pytorch", "tflite"]),
+    default="standalone", show_default=True,
+    help="Format to write exports in once more: transformers (language models), onnx (needs the extra onnx), pytorch "
+    "(vision transformers and MobileNets; extra pytorch), tflite (the same; extra litert).",
 )  # fmt: skip
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Batch size of an ONNX file.  [default: any]")
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Batch size of an ONNX or LiteRT file.  [default: any; LiteRT: 1]",
+)
 @click.option("--opset", type=click.Choice(["20", "23"]), help="Version of ONNX's operators.  [default: 20]")
 @click.option(
     "--any-size", is_flag=True, help="Let the ONNX file take pictures of any size: it crops and resizes them."
@@ -75,7 +81,8 @@ def export(
 
     CONFIG may be the run directory. With --budget, the best subnet for another budget, from what was evaluated: the
     answer comes at once, the export after it. With --format transformers, language models that were exported are
-    written to RUN/transformers, with their tokenizer. With --format onnx, exported networks are written to RUN/onnx.
+    written to RUN/transformers, with their tokenizer. With --format onnx, pytorch or tflite, exported networks are
+    written to RUN/onnx, RUN/pytorch or RUN/tflite.
     """
     from search_spaces.errors import UserError
 
@@ -88,13 +95,19 @@ def export(
         raise UserError(f"{config}: there is no such run. Give the directory that supernest run wrote.")
     if form != "standalone" and (run is None or budget is not None):
         raise UserError(f"--format {form}: give the run directory, and no --budget: supernest export RUN ...")
-    if form != "onnx" and (batch or opset or any_size or quantize):
-        raise UserError("--batch, --opset, --any-size, --quantize: go with --format onnx only. Add it.")
+    if form != "onnx" and (opset or any_size or quantize):
+        raise UserError("--opset, --any-size, --quantize: go with --format onnx only. Add it.")
+    if form not in ("onnx", "tflite") and batch:
+        raise UserError("--batch: goes with --format onnx or tflite only. Add one of them.")
     if max_loss is not None and not quantize:
         raise UserError("--max-loss: goes with --quantize int8 only. Add it.")
+    if form not in ("standalone", "transformers") and (model_type or dtype):
+        raise UserError("--model-type, --dtype: go with --format transformers only. Leave them out.")
+    if form in ("pytorch", "tflite"):
+        assert run is not None
+        _export_module(run, form, subnets, batch, options["as_json"])
+        return
     if form == "onnx":
-        if model_type or dtype:
-            raise UserError("--model-type, --dtype: go with --format transformers only. Leave them out.")
         assert run is not None
         settings = {"batch": batch, "opset": int(opset or 20), "any_size": any_size}
         _export_onnx(run, subnets, settings, quantize, max_loss, options["as_json"])
@@ -104,7 +117,7 @@ def export(
         _export_for_transformers(run, subnets, model_type, dtype, options["as_json"])
         return
     if subnets:
-        raise UserError("--subnet: goes with --format transformers or onnx only. Add one of them.")
+        raise UserError("--subnet: goes with another --format than standalone only. Add one, such as onnx.")
     if model_type or dtype:
         raise UserError("--model-type, --dtype: go with --format transformers only. Add it.")
     if budget is not None:
@@ -134,11 +147,23 @@ def _export_onnx(
 
         quantization = Quantization() if max_loss is None else Quantization(max_loss)
     found = export_onnx(run, subnets, Settings(**settings), quantization)
-    lines = [_onnx_line(row) for row in found]
+    lines = [_line(row) for row in found]
     click.echo(json.dumps(found) if as_json else "\n".join(lines))
 
 
-def _onnx_line(row: dict[str, Any]) -> str:
+def _export_module(run: Path, form: str, subnets: Sequence[str], batch: int | None, as_json: bool) -> None:
+    if form == "pytorch":
+        from experiments.exporting.to_pytorch import export_pytorch
+
+        found = export_pytorch(run, subnets)
+    else:
+        from experiments.exporting.to_tflite import export_tflite
+
+        found = export_tflite(run, subnets, batch or 1)
+    click.echo(json.dumps(found) if as_json else "\n".join(map(_line, found)))
+
+
+def _line(row: dict[str, Any]) -> str:
     if "quantization" not in row:
         return f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}"
     figures = row["quantization"]["validation"]

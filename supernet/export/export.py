@@ -162,8 +162,12 @@ def parity_error(
     x = subnet.preprocessing(jnp.asarray(probe))
     apply = jax.jit(net.apply, static_argnames=("program", "collect"))
     expected, _ = apply(params, jnp.asarray(genes), x, program=program, statistics=statistics)
-    difference = jnp.max(jnp.abs(expected - subnet.forward(x)))
-    return float(difference / jnp.maximum(1.0, jnp.max(jnp.abs(expected))))
+    return largest_difference(np.asarray(subnet.forward(x)), np.asarray(expected))
+
+
+def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference, over the largest magnitude expected (at least 1); NaN where anything is no number."""
+    return float(np.max(np.abs(found - expected)) / max(1.0, float(np.max(np.abs(expected)))))
 
 
 def serialised_forward(subnet: Subnet) -> bytes:

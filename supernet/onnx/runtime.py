@@ -64,11 +64,6 @@ def generated(loaded: onnxruntime.InferenceSession, prompt: np.ndarray, count: i
     return np.concatenate(found, axis=1)
 
 
-def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, over the largest magnitude expected (at least 1); NaN where anything is no number."""
-    return float(np.max(np.abs(found - expected)) / max(1.0, float(np.max(np.abs(expected)))))
-
-
 def versions() -> Mapping[str, str]:
     """Versions of what writes and checks files."""
     return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -1,5 +1,6 @@
 """The Python face: experiments from sections and files, a run from training to exported networks, one-line errors."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -73,6 +74,60 @@ def test_exported_networks_become_onnx_files_once(
         run.export_onnx("full")
 
 
+def test_exported_networks_become_pytorch_modules(
+    run: sn.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch", reason="needs the extra pytorch: pip install 'supernest[pytorch]'")
+    assert cli.main(["export", str(run.path), "--format", "pytorch", "--subnet", "full", "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["parity_error"] <= 1e-4
+    assert report["versions"]["torch"] == torch.__version__
+    subnet, directory = run.subnet("full"), Path(report["directory"])
+    told = json.loads((run.subnets["full"] / "report.json").read_text("utf-8"))
+    assert report["params"] == told["costs"]["params"]
+    assert {path.name for path in directory.iterdir()} == {
+        "config.json", "manifest.json", "model.safetensors", "network.py", "report.json",
+    }  # fmt: skip
+    images = np.random.default_rng(0).integers(0, 256, (3, *subnet.config["input"]["shape"]), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    # As the file says, in a process that has PyTorch and safetensors alone.
+    code = (
+        "import json, sys, numpy, torch\n"
+        "from network import Network, prepare; from safetensors.torch import load_file\n"
+        "config = json.load(open('config.json')); network = Network(**config['architecture']).eval()\n"
+        "network.load_state_dict(load_file('model.safetensors'))\n"
+        "pictures = torch.from_numpy(numpy.load(sys.argv[1]))\n"
+        "print(json.dumps(network(prepare(pictures, **config['preprocessing'])).tolist()))\n"
+        "assert not {'jax', 'supernet', 'search_spaces'} & sys.modules.keys()"
+    )
+    command = [sys.executable, "-B", "-c", code, tmp_path / "images.npy"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    np.testing.assert_allclose(json.loads(done.stdout), subnet.predict(images), atol=1e-4)
+    with pytest.raises(sn.UserError, match=r"pytorch/full: exists, and is left as it is"):
+        run.export_pytorch("full")
+    monkeypatch.setattr("experiments.exporting.to_pytorch._NEEDED", ("no_such_torch",))
+    with pytest.raises(
+        sn.UserError, match=r"^--format pytorch: no_such_torch cannot be imported\. .*supernest\[pytorch\]'$"
+    ):
+        run.export_pytorch()
+
+
+def test_exported_networks_become_litert_files(run: sn.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.exporting.to_tflite._NEEDED", ("no_such_converter",))
+        with pytest.raises(sn.UserError, match=r"^--format tflite: no_such_converter .*supernest\[litert\]'$"):
+            run.export_tflite()
+    for name in ("litert_torch", "ai_edge_litert"):
+        if importlib.util.find_spec(name) is None:  # not imported here: it changes settings of JAX
+            pytest.skip(f"{name} is missing: pip install 'supernest[litert]' in an environment of its own")
+    (report,) = run.export_tflite("full", batch=5)  # which does not divide the examples
+    assert report["parity_error"] <= 1e-4
+    assert {path.name for path in Path(report["directory"]).iterdir()} == {
+        "config.json", "manifest.json", "network.tflite", "report.json",
+    }  # fmt: skip
+
+
 def test_networks_are_quantised_within_a_loss_that_is_named(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
     with pytest.raises(sn.UserError, match=r"max_loss: goes with quantize='int8' only"):
@@ -106,7 +161,9 @@ def test_networks_are_quantised_within_a_loss_that_is_named(run: sn.Run, capsys:
 
 def test_options_of_onnx_go_with_it_alone(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in [
-        (["--opset", "23"], "--batch, --opset, --any-size, --quantize: go with --format onnx only."),
+        (["--opset", "23"], "--opset, --any-size, --quantize: go with --format onnx only."),
+        (["--format", "pytorch", "--batch", "2"], "--batch: goes with --format onnx or tflite only."),
+        (["--format", "pytorch", "--dtype", "float16"], "--model-type, --dtype: go with --format transformers only."),
         (["--format", "onnx", "--max-loss", "2"], "--max-loss: goes with --quantize int8 only."),
         (["--format", "onnx", "--dtype", "float16"], "--model-type, --dtype: go with --format transformers only."),
         (["--format", "onnx", "--subnet", "ful"], "--subnet: 'ful' is none of this run. Did you mean 'full'?"),

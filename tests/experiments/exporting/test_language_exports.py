@@ -245,6 +245,9 @@ def test_what_transformers_cannot_express_names_the_choice(
 
 def test_options_of_the_format_need_it(supernest: Any, here: Path) -> None:
     code, _, err = supernest("export", "run", "--subnet", "same")
-    assert (code, err) == (2, "error: --subnet: goes with --format transformers or onnx only. Add one of them.\n")
+    assert (code, err) == (
+        2,
+        "error: --subnet: goes with another --format than standalone only. Add one, such as onnx.\n",
+    )
     code, _, err = supernest("export", "run", "--dtype", "float16")
     assert (code, err) == (2, "error: --model-type, --dtype: go with --format transformers only. Add it.\n")

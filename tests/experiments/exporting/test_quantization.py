@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from search_spaces import UserError
+from supernet.export.export import largest_difference
 from supernet.export.subnet import Subnet
 from supernet.tasks.arrays import Standardised
 from supernet.tasks.classes import CLASSES
@@ -20,9 +21,9 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'su
 
 from experiments.exporting.quantization import static_int8
 from supernet.onnx.network import Settings, onnx_network
-from supernet.onnx.runtime import largest_difference, run, session
-from tests.supernet.onnx.test_every_family import examples_of
-from tests.supernet.onnx.test_every_family import subnet_of as subnet_of_family
+from supernet.onnx.runtime import run, session
+from tests.supernet.exports import examples_of
+from tests.supernet.exports import subnet_of as subnet_of_family
 
 
 class Layers(nnx.Module):

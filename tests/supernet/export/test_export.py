@@ -17,12 +17,14 @@ from jax import export as jax_export
 
 from search_spaces import UserError, ViTSpace, build_space
 from supernet.engine.supernet import build_supernet
-from supernet.export.export import CountError, ParityError, export_subnet, serialised_forward
+from supernet.export.export import CountError, ParityError, export_subnet, serialised_forward, stablehlo_text
 from supernet.export.subnet import Subnet, flatten, load_subnet
 from supernet.families.vit import ViTSupernet
 from supernet.storage.manifest import write_manifest
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.tokens import OUTPUTS, Tokens
+from tests.supernet.exports import subnet_of
+from tests.supernet.families import small
 
 SPACE = build_space("vit", "small", {"depth": [1, 2, 3], "width": [16, 24]})
 NET = build_supernet(SPACE)
@@ -97,9 +99,11 @@ def test_the_text_is_stablehlo_whose_arguments_are_the_weights_by_name(exported)
         assert place not in text
 
 
-def test_mlir_tools_take_the_text(exported):
+@pytest.mark.parametrize("family", ["vit", "mobilenet"])
+def test_mlir_tools_take_the_text(family):
     compiler = pytest.importorskip("iree.compiler", reason="in no extra: pip install iree-base-compiler")
-    text = (exported / "forward.mlir").read_text("utf-8")
+    of = small(family)
+    text = stablehlo_text(subnet_of(of, np.array(of.space.smallest.genes)))
     assert compiler.compile_str(text, target_backends=["llvm-cpu"], input_type="stablehlo")
 
 

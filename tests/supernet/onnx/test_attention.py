@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from supernet.export.export import largest_difference
 from supernet.export.subnet import Subnet
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
@@ -13,7 +14,7 @@ from supernet.tasks.images import Preprocessing
 pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
 
 from supernet.onnx.network import Settings, onnx_network
-from supernet.onnx.runtime import largest_difference, run, session
+from supernet.onnx.runtime import run, session
 
 
 class Attends(nnx.Module):

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from functools import cache
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from PIL import Image, ImageOps
 
 from search_spaces import UserError, build_space
 from supernet.engine.supernet import SUPERNETS, build_supernet
+from supernet.export.export import largest_difference
 from supernet.export.generate import generate
 from supernet.export.subnet import Subnet
 from supernet.standalone.language import LanguageModel
@@ -21,58 +21,17 @@ from supernet.tasks.arrays import Standardised
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.numbers import Numbers
-from supernet.tasks.tokens import OUTPUTS, Tokens
+from tests.supernet.exports import examples_of, expected_of, subnet_of
 from tests.supernet.families import SETTINGS, Family, small
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
 
 from supernet.onnx.network import Settings, onnx_network
 from supernet.onnx.pictures import fitted
-from supernet.onnx.runtime import generated, largest_difference, run, session
+from supernet.onnx.runtime import generated, run, session
 
 NETWORKS = int(os.environ.get("SUPERNEST_ONNX_NETWORKS", "3"))
 TOLERANCE = 1e-4  # of a network in fp32, relative to the largest output
-
-
-def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
-    """A network of a small space, as it would be loaded from an export; pictures are resized for it."""
-    architecture = family.space.architecture(genes)
-    module, weights = family.net.extract(family.params, architecture, family.moments)
-    task, example = getattr(family.space, "inputs", "images"), family.net.example(architecture)
-    config: dict[str, Any] = {"family": family.space.family, "task": "images", "labels": ["a"], "outputs": {}}
-    if example.dtype == np.int32:
-        assert task == "tokens"
-        before = Tokens(getattr(family.space, "vocabulary"), example.shape[0])  # noqa: B009
-        config |= {"input": {"shape": [example.shape[0]]}, "preprocessing": before.as_dict(), "task": "tokens"}
-        return Subnet(config, {}, module, weights, before, OUTPUTS)
-    channels = example.shape[-1]
-    before = Preprocessing(example.shape[:2], (0.4,) * channels, (0.3,) * channels)
-    config |= {"input": {"shape": [9, 9, channels]}, "preprocessing": before.as_dict()}
-    return Subnet(config, {}, module, weights, before, CLASSES)
-
-
-@cache
-def supernet_of(family: Family) -> Any:
-    """The supernet's pass, compiled once for all networks of a program."""
-    return jax.jit(
-        lambda genes, x, statistics, program: family.net.apply(
-            family.params, genes, x, program=program, statistics=statistics
-        )[0],
-        static_argnames="program",
-    )
-
-
-def expected_of(family: Family, genes: np.ndarray, subnet: Subnet, examples: np.ndarray) -> np.ndarray:
-    x = subnet.preprocessing(jnp.asarray(examples))
-    program = family.space.program(genes)
-    return np.asarray(supernet_of(family)(jnp.asarray(genes), x, family.moments, program=program))
-
-
-def examples_of(subnet: Subnet, count: int) -> np.ndarray:
-    generator = np.random.default_rng(5)
-    if isinstance(subnet.preprocessing, Tokens):
-        return generator.integers(0, subnet.preprocessing.vocabulary, (count, 5)).astype(np.int32)
-    return generator.integers(0, 256, (count, *subnet.config["input"]["shape"]), dtype=np.uint8)
 
 
 @pytest.fixture(params=sorted(SUPERNETS))
