@@ -1,5 +1,6 @@
 """What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
@@ -22,7 +22,7 @@ _MAPPINGS = 20_000
 # Before JAX or any package of ours is imported; processes that tests start inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Programs are compiled in half the time, and run a few times only. `XLA_FLAGS= make test-all` compiles as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
@@ -30,7 +30,10 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu
 settings.register_profile("supernest", deadline=None, derandomize=True)
 settings.load_profile("supernest")
 
-install_import_hook(TYPED_PACKAGES, f"{array_types.__name__}.{array_types.check.__name__}")
+array_types.install(TYPED_PACKAGES)
+
+# JAX's traces are many objects that live long; looking through them for garbage ten times less often takes a tenth off.
+gc.set_threshold(200_000, 20, 100)
 
 
 @cache

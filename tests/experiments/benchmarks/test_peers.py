@@ -38,17 +38,18 @@ def family(request, monkeypatch) -> str:
 def test_logits_and_gradients_are_ours(family):
     preset, settings, batch = SMALL[family]
     net = build_supernet(build_space(family, preset, settings))
-    params, data = net.init(jax.random.key(1)), noise(net.space, batch)
+    params, data = jax.jit(net.init)(jax.random.key(1)), noise(net.space, batch)
     extra = {"frequencies": net.space.frequencies} if isinstance(net.space, LanguageSpace) else {}
     peer = import_module(f"experiments.benchmarks.peers.{family}").Peer({**flat(params), **extra})
     inputs = peer.prepare(data["x"])
+
+    def loss(params: Any, row: jax.Array, program: Any) -> tuple[jax.Array, jax.Array]:
+        logits, _ = net.apply(params, row, jnp.asarray(data["x"]), program=program)
+        return jnp.sum(logits**2), logits
+
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=2)
     for row in net.space.sample(np.random.default_rng(0), 4):
-
-        def loss(params: Any, row: Any = row) -> tuple[jax.Array, jax.Array]:
-            logits, _ = net.apply(params, row, jnp.asarray(data["x"]), program=net.space.program(row))
-            return jnp.sum(logits**2), logits
-
-        (_, expected), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, expected), grads = gradient(params, jnp.asarray(row), net.space.program(row))
         logits = peer(inputs, config_of(net, net.space.architecture(row)))
         np.testing.assert_allclose(logits.detach().numpy(), expected, atol=1e-4 * np.abs(expected).max())
         logits.square().sum().backward()
