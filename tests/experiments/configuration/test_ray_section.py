@@ -79,8 +79,8 @@ def test_runs_share_no_checkpoints_in_a_storage(file, tmp_path):
 
 def test_a_run_goes_on_elsewhere(file, tmp_path):
     here, there = load_config(file), load_config(file, ["ray.workers=3"])
-    assert here.fingerprint == there.fingerprint
-    assert here.fingerprint != load_config(file, ["train.path_batch=share"]).fingerprint
+    assert here.identity == there.identity
+    assert here.identity != load_config(file, ["train.path_batch=share"]).identity
     RunDirectory.create_or_resume(tmp_path / "run", here).close()
     with RunDirectory.create_or_resume(tmp_path / "run", there) as run:
         assert run.resumed
