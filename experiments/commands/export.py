@@ -164,13 +164,15 @@ def _export_module(run: Path, form: str, subnets: Sequence[str], batch: int | No
 
 
 def _line(row: dict[str, Any]) -> str:
+    known = [name for name in ("predicted", "measured") if name in row]
+    latency = "".join(f"; {name} latency {row[name]['latency_ms']:.3f} ms" for name in known)
     if "quantization" not in row:
-        return f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}"
+        return f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}{latency}"
     figures = row["quantization"]["validation"]
     name = next(iter(figures["int8"]))
     return (
         f"{row['subnet']}: outputs in int8 differ by {row['int8_difference']:.1e}, {row['directory']}; validation "
-        f"{name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8"
+        f"{name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8{latency}"
     )
 
 
@@ -218,4 +220,6 @@ def _export_for(
         click.echo("\n".join(answers.lines(found, run)))
     if found.subnet is not None:
         objective = OBJECTIVES[found.objective]
+        for name, latency in found.subnet.latencies.items():
+            click.echo(f"{name} latency {latency:.3f} ms")
         click.echo(f"test {objective.shown} {objective.of_figures(found.subnet.test)}\n{found.subnet.directory}")

@@ -33,31 +33,101 @@ from experiments.user_input.paths import UserPath, shown
 @click.option(
     "--repeats", default=20, show_default=True, help="Number of times that each network is measured; the median counts."
 )
+@click.option(
+    "--runtime",
+    default="jax",
+    show_default=True,
+    help="Runtime of the networks: jax, onnxruntime (needs the extra onnx); with --measured, any name.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N",
+    help="Number of threads of onnxruntime; with --measured, of the device.  [default: the cores of this process]",
+)  # fmt: skip
+@click.option(
+    "--spec",
+    type=UserPath(),
+    metavar="FILE",
+    help="Measure nothing: write the networks as ONNX files in a folder beside FILE, and a list of them to FILE.",
+)
+@click.option(
+    "--measured", type=UserPath(), metavar="FILE",
+    help="Measure nothing: take the times of --spec's networks from FILE, CSV or JSON with id and milliseconds.",
+)  # fmt: skip
+@click.option("--device", metavar="NAME", help="Name of the device that --measured is of, such as 'Pixel 8'.")
+@click.option("--runtime-version", metavar="VERSION", help="Version of the runtime that --measured is of.")
 @set_option
 @json_option
 @quiet_option
+@click.pass_context
 def profile(
-    config: Path, out: Path, batch_sizes: str, overrides: Sequence[str], as_json: bool, quiet: bool, **numbers: int
-) -> None:
+    context: click.Context, config: Path, out: Path, batch_sizes: str, runtime: str, threads: int | None,
+    spec: Path | None, measured: Path | None, device: str | None, runtime_version: str | None,
+    overrides: Sequence[str], as_json: bool, quiet: bool, **numbers: int,
+) -> None:  # fmt: skip
     """Measure latency and memory of a space's subnets on this device; the same command resumes.
 
-    Standalone networks are compiled and measured. The result is a file that says what any subnet costs; name it in an
-    experiment, on any machine, with device: FILE. With a section ray, the device is that of its workers.
+    Standalone networks are built for the runtime and measured. The result is a file that says what any subnet costs;
+    name it in an experiment, on any machine, with device: FILE. With a section ray, the device is that of its workers.
+    A device without Python, such as a phone, is profiled in two steps: --spec writes networks to be timed there, --spec
+    with --measured makes the device file of their times.
     """
     from experiments.experiment import build_experiment
     from experiments.process.interrupt import stop_on_signals
     from experiments.profiling import stage as profiling
     from experiments.profiling.on_ray import meter
+    from experiments.profiling.protocol import Protocol
+    from experiments.profiling.protocol import batch_sizes as sizes_of
     from search_spaces.errors import UserError
 
     for text in overrides:
         if text.partition("=")[0].strip().split(".")[0] == "device":
             raise UserError(f"--set {shown(text)}: the device is what is measured. Leave it out; --out names the file.")
-    protocol = profiling.Protocol(batch_sizes=profiling.batch_sizes(batch_sizes), **numbers)
+    _check_together(context, spec, measured)
+    protocol = Protocol(batch_sizes=sizes_of(batch_sizes), **numbers)
     # What decides no network of the space is left out; the device may be what the file names before it is measured.
     others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")
     with about(config):
         experiment = build_experiment(load(config, (*overrides, "train={steps: 1}"), without=others))
-        with stop_on_signals() as stop, meter(experiment, out, stop) as measuring:
-            found = profiling.profile(experiment.net, out, protocol, stop, quiet, measuring)
+        if spec is not None:
+            from experiments.profiling.elsewhere import take_back, write_spec
+
+            if measured is None:
+                with stop_on_signals() as stop:
+                    listed = write_spec(experiment.net, experiment.data, spec, protocol, stop, quiet)
+                told = {"file": str(spec), "networks": len(listed["networks"])}
+                text = f"{len(listed['networks'])} networks to time, in {spec.with_suffix('')}\n{spec}"
+                click.echo(json.dumps(told) if as_json else text)
+                return
+            assert device is not None
+            told = {"name": runtime, "version": runtime_version, "threads": threads}
+            found = take_back(experiment.space, spec, measured, out, device, told)
+        else:
+            with stop_on_signals() as stop, meter(experiment, out, stop, runtime, threads) as measuring:
+                found = profiling.profile(experiment.net, out, protocol, stop, quiet, measuring)
     click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))
+
+
+def _check_together(context: click.Context, spec: Path | None, measured: Path | None) -> None:
+    """Refuses options that do not go together."""
+    from search_spaces.errors import UserError
+
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
+
+    def refuse(names: Sequence[str], why: str) -> None:
+        for name in names:
+            if name in given:
+                raise UserError(f"--{name.replace('_', '-')}: {why}")
+
+    if measured is not None:
+        if spec is None:
+            raise UserError("--measured: of which networks? Give their list: --spec FILE")
+        for name in ("device", "runtime"):
+            if name not in given:
+                raise UserError(f"--measured: says nothing of the {name}. Name it: --{name} NAME")
+        refuse(("batch_sizes", "networks", "held_out", "repeats"), "the list of --spec says it. Leave it out.")
+        return
+    refuse(("device", "runtime_version"), "goes with --measured only. Leave it out.")
+    if spec is not None:
+        refuse(("out", "runtime", "threads"), "goes with --measured, or without --spec. Leave it out.")

@@ -26,6 +26,9 @@ FORMAT, VERSION = "supernest device", 1
 TABLES = ("latency_ns", "fixed_bytes", "temporary_bytes")
 """The tables of a batch size, as a device file names them."""
 
+_FIRST_RUNTIME: Mapping[str, Any] = {"name": "jax"}
+"""What files of earlier versions, which do not say, were measured with."""
+
 _COMBINE: Mapping[str, np.ufunc] = {"sum": np.add, "peak": np.maximum}
 _REMEDY = "Measure the space of this experiment: supernest profile CONFIG --out FILE"
 
@@ -83,6 +86,7 @@ class Device:
         space: Fingerprint of the space whose networks were measured.
         device: Platform, model and cores.
         software: Versions that it was measured with.
+        runtime: Name of what ran the networks, and its version and threads where they are known.
         pieces: Params, MACs and activation bytes of each piece.
         tables: Batch size to its tables, in the order in which they were wanted.
         accuracy: Batch size to how well held-out networks are predicted.
@@ -96,11 +100,13 @@ class Device:
     pieces: Int[np.ndarray, "q 3"]
     tables: Mapping[int, Tables]
     accuracy: Mapping[int, Mapping[str, Any]]
+    runtime: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """The device in a few words."""
-        return device_name(self.device)
+        """The device in a few words, with what runs networks there where it is not JAX."""
+        runtime = "" if self.runtime["name"] == "jax" else f", {runtime_text(self.runtime)}"
+        return device_name(self.device) + runtime
 
     def cost(self, space: SearchSpace, batch_size: int | None = None) -> "DeviceCost":
         """Costs of a space's architectures on this device.
@@ -196,6 +202,13 @@ def device_name(device: Mapping[str, Any]) -> str:
     return f"{device['platform']} {device['model']}" + (f", {cores} cores" if cores else "")
 
 
+def runtime_text(runtime: Mapping[str, Any]) -> str:
+    """A runtime in a few words: `onnxruntime 1.32.0, 2 threads`."""
+    threads = runtime.get("threads")
+    said = "" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
+    return " ".join(str(runtime[key]) for key in ("name", "version") if runtime.get(key)) + said
+
+
 def read_device(path: Path | str) -> Device:
     """Reads a device file.
 
@@ -221,12 +234,17 @@ def read_device(path: Path | str) -> Device:
         if min(tables) < 1 or not all(isinstance(found[name], dict) for name in ("device", "software")):
             raise ValueError
         device_name(found["device"])
+        runtime = found.get("runtime", _FIRST_RUNTIME)
+        if not isinstance(runtime["name"], str) or not isinstance(runtime.get("threads", 1), int):
+            raise ValueError
         accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
         for name in ("latency", "memory"):
             for held_out in accuracy.values():
                 float(held_out.get(name, {}).get("kendall_tau") or 0)  # or it is damaged
         sha256 = hashlib.sha256(content).hexdigest()
-        return Device(path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy)
+        return Device(
+            path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy, runtime
+        )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(
             f"{path}: no device file of version {VERSION}, or damaged. Measure it again: supernest profile CONFIG "

@@ -40,7 +40,8 @@ class Source:
         directory: The network's own directory.
         out: Directory of the other format.
         subnet: The network.
-        data: Data of the run.
+        genes: Its genes.
+        experiment: The experiment of the run.
         examples: Validation examples.
         expected: The supernet's outputs on them, in the units of labels.
     """
@@ -48,9 +49,20 @@ class Source:
     directory: Path
     out: Path
     subnet: Subnet
-    data: Dataset
+    genes: np.ndarray
+    experiment: Experiment
     examples: np.ndarray
     expected: np.ndarray
+
+    @property
+    def data(self) -> Dataset:
+        """Data of the run."""
+        return self.experiment.data
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """Shape and type of an input of the network's module."""
+        return self.experiment.net.example(self.experiment.space.architecture(self.genes))
 
     def prove(self, outputs: np.ndarray, runtime: str) -> float:
         """Returns the difference of a runtime's outputs on the examples from the supernet's, over the largest output.
@@ -120,7 +132,7 @@ def _converted(
     genes = np.array(read_json(directory / ARCHITECTURE, again)["genes"], np.int32)
     examples, expected = _expected(subnet, genes, experiment, params)
     with atomic_directory(out) as temporary:
-        figures = convert(Source(directory, out, subnet, experiment.data, examples, expected), temporary)
+        figures = convert(Source(directory, out, subnet, genes, experiment, examples, expected), temporary)
         report = {
             **figures,
             "proved_on": {"split": "validation", "examples": len(examples)},

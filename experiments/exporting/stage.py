@@ -3,18 +3,19 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
 from experiments.data import Split
 from experiments.data.tokenizer import files_of
 from experiments.devices.device_file import DEVICE_METRICS, DeviceCost
-from experiments.devices.measure import Program, lowered, median_seconds, memory_of, random_arguments, this_device
+from experiments.devices.measure import median_seconds
+from experiments.devices.runtime import Network, Program, Runtime, runtime_here
+from experiments.devices.runtimes.jax import Jax
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -28,7 +29,6 @@ from experiments.storage.earlier import set_export_aside
 from experiments.storage.run_identity import CUT_FROM
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
-from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import read_json
 from supernet.engine.supernet import Params, Statistics
 from supernet.export.export import export_subnet
@@ -127,10 +127,12 @@ def _over_memory(memory: CompiledMemory, budget: ResolvedBudget, cost: DeviceCos
     most = dict(budget.limits).get("memory_bytes")
     if most is None or cost is None or memory.bytes <= most:
         return None
-    if (memory.platform, memory.batch_size) != (cost.device.device["platform"], cost.batch_size):
-        return None  # compiled for another kind of device
+    known = cost.device.device["platform"], cost.device.runtime["name"], cost.batch_size
+    if (memory.platform, memory.runtime, memory.batch_size) != known:
+        return None  # for another kind of device
+    counts = "the compiler" if memory.runtime == "jax" else f"the graph for {memory.runtime}"
     return (
-        f"budgets.{budget.name}: the compiler counts {memory.bytes:,} bytes for the exported network, more than"
+        f"budgets.{budget.name}: {counts} counts {memory.bytes:,} bytes for the exported network, more than"
         f" memory_bytes<={most:,.0f}, which the device file predicts it to meet. Lower the limit by "
         f"{memory.bytes / most - 1:.0%}."
     )
@@ -195,23 +197,29 @@ def _export(
 def _on_device(
     subnet: Subnet, example: jax.ShapeDtypeStruct, genes: np.ndarray, cost: DeviceCost | None
 ) -> dict[str, Any]:
-    """Returns the compiler's own figure for the network's memory, and where there is a device file its predictions.
+    """Returns the figure of the network's memory, and where there is a device file its predictions.
 
-    The network is timed, too, if the device is this machine.
+    Where the device is this machine, the memory is that of the device's runtime, which also times the network.
     """
     batch_size = 1 if cost is None else cost.batch_size
-    program, arguments = lowered(cast(nnx.Module, subnet.module), example, batch_size)
-    compiled = program.compile()
-    memory = memory_of(compiled).total
-    found: dict[str, Any] = {"memory": {"bytes": memory, "batch_size": batch_size, "platform": jax.default_backend()}}
+    here = None if cost is None else runtime_here(cost.device)
+    runtime = here or Jax()
+    (program,) = runtime.build([Network(subnet, example, batch_size)])
+    memory = {"bytes": program.memory.total, "platform": runtime.device()["platform"], "runtime": runtime.name}
+    found: dict[str, Any] = {"memory": {**memory, "batch_size": batch_size}}
     if cost is not None:
         predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
         found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
-        if cost.device.device == this_device():
-            timed = Program(compiled, random_arguments(arguments, stream(0, Purpose.MEASURED_INPUTS)))
-            (seconds,) = median_seconds([timed], _WARMUP, _REPEATS, seed=0)
-            found["measured"] = {"latency_ms": 1e3 * seconds, "batch_size": batch_size}
+    if here is not None:
+        found["measured"] = measured(here, program, batch_size)
     return found
+
+
+def measured(runtime: Runtime, program: Program, batch_size: int) -> dict[str, Any]:
+    """Times a network, and returns what its report says of that."""
+    (seconds,) = median_seconds([program], _WARMUP, _REPEATS, seed=0)
+    ran = runtime.as_dict()
+    return {"latency_ms": 1e3 * seconds, "batch_size": batch_size, "runtime": ran.pop("name"), **ran}
 
 
 def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.devices.device_file import device_name
 from experiments.devices.measurements import Measurement
+from experiments.devices.runtime import open_runtime
 from experiments.distributed.pool import Pool, Resident, pool
 from experiments.experiment import Experiment
 from experiments.process.interrupt import StopRequest
@@ -22,22 +24,21 @@ class RayMeter(Meter):
     own, by `ray.cpus_per_worker` or `ray.gpus_per_worker`.
 
     Args:
-        experiment: The experiment whose subnets they are.
+        make: Makes the meter of a worker.
         workers: The pool.
         stop: Read while the workers measure.
     """
 
-    def __init__(self, experiment: Experiment, workers: Pool, stop: StopRequest) -> None:
-        super().__init__(experiment.net)
-        self._workers, self._stop = workers, stop
-        (self._identity,) = workers.run(_identity, [()])
+    def __init__(self, make: "_MakeMeter", workers: Pool, stop: StopRequest) -> None:
+        self._make, self._workers, self._stop = make, workers, stop
+        (self._identity,) = workers.run(_identity, [(make,)])
 
     @property
     def identity(self) -> dict[str, Any]:
         return self._identity
 
     def measure(self, groups: Sequence[Group], protocol: Protocol) -> Iterator[list[Measurement]]:
-        jobs = [(group, protocol) for group in groups]
+        jobs = [(self._make, group, protocol) for group in groups]
         for identity, measured in self._workers.stream(_measure, jobs, self._stop):
             if identity != self._identity:
                 kinds = " and ".join(device_name(one["device"]) for one in (self._identity, identity))
@@ -49,34 +50,47 @@ class RayMeter(Meter):
 
 
 @contextmanager
-def meter(experiment: Experiment, out: Path, stop: StopRequest) -> Iterator[Meter]:
+def meter(experiment: Experiment, out: Path, stop: StopRequest, runtime: str, threads: int | None) -> Iterator[Meter]:
     """What measures: this process, or the workers of the section `ray`.
 
+    Args:
+        experiment: The experiment whose subnets are measured.
+        out: The device file.
+        stop: Read while workers measure.
+        runtime: Name of what runs the networks.
+        threads: How many it uses; the cores of the process when None.
+
     Raises:
-        UserError: Ray, or its cluster, cannot do it.
+        UserError: Ray, its cluster, or the runtime cannot do it.
     """
+    make = _MakeMeter(runtime, threads)
     if experiment.config.ray is None:
-        yield Meter(experiment.net)
+        yield make(experiment)
         return
     directory = out.absolute().parent
     with disk_errors_for(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with pool(experiment, directory, cache=False) as workers:
-        yield RayMeter(experiment, workers, stop)
+        yield RayMeter(make, workers, stop)
 
 
-def _identity(resident: Resident) -> dict[str, Any]:
-    return _own(resident).identity
+@dataclass(frozen=True)
+class _MakeMeter:
+    """Makes a meter of an experiment, in this process or in a worker."""
+
+    runtime: str
+    threads: int | None
+
+    def __call__(self, experiment: Experiment) -> Meter:
+        return Meter(experiment.net, experiment.data, open_runtime(self.runtime, self.threads))
 
 
-def _measure(resident: Resident, group: Group, protocol: Protocol) -> tuple[dict[str, Any], list[Measurement]]:
-    own = _own(resident)
+def _identity(resident: Resident, make: _MakeMeter) -> dict[str, Any]:
+    return resident.once(make).identity
+
+
+def _measure(
+    resident: Resident, make: _MakeMeter, group: Group, protocol: Protocol
+) -> tuple[dict[str, Any], list[Measurement]]:
+    own = resident.once(make)
     return own.identity, own.measure_one(group, protocol)
-
-
-def _own(resident: Resident) -> Meter:
-    return resident.once(_meter)
-
-
-def _meter(experiment: Experiment) -> Meter:
-    return Meter(experiment.net)

@@ -13,17 +13,19 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CompiledMemory:
-    """Memory of an exported network, as the compiler counts it.
+    """Memory of an exported network, as the compiler counts it, or from the graph of its ONNX file.
 
     Attributes:
-        bytes: All that the compiled network needs.
+        bytes: All that the network needs.
         batch_size: Examples at a time.
         platform: Kind of device that it was compiled for.
+        runtime: What would run it.
     """
 
     bytes: int
     batch_size: int
     platform: str
+    runtime: str = "jax"
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,16 @@ class MeasuredLatency:
     Attributes:
         latency_ms: Milliseconds a batch.
         batch_size: Examples at a time.
+        runtime: What ran it.
+        version: Version of the runtime; None in runs of an earlier build.
+        threads: How many it used; None there, too.
     """
 
     latency_ms: float
     batch_size: int
+    runtime: str = "jax"
+    version: str | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,14 @@ class ExportedNetwork:
         budget: Name of its budget.
         limits: Metric to the most that the budget allows.
         costs: Metric of the space, such as `params` and `macs`, to what the network has.
-        memory: What the compiler counts.
+        memory: What the compiler counts, or the device's runtime.
         validation: What it reaches on the validation split.
         test: What it reaches on the test split.
         parity_error: Largest difference of its outputs from the supernet's, over their largest magnitude.
         directory: Where it is.
         predicted: What a device file predicts; None without one.
         measured: What was measured; None where the device is another machine.
-        over_limit: What to say where the compiler counts more than a limit allows; None elsewhere.
+        over_limit: What to say where `memory` is more than a limit allows; None elsewhere.
     """
 
     budget: str

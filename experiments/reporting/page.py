@@ -119,7 +119,7 @@ def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
         "params": f"{network.costs['params']:,}",
         "macs": f"{network.costs['macs']:,}",
         "latency": ", ".join(latencies) or "not predicted",
-        "memory": f"{memory.bytes:,} bytes (compiled, batch {memory.batch_size})",
+        "memory": f"{memory.bytes:,} bytes ({memory.runtime}, batch {memory.batch_size})",
         "validation": facts.objective.of_figures(network.validation),
         "test": facts.objective.of_figures(network.test),
         "interval": "" if low is None else f"{low:.2%} to {high:.2%}",

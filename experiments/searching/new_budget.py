@@ -176,9 +176,10 @@ def lines(found: Answer, run: Path) -> list[str]:
     if found.best is None:
         raise none_meets(found, run)
     objective = OBJECTIVES[found.objective]
+    device = found.device
     return [
         f"{found.budget}: {found.within:,} of {found.evaluated:,} evaluated subnets meet it",
-        *([f"on {found.device.name}, batches of {found.device.batch_size}"] if found.device else []),
+        *([f"predicted on {device.name}, batches of {device.batch_size}"] if device else []),
         f"best: validation {objective.shown} {objective.text(found.best.value)}; {costs_text(found.best)}",
         f"architecture: {json.dumps(found.best.architecture)}",
     ]

@@ -96,16 +96,7 @@ def export_subnet(
     space = net.space
     genes = np.asarray(architecture.genes, np.int32)
     _, weights = net.extract(params, architecture, statistics)
-    config = {
-        "format": 1,
-        "task": preprocessing.task,
-        "family": space.family,
-        "module": net.config(architecture),
-        "input": {"shape": list(input_shape), "dtype": preprocessing.dtype},
-        "preprocessing": preprocessing.as_dict(),
-        "outputs": outputs.as_dict(),
-        "labels": list(labels),
-    }
+    config = network_config(net, architecture, preprocessing, input_shape, labels, outputs)
     described = {
         "family": space.family,
         "space_fingerprint": space.fingerprint,
@@ -147,6 +138,27 @@ def export_subnet(
         _write_json(temporary / REPORT, report)
         write_manifest(temporary)
     return report
+
+
+def network_config(
+    net: Supernet,
+    architecture: Architecture,
+    preprocessing: Input,
+    input_shape: Sequence[int],
+    labels: Sequence[str],
+    outputs: Outputs,
+) -> dict[str, Any]:
+    """Returns what `config.json` says of a network; for the arguments see `export_subnet`."""
+    return {
+        "format": 1,
+        "task": preprocessing.task,
+        "family": net.space.family,
+        "module": net.config(architecture),
+        "input": {"shape": list(input_shape), "dtype": preprocessing.dtype},
+        "preprocessing": preprocessing.as_dict(),
+        "outputs": outputs.as_dict(),
+        "labels": list(labels),
+    }
 
 
 def parity_error(

@@ -169,7 +169,7 @@ def test_the_batch_size_is_the_runs_or_the_one_that_is_asked_for(finished, space
     assert (one["device"]["batch_size"], eight["device"]["batch_size"]) == (1, 8)
     assert eight["name"] == one["name"] + "_b8"  # another refinement, another directory
     assert eight["best"]["costs"]["latency_ms"] == (50 + 8 * eight["best"]["costs"]["macs"]) / 1e6
-    assert "on cpu Abacus, 2 cores, batches of 1\n" in supernest(*arguments[:-1])[1]
+    assert "predicted on cpu Abacus, 2 cores, batches of 1\n" in supernest(*arguments[:-1])[1]
     code, _, err = supernest(*arguments, "--batch-size", "3")
     assert code == 2
     assert "3 was not measured in" in err

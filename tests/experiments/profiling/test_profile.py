@@ -8,18 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.configuration.experiment_config import config_of
 from experiments.devices import measure
 from experiments.devices.device_file import read_device
 from experiments.devices.measurements import Measurement, Measurements
+from experiments.devices.runtimes.jax import Jax
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.profiling import protocol as protocols
 from experiments.profiling import stage as profile
-from experiments.profiling.stage import Protocol, measurements_path
+from experiments.profiling.networks import untrained
+from experiments.profiling.protocol import Protocol
+from experiments.profiling.stage import Meter, measurements_path
 from search_spaces import UserError, build_space
 from search_spaces.sealed_json import sealed
 from supernet.engine.supernet import build_supernet
 
 NET = build_supernet(build_space("vit", "small", {"depth": [1, 2], "width": [16, 32]}))
 SPACE = NET.space
+SECTIONS = {"data": {"source": "digits"}, "space": {"family": "vit", "preset": "small"}, "train": {"steps": 1}}
+DATA = config_of(SECTIONS, Path()).data.load(0)
 PROTOCOL = Protocol((1, 8), networks=30, held_out=10, repeats=2)
 
 
@@ -36,15 +43,16 @@ class Fake:
 
 
 class Machine:
-    """Takes the place of compiling and timing; counts what it is asked for, and may be stopped."""
+    """A runtime that takes the place of compiling and timing; counts what it is asked for, and may be stopped."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.built, self.stop, self.stop_after, self.slow = 0, StopRequest(), 10**9, 1.0
-        monkeypatch.setattr(profile, "build", self.build)
+        self.device, self.software, self.as_dict = Jax.device, Jax().software, Jax().as_dict
+        monkeypatch.setattr(profile, "untrained", lambda net, data, architecture, size: (architecture, size))
         monkeypatch.setattr(profile, "median_seconds", self.seconds)
         monkeypatch.setattr(profile, "_GROUP", 9)
 
-    def build(self, net: Any, wanted: Any) -> list[Fake]:
+    def build(self, wanted: Any) -> list[Fake]:
         genes = [np.array([architecture.genes], np.int32) for architecture, _ in wanted]
         return [Fake(int(SPACE.cost(row)["macs"][0]), size) for row, (_, size) in zip(genes, wanted, strict=True)]
 
@@ -54,7 +62,8 @@ class Machine:
         return [self.slow * 1e-9 * program.macs * program.batch_size for program in programs]
 
     def run(self, out: Path, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
-        return profile.profile(NET, out, protocol, self.stop, quiet=True)
+        meter = Meter(NET, DATA, self)  # type: ignore[arg-type]
+        return profile.profile(NET, out, protocol, self.stop, True, meter)
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_times_that_are_macs_are_predicted_for_every_network(machine, tmp_path):
 
 def test_held_out_networks_do_not_enter_the_fit(machine, tmp_path):
     before = machine.run(tmp_path / "d.json")
-    _, held_out = profile.draw(NET, PROTOCOL)
+    _, held_out = protocols.draw(SPACE, PROTOCOL)
     path, rows = measurements_path(tmp_path / "d.json"), {tuple(row) for row in held_out.tolist()}
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines[1:], start=1):
@@ -144,6 +153,7 @@ def test_a_complete_profile_is_not_measured_again_and_a_larger_one_only_adds(mac
     [
         ("device", {"platform": "gpu", "model": "X1"}, r"measured on gpu X1, and this is .*never mixed"),
         ("software", {"jax": "0.0.1"}, r"of another software: .*'0\.0\.1'"),
+        ("runtime", {"name": "onnxruntime"}, r"of another runtime: .*'onnxruntime'"),
         ("space", "feed", r"of another space"),
         ("format", "supernest archive", r"holds no measurements"),
     ],
@@ -165,6 +175,7 @@ def test_measurements_of_something_else_are_refused(machine, tmp_path, key, valu
     [
         ("device", {"platform": "gpu", "model": "X1"}, "measured on gpu X1, and this is .*never mixed"),
         ("space", "feed", "measured for another search space"),
+        ("runtime", {"name": "onnxruntime", "version": "1"}, "measured with onnxruntime 1, and this is jax .*runtimes"),
     ],
 )
 def test_a_device_file_of_something_else_is_not_overwritten(machine, tmp_path, key, value, message):
@@ -174,6 +185,20 @@ def test_a_device_file_of_something_else_is_not_overwritten(machine, tmp_path, k
     measurements_path(out).unlink()
     with pytest.raises(UserError, match=message):
         machine.run(out)
+
+
+def test_files_of_earlier_versions_that_name_no_runtime_are_of_jax(machine, tmp_path):
+    whole = machine.run(tmp_path / "d.json")
+    assert whole["runtime"] == Jax().as_dict()
+    old = sealed({key: value for key, value in whole.items() if key != "runtime"})
+    (tmp_path / "d.json").write_text(json.dumps(old))
+    path = measurements_path(tmp_path / "d.json")
+    header, _, rest = path.read_text().partition("\n")
+    path.write_text(json.dumps({k: v for k, v in json.loads(header).items() if k != "runtime"}) + "\n" + rest)
+    assert read_device(tmp_path / "d.json").runtime["name"] == "jax"
+    machine.built = 0
+    assert machine.run(tmp_path / "d.json") == whole
+    assert machine.built == 0
 
 
 def test_corrupt_lines_and_two_writers_are_refused(machine, tmp_path):
@@ -196,11 +221,11 @@ def test_measurements_come_back_as_they_were(tmp_path):
 
 
 def test_drawn_networks_differ_and_hold_the_ends():
-    training, held_out = profile.draw(NET, PROTOCOL)
+    training, held_out = protocols.draw(SPACE, PROTOCOL)
     assert len({tuple(row) for row in np.concatenate([training, held_out]).tolist()}) == 40
     assert tuple(training[0]) == SPACE.smallest.genes
     assert tuple(training[1]) == SPACE.largest.genes
-    more, same = profile.draw(NET, replace(PROTOCOL, networks=50))
+    more, same = protocols.draw(SPACE, replace(PROTOCOL, networks=50))
     np.testing.assert_array_equal(more[:30], training)
     np.testing.assert_array_equal(same, held_out)
 
@@ -219,12 +244,12 @@ def test_settings_that_cannot_work_are_refused(setting, value, message):
     with pytest.raises(UserError, match=message):
         Protocol(**{setting: value})
     with pytest.raises(UserError, match="--batch-sizes: '1,x' are no numbers"):
-        profile.batch_sizes("1,x")
+        protocols.batch_sizes("1,x")
 
 
 def test_a_space_with_too_few_networks_is_refused():
     with pytest.raises(UserError, match=r"--networks: 200 and 10 held out are more than the 180 networks .* Give 170"):
-        profile.draw(NET, replace(PROTOCOL, networks=200))
+        protocols.draw(SPACE, replace(PROTOCOL, networks=200))
 
 
 def test_groups_are_small_and_complete(monkeypatch):
@@ -247,7 +272,7 @@ def test_programs_are_measured_in_turn():
 
 
 def test_a_real_network_runs_and_has_the_weights_in_its_memory():
-    (program,) = measure.build(NET, [(SPACE.smallest, 4)])
+    (program,) = Jax().build([untrained(NET, DATA, SPACE.smallest, 4)])
     program()
     weights = 4 * int(SPACE.cost(np.array([SPACE.smallest.genes]))["params"][0])
     x, logits = 4 * 4 * 8 * 8, 4 * 4 * 10

@@ -16,14 +16,14 @@ COSTS = st.dictionaries(st.sampled_from(["params", "macs", "kv_cache_bytes"]), s
 def networks(draw):
     network = {
         "budget": draw(st.text()), "limits": draw(COSTS), **draw(COSTS),
-        "memory": {"bytes": draw(st.integers(0)), "batch_size": 1, "platform": "cpu"},
+        "memory": {"bytes": draw(st.integers(0)), "batch_size": 1, "platform": "cpu", "runtime": "jax"},
         "parity_error": draw(NUMBERS), "directory": draw(st.text()),
     }  # fmt: skip
     network |= {f"{split}_{name}": value for split in ("validation", "test") for name, value in draw(FIGURES).items()}
     if draw(st.booleans()):
         network["predicted"] = {"latency_ms": 1.5, "memory_bytes": 100.0, "batch_size": 8, "device": "phone"}
     if draw(st.booleans()):
-        network["measured"] = {"latency_ms": 1.25, "batch_size": 8}
+        network["measured"] = {"latency_ms": 1.25, "batch_size": 8, "runtime": "onnxruntime", "threads": 2}
     if draw(st.booleans()):
         network["over_limit"] = draw(st.text(min_size=1))
     return network

@@ -1,0 +1,1 @@
+"""Runtimes, a file each, which registers itself in `experiments.devices.runtime.RUNTIMES`."""

@@ -1,0 +1,111 @@
+"""ONNX Runtime on the CPU: the file that an export writes, preprocessing included; memory is counted from its graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import numpy as np
+
+from experiments.devices.measure import Memory, cores, this_cpu
+from experiments.devices.runtime import RUNTIMES, Network, Runtime
+from experiments.user_input.extras import check_installed
+from search_spaces.randomness import Purpose, stream
+
+if TYPE_CHECKING:
+    import onnx
+
+NEEDED = ("onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model that is loaded, and its inputs."""
+
+    model: "onnx.ModelProto"
+    session: Any
+    feed: Mapping[str, np.ndarray]
+
+    def __call__(self) -> None:
+        """Runs it."""
+        self.session.run(None, self.feed)
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the graph's tensors; ONNX Runtime tells no figure of its own."""
+        from supernet.onnx.memory import memory
+
+        return Memory(*memory(self.model, self.feed))
+
+
+@RUNTIMES.register("onnxruntime")
+@dataclass(frozen=True)
+class OnnxRuntime(Runtime):
+    """ONNX Runtime with its CPU provider."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __post_init__(self) -> None:
+        check_installed("runtime onnxruntime", "onnx", NEEDED)
+
+    @classmethod
+    def device(cls) -> dict[str, Any]:
+        return this_cpu()
+
+    @property
+    def version(self) -> str:
+        return version("onnxruntime")
+
+    @property
+    def software(self) -> dict[str, str]:
+        return {**super().software, **{name: version(name) for name in NEEDED}}
+
+    def build(self, networks: Sequence[Network]) -> list[Session]:
+        """Writes networks as ONNX models of their batch size, and loads them."""
+        return [self.load(onnx_model(one), one) for one in networks]
+
+    def load(self, model: "onnx.ModelProto", network: Network) -> Session:
+        """Loads a model, which may have any batch size.
+
+        Args:
+            model: The model.
+            network: What it was made of, and the batch size of its input.
+        """
+        from supernet.onnx.runtime import session
+
+        loaded = session(model, self.threads or cores())
+        return Session(model, loaded, random_feed(loaded, network))
+
+
+def onnx_model(network: Network) -> "onnx.ModelProto":
+    """Returns a network as an ONNX model of its batch size, with random weights where it has none.
+
+    Raises:
+        UserError: It has an operation that ONNX lacks.
+    """
+    from supernet.onnx.network import Settings, onnx_network
+
+    subnet, rng = network.subnet, stream(0, Purpose.MEASURED_INPUTS)
+
+    def filled(leaf: Any) -> Any:
+        # No time depends on the values as long as none becomes denormal, which positive ones don't.
+        return rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+    weights = jax.tree.map(filled, subnet.weights)
+    where = f"runtime onnxruntime: {subnet.config['family']} network"
+    return onnx_network(where, replace(subnet, weights=weights), Settings(batch=network.batch_size))
+
+
+def random_feed(loaded: Any, network: Network) -> dict[str, np.ndarray]:
+    """Returns inputs for a loaded model, with nothing before them where it takes earlier keys and values."""
+    from supernet.onnx.runtime import empty_cache
+
+    first, *past = loaded.get_inputs()
+    shape = (network.batch_size, *network.subnet.config["input"]["shape"])
+    rng = stream(0, Purpose.MEASURED_INPUTS)
+    examples = {
+        "tensor(uint8)": lambda: rng.integers(0, 256, shape, np.uint8),
+        "tensor(int64)": lambda: np.zeros(shape, np.int64),
+    }.get(first.type, lambda: rng.uniform(0.01, 0.1, shape).astype(np.float32))()
+    return {first.name: examples, **empty_cache(past, network.batch_size)}
