@@ -73,7 +73,7 @@ def test_onnxruntime_measures_a_device(supernest: Any, here: Path) -> None:
     experiment = build_experiment(load_config("e.yaml", ("device=device.json",)))
     space, (row,) = experiment.space, experiment.space.ends[:1]
     costs = device.cost(space)(space.ends)
-    assert 0 < costs["latency_ms"][0] < costs["latency_ms"][1] < 1000
+    assert ((costs["latency_ms"] > 0) & (costs["latency_ms"] < 1000)).all()
     # Weights, the picture and the logits, and what ONNX adds of constants; the rest lies between.
     weights = 4 * int(space.cost(row[None])["params"][0])
     assert weights + 64 + 40 < costs["memory_bytes"][0] < 2 * weights + 10_000
