@@ -1,13 +1,16 @@
 """PyTorch modules of exported networks: what they compute, what they are called, and that timm's classes take them."""
 
 import ast
+import dataclasses
 import importlib
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -29,7 +32,7 @@ from safetensors.torch import load_file
 
 from supernet.pytorch.module import load_module, write_module
 
-NETWORKS = 3
+NETWORKS = int(os.environ.get("SUPERNEST_PYTORCH_NETWORKS", "3"))
 TOLERANCE = 1e-4  # of a network in fp32, relative to the largest output
 # Spaces whose networks timm's classes can express: heads that fill the stream, and a stem of stride 2.
 UNIFORM: dict[str, dict[str, Any]] = {
@@ -48,6 +51,7 @@ def outputs_of(network: Any, given: Any) -> np.ndarray:
         return network(given).numpy()
 
 
+# SUPERNEST_PYTORCH_NETWORKS=50 tries fifty.
 def test_random_networks_agree(family: Family, tmp_path: Path) -> None:
     for genes in family.draw(NETWORKS):
         subnet = subnet_of(family, genes)
@@ -58,6 +62,16 @@ def test_random_networks_agree(family: Family, tmp_path: Path) -> None:
         assert largest_difference(found, expected_of(family, genes, subnet, examples)) <= TOLERANCE
         counted = sum(parameter.numel() for parameter in network.parameters())
         assert counted == family.space.cost(genes[None].astype(np.int32))["params"][0]
+
+
+@pytest.mark.parametrize("size", [(5, 6), (9, 9), (14, 8)])  # smaller, as it is, larger across
+def test_pictures_are_prepared_as_in_training(family: Family, size: tuple[int, int], tmp_path: Path) -> None:
+    subnet = subnet_of(family, np.array(family.space.smallest.genes))
+    write_module(subnet, tmp_path, "net")
+    _, prepare = load_module(tmp_path)
+    examples, before = examples_of(subnet, 2), dataclasses.replace(subnet.preprocessing, image_size=size)  # type: ignore[type-var]
+    found = prepare(torch.from_numpy(examples), image_size=size).numpy()  # type: ignore[call-arg]
+    np.testing.assert_allclose(found.transpose(0, 2, 3, 1), before(jnp.asarray(examples)), atol=1e-5)
 
 
 def test_the_file_imports_pytorch_alone_and_stands_by_itself(family: Family, tmp_path: Path) -> None:
@@ -94,8 +108,9 @@ def test_the_names_are_timms(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def timms(family: str, arguments: dict[str, Any]) -> Any:
-    """The network in timm's own class; skips where timm cannot be imported."""
+@pytest.fixture
+def timms() -> dict[str, Any]:
+    """Functions that make timm's own classes from arguments; skips where timm cannot be imported."""
     try:
         vit, mobilenet, blocks = (
             importlib.import_module(f"timm.models.{name}")
@@ -103,14 +118,13 @@ def timms(family: str, arguments: dict[str, Any]) -> Any:
         )
     except (ImportError, RuntimeError) as error:  # of a torchvision that is not of this PyTorch
         pytest.skip(f"needs timm, and the torchvision of the PyTorch in use: {str(error).splitlines()[0]}")
-    if family == "vit":
-        return vit.VisionTransformer(**arguments)
     gates = partial(blocks.SqueezeExcite, gate_layer="hard_sigmoid", force_act_layer=torch.nn.ReLU)
-    return mobilenet.MobileNetV3(**arguments, act_layer=torch.nn.Hardswish, se_layer=gates)
+    of_mobilenets = partial(mobilenet.MobileNetV3, act_layer=torch.nn.Hardswish, se_layer=gates)
+    return {"vit": vit.VisionTransformer, "mobilenet": of_mobilenets}
 
 
 @pytest.mark.parametrize("name", sorted(UNIFORM))
-def test_timms_own_classes_load_what_they_can_express(name: str, tmp_path: Path) -> None:
+def test_timms_own_classes_load_what_they_can_express(timms: dict[str, Any], name: str, tmp_path: Path) -> None:
     family = Family(build_supernet(build_space(name, "small", UNIFORM[name])))
     for genes in family.draw(3):
         subnet = subnet_of(family, genes)
@@ -120,7 +134,7 @@ def test_timms_own_classes_load_what_they_can_express(name: str, tmp_path: Path)
         if arguments is None:  # layers of several widths
             assert len(set(subnet.config["module"]["hidden"])) > 1
             continue
-        own = timms(name, arguments).eval()
+        own = timms[name](**arguments).eval()
         own.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
         assert own.state_dict().keys() == network.state_dict().keys()
         given = prepare(torch.from_numpy(examples_of(subnet, 3)))
