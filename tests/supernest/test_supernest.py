@@ -69,7 +69,7 @@ def test_exported_networks_become_onnx_files_once(
     assert cli.main(["export", str(run.path), "--format", "onnx"]) == 2
     assert "onnx/full: exists, and is left as it is." in capsys.readouterr().err
     assert file.read_bytes() == before
-    monkeypatch.setattr("experiments.exporting.to_onnx._NEEDED", ("onnx", "no_such_runtime"))
+    monkeypatch.setattr("experiments.exporting.to_onnx.NEEDED", ("onnx", "no_such_runtime"))
     with pytest.raises(sn.UserError, match=r"no_such_runtime cannot be imported. Install the extra"):
         run.export_onnx("full")
 
