@@ -37,11 +37,11 @@ from experiments.user_input.paths import UserPath, shown
     "--runtime",
     default="jax",
     show_default=True,
-    help="Runtime of the networks: jax, onnxruntime (needs the extra onnx); with --measured, any name.",
+    help="Runtime of the networks: jax, onnxruntime (extra onnx), litert (extra litert); with --measured, any name.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N",
-    help="Number of threads of onnxruntime; with --measured, of the device.  [default: the cores of this process]",
+    help="Number of threads of onnxruntime or litert, or of --measured.  [default: the cores of this process]",
 )  # fmt: skip
 @click.option(
     "--spec",

@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 
 from experiments.devices.device_file import Device
-from experiments.devices.measure import Memory, cores, this_device, this_software
+from experiments.devices.measure import Memory, cores, this_cpu, this_device, this_software
 from search_spaces import UserError
+from search_spaces.randomness import Purpose, stream
 from search_spaces.registry import Registry
 from supernet.export.subnet import Subnet
 
@@ -84,6 +85,36 @@ class Runtime(ABC):
         return {"name": self.name, "version": self.version, "threads": self.threads or cores()}
 
 
+class FileRuntime(Runtime):
+    """A runtime on the CPU that takes files, whose preprocessing is inside."""
+
+    @classmethod
+    def device(cls) -> dict[str, Any]:
+        return this_cpu()
+
+    @abstractmethod
+    def load(self, content: Any, network: Network) -> Program:
+        """Loads a file, which may have any batch size.
+
+        Args:
+            content: The file.
+            network: What it was made of, and the batch size of its input.
+        """
+
+
+def with_weights(subnet: Subnet) -> Subnet:
+    """Returns a network whose weights are numbers; where they are shapes only, random ones.
+
+    No time depends on the values as long as none becomes denormal, which positive ones don't.
+    """
+    rng = stream(0, Purpose.MEASURED_INPUTS)
+
+    def filled(leaf: Any) -> Any:
+        return rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+
+    return replace(subnet, weights=jax.tree.map(filled, subnet.weights))
+
+
 RUNTIMES: Registry[type[Runtime]] = Registry("--runtime", "experiments.devices.runtimes")
 """Runtimes by name."""
 
@@ -100,7 +131,7 @@ def open_runtime(name: str, threads: int | None = None) -> Runtime:
     """
     if name not in RUNTIMES:
         raise UserError(
-            f"--runtime {name}: cannot be timed in this process, as {' and '.join(RUNTIMES)} can. Write the networks "
+            f"--runtime {name}: cannot be timed in this process; {', '.join(RUNTIMES)} can. Write the networks "
             f"with --spec FILE, time them where {name} runs, and take the times back with --measured."
         )
     return RUNTIMES[name](threads)

@@ -12,9 +12,10 @@ import numpy as np
 
 from experiments.configuration.experiment_config import load_config
 from experiments.data.dataset import Dataset
+from experiments.devices.runtime import FileRuntime, Network, runtime_here
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.names import exported_names
-from experiments.exporting.stage import statistics
+from experiments.exporting.stage import measured, statistics
 from experiments.process.compilation import use_compilation_cache
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import cut_from
@@ -59,11 +60,6 @@ class Source:
         """Data of the run."""
         return self.experiment.data
 
-    @property
-    def example(self) -> jax.ShapeDtypeStruct:
-        """Shape and type of an input of the network's module."""
-        return self.experiment.net.example(self.experiment.space.architecture(self.genes))
-
     def prove(self, outputs: np.ndarray, runtime: str) -> float:
         """Returns the difference of a runtime's outputs on the examples from the supernet's, over the largest output.
 
@@ -77,6 +73,29 @@ class Source:
                 f"{PARITY_TOLERANCE:.0e}. Nothing was written; this is a defect of the conversion."
             )
         return difference
+
+    def latency(
+        self, kind: type[FileRuntime], content: Any, batch: int | None, predicted: bool = True
+    ) -> dict[str, Any]:
+        """Returns predicted and measured latency, where the run's device is this machine, and of this runtime.
+
+        Args:
+            kind: The runtime.
+            content: The file.
+            batch: Its batch size; any when None.
+            predicted: Whether the device file's prediction is of such files.
+        """
+        cost = self.experiment.cost_on_device
+        runtime = None if cost is None else runtime_here(cost.device)
+        if cost is None or not isinstance(runtime, kind):
+            return {}
+        example = self.experiment.net.example(self.experiment.space.architecture(self.genes))
+        network = Network(self.subnet, example, batch or cost.batch_size)
+        found = {"measured": measured(runtime, runtime.load(content, network), network.batch_size)}
+        if predicted and network.batch_size == cost.batch_size:
+            latency = cost(self.genes[None])["latency_ms"][0].item()
+            found["predicted"] = {"latency_ms": latency, "batch_size": cost.batch_size, "device": cost.device.name}
+        return found
 
 
 def convert_exports(

@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.devices.runtime import Network, runtime_here
 from experiments.devices.runtimes.onnxruntime import NEEDED, OnnxRuntime
 from experiments.exporting.conversion import Source, convert_exports
-from experiments.exporting.stage import measured
 from experiments.user_input.extras import check_installed
 from supernet.export.export import largest_difference
 from supernet.export.subnet import TOKENIZER
@@ -80,20 +78,6 @@ def _converted(
     (directory / MODEL).write_bytes(content)
     if (source.directory / TOKENIZER).is_dir():
         shutil.copytree(source.directory / TOKENIZER, directory / TOKENIZER)
-    latency = _latency(source, model, settings.batch, predicted=quantization is None)
+    latency = source.latency(OnnxRuntime, model, settings.batch, predicted=quantization is None)
     about = {"nodes": len(model.graph.node), "bytes": len(content), "versions": versions()}
     return {**figures, **latency, **asdict(settings), **about}
-
-
-def _latency(source: Source, model: Any, batch: int | None, predicted: bool) -> dict[str, Any]:
-    """Predicted and measured latency, where the run's device is this machine and runs ONNX files."""
-    cost = source.experiment.cost_on_device
-    runtime = None if cost is None else runtime_here(cost.device)
-    if cost is None or not isinstance(runtime, OnnxRuntime):
-        return {}
-    network = Network(source.subnet, source.example, batch or cost.batch_size)
-    found = {"measured": measured(runtime, runtime.load(model, network), network.batch_size)}
-    if predicted and network.batch_size == cost.batch_size:
-        latency = cost(source.genes[None])["latency_ms"][0].item()
-        found["predicted"] = {"latency_ms": latency, "batch_size": cost.batch_size, "device": cost.device.name}
-    return found

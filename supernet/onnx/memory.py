@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from supernet.export.memory import peak_bytes
 from supernet.onnx.runtime import session
 
 
@@ -26,18 +27,8 @@ def memory(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> tuple[int,
     outputs = {one.name for one in graph.output}
     weights = sum(_bytes(one.data_type, one.dims) for one in graph.initializer)
     fixed = weights + sum(array.nbytes for array in feed.values()) + sum(sizes[name] for name in outputs)
-    last = {name: i for i, node in enumerate(graph.node) for name in node.input}
-    held, now, most = {}, 0, 0
-    for i, node in enumerate(graph.node):
-        for name in node.output:
-            if name and name not in outputs:
-                held[name] = sizes[name]
-                now += sizes[name]
-        most = max(most, now)
-        for name in {*node.input, *node.output} & held.keys():
-            if last.get(name, i) <= i:
-                now -= held.pop(name)
-    return fixed, most
+    steps = [(list(node.input), [name for name in node.output if name]) for node in graph.node]
+    return fixed, peak_bytes(steps, sizes, outputs)
 
 
 def _sizes(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -115,7 +115,7 @@ def test_exported_networks_become_pytorch_modules(
 
 def test_exported_networks_become_litert_files(run: sn.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("experiments.exporting.to_tflite._NEEDED", ("no_such_converter",))
+        patched.setattr("experiments.exporting.to_tflite.NEEDED", ("no_such_converter",))
         with pytest.raises(sn.UserError, match=r"^--format tflite: no_such_converter .*supernest\[litert\]'$"):
             run.export_tflite()
     for name in ("litert_torch", "ai_edge_litert"):

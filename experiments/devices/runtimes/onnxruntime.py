@@ -1,15 +1,14 @@
 """ONNX Runtime on the CPU: the file that an export writes, preprocessing included; memory is counted from its graph."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
 import numpy as np
 
-from experiments.devices.measure import Memory, cores, this_cpu
-from experiments.devices.runtime import RUNTIMES, Network, Runtime
+from experiments.devices.measure import Memory, cores
+from experiments.devices.runtime import RUNTIMES, FileRuntime, Network, with_weights
 from experiments.user_input.extras import check_installed
 from search_spaces.randomness import Purpose, stream
 
@@ -41,17 +40,13 @@ class Session:
 
 @RUNTIMES.register("onnxruntime")
 @dataclass(frozen=True)
-class OnnxRuntime(Runtime):
+class OnnxRuntime(FileRuntime):
     """ONNX Runtime with its CPU provider."""
 
     name: ClassVar[str] = "onnxruntime"
 
     def __post_init__(self) -> None:
         check_installed("runtime onnxruntime", "onnx", NEEDED)
-
-    @classmethod
-    def device(cls) -> dict[str, Any]:
-        return this_cpu()
 
     @property
     def version(self) -> str:
@@ -65,17 +60,11 @@ class OnnxRuntime(Runtime):
         """Writes networks as ONNX models of their batch size, and loads them."""
         return [self.load(onnx_model(one), one) for one in networks]
 
-    def load(self, model: "onnx.ModelProto", network: Network) -> Session:
-        """Loads a model, which may have any batch size.
-
-        Args:
-            model: The model.
-            network: What it was made of, and the batch size of its input.
-        """
+    def load(self, content: "onnx.ModelProto", network: Network) -> Session:
         from supernet.onnx.runtime import session
 
-        loaded = session(model, self.threads or cores())
-        return Session(model, loaded, random_feed(loaded, network))
+        loaded = session(content, self.threads or cores())
+        return Session(content, loaded, random_feed(loaded, network))
 
 
 def onnx_model(network: Network) -> "onnx.ModelProto":
@@ -86,15 +75,8 @@ def onnx_model(network: Network) -> "onnx.ModelProto":
     """
     from supernet.onnx.network import Settings, onnx_network
 
-    subnet, rng = network.subnet, stream(0, Purpose.MEASURED_INPUTS)
-
-    def filled(leaf: Any) -> Any:
-        # No time depends on the values as long as none becomes denormal, which positive ones don't.
-        return rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
-
-    weights = jax.tree.map(filled, subnet.weights)
-    where = f"runtime onnxruntime: {subnet.config['family']} network"
-    return onnx_network(where, replace(subnet, weights=weights), Settings(batch=network.batch_size))
+    where = f"runtime onnxruntime: {network.subnet.config['family']} network"
+    return onnx_network(where, with_weights(network.subnet), Settings(batch=network.batch_size))
 
 
 def random_feed(loaded: Any, network: Network) -> dict[str, np.ndarray]:

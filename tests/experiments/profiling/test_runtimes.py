@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,26 @@ def test_onnxruntime_measures_a_device(supernest: Any, here: Path) -> None:
         code, _, err = supernest(*arguments, *other)
         assert (code, "device.json: measured with onnxruntime" in err) == (2, True)
         assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(not find_spec("litert_torch"), reason="pip install 'supernest[litert]' in another environment")
+def test_litert_measures_a_device(supernest: Any, here: Path) -> None:
+    code, out, err = supernest("profile", "e.yaml", "--runtime", "litert", "--threads", "1", "--json", *FEW)
+    assert code == 0, err
+    assert json.loads(out)["runtime"]["name"] == "litert"
+    experiment = build_experiment(load_config("e.yaml", ("device=device.json",)))
+    costs = read_device("device.json").cost(experiment.space)(experiment.space.ends)
+    assert ((costs["latency_ms"] > 0) & (costs["latency_ms"] < 1000)).all()
+    assert (4 * costs["params"] < costs["memory_bytes"]).all()
+
+
+@pytest.mark.skipif(bool(find_spec("litert_torch")), reason="litert-torch is installed")
+def test_litert_that_is_not_installed_is_named(supernest: Any, here: Path) -> None:
+    code, _, err = supernest("profile", "e.yaml", "--runtime", "litert", *FEW)
+    assert code == 2
+    assert "runtime litert: " in err
+    assert "cannot be imported. Install the extra: pip install 'supernest[litert]'" in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("family", ["mobilenet", "language"])
@@ -209,7 +230,7 @@ def test_files_without_times_are_refused(supernest: Any, here: Path, content: st
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--runtime", "litert"), "--runtime litert: cannot be timed in this process, as jax and onnxruntime can."),
+        (("--runtime", "coreml"), "--runtime coreml: cannot be timed in this process; jax, litert, onnxruntime can."),
         (("--runtime", "jax", "--threads", "4096"), "--threads: XLA takes the "),
         (("--spec", "phone.json"), "phone.json: exists, and is left as it is"),
         (("--spec", "other"), "--spec: other has no ending"),

@@ -1,12 +1,13 @@
-"""Writes a LiteRT file of a directory that `supernest export --format pytorch` wrote.
+"""Writes LiteRT files of directories that `supernest export --format pytorch` wrote.
 
-    python tflite_script.py runs/my/pytorch/half network.tflite 1    # the last is the batch size
+    python tflite_script.py runs/my/pytorch/half network.tflite 1    # the last is the batch size; more may follow
 
 It needs PyTorch, safetensors and litert-torch, and nothing of Supernest, so another environment can run it. The export
 runs it in a process of its own: litert-torch 0.10 leaves JAX in 64 bits.
 """
 
 import json
+import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,12 +53,8 @@ def main(directory: Path, file: Path, batch: int) -> None:
     """Writes the file, whose input is `images`, uint8[batch, height, width, channels]."""
     import litert_torch  # type: ignore[import-not-found]
 
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(directory))
-    from network import Network  # type: ignore[import-not-found]
-
     config = json.loads((directory / "config.json").read_text("utf-8"))
-    network = Network(**config["architecture"])
+    network = runpy.run_path(str(directory / "network.py"))["Network"](**config["architecture"])
     network.load_state_dict(load_file(directory / "model.safetensors"))
     shape = config["input"]["shape"]
     whole = FromPictures(network, config["preprocessing"], shape).eval()
@@ -66,4 +63,5 @@ def main(directory: Path, file: Path, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    for one in zip(sys.argv[1::3], sys.argv[2::3], sys.argv[3::3], strict=True):
+        main(Path(one[0]), Path(one[1]), int(one[2]))
