@@ -15,7 +15,7 @@ from experiments import cli
 from experiments.configuration.experiment_config import load_config
 from experiments.devices.device_file import read_device
 from experiments.devices.measure import this_cpu
-from experiments.devices.runtime import RUNTIMES
+from experiments.devices.runtime import RUNTIMES, runtime_here
 from experiments.experiment import build_experiment
 from experiments.profiling.networks import untrained
 from tests.experiments.device_files import write_device
@@ -174,9 +174,10 @@ def test_times_taken_elsewhere_make_a_device_file(supernest: Any, here: Path, fo
     assert device.runtime == {"name": "litert", "version": "2.1", "threads": 4}
     assert device.accuracy[1]["latency"]["kendall_tau"] == 1
     # An experiment takes it as any other, and knows that this machine is not the phone.
-    code, out, err = supernest("check", "e.yaml", "--set", "device=pixel.json", "--set", "budgets.a=latency_ms<=50%")
-    assert code == 0, err
-    assert "remote Pixel 8, litert 2.1, 4 threads" in out
+    experiment = build_experiment(load_config("e.yaml", ("device=pixel.json", "budgets={a: latency_ms<=50%}")))
+    assert experiment.cost_on_device is not None
+    assert experiment.cost_on_device.device.name == "remote Pixel 8, litert 2.1, 4 threads"
+    assert runtime_here(device) is None
 
 
 GOOD = [("n000", "1"), *((f"n{i:03}", "2") for i in range(1, 13))]
