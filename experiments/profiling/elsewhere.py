@@ -26,6 +26,7 @@ from supernet.engine.supernet import Supernet
 from supernet.storage.manifest import atomic_directory, disk_errors_for, write_text_atomically
 
 _FORMAT, _VERSION = "supernest networks to time", 1
+_SHORTEST, _LONGEST = 1e-6, 1e9  # milliseconds
 _NO_DRIFT = 1.0
 """Seconds of the reference in all measurements: nobody knows how the device's speed changed while it measured."""
 _TASK = (
@@ -184,8 +185,11 @@ def _read_times(path: Path, spec: Path, ids: Sequence[str]) -> dict[str, float]:
         if name in found:
             raise UserError(f"{path}: {name!r} is there twice. Give each id once.")
         found[name] = _number(given)
-        if not (math.isfinite(found[name]) and found[name] > 0):
-            raise UserError(f"{path}: {name!r}: {given!r} is no time. Give milliseconds, a number above 0.")
+        if not _SHORTEST <= found[name] <= _LONGEST:
+            raise UserError(
+                f"{path}: {name!r}: {given!r} is no time. Give milliseconds, a number above 0: {_SHORTEST:g} to "
+                f"{_LONGEST:g}."
+            )
     missing = [name for name in ids if name not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -212,6 +216,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
             rows: Any = parse_json(text)
         else:
             rows = list(csv.DictReader(io.StringIO(text), strict=True))
+            if any(None in row for row in rows):  # more values than columns, such as 1,5 of a decimal comma
+                raise ValueError
         pairs = [(row["id"], row["milliseconds"]) for row in rows]
     except (ValueError, KeyError, TypeError, csv.Error):
         raise refused from None
