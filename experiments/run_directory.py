@@ -281,6 +281,8 @@ def _adopt(path: Path, config: ExperimentConfig, found: Sequence[Change]) -> Non
     }
     write_text_atomically(path / RUN, json.dumps(sealed(run), indent=1) + "\n")
     write_text_atomically(path / CONFIG, text)
+    del run["config_before"]
+    write_text_atomically(path / RUN, json.dumps(sealed(run), indent=1) + "\n")
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ from experiments.data.tokenizer import files_of
 from experiments.experiment import build_experiment
 from experiments.exporting.stage import statistics
 from experiments.storage.checkpoints import Checkpoints
-from experiments.storage.run_files import identity_of, is_run
+from experiments.storage.run_files import CONFIG, identity_of, is_run
 from experiments.training.stage import trained_params
 from search_spaces import UserError
 from supernet.export.export import export_subnet
@@ -24,7 +24,7 @@ def teacher_directory(given: Path | None, work: Path) -> Path | None:
 
     Args:
         given: An exported network, a run, or None.
-        work: Where the largest network of a run is exported to; it is used again.
+        work: Where the largest network of a run is exported to; it is used again while the run has the same settings.
 
     Raises:
         UserError: It is neither, or the run's training has not finished.
@@ -36,7 +36,8 @@ def teacher_directory(given: Path | None, work: Path) -> Path | None:
         return given.absolute()
     if not is_run(given):
         raise UserError(f"--teacher: {given} is neither an exported network nor a run. Give one of them.")
-    directory = work / f"teacher_{hashlib.sha256(str(given.resolve()).encode()).hexdigest()[:12]}"
+    of = bytes(given.resolve()) + (given / CONFIG).read_bytes()
+    directory = work / f"teacher_{hashlib.sha256(of).hexdigest()[:12]}"
     if not (directory / MANIFEST).is_file():
         _export_largest(given, directory)
     return directory

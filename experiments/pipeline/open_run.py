@@ -38,10 +38,15 @@ def open_run(
     from search_spaces.errors import UserError
 
     found = check_run_directory(out, config)
-    if trained is not None and not (out / "checkpoints").is_dir():
-        from experiments.pipeline.take_over import take_over
+    if trained is not None:
+        if not (out / "checkpoints").is_dir():
+            from experiments.pipeline.take_over import take_over
 
-        return take_over(trained, out, config, stages)
+            return take_over(trained, out, config, stages)
+        from experiments.storage.run_files import identity_of
+
+        if identity_of(trained) != identity_of(out):
+            raise UserError(f"{out}: holds a run that is not of the supernet of {trained}. Choose another --out.")
     if found is None:
         if not _FIRST & set(stages):
             raise UserError(f"{out}: holds no run. Train first: supernest train {name} --out {out}")
@@ -69,14 +74,15 @@ def check_changes(run: Path, config: "ExperimentConfig", found: "Sequence[Change
     effect = max(change.effect for change in found)
     parts = ", ".join(map(str, found))
     needed = {Effect.TRAINING: "train", Effect.SEARCH: "search", Effect.EVALUATION: "search"}.get(effect)
-    if needed is not None and needed not in stages and (run / "search" / "archive.jsonl").exists():
+    searched = (run / "search" / "archive.jsonl").exists()
+    if needed is not None and needed not in stages and (searched or needed == "train"):
+        first = " and ".join([*["trained on"] * (needed == "train"), *["searched again"] * searched])
         raise UserError(
-            f"{run}: settings differ ({parts}), so {'it is trained and ' * (needed == 'train')}searched again first: "
-            f"supernest run. For another budget at once: supernest export {run} --budget LIMITS"
+            f"{run}: settings differ ({parts}), so it is {first} first: supernest run."
+            + f" For another budget at once: supernest export {run} --budget LIMITS" * searched
         )
-    if any(change.effect is Effect.MOVED for change in found):
-        check_data(run, config)
-    validate(config, stages)
+    experiment = validate(config, stages)
+    check_data(run, experiment.data, moved=any(change.effect is Effect.MOVED for change in found))
 
 
 def _said(run: Path, found: "Sequence[Change]") -> list[str]:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Dataset
 from search_spaces import UserError
 from search_spaces.sealed_json import read_json, read_sealed, sealed
@@ -13,25 +12,38 @@ _FILE = "data.json"
 
 
 def record_data(run: Path, data: Dataset) -> None:
-    """Writes the fingerprint of a run's data down, once."""
+    """Writes the fingerprint of a run's data down, once.
+
+    Raises:
+        UserError: The data are others than those that the run began with.
+    """
+    check_data(run, data)
     if not (run / _FILE).exists():
         write_text_atomically(run / _FILE, json.dumps(sealed({"fingerprint": data.fingerprint})) + "\n")
 
 
-def check_data(run: Path, config: ExperimentConfig) -> None:
-    """Checks that the data of an experiment are those that a run began with.
+def check_data(run: Path, data: Dataset, moved: bool = False) -> None:
+    """Checks that data are those that a run began with.
+
+    Args:
+        run: The run directory.
+        data: The data.
+        moved: Whether they lie elsewhere; if not, those of a run that does not say which it began with are believed.
 
     Raises:
-        UserError: They are others, or cannot be read.
+        UserError: They are others, or nobody knows.
     """
     known = _fingerprint(run)
-    if known is None:
+    if known is None and moved:
         raise UserError(
             f"{run}: does not say which data it began with, as it is of an earlier build and has exported nothing. "
             "Put the data back where they were."
         )
-    if config.data.load(config.seed).fingerprint != known:
-        raise UserError(f"data: are not those that {run} began with. Name where the same data lie now.")
+    if known not in (None, data.fingerprint):
+        raise UserError(
+            f"data: are not those that {run} began with. Put those back, name where they lie now, or choose another "
+            "directory with --out."
+        )
 
 
 def _fingerprint(run: Path) -> str | None:

@@ -12,6 +12,7 @@ from experiments.devices.device_file import DeviceCost
 from experiments.experiment import Experiment, batches, build_experiment
 from experiments.exporting.stage import export_budget
 from experiments.objective import objective_of
+from experiments.pipeline.recorded_data import check_data
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
 from experiments.process.progress import progress_bar
@@ -63,6 +64,7 @@ def deliver(
             print(f"note: {note}", file=sys.stderr)
         use_compilation_cache(run / "cache")
         experiment = build_experiment(config)
+        check_data(run, experiment.data)
         keep = config.train.keep_last, config.train.keep_best
         with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)

@@ -9,14 +9,16 @@ from pathlib import Path
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.experiment import build_experiment
 from experiments.pipeline.open_run import check_changes
+from experiments.pipeline.recorded_data import check_data
 from experiments.records import Summary
 from experiments.run_directory import RunDirectory, differences
+from experiments.searching.stage import gradient_result
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.earlier import Effect
 from experiments.storage.run_files import CONFIG, identity_of, is_run, read_summary, write_summary
 from experiments.training.stage import trained_params
 from search_spaces import UserError
-from supernet.storage.manifest import atomic_directory
+from supernet.storage.manifest import atomic_directory, write_text_atomically
 
 CHECKPOINTS = "checkpoints"
 
@@ -48,9 +50,14 @@ def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequen
     identity = identity_of(trained)
     before = load_config(trained / CONFIG)
     with Checkpoints(trained / CHECKPOINTS, before.train.keep_last, before.train.keep_best, identity) as checkpoints:
-        trained_params(build_experiment(config), checkpoints)  # whole, and trained to the end
+        experiment = build_experiment(config)
+        check_data(trained, experiment.data)
+        trained_params(experiment, checkpoints)  # whole, and trained to the end
     directory = RunDirectory.create_or_resume(out, config, identity=identity)
     try:
+        found_by_gradient = gradient_result(RunDirectory.seen(trained))
+        if found_by_gradient.exists():  # decided the weights, and is where a search begins
+            write_text_atomically(gradient_result(directory), found_by_gradient.read_text("utf-8"))
         if not directory.checkpoints.exists():
             with atomic_directory(directory.checkpoints) as temporary:
                 shutil.copytree(trained / CHECKPOINTS, temporary, dirs_exist_ok=True, copy_function=_link)

@@ -12,6 +12,7 @@ import supernest as sn
 from experiments.configuration.changes import changes
 from experiments.configuration.experiment_config import config_of
 from experiments.storage.earlier import Effect, set_aside, set_export_aside
+from search_spaces.sealed_json import sealed
 
 SECTIONS: dict[str, Any] = {
     "name": "changed",
@@ -98,7 +99,7 @@ def test_another_searcher_and_budget_look_up_what_was_evaluated(
 def test_other_evaluation_settings_evaluate_again_and_keep_the_training(
     supernest: Any, here: Path, evaluated: list[int]
 ) -> None:
-    checkpoints = files(here / "run/checkpoints")
+    checkpoints, config = files(here / "run/checkpoints"), (here / "run/config.yaml").read_text()
     code, _, err = supernest("run", "run", "--quiet", "--set", "evaluation.calibration_batches=2")
     assert code == 0, err
     assert "evaluates candidates again; the training stays." in err
@@ -106,6 +107,10 @@ def test_other_evaluation_settings_evaluate_again_and_keep_the_training(
     assert files(here / "run/checkpoints") == checkpoints
     assert (here / "run/earlier/1_evaluation/subnets").is_dir()
     assert (here / "run/subnets/full/manifest.json").is_file()
+    # Scores of now are not taken for those of the settings before.
+    (here / "run/config.yaml").write_text(config)
+    code, _, err = supernest("run", "run", "--quiet")
+    assert (code, "run/config.yaml: was changed after the run began" in err) == (2, True)
 
 
 def test_a_longer_training_ends_in_the_bits_of_one_that_was_as_long(supernest: Any, here: Path) -> None:
@@ -129,6 +134,27 @@ def test_the_trained_supernet_is_searched_in_another_run(supernest: Any, here: P
     assert files(here / "run") == before
 
 
+def test_another_run_on_weights_of_a_gradient_search_begins_as_that_does(supernest: Any, here: Path) -> None:
+    (here / "run/gradient").mkdir()
+    largest = json.loads((here / "run/subnets/full/architecture.json").read_text())
+    (here / "run/gradient/architecture.json").write_text(json.dumps(sealed({"genes": largest["genes"]})))
+    arguments = ("run", "--from", "run", "--out", "new", "--set", "search.evaluations=1", "--quiet")
+    code, _, err = supernest("search", *arguments)
+    assert (code, err) == (0, "")
+    (_, first) = (here / "new/search/archive.jsonl").read_text().splitlines()
+    assert json.loads(first)["genes"] == largest["genes"]
+    code, _, err = supernest("run", "new", "--set", "train.steps=6", "--quiet")
+    assert (code, "holds a run of another configuration (train.steps: 4 → 6)" in err) == (2, True)
+
+
+def test_a_longer_training_takes_the_command_that_trains(supernest: Any, here: Path) -> None:
+    shutil.rmtree(here / "run/search")
+    before = files(here / "run")
+    code, _, err = supernest("search", "run", "--set", "train.steps=6", "--quiet")
+    assert (code, "(train.steps: 4 → 6), so it is trained on first: supernest run.\n" in err) == (2, True)
+    assert files(here / "run") == before
+
+
 def test_data_that_moved_are_the_same(supernest: Any, here: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {f"{split}_images": rng.integers(0, 256, (40, 8, 8), np.uint8) for split in ("train", "test")}
@@ -144,6 +170,18 @@ def test_data_that_moved_are_the_same(supernest: Any, here: Path) -> None:
     assert code == 0, err
     assert "the data are the same." in err
     assert supernest("export", "npz", "--quiet")[::2] == (0, "")
+    Path("other.npz").rename("moved.npz")
+    before = files(here / "npz")
+    for arguments in (
+        ("search", "npz", "--set", "search.evaluations=5"),
+        ("search", "npz", "--from", "npz", "--out", "new"),
+        ("export", "npz", "--budget", "macs<=99%", "--refine", "5"),
+    ):
+        code, _, err = supernest(*arguments, "--quiet")
+        assert (code, "data: are not those that npz began with" in err) == (2, True)
+    assert (files(here / "npz"), Path("new").exists()) == (before, False)
+    code, _, err = supernest("search", "run", "--from", "npz", "--out", "run", "--quiet")
+    assert (code, "run: holds a run that is not of the supernet of npz." in err) == (2, True)
 
 
 @pytest.mark.parametrize(
