@@ -10,9 +10,12 @@ import pytest
 
 import supernest as sn
 from experiments.configuration.changes import changes
-from experiments.configuration.experiment_config import config_of
-from experiments.storage.earlier import Effect, set_aside, set_export_aside
+from experiments.configuration.experiment_config import config_of, load_config
+from experiments.run_directory import RunDirectory, check_run_directory
+from experiments.storage.earlier import Effect, earlier_archives, set_aside, set_export_aside
+from experiments.storage.run_files import identity_of
 from search_spaces.sealed_json import sealed
+from supernet.storage.manifest import write_text_atomically
 
 SECTIONS: dict[str, Any] = {
     "name": "changed",
@@ -132,6 +135,32 @@ def test_the_trained_supernet_is_searched_in_another_run(supernest: Any, here: P
     assert list(sn.Run("new").subnets) == ["half"]
     assert sn.Run("new").find("macs<=100%")["best"] is not None
     assert files(here / "run") == before
+
+
+@pytest.mark.parametrize("written", range(3))
+def test_a_kill_while_settings_change_loses_nothing(here: Path, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    run, identity = here / "run", identity_of(here / "run")
+    archive = (run / "search/archive.jsonl").read_bytes()
+    before, after = (load_config(run / "config.yaml", sets) for sets in ([], ["search.type=evolution"]))
+    left = written
+
+    def killed(path: Path, text: str) -> None:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        write_text_atomically(path, text)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.run_directory.write_text_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunDirectory.create_or_resume(run, after, adopt=True)
+    assert [bool(check_run_directory(run, config)) for config in (before, after)] == [written == 2, written < 2]
+    RunDirectory.create_or_resume(run, after, adopt=True).close()
+    assert check_run_directory(run, after) == []
+    assert (identity_of(run), after.identity) == (identity, identity)
+    (kept,) = earlier_archives(run)
+    assert kept.read_bytes() == archive
 
 
 def test_another_run_on_weights_of_a_gradient_search_begins_as_that_does(supernest: Any, here: Path) -> None:
