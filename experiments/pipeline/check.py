@@ -13,6 +13,7 @@ from experiments.contracts.searchers import check_searcher
 from experiments.contracts.sharing import check_sharing
 from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
+from experiments.devices.runtime import runtime_here
 from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import check_demands, warnings
 from experiments.pipeline.description import DataSizes, Description, SearchPlan, SpaceCosts, TrainingPlan
@@ -56,6 +57,8 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     _check_passes(experiment)
     _check_statistics(experiment)
     panel_of(experiment)
+    if "export" in stages and experiment.cost_on_device is not None:
+        runtime_here(experiment.cost_on_device.device)  # must be installed where it times the exports
     if "proxies" in stages:
         table_of(experiment)
         proxies_of(experiment, np.array(experiment.space.largest.genes, np.int32))

@@ -274,10 +274,17 @@ def test_a_changed_list_is_refused(supernest: Any, here: Path) -> None:
     assert (code, "phone.json: is damaged" in err) == (2, True)
 
 
-def test_exports_are_timed_by_the_runtime_of_the_device(supernest: Any, here: Path) -> None:
+def test_exports_are_timed_by_the_runtime_of_the_device(
+    supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space = build_experiment(load_config("e.yaml")).space
     write_device(here / "cpu.json", space, device=this_cpu(), runtime={"name": "onnxruntime", "threads": 1})
     settings = ("--set", "device=cpu.json", "--set", "budgets.full=latency_ms<=100%")
+    with monkeypatch.context() as patched:  # said before the training, not after it
+        patched.setattr("experiments.devices.runtimes.onnxruntime.NEEDED", ("no_such_runtime",))
+        code, _, err = supernest("run", "e.yaml", "--out", "run", "--quiet", *settings)
+    assert (code, "runtime onnxruntime: no_such_runtime cannot be imported." in err) == (2, True)
+    assert not (here / "run").exists()
     code, out, err = supernest("run", "e.yaml", "--out", "run", "--json", "--quiet", *settings)
     assert code == 0, err
     (row,) = json.loads(out)["subnets"]
