@@ -23,7 +23,7 @@ from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import parse_json, read_sealed, sealed
 from supernet.engine.supernet import Supernet
-from supernet.storage.manifest import atomic_directory, disk_errors_for, write_text_atomically
+from supernet.storage.manifest import atomic_directory, discard_directory, disk_errors_for, write_text_atomically
 
 _FORMAT, _VERSION = "supernest networks to time", 1
 _SHORTEST, _LONGEST = 1e-6, 1e9  # milliseconds
@@ -89,7 +89,11 @@ def write_spec(
         "networks": rows,
     }
     content = sealed(json.loads(json.dumps(content)))
-    write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    try:
+        write_text_atomically(path, json.dumps(content, indent=1) + "\n")
+    except BaseException:
+        discard_directory(folder)
+        raise
     return content
 
 

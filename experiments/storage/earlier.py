@@ -81,7 +81,8 @@ def set_export_aside(run: Path, name: str) -> None:
 def _move(run: Path, why: Effect, parts: Iterable[str]) -> None:
     home, there = run / _EARLIER, sorted(part for part in parts if (run / part).exists())
     if there:
-        number = 1 + max((int(place.name.partition("_")[0]) for place in home.glob("[0-9]*_*")), default=0)
+        numbers = [place.name.partition("_")[0] for place in home.glob("*_*")]
+        number = 1 + max((int(one) for one in numbers if one.isdecimal()), default=0)
         place = home / f"{number}_{why.name.lower()}"
         for part in there:
             (place / part).parent.mkdir(parents=True, exist_ok=True)

@@ -250,7 +250,7 @@ def test_after_a_gradient_search_the_length_decides_weights_that_no_training_goe
 
 
 def test_an_export_that_another_network_replaces_is_kept(tmp_path: Path) -> None:
-    for part in ("subnets/full", "subnets/half", "onnx/full", "onnx/full.int8"):
+    for part in ("subnets/full", "subnets/half", "onnx/full", "onnx/full.int8", "earlier/2b_kept_by_hand"):
         (tmp_path / part).mkdir(parents=True)
     set_export_aside(tmp_path, "full")
     set_export_aside(tmp_path, "full")

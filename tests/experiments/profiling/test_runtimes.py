@@ -18,6 +18,7 @@ from experiments.devices.measure import this_cpu
 from experiments.devices.runtime import RUNTIMES, runtime_here
 from experiments.experiment import build_experiment
 from experiments.profiling.networks import untrained
+from search_spaces import UserError
 from tests.experiments.device_files import write_device
 
 pytest.importorskip("onnxruntime")
@@ -264,6 +265,19 @@ def test_options_that_cannot_work_are_refused(
     assert message in err
     assert len(err.splitlines()) == 1
     assert sorted(path.name for path in here.iterdir()) == before
+
+
+def test_a_list_that_cannot_be_written_leaves_no_networks(
+    supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise UserError(f"{path}: No space left on device.")
+
+    monkeypatch.setattr("experiments.profiling.elsewhere.write_text_atomically", full)
+    before = sorted(here.iterdir())
+    code, _, err = supernest("profile", "e.yaml", "--spec", "new.json", *FEW)
+    assert (code, "new.json: No space left" in err) == (2, True)
+    assert sorted(here.iterdir()) == before
 
 
 def test_a_changed_list_is_refused(supernest: Any, here: Path) -> None:
