@@ -86,7 +86,7 @@ class Experiment:
         return np.asarray(self.data.prepared(examples)), labels
 
 
-def batches(config: ExperimentConfig, data: Dataset) -> int:
+def batch_count(config: ExperimentConfig, data: Dataset) -> int:
     """Into how many batches the validation split is cut for the evaluation of candidates."""
     return -(-len(data.validation) // config.evaluation.batch_size)
 
@@ -127,6 +127,6 @@ def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> E
         data,
         space,
         config.sampler.build(space, config.seed, plan, cost),
-        config.search.build(space, budgets, config.seed, batches(config, data), cost),
+        config.search.build(space, budgets, config.seed, batch_count(config, data), cost),
         budgets,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from experiments.configuration.changes import Change, changes
-from experiments.configuration.device_section import KEPT
+from experiments.configuration.device_section import DEVICE_COPY
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.configuration.plugins import places_of
 from experiments.storage.earlier import Effect, exports_of, set_aside, without_stale
@@ -32,7 +32,7 @@ from search_spaces.sealed_json import SEAL, sealed
 from supernet.storage.manifest import disk_errors_for, write_text_atomically
 
 LOCK = ".lock"
-_UNFINISHED = (f".{CONFIG}.", f".{RUN}.", f".{KEPT}.")
+_UNFINISHED = (f".{CONFIG}.", f".{RUN}.", f".{DEVICE_COPY}.")
 _PACKAGES = ("supernest", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _SHOWN = 8
 
@@ -100,7 +100,7 @@ class RunDirectory:
                     **({} if identity is None else {"identity": identity}),
                 }
                 if config.device is not None:
-                    write_text_atomically(path / KEPT, Path(config.device.path).read_text("utf-8"))
+                    write_text_atomically(path / DEVICE_COPY, Path(config.device.path).read_text("utf-8"))
                 write_text_atomically(path / RUN, json.dumps(sealed(run), indent=1) + "\n")
                 write_text_atomically(path / CONFIG, text)  # last: with it the directory is a run
                 return cls(path, lock, False, {})
@@ -123,7 +123,7 @@ class RunDirectory:
     @property
     def device(self) -> Path:
         """The device file of an experiment that names one."""
-        return self.path / KEPT
+        return self.path / DEVICE_COPY
 
     @property
     def checkpoints(self) -> Path:
@@ -199,7 +199,7 @@ def _refuse_strangers(path: Path) -> None:
         raise UserError(f"{path}: is a file. Choose a directory for the run with --out.")
     # A run that was killed while it was being made has these at most.
     begun = {entry.name for entry in path.iterdir() if not entry.name.startswith(_UNFINISHED)}
-    if not (path / CONFIG).exists() and begun - {LOCK, RUN, KEPT}:
+    if not (path / CONFIG).exists() and begun - {LOCK, RUN, DEVICE_COPY}:
         raise UserError(f"{path}: is not empty, and is no run. Choose a new directory with --out.")
     if (path / CONFIG).exists() and not (path / RUN).exists():
         raise UserError(f"{path}: has a {CONFIG} but no {RUN}, so it is no run. Choose a new directory with --out.")
@@ -229,7 +229,7 @@ def _locked(path: Path, made: Sequence[Path]) -> int:
 def _unmake(path: Path, made: Sequence[Path]) -> None:
     """Removes the files of a run that could not be begun, and the directories `made` for it, the deepest first."""
     with contextlib.suppress(OSError):
-        for name in (RUN, KEPT, LOCK):
+        for name in (RUN, DEVICE_COPY, LOCK):
             (path / name).unlink(missing_ok=True)
         for directory in made:
             directory.rmdir()

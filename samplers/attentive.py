@@ -119,7 +119,7 @@ class AttentiveSampler(Sampler):
         losses = self._losses(state, candidates, score).reshape(self.random_paths, self.candidates)
         ranks = np.where(np.isfinite(losses), losses if self.mode == "best" else -losses, np.inf)
         chosen = candidates.reshape(*losses.shape, -1)[np.arange(self.random_paths), ranks.argmin(axis=1)]
-        ends = self.space.ends
+        ends = self.space.extremes
         return Paths(
             np.concatenate([ends[1:], chosen, ends[:1]]),
             ("largest", *("random",) * self.random_paths, "smallest"),

@@ -200,7 +200,7 @@ class Sampler(ABC):
         Raises:
             UserError: The metric is not known.
         """
-        self.costs(self.space.ends, metric)
+        self.costs(self.space.extremes, metric)
         cost = self.cost or self.space.cost
         return lowest(self.space, cost, metric).value, highest(self.space, cost, metric).value
 

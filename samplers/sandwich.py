@@ -36,7 +36,7 @@ class SandwichSampler(Sampler):
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         between = self.space.sample(self.rng(step), self.random_paths)
-        ends = self.space.ends
+        ends = self.space.extremes
         return Paths(
             np.concatenate([ends[1:], between, ends[:1]]),
             ("largest", *("random",) * self.random_paths, "smallest"),

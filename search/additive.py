@@ -139,8 +139,10 @@ class Allocator(Searcher):
 
     def begin(self, state: SearchState, rng: np.random.Generator, unseen: Unseen) -> None:
         """Adds candidates while there is nothing to learn from: both ends of the space, where a budget admits them."""
-        ends = self.space.ends[::-1]
-        unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population if state.generation == 0 else 0)
+        extremes = self.space.extremes[::-1]
+        unseen.add(
+            extremes[meets_any(self.budgets, self.costs, extremes)], self.population if state.generation == 0 else 0
+        )
 
     def _add_best(
         self,

@@ -16,10 +16,10 @@ class Continued(Wrapped):
     """A searcher that is told at its beginning of all that an archive holds, and so asks for what comes next.
 
     Args:
-        begun: The other searcher's state at the beginning.
+        initial_state: The other searcher's state at the beginning.
     """
 
-    begun: SearchState
+    initial_state: SearchState
 
     @classmethod
     def of(cls, searcher: Searcher, archive: Archive) -> "Continued":
@@ -28,13 +28,13 @@ class Continued(Wrapped):
         costs = searcher.costs(archive.genes)
         others = [np.asarray(costs[metric], float) for metric in searcher.objectives[1:]]
         objectives = np.column_stack([archive.errors, *others])
-        return cls.around(searcher, begun=searcher.tell(searcher.init(), archive.genes, objectives))
+        return cls.around(searcher, initial_state=searcher.tell(searcher.init(), archive.genes, objectives))
 
     @property
     def settings(self) -> dict[str, Any]:
-        genes, errors = self.begun.genes, self.begun.errors
+        genes, errors = self.initial_state.genes, self.initial_state.errors
         digest = hashlib.sha256(genes.tobytes() + errors.tobytes()).hexdigest()
         return super().settings | {"after": len(genes), "sha256": digest}
 
     def init(self) -> SearchState:
-        return self.begun
+        return self.initial_state

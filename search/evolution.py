@@ -59,8 +59,8 @@ class Evolution(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = self.space.ends[::-1]
-            unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
+            extremes = self.space.extremes[::-1]
+            unseen.add(extremes[meets_any(self.budgets, self.costs, extremes)], self.population)
         for budget, share in zip(self.budgets, self.shares(state, self.population), strict=True):
             best = self._best(state, budget)
             if len(best):

@@ -67,8 +67,8 @@ class LINAS(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = self.space.ends[::-1]
-            unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
+            extremes = self.space.extremes[::-1]
+            unseen.add(extremes[meets_any(self.budgets, self.costs, extremes)], self.population)
         if np.isfinite(state.errors).sum() >= _LEAST:
             unseen.add(self._predicted_front(state, int(rng.integers(2**31))), self.population)
         self.fill(state, rng, unseen, self.population)

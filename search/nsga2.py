@@ -72,8 +72,8 @@ class NSGA2(Searcher):
         rng = self.rng(state)
         unseen = Unseen(self.space, state.genes)
         if state.generation == 0:
-            ends = self.space.ends[::-1]
-            unseen.add(ends[meets_any(self.budgets, self.costs, ends)], self.population)
+            extremes = self.space.extremes[::-1]
+            unseen.add(extremes[meets_any(self.budgets, self.costs, extremes)], self.population)
         if len(state.members):
             genes, objectives = state.genes[state.members], state.objectives[state.members]
             rank = ranks(objectives)

@@ -53,8 +53,8 @@ class RegularizedEvolution(Searcher):
         unseen = Unseen(self.space, state.genes)
         count = self.children if state.generation else self.population
         if state.generation == 0:
-            ends = self.space.ends[::-1]
-            unseen.add(ends[meets_any(self.budgets, self.costs, ends)], count)
+            extremes = self.space.extremes[::-1]
+            unseen.add(extremes[meets_any(self.budgets, self.costs, extremes)], count)
         for budget, share in zip(self.budgets, self.shares(state, count - len(unseen)), strict=True):
             living = self._living(state, budget)
             if len(living) == self.population:

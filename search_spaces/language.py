@@ -26,7 +26,7 @@ from search_spaces.parts import Axis, Extent, Part, Product, Shape, linear, norm
 from search_spaces.space import SearchSpace
 from search_spaces.template import SHARES, Template
 
-KEPT = ("first", "equidistant", "ranked")
+KEEP_RULES = ("first", "equidistant", "ranked")
 
 
 class LanguageCost(NamedTuple):
@@ -119,8 +119,8 @@ class LanguageSpace(LanguageForm, SearchSpace):
                 f"space.kv_heads: {list(self.kv_heads)} are not as many as the widths {list(self.width)}, which they "
                 "follow. Give one for each width, or set heads_follow_width to false."
             )
-        if self.keep not in KEPT:
-            raise UserError(f"space.keep: {self.keep!r} is not known.{did_you_mean(self.keep, KEPT)}")
+        if self.keep not in KEEP_RULES:
+            raise UserError(f"space.keep: {self.keep!r} is not known.{did_you_mean(self.keep, KEEP_RULES)}")
         wanted = list(range(self.max_depth)) if self.keep == "ranked" else []
         if sorted(self.layer_order) != wanted:
             raise UserError(
@@ -202,16 +202,16 @@ class LanguageSpace(LanguageForm, SearchSpace):
         width, queries, hidden = Axis("width"), Axis("queries"), Axis("mlp_width")
         heads = Axis("kv_heads", ("width",), self.heads_of) if self.heads_follow_width else Axis("kv_heads")
         normed, read = norm(width, bias=self.norm == "layer"), Product(t, (width,), (self.vocabulary,))
-        ends = {"embedding": Part({"": (self.vocabulary, width)}, (read,) if self.tied else ()), "norm": normed}
+        outside = {"embedding": Part({"": (self.vocabulary, width)}, (read,) if self.tied else ()), "norm": normed}
         if not self.tied:
-            ends["head"] = Part({"": (self.vocabulary, width)}, (read,))
+            outside["head"] = Part({"": (self.vocabulary, width)}, (read,))
         if self.positions == "learned":
-            ends["position"] = table(self.length, width)
+            outside["position"] = table(self.length, width)
         if self.token_types:
-            ends["token_type"] = table(self.token_types, width)
+            outside["token_type"] = table(self.token_types, width)
         if self.head_transform:
-            ends |= {"transform/dense": linear(width, width, t), "transform/norm": normed}
-            ends["head_bias"] = table(self.vocabulary)
+            outside |= {"transform/dense": linear(width, width, t), "transform/norm": normed}
+            outside["head_bias"] = table(self.vocabulary)
 
         def projection(*writes: Extent) -> Part:
             bias: dict[str, Shape] = {"bias": (writes,)} if self.qkv_bias else {}
@@ -230,7 +230,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
         positions = None if self.keep == "first" else self._positions
         stack = Stack("layers", layer, self.max_depth, positions=positions, parallel=self.parallel)
-        return Network(Sublayer("ends", ends), (stack,))
+        return Network(Sublayer("outside_layers", outside), (stack,))
 
     def price(self, cost: Cost, sizes: Mapping[str, int]) -> LanguageCost:
         """See `SearchSpace.price`: multiply-adds a token, and the cache of keys and values."""

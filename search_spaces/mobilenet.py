@@ -228,7 +228,7 @@ class MobileNetSpace(SearchSpace):
         stem_map = self._map("stem_map", lambda resolution: _strided(resolution, self.stem_stride))
         first_map = self._map("first_map", lambda resolution: self.in_size(resolution, 0, 0))
         final_map = self._map("final_map", self.final_size)
-        ends = {
+        outside = {
             **_convolution("stem", 9 * self.channels, stem, stem_map),
             **_convolution("final", self.out_width(self.stages - 1), final, final_map),
             "feature": linear(final, features, bias=False),
@@ -241,7 +241,7 @@ class MobileNetSpace(SearchSpace):
             stacks.append(Stack(entry.name, (entry,), group=stage, module="blocks"))
             if self.max_depth > 1:
                 stacks.append(Stack(rest.name, (rest,), self.max_depth - 1, group=stage, first=1, module="blocks"))
-        return Network(Sublayer("ends", ends), tuple(stacks))
+        return Network(Sublayer("outside_layers", outside), tuple(stacks))
 
     def _block(self, stage: int, block: int) -> Sublayer:
         """The first block of a stage, or one of the others."""

@@ -124,7 +124,7 @@ class NASBench201Space(SearchSpace):
     @cached_property
     def network(self) -> Network:
         last = self.stage_width(self.stages - 1)
-        ends = {
+        outside = {
             **convolution("stem", 9, self.channels, self.width, self.image_size**2),
             "final_norm": batch_norm(last, self.stage_size(self.stages - 1) ** 2),
             "classifier": linear(last, self.classes),
@@ -142,7 +142,7 @@ class NASBench201Space(SearchSpace):
                 stacks.append(Stack(f"reduction_{stage}", (Sublayer("reduction", parts),)))
             edges = (self._edge(choice, width, positions) for choice in self.choices)
             stacks.append(Stack(f"stage_{stage}/cells", (*edges, Sublayer("close", {})), self.cells))
-        return Network(Sublayer("ends", ends), tuple(stacks))
+        return Network(Sublayer("outside_layers", outside), tuple(stacks))
 
     @staticmethod
     def _edge(choice: Choice, width: int, positions: int) -> Alternatives:

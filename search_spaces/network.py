@@ -213,17 +213,17 @@ class Network:
     """A network: what embeds the input and reads the result, and layers between.
 
     Attributes:
-        ends: Parts outside the layers.
+        outside_layers: Parts outside the layers.
         stacks: In the order in which they run.
     """
 
-    ends: Sublayer
+    outside_layers: Sublayer
     stacks: tuple[Stack, ...]
 
     @property
     def sublayers(self) -> Iterator[Sublayer]:
-        """All of them, the ends first."""
-        yield self.ends
+        """All sublayers, those outside the layers first."""
+        yield self.outside_layers
         for stack in self.stacks:
             yield from stack.sublayers
 
@@ -247,11 +247,11 @@ class Network:
         """
         values = {choice.name: choice.values for choice in choices}
         programs = [choice.name for choice in choices if choice.selects_program]
-        for name in self.ends.choices:
+        for name in self.outside_layers.choices:
             if name in values and name not in programs:
                 raise UserError(
-                    f"network: {self.ends.name}: their axes follow {name}, which selects no program. Only choices that "
-                    "select one can size what is outside the layers."
+                    f"network: {self.outside_layers.name}: its axes follow {name}, which selects no program. Only "
+                    "choices that select one can size what is outside the layers."
                 )
         for stack in self.stacks:
             _check_options(stack, choices, list(self.sublayers))

@@ -38,16 +38,16 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     def ends_cost(*given: Value) -> Record:
         at = dict(zip(shared, given, strict=True))
-        costs = [price(sublayer, *(at[name] for name in sublayer.choices)) for sublayer in ends]
+        costs = [price(sublayer, *(at[name] for name in sublayer.choices)) for sublayer in fixed]
         return nothing._make(map(sum, zip(*costs, strict=True)))
 
-    ends, stacks = [network.ends], []
+    fixed, stacks = [network.outside_layers], []
     for stack in network.stacks:
         if stack.layers is None and whole.issuperset(stack.choices):
-            ends += stack.sublayers  # no gene of a layer changes them
+            fixed += stack.sublayers  # no gene of a layer changes them
         else:
             stacks.append(stack)
-    shared = {name: space.column(name) for sublayer in ends for name in sublayer.choices}
+    shared = {name: space.column(name) for sublayer in fixed for name in sublayer.choices}
     terms = [tabulate(shared, ends_cost)]
     for stack in stacks:
         positions = range(stack.first, stack.first + (stack.layers or 1))

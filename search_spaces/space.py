@@ -184,7 +184,7 @@ class SearchSpace:
         return [self.architecture(row) for row in rows]
 
     @property
-    def ends(self) -> Genes:
+    def extremes(self) -> Genes:
         """Genes of the smallest architecture, then of the largest: int32[2, g]."""
         return np.array([self.smallest.genes, self.largest.genes], np.int32)
 

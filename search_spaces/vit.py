@@ -125,7 +125,7 @@ class ViTSpace(SearchSpace):
         inner = Axis("inner", ("heads",), lambda heads: heads * self.head_dim)
         hidden = Axis("hidden", ("width", "mlp_ratio"), self.hidden)
         qkv: Shape = (width, (3, inner))
-        ends = {
+        outside = {
             "patch": linear(self.patch_dim, width, patches),
             "position": table(tokens, width),
             **({"class_token": table(width)} if self.class_token else {}),
@@ -140,4 +140,4 @@ class ViTSpace(SearchSpace):
         scores = Product(tokens, (self.head_dim,), (tokens, heads)), Product(tokens, (tokens,), (inner,))
         mlp = {"norm2": norm(width), "fc1": linear(width, hidden, tokens), "fc2": linear(hidden, width, tokens)}
         layer = Sublayer("attention", attention, scores), Sublayer("mlp", mlp)
-        return Network(Sublayer("ends", ends), (Stack("layers", layer, self.max_depth),))
+        return Network(Sublayer("outside_layers", outside), (Stack("layers", layer, self.max_depth),))

@@ -98,9 +98,9 @@ class Experiment:
         if self.source is None:
             yield
             return
-        from experiments.commands.experiment_file import about
+        from experiments.commands.experiment_file import errors_about_file
 
-        with about(self.source):
+        with errors_about_file(self.source):
             yield
 
 

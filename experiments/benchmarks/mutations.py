@@ -188,14 +188,14 @@ def _checked(arguments: Sequence[str], quick: bool) -> tuple[int, str]:
 
 def _quickly(arguments: Sequence[str]) -> int:
     """Reads, builds and bounds the experiment, and says what is wrong as the command does."""
-    from experiments.commands.experiment_file import about, load
+    from experiments.commands.experiment_file import errors_about_file, load
     from experiments.data.text import caches_written_last
     from experiments.experiment import build_experiment
     from experiments.pipeline.demands import check_demands
     from search_spaces import UserError
 
     try:
-        with about(Path("e.yaml")), caches_written_last():
+        with errors_about_file(Path("e.yaml")), caches_written_last():
             check_demands(build_experiment(load(Path("e.yaml"), arguments[1::2])))
     except UserError as error:
         sys.stderr.write("".join(f"error: {line}\n" for line in str(error).splitlines()))

@@ -36,7 +36,7 @@ from experiments.ranking.fidelity import kendall_tau
 from experiments.ranking.panel import choose
 from experiments.ranking.stage import compare, panel_of
 from experiments.ranking.training import Truth, panel_directory, share, train_panel
-from experiments.storage.cached_results import digest, kept
+from experiments.storage.cached_results import cached, digest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.gradient_statistics import gradient_statistics
@@ -130,7 +130,7 @@ class _Board:
                     experiment = self._experiment(name, self._base.config.seed + seed, passes)
                     key = self._key(experiment, passes)
                     home = self._out / "trained" / f"{name}-{seed}-{digest(key)}"
-                    result = kept(home, key, partial(self._measure, experiment), self._stop)
+                    result = cached(home, key, partial(self._measure, experiment), self._stop)
                 except UserError as error:
                     refused[name] = str(error)
                     _say(f"{name}: not measured: {error}")
@@ -207,7 +207,7 @@ class _Board:
             train(experiment, checkpoints, lambda done: speed, self._stop, not sys.stderr.isatty(), step=step)
             _, progress = checkpoints.restore(initial(experiment, step))
         state = progress.train
-        params = state.evaluated
+        params = state.evaluation_params
         panel = experiment.evaluator(params, self._panel)
         further = range(experiment.steps - min(_DRAWN_STEPS, experiment.steps), experiment.steps)
         with np.errstate(over="ignore"):

@@ -33,7 +33,7 @@ from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.process.interrupt import StopRequest
-from experiments.storage.cached_results import digest, kept
+from experiments.storage.cached_results import cached, digest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import train, trained_params
@@ -202,7 +202,7 @@ def exhaustive(experiment: Experiment) -> Table:
         }
         return {"errors": found}
 
-    result = kept(_CACHE / digest(key), key, make, stop)
+    result = cached(_CACHE / digest(key), key, make, stop)
     errors = {json.loads(share): np.array(column) for share, column in result["errors"].items()}
     return Table(space, genes, errors, space.cost(genes)["macs"])
 

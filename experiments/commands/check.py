@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import config_argument, json_option, set_option
 
 
@@ -22,12 +22,12 @@ from experiments.commands.options import config_argument, json_option, set_optio
 def check(config: Path, overrides: Sequence[str], timed: bool, as_json: bool) -> None:
     """Check an experiment and its data, and show what its search space holds and costs."""
     from experiments.pipeline.check import describe
-    from experiments.pipeline.description import lines
+    from experiments.pipeline.description import report_lines
     from experiments.pipeline.timing import timing
 
-    with about(config):
+    with errors_about_file(config):
         loaded = load(config, overrides)
         description = describe(loaded)
         if timed:
             description = replace(description, timing=timing(loaded))
-    click.echo(json.dumps(description.as_json()) if as_json else "\n".join(lines(description)))
+    click.echo(json.dumps(description.as_json()) if as_json else "\n".join(report_lines(description)))

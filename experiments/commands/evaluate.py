@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import json_option, plugin_option, set_option
 from experiments.user_input.paths import UserPath
 
@@ -33,7 +33,7 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
         section, seed = load_data_section(overrides, data), 0
     from experiments.pipeline import run as pipeline
 
-    with about(Path(data)) if Path(data).suffix else contextlib.nullcontext():
+    with errors_about_file(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
     tokenizer = getattr(section.build(), "tokenizer", None)
     result = {**pipeline.evaluate_subnet(subnet, examples, names, tokenizer), "split": split}

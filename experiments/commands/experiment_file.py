@@ -22,7 +22,7 @@ def load(path: Path, overrides: Sequence[str], without: Sequence[str] = ()) -> "
 
 
 @contextlib.contextmanager
-def about(config: Path) -> Iterator[None]:
+def errors_about_file(config: Path) -> Iterator[None]:
     """Puts the experiment file before errors that are about one of its keys."""
     from search_spaces.errors import UserError
 

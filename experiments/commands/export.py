@@ -203,7 +203,7 @@ def _export_for(
     if not refine:
         if as_json and (show or found.best is None):
             click.echo(json.dumps(found.as_json()))
-        text = "\n".join(answers.lines(found, run))
+        text = "\n".join(answers.report_lines(found, run))
         if not as_json:
             click.echo(text)
         sys.stdout.flush()
@@ -217,7 +217,7 @@ def _export_for(
         click.echo(json.dumps(found.as_json()))
         return
     if refine:
-        click.echo("\n".join(answers.lines(found, run)))
+        click.echo("\n".join(answers.report_lines(found, run)))
     if found.subnet is not None:
         objective = OBJECTIVES[found.objective]
         for name, latency in found.subnet.latencies.items():

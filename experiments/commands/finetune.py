@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import json_option, plugin_option, quiet_option, set_option
 from experiments.user_input.paths import UserPath
 
@@ -45,7 +45,7 @@ def finetune(
     """
     from experiments.finetuning.settings import Finetuning
     from experiments.finetuning.stage import finetune as run
-    from experiments.finetuning.stage import lines
+    from experiments.finetuning.stage import report_lines
     from experiments.process.interrupt import stop_on_signals
     from experiments.storage.run_files import is_run
     from search_spaces.errors import UserError
@@ -55,6 +55,6 @@ def finetune(
         raise UserError(f"--data: missing, as {subnet} lies in no run. Give the experiment file that it is from.")
     data = data or own / "config.yaml"
     settings = Finetuning(subnet, out, load(data, overrides), str(data), steps, learning_rate, teacher)
-    with about(data), stop_on_signals() as stop:
+    with errors_about_file(data), stop_on_signals() as stop:
         found = run(settings, stop, quiet)
-    click.echo(json.dumps(found) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(found) if as_json else "\n".join(report_lines(found)))

@@ -50,9 +50,9 @@ def import_(
     DIR|NAME: a directory with config.json and safetensors, or a name of the Hugging Face hub. Its code is not run, and
     pickles are not opened.
     """
-    from experiments.pretrained.import_command import import_to, lines
+    from experiments.pretrained.import_command import import_to, report_lines
     from experiments.process.freed_memory import give_back_freed_memory
 
     give_back_freed_memory()  # keeping it, memory would grow from layer to layer
     found = import_to(checkpoint, out, texts, sequences, context, dtype, field, bos)
-    click.echo(json.dumps(asdict(found)) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(asdict(found)) if as_json else "\n".join(report_lines(found)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import config_argument, json_option, quiet_option, set_option
 from experiments.user_input.paths import UserPath, shown
 
@@ -86,7 +86,7 @@ def profile(
     protocol = Protocol(batch_sizes=sizes_of(batch_sizes), **numbers)
     # What decides no network of the space is left out; the device may be what the file names before it is measured.
     others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")
-    with about(config):
+    with errors_about_file(config):
         experiment = build_experiment(load(config, (*overrides, "train={steps: 1}"), without=others))
         if spec is not None:
             from experiments.profiling.elsewhere import take_back, write_spec

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import stage_options
 from experiments.user_input.paths import UserPath
 
@@ -98,13 +98,13 @@ def run_stages(
         out, path = out or path, path / "config.yaml"
     config = load(path, overrides)
     out = out or Path("runs") / config.name
-    with about(path):
+    with errors_about_file(path):
         directory = open_run(out, config, stages, str(path), trained)
     from experiments.configuration.plugins import changed_plugins
     from experiments.pipeline import run as pipeline
     from experiments.storage.run_files import summary_json
 
-    with directory, about(path):
+    with directory, errors_about_file(path):
         for name, (before, now) in directory.changes.items():
             click.echo(
                 f"note: {name} was {before} when this run began, and is {now}; results may differ in the last bits.",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from experiments.commands.experiment_file import about, load
+from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import set_option
 from experiments.user_input.paths import UserPath
 
@@ -46,7 +46,7 @@ def submit(
         if out is None:
             raise UserError("--out: missing. Give a directory that all nodes of the cluster share.")
         experiment = load(config, overrides)
-        with about(config):
+        with errors_about_file(config):
             jobs.check(experiment, stage)
         job = jobs.submit(experiment, config.absolute().parent, stage, out, address)
         click.echo(f"{job.name}: submitted. To follow it: {jobs.attaching(job)}", err=detach)

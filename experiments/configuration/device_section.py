@@ -9,7 +9,7 @@ from experiments.configuration.sealed_section import SealedSection
 from experiments.devices.device_file import LEAST_TAU, Device, DeviceCost, read_device
 from search_spaces import SearchSpace
 
-KEPT = "device.json"
+DEVICE_COPY = "device.json"
 """Name of the copy of the device file in a run directory."""
 
 
@@ -27,7 +27,7 @@ class DeviceSection(SealedSection):
 
     @classmethod
     def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:
-        kept = directory / KEPT
+        kept = directory / DEVICE_COPY
         if sealed and not path.is_file() and kept.is_file():
             path = kept  # the copy that a run directory holds
         return path, read_device(path).sha256

@@ -22,7 +22,7 @@ from experiments.configuration.data_section import DataSection
 from experiments.configuration.device_section import DeviceSection
 from experiments.configuration.plugin_section import STRICT
 from experiments.configuration.plugins import import_plugins
-from experiments.configuration.pretrained_section import StartSection, begun
+from experiments.configuration.pretrained_section import StartSection, with_pretrained
 from experiments.configuration.ray_section import RaySection
 from experiments.configuration.result_sections import EvaluationSection, ExportSection, RankSection
 from experiments.configuration.search_sections import GradientSection, SamplerSection, SearchSection
@@ -137,7 +137,7 @@ class ExperimentConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _begun(cls, given: Any, info: ValidationInfo) -> Any:
-        return begun(given, info.context)
+        return with_pretrained(given, info.context)
 
     @model_validator(mode="after")
     def _panel_warms_up(self) -> "ExperimentConfig":

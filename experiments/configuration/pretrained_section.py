@@ -40,7 +40,7 @@ class StartSection(SealedSection):
         return ImportedDirectory(Path(self.path))
 
 
-def begun(tree: Any, context: Mapping[str, Any] | None) -> Any:
+def with_pretrained(tree: Any, context: Mapping[str, Any] | None) -> Any:
     """The tree of an experiment with what follows from its section `start`: space, tokenizer, and where the parent is.
 
     Args:

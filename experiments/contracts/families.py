@@ -39,7 +39,7 @@ def check_family(net: Supernet, architectures: int = 3) -> None:
     space = net.space
     _check_description(net)
     drawn = space.sample(stream(0, Purpose.CONTRACT), max(architectures - 2, 0))
-    rows = np.unique(np.concatenate([space.ends, drawn]), axis=0)
+    rows = np.unique(np.concatenate([space.extremes, drawn]), axis=0)
     for genes in rows:
         _check_costs(net, space.architecture(genes))
     params = _varied(net.init(key(0, Purpose.WEIGHTS)))

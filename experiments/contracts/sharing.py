@@ -33,7 +33,7 @@ def check_sharing(net: Supernet) -> None:
     choices = [choice.name for choice in net.space.choices]
     wrong = [choice for choice in sharing.choices if choice not in choices]
     require(not wrong, KEY, f"{name}.choices names {wrong[:1]}, and the choices are {choices}. Correct the name.")
-    for genes in net.space.ends:
+    for genes in net.space.extremes:
         effective = _flat(sharing.effective(params, jnp.asarray(genes, jnp.int32)))
         for path in sorted(effective.keys() | layout.keys()):
             found = (effective[path].shape, effective[path].dtype) if path in effective else None

@@ -51,7 +51,7 @@ class Measurements:
         identity: What all its measurements have in common: space, device, software, and how was measured.
 
     Attributes:
-        found: What is in it.
+        known: Measurements that the file has, by genes and batch size.
 
     Raises:
         UserError: The file has measurements of another identity, is in use, corrupt, or cannot be written.
@@ -59,7 +59,7 @@ class Measurements:
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self.found: dict[tuple[tuple[int, ...], int], Measurement] = {}
+        self.known: dict[tuple[tuple[int, ...], int], Measurement] = {}
         header = {"format": _FORMAT, "version": _VERSION, **identity}
         with disk_errors_for(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Measurements:
             self._keep(one)
 
     def _keep(self, measurement: Measurement) -> None:
-        self.found[measurement.key] = measurement
+        self.known[measurement.key] = measurement
 
     def _append(self, content: bytes) -> None:
         self._file.write(content)

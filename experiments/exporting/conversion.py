@@ -18,9 +18,9 @@ from experiments.exporting.names import exported_names
 from experiments.exporting.stage import measured, statistics
 from experiments.process.compilation import use_compilation_cache
 from experiments.run_directory import RunDirectory
-from experiments.searching.stage import cut_from
+from experiments.searching.stage import origin_of
 from experiments.storage.checkpoints import Checkpoints
-from experiments.storage.run_identity import CUT_FROM
+from experiments.storage.run_identity import ORIGIN
 from experiments.subnets.loading import load_exported
 from experiments.training.stage import trained_params
 from search_spaces import UserError
@@ -130,7 +130,7 @@ def convert_exports(
         keep = config.train.keep_last, config.train.keep_best
         with Checkpoints(run_directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)
-        origin = dict(cut_from(experiment, params))
+        origin = dict(origin_of(experiment, params))
         return [_converted(run, name, out(name), experiment, params, origin, convert) for name in names]
 
 
@@ -146,7 +146,7 @@ def _converted(
     directory = run / "subnets" / name
     subnet = load_exported(directory)
     again = f"Delete {directory} to export it again."
-    if read_json(directory / REPORT, again).get(CUT_FROM) != origin:
+    if read_json(directory / REPORT, again).get(ORIGIN) != origin:
         raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {again}")
     genes = np.array(read_json(directory / ARCHITECTURE, again)["genes"], np.int32)
     examples, expected = _expected(subnet, genes, experiment, params)
@@ -155,7 +155,7 @@ def _converted(
         report = {
             **figures,
             "proved_on": {"split": "validation", "examples": len(examples)},
-            CUT_FROM: origin,
+            ORIGIN: origin,
             "versions": {"jax": jax.__version__, **figures["versions"]},
         }
         (temporary / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -24,9 +24,9 @@ from experiments.process.progress import progress_bar
 from experiments.records import CompiledMemory, ExportedNetwork, MeasuredLatency, Prediction
 from experiments.records.plain import under_prefix
 from experiments.run_directory import RunDirectory
-from experiments.searching.stage import cut_from
+from experiments.searching.stage import origin_of
 from experiments.storage.earlier import set_export_aside
-from experiments.storage.run_identity import CUT_FROM
+from experiments.storage.run_identity import ORIGIN
 from search import Archive, ResolvedBudget, best
 from search_spaces import UserError
 from search_spaces.sealed_json import read_json
@@ -54,7 +54,7 @@ def export(
         UserError: No candidate meets a budget, or an export that is there was altered.
         Interrupted: `stop` was requested; the finished exports are whole.
     """
-    rows, origin = [], cut_from(experiment, params)
+    rows, origin = [], origin_of(experiment, params)
     bar = progress_bar(experiment.budgets, desc="export", unit="subnet", quiet=quiet)
     with bar:
         for budget in bar:
@@ -81,7 +81,7 @@ def export_budget(
         archive: What was evaluated.
         budget: The budget.
         run: The run directory.
-        origin: What `cut_from` gives: the report tells it, and an export of anything else is not kept.
+        origin: What `origin_of` gives: the report tells it, and an export of anything else is not kept.
         cost: Costs on the device that the report tells of; those of the experiment's own when None.
 
     Returns:
@@ -145,7 +145,7 @@ def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> 
     remedy = f"Delete {directory} to export it again."
     verify_manifest(directory, remedy)
     report, architecture = (read_json(directory / name, remedy) for name in (REPORT, ARCHITECTURE))
-    if report.get(CUT_FROM) != dict(origin):
+    if report.get(ORIGIN) != dict(origin):
         raise UserError(f"{directory / REPORT}: cut from other weights than those of this run. {remedy}")
     return report if architecture.get("genes") == genes.tolist() else None
 
@@ -174,7 +174,7 @@ def _export(
             **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
             f"search_{objective_of(data).name}": float(archive.errors[index]),
             **_on_device(subnet, example, archive.genes[index], cost),
-            CUT_FROM: dict(origin),
+            ORIGIN: dict(origin),
             "data_fingerprint": data.fingerprint,
             "seed": experiment.config.seed,
         }

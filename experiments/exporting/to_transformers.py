@@ -9,7 +9,7 @@ from experiments.exporting.names import exported_names
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
 from experiments.storage.run_files import identity_of, read_run_config
-from experiments.storage.run_identity import CUT_FROM
+from experiments.storage.run_identity import ORIGIN
 from experiments.subnets.loading import load_exported
 from search_spaces import UserError, did_you_mean
 from search_spaces.sealed_json import read_json
@@ -52,7 +52,7 @@ def export_for_transformers(
                 "It runs as it is: supernet.export.subnet.load_subnet."
             )
         again = f"Delete {directory} to export it again."
-        if read_json(directory / REPORT, again).get(CUT_FROM, {}).get("config") != identity:
+        if read_json(directory / REPORT, again).get(ORIGIN, {}).get("config") != identity:
             raise UserError(f"{directory / REPORT}: exported from another run. {again}")
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")

@@ -196,14 +196,14 @@ def _probe(member: Experiment, architecture: Architecture) -> ProbeErrors:
     genes, objective = np.array([architecture.genes], np.int32), objective_of(member.data)
 
     def probe(state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        error = float(objective.of(member.evaluator(state.evaluated, genes))[0])
+        error = float(objective.of(member.evaluator(state.evaluation_params, genes))[0])
         log.scalars(done, {f"validation_{objective.name}": error})
         return dict.fromkeys(("smallest", "largest", "mean"), error)
 
     return probe
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
+def report_lines(found: Mapping[str, Any]) -> list[str]:
     """Returns lines to read: the figures before and after, and the gain."""
     objective = OBJECTIVES[found["objective"]]
 

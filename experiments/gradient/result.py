@@ -1,4 +1,4 @@
-"""What a gradient search found: its architecture within the budget, its figures, and its place in the archive."""
+"""Outcome of a gradient search: its architecture within the budget, its figures, and its place in the archive."""
 
 import json
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from supernet.engine.supernet import Params
 from supernet.storage.manifest import write_text_atomically
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """The end of a gradient search.
 
     Attributes:
@@ -47,14 +47,14 @@ def decide(
     probabilities: Float[np.ndarray, "g v"],
     expected: Float[np.ndarray, " m"],
     entropies: dict[str, float],
-) -> Found:
+) -> Outcome:
     """The most probable architecture that meets the budget (`search.projection`)."""
     space = experiment.space
     genes = most_probable(space, probabilities.astype(np.float64), budget, experiment.searcher.costs)
     active = space.active(genes[None])[0]
     there = np.where(np.arange(probabilities.shape[1]) < space.cardinalities[:, None], probabilities, -1.0)
     of_genes = there[np.arange(len(genes)), genes]
-    return Found(
+    return Outcome(
         genes,
         budget,
         int((active & (of_genes < there.max(axis=1))).sum()),
@@ -67,7 +67,7 @@ def decide(
 
 def publish(
     experiment: Experiment,
-    found: Found,
+    outcome: Outcome,
     params: Params,
     run: RunDirectory,
     stop: StopRequest,
@@ -83,15 +83,15 @@ def publish(
         Interrupted: `stop` was requested.
     """
     space, path = experiment.space, gradient_result(run)
-    description = space.architecture(found.genes).description
+    description = space.architecture(outcome.genes).description
     by_choice = {
-        choice.name: np.round(found.probabilities[space.columns[choice.name], : len(choice.values)], 6).tolist()
+        choice.name: np.round(outcome.probabilities[space.columns[choice.name], : len(choice.values)], 6).tolist()
         for choice in space.choices
     }
     content = {
         "architecture": description,
-        "genes": found.genes.tolist(),
-        "budget": {"name": found.budget.name, "limits": dict(found.budget.limits)},
+        "genes": outcome.genes.tolist(),
+        "budget": {"name": outcome.budget.name, "limits": dict(outcome.budget.limits)},
         "probabilities": by_choice,
     }
     write_text_atomically(path, json.dumps(sealed(content), indent=1) + "\n")
@@ -99,12 +99,12 @@ def publish(
     return GradientFigures(
         steps=steps,
         type=experiment.config.gradient.type,
-        budget=found.budget.name,
+        budget=outcome.budget.name,
         architecture=description,
         costs={metric: values[0].item() for metric, values in archive.costs.items()},
         validation={objective_of(experiment.data).name: float(archive.errors[0])},
-        expected_cost_over_budget=found.expected,
-        mean_probability=found.probability,
-        genes_changed_for_budget=found.changed,
-        entropy=found.entropies,
+        expected_cost_over_budget=outcome.expected,
+        mean_probability=outcome.probability,
+        genes_changed_for_budget=outcome.changed,
+        entropy=outcome.entropies,
     )

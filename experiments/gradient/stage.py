@@ -14,7 +14,7 @@ import numpy as np
 from experiments.data.batches import Prefetcher
 from experiments.experiment import Experiment
 from experiments.gradient.data import GradientBatch, GradientBatches
-from experiments.gradient.result import Found, decide, publish
+from experiments.gradient.result import Outcome, decide, publish
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
@@ -66,11 +66,11 @@ def gradient_search(
                 f"{run.path}: its supernet was trained by `supernest train`. Choose another directory with --out."
             )
         state = search.train(own, run, stop, quiet)
-        found = search.found(state)
+        outcome = search.outcome(state)
         if published is None:
             checkpoints.save(search.steps, Progress(state.train, experiment.sampler.init()))
             checkpoints.wait()
-    return publish(experiment, found, state.train.evaluated, run, stop, quiet, search.steps)
+    return publish(experiment, outcome, state.train.evaluation_params, run, stop, quiet, search.steps)
 
 
 def budget_of(experiment: Experiment) -> ResolvedBudget:
@@ -162,7 +162,7 @@ class _Search:
             checkpoints.wait()
         return state
 
-    def found(self, state: GradientState) -> Found:
+    def outcome(self, state: GradientState) -> Outcome:
         """The architecture that the logits stand for."""
         probabilities = self._probabilities(state.logits)
         return decide(
@@ -176,7 +176,7 @@ class _Search:
         """One step of the phase that it falls in."""
         if batch.step >= self._search_steps:
             if self._settled is None:
-                self._settled = self.found(state).genes[None]
+                self._settled = self.outcome(state).genes[None]
             train, result = self._train_step(
                 state.train, self._settled, ("random",), np.ones(1, np.float32), *batch.weights
             )
@@ -218,7 +218,7 @@ class _Search:
         return values | {f"entropy/{name}": value for name, value in entropies.items()}
 
     def _error(self, state: GradientState) -> float:
-        scores = self._experiment.evaluator(state.train.evaluated, self.found(state).genes[None])
+        scores = self._experiment.evaluator(state.train.evaluation_params, self.outcome(state).genes[None])
         return float(self._objective.of(scores)[0])
 
     def _finite(self, loss: jax.Array | np.ndarray, step: int, part: str, checkpoints: Checkpoints) -> float:

@@ -82,13 +82,13 @@ def warnings(experiment: Experiment) -> list[str]:
 
 
 def _activations(experiment: Experiment) -> float:
-    costs = experiment.space.cost(experiment.space.ends)
+    costs = experiment.space.cost(experiment.space.extremes)
     return float(max(costs["activation_bytes"])) if "activation_bytes" in costs else 0.0
 
 
 def _check_costs(experiment: Experiment) -> None:
     """Refuses costs of the ends of a space, on its own or on a device, that are negative or not finite."""
-    for metric, values in experiment.cost(experiment.space.ends).items():
+    for metric, values in experiment.cost(experiment.space.extremes).items():
         for value in values.tolist():
             if not (math.isfinite(value) and value >= 0):
                 raise UserError(f"space.family: {metric} of a subnet is {value}. Correct the family's cost model.")
@@ -96,7 +96,7 @@ def _check_costs(experiment: Experiment) -> None:
 
 def _check_memory(experiment: Experiment, calibration_rows: int) -> None:
     config, memory = experiment.config, device_bytes()
-    costs, net = experiment.space.cost(experiment.space.ends), experiment.net
+    costs, net = experiment.space.cost(experiment.space.extremes), experiment.net
     has = f"and this machine has {in_bytes(memory)}"
 
     def check_weights(count: int, what: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from experiments.pipeline.timing import Timing
-from experiments.pipeline.timing import lines as timing_lines
+from experiments.pipeline.timing import report_lines as timing_lines
 from experiments.records import OnDevice
 from experiments.records.plain import JsonObject
 
@@ -125,7 +125,7 @@ class Description:
         return content | {"data": self.data.as_json()}
 
 
-def lines(found: Description) -> list[str]:
+def report_lines(found: Description) -> list[str]:
     """Returns a description as lines to read."""
     data, device, space, train, search = found.data, found.device, found.space, found.train, found.search
     width = max(map(len, found.budgets))

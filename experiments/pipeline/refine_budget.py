@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.configuration.experiment_config import load_config
 from experiments.configuration.plugins import changed_plugins
 from experiments.devices.device_file import DeviceCost
-from experiments.experiment import Experiment, batches, build_experiment
+from experiments.experiment import Experiment, batch_count, build_experiment
 from experiments.exporting.stage import export_budget
 from experiments.objective import objective_of
 from experiments.pipeline.recorded_data import check_data
@@ -20,7 +20,7 @@ from experiments.records import Answer
 from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
 from experiments.searching.looked_up import looked_up
-from experiments.searching.stage import archive_identity, candidate_objectives, cut_from
+from experiments.searching.stage import archive_identity, candidate_objectives, origin_of
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import read_summary, write_summary
 from experiments.training.stage import trained_params
@@ -68,7 +68,7 @@ def deliver(
         keep = config.train.keep_last, config.train.keep_best
         with Checkpoints(directory.checkpoints, *keep, run=config.identity) as checkpoints:
             params = trained_params(experiment, checkpoints)
-        origin, before = cut_from(experiment, params), read()
+        origin, before = origin_of(experiment, params), read()
         before.archive.check_run(origin)
         if evaluations:
             with stop_on_signals() as stop:
@@ -104,7 +104,7 @@ def refine(
         Interrupted: `stop` was requested; what was evaluated is kept.
     """
     settings = experiment.config.search
-    split = batches(experiment.config, experiment.data)
+    split = batch_count(experiment.config, experiment.data)
     inner = settings.build(finished.space, (budget,), experiment.config.seed, split, finished.cost)
     main = Archive.read(run.archive, finished.space)
     searcher = Continued.of(inner, main)

@@ -91,7 +91,7 @@ def timing(config: ExperimentConfig) -> Timing:
     )
 
 
-def lines(found: Timing) -> list[str]:
+def report_lines(found: Timing) -> list[str]:
     """Returns a timing as lines to read."""
     programs = [
         f"program   {i + 1} of {len(found.programs)}: {one.first_step_s:.1f} s with compiling, once; then "
@@ -142,10 +142,10 @@ def _typical(seconds: list[float]) -> float:
 
 def _time_evaluation(experiment: Experiment, state: TrainState) -> float:
     """Returns the seconds that a subnet takes to be evaluated, the mean of the smallest and the largest one."""
-    ends = experiment.space.ends
-    experiment.evaluator(state.evaluated, ends)
+    ends = experiment.space.extremes
+    experiment.evaluator(state.evaluation_params, ends)
     start = time.perf_counter()
-    experiment.evaluator(state.evaluated, ends)
+    experiment.evaluator(state.evaluation_params, ends)
     return (time.perf_counter() - start) / len(ends)
 
 

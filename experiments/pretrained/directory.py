@@ -207,6 +207,6 @@ def settings_of_space(space: LanguageSpace) -> dict[str, Any]:
 def _ordered(weights: Path, net: LanguageSupernet, calibration: Iterable[Int[np.ndarray, "b t"]]) -> LanguageSpace:
     """Permutes the weights of a file by importance, and ranks the layers in the space."""
     stored = StoredParams(weights, net)
-    scores = importance(net, stored.ends, calibration, stored.layer)
+    scores = importance(net, stored.embedding_and_head, calibration, stored.layer)
     rewrite(weights, flatten(permutation(net.space, scores)))
     return dataclasses.replace(net.space, keep="ranked", layer_order=scores.layer_order)

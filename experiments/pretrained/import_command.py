@@ -97,7 +97,7 @@ def import_to(
     )
 
 
-def lines(found: Imported) -> list[str]:
+def report_lines(found: Imported) -> list[str]:
     """Returns what was imported, to read."""
     order = f"ordered by {found.calibration_tokens:,} tokens" if found.ordered else "not ordered (--calibrate)"
     return [

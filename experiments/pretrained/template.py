@@ -89,7 +89,7 @@ budgets:                   # one exported subnet each; absolute, or a share of t
 
 def _budgets(space: LanguageSpace) -> tuple[int, int]:
     """Two shares of the largest subnet's parameters, in percent, with room above the smallest's."""
-    smallest, largest = space.cost(space.ends)["params"].tolist()
+    smallest, largest = space.cost(space.extremes)["params"].tolist()
     least = smallest / largest
     small, large = (math.ceil(100 * (least + share * (1 - least))) for share in (0.3, 0.65))
     return small, large

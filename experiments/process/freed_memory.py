@@ -11,9 +11,9 @@ from collections.abc import Mapping
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, -4, -8
 # Arenas but the first consist of heaps of 64 MiB; one that is empty stays where that much is to be left at the top.
-_KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
-_IN_ONE_ARENA = {**_KEPT, _ARENA_MAX: 1}
-_GIVEN_BACK = {_TRIM_THRESHOLD: 1 << 20, _TOP_PAD: 1 << 17, _MMAP_THRESHOLD: 1 << 20, _MMAP_MAX: 1 << 16}
+_KEEP_FREED = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 64 << 20}
+_IN_ONE_ARENA = {**_KEEP_FREED, _ARENA_MAX: 1}
+_GIVE_BACK = {_TRIM_THRESHOLD: 1 << 20, _TOP_PAD: 1 << 17, _MMAP_THRESHOLD: 1 << 20, _MMAP_MAX: 1 << 16}
 _NAMES = {
     _MMAP_MAX: "MALLOC_MMAP_MAX_", _TRIM_THRESHOLD: "MALLOC_TRIM_THRESHOLD_", _TOP_PAD: "MALLOC_TOP_PAD_",
     _ARENA_MAX: "MALLOC_ARENA_MAX",
@@ -43,12 +43,12 @@ def keep_freed_memory(family: str | None = None) -> bool:
     Returns:
         Whether it was done: on Linux with glibc.
     """
-    return _set(_KEPT if family is None else _settings(family))
+    return _set(_KEEP_FREED if family is None else _settings(family))
 
 
 def choose_arenas(family: str) -> None:
     """Completes `keep_freed_memory`, where it was called, once the family is known."""
-    if _was_set == _KEPT:
+    if _was_set == _KEEP_FREED:
         _set(_settings(family))
 
 
@@ -63,7 +63,7 @@ def give_back_freed_memory() -> bool:
     Returns:
         Whether it was done: on Linux with glibc.
     """
-    return _set(_GIVEN_BACK)
+    return _set(_GIVE_BACK)
 
 
 def fill_holes() -> int:
@@ -118,7 +118,7 @@ def _kept_in_one_arena() -> bool:
 def _settings(family: str) -> Mapping[int, int]:
     from search_spaces import FAMILIES  # not where the family is not known yet: the command line starts faster
 
-    return _KEPT if FAMILIES[family].several_arenas else _IN_ONE_ARENA
+    return _KEEP_FREED if FAMILIES[family].several_arenas else _IN_ONE_ARENA
 
 
 def _has_glibc() -> bool:

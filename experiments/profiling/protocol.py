@@ -78,7 +78,7 @@ def draw(space: SearchSpace, protocol: Protocol) -> tuple[Genes, Genes]:
             f"--networks: {protocol.networks} and {protocol.held_out} held out are more than the {space.size} networks "
             f"of the space. Give {max(space.size - protocol.held_out, 0)} or fewer networks, or hold out fewer."
         )
-    ends = space.ends
+    ends = space.extremes
     taken = {row.tobytes() for row in ends}
     held_out = _distinct(space, stream(protocol.seed, Purpose.HELD_OUT_NETWORKS), protocol.held_out, taken)
     more = _distinct(space, stream(protocol.seed, Purpose.PROFILED_NETWORKS), protocol.networks - len(ends), taken)

@@ -108,7 +108,7 @@ def profile(
     protocol_of = {"protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats}}
     with Measurements(measurements_path(out), {**identity, **protocol_of}) as measurements:
         _measure(net, all_wanted(networks, protocol), measurements, protocol, meter, stop, quiet)
-        found = measurements.found
+        found = measurements.known
     return write_device(out, net.space, identity, protocol, networks, found)
 
 
@@ -146,7 +146,7 @@ def _measure(
     stop: StopRequest,
     quiet: bool,
 ) -> None:
-    missing = [key for key in wanted if key not in measurements.found]
+    missing = [key for key in wanted if key not in measurements.known]
     # In random order, so that a drift of the machine does not tell training and held-out networks apart.
     order = stream(protocol.seed, Purpose.PROFILE_ORDER).permutation(len(missing))
     bar = progress_bar(
@@ -159,7 +159,7 @@ def _measure(
             bar.update(len(measured))
             if stop:
                 break
-    done = sum(key in measurements.found for key in wanted)
+    done = sum(key in measurements.known for key in wanted)
     if done < len(wanted):
         raise Interrupted(f"stopped after measuring {done} of {len(wanted)} networks. The same command resumes it.")
 

@@ -79,7 +79,7 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def lines(figures: Mapping[str, Any], scale: float, unit: str) -> list[str]:
+def report_lines(figures: Mapping[str, Any], scale: float, unit: str) -> list[str]:
     """The baselines and counts of a ranking as lines to read; `scale` and `unit` are those of regret."""
 
     def shown(value: float | None) -> str:

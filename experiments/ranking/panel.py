@@ -33,7 +33,7 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
         UserError: `metric` is no cost of the space.
     """
     count = min(count, space.size)
-    costs = space.cost(space.ends)
+    costs = space.cost(space.extremes)
     if metric not in costs:
         raise UserError(f"rank.strata: {metric!r} is no cost.{did_you_mean(metric, costs)}")
     ends = (lowest(space, space.cost, metric).value, highest(space, space.cost, metric).value)
@@ -43,7 +43,7 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
     chosen: dict[tuple[int, ...], None] = {}
     spare: dict[tuple[int, ...], None] = {}
     for number in range(_ROUNDS):
-        rows = space.ends if number == 0 else _draw(space, rng, leaning=number > _UNIFORM)
+        rows = space.extremes if number == 0 else _draw(space, rng, leaning=number > _UNIFORM)
         strata = np.clip(np.searchsorted(edges, space.cost(rows)[metric], side="right") - 1, 0, bins - 1)
         for row, stratum in zip(map(tuple, rows.tolist()), strata, strict=True):
             if row in chosen:

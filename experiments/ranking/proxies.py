@@ -13,7 +13,7 @@ from experiments.objective import is_percent
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
 from experiments.ranking.baselines import baselines
-from experiments.ranking.baselines import lines as baseline_lines
+from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import fidelity
 from experiments.ranking.report import ranked_by
 from experiments.ranking.stage import order_of, truth_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.experiment import Experiment
 from experiments.objective import is_percent, objective_of
-from experiments.ranking.baselines import lines as baseline_lines
+from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import Estimate
 from experiments.ranking.training import Truth
 from experiments.run_directory import RunDirectory

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from experiments.experiment import Experiment
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
-from experiments.storage.cached_results import digest, find, kept
+from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import OnePath
@@ -98,7 +98,7 @@ class PanelTrainer:
                     member, key = _member(base, row, seed), _key(base, row, seed)
                     make = partial(_trained_alone, member, self._step, digest(key), stop=stop)
                     try:
-                        result = kept(directory / digest(key), key, make, stop)
+                        result = cached(directory / digest(key), key, make, stop)
                     except Interrupted as stopped:
                         text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
                         raise Interrupted(text) from None

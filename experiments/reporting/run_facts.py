@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.configuration.device_section import KEPT
+from experiments.configuration.device_section import DEVICE_COPY
 from experiments.devices.device_file import Device, read_device
 from experiments.objective import OBJECTIVES, Objective
 from experiments.records import ExportedNetwork, Summary
@@ -119,7 +119,7 @@ def read_run(path: Path) -> RunFacts:
         budgets={name: found["limits"] for name, found in budgets.items()},
         subnets=[_subnet(path, network) for network in summary.subnets or ()],
         ranking=_sealed(path / "rank" / "rank.json", summary.rank is not None),
-        device=read_device(path / KEPT) if (path / KEPT).is_file() else None,
+        device=read_device(path / DEVICE_COPY) if (path / DEVICE_COPY).is_file() else None,
         config=(path / "config.yaml").read_text("utf-8"),
         versions=read_run_json(path),
     )  # fmt: skip

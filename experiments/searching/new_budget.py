@@ -167,7 +167,7 @@ def answer(finished: Finished, budget: Budget, resolved: ResolvedBudget) -> Answ
     )
 
 
-def lines(found: Answer, run: Path) -> list[str]:
+def report_lines(found: Answer, run: Path) -> list[str]:
     """Returns an answer as lines to read.
 
     Raises:

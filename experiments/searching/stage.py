@@ -70,7 +70,7 @@ def search(
     archive = Archive.open(run.archive, searcher, run=archive_identity(experiment, params, experiment.cost_on_device))
 
     evaluate = candidate_objectives(scores or partial(experiment.evaluator, params), objective)
-    evaluate = looked_up(earlier(run.path, experiment.space, cut_from(experiment, params)), evaluate)
+    evaluate = looked_up(earlier(run.path, experiment.space, origin_of(experiment, params)), evaluate)
 
     bar = progress_bar(total=wanted, desc="search", unit="subnet", quiet=quiet)
     with bar, EventLog(run.tensorboard / "search", resumed_step=len(archive) or None) as log:
@@ -137,15 +137,15 @@ def _started(searcher: Searcher, path: Path) -> Searcher:
 
 
 def archive_identity(experiment: Experiment, params: Params, cost: CostFunction | None) -> dict[str, str]:
-    """Returns an archive's identity: the hashes of `cut_from`, and the device file's where costs are of one.
+    """Returns an archive's identity: the hashes of `origin_of`, and the device file's where costs are of one.
 
     An archive is continued only for the same.
     """
     device = {"device": cost.device.sha256} if isinstance(cost, DeviceCost) else {}
-    return cut_from(experiment, params) | device
+    return origin_of(experiment, params) | device
 
 
-def cut_from(experiment: Experiment, params: Params) -> dict[str, str]:
+def origin_of(experiment: Experiment, params: Params) -> dict[str, str]:
     """Returns what archives and exported subnets are of: the identity of the run, and the hash of the weights."""
     return {"config": experiment.config.identity, "weights": weights_fingerprint(params)}
 

@@ -1,4 +1,4 @@
-"""Results that are kept: one directory each, under the hash of all that decides it; made once, by one process."""
+"""Cached results: one directory each, under the hash of all that decides it; made once, by one process."""
 
 import fcntl
 import hashlib
@@ -22,7 +22,7 @@ def digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def kept(
+def cached(
     home: Path, key: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], stop: StopRequest
 ) -> dict[str, Any]:
     """The result that `home` holds for `key`; made now where there is none.

@@ -16,7 +16,7 @@ FREE_SETTINGS = frozenset({"train.log_every", "train.checkpoint", "device.path",
 FREE_SECTIONS = ("rank.", "ray")
 
 
-CUT_FROM = "cut_from"
+ORIGIN = "origin"
 """What the report of an exported subnet calls the identity of its run and the hash of the supernet's weights."""
 
 

@@ -65,13 +65,13 @@ class Probe:
     def __init__(self, experiment: Experiment, workers: Workers) -> None:
         space = experiment.space
         rng = stream(experiment.config.seed, Purpose.PROBES)
-        self._genes = np.concatenate([space.ends, space.sample(rng, 4)])
+        self._genes = np.concatenate([space.extremes, space.sample(rng, 4)])
         self._evaluator = experiment.evaluator
         self._objective = objective_of(experiment.data)
         self._workers = workers
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        params = state.evaluated
+        params = state.evaluation_params
         errors = self._workers.shared(lambda genes: self._objective.of(self._evaluator(params, genes)), self._genes)
         parts = {"smallest": errors[0], "largest": errors[1], "random": errors[2:].mean(), "mean": errors.mean()}
         values = {name: float(value) for name, value in parts.items()}

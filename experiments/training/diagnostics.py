@@ -37,7 +37,7 @@ class Diagnostics:
         self._quiet = quiet
         self._every = experiment.config.train.diagnose_every
         space = experiment.space
-        ends = space.cost(space.ends)["macs"]
+        ends = space.cost(space.extremes)["macs"]
         self._edges = np.linspace(ends[0], ends[1], _BINS + 1)[1:-1]
         self._visits = np.zeros((space.num_genes, int(space.cardinalities.max())), np.int64)
         self._losses: list[tuple[np.ndarray, np.ndarray]] = []
@@ -95,7 +95,7 @@ class Diagnostics:
             values["sampling/feedback_not_finite"] = int(state["not_finite"])
         self._log.scalars(done, values)
 
-    def ends(self, done: int, smallest: float, largest: float) -> None:
+    def warn_collapsed_sizes(self, done: int, smallest: float, largest: float) -> None:
         """Warns when the error of the smallest or the largest subnet has gone back towards guessing."""
         chance, name = self._experiment.data.chance, objective_of(self._experiment.data).name
         for end, error in {"smallest": smallest, "largest": largest}.items():

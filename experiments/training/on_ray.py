@@ -73,11 +73,11 @@ def train_on_ray(
         raise Interrupted(report.stopped)
     if report.figures is None:
         raise UserError(
-            f"ray: training ended at step {report.done} of {experiment.steps}, after {len(report.begun)} starts: "
+            f"ray: training ended at step {report.done} of {experiment.steps}, after {len(report.starts)} starts: "
             f"{fitting.failure} The same command goes on; ray.max_failures allows for more."
         )
     shutil.rmtree(run.path / "ray", ignore_errors=True)
-    counts = [count for count, _ in report.begun]
+    counts = [count for count, _ in report.starts]
     return dataclasses.replace(report.figures, workers=counts[-1], fewest_workers=min(counts), restarts=len(counts) - 1)
 
 
@@ -224,8 +224,8 @@ def _followed(
                     raise UserError(f"ray.workers: {text} for {_LONGEST / 60:.0f} minutes. The same command goes on.")
                 if waiting.first():
                     bar.write(f"warning: training waits, {text}", file=sys.stderr)
-            for count, done in news.begun[len(report.begun) :]:
-                _say(bar, count, done, section.sizes[-1], again=bool(report.begun))
+            for count, done in news.starts[len(report.starts) :]:
+                _say(bar, count, done, section.sizes[-1], again=bool(report.starts))
             report = news
             bar.n = report.done
             bar.set_postfix(report.shown)

@@ -1,4 +1,4 @@
-"""Storage: how checkpoints get from worker 0 to where they are kept, and back to all workers."""
+"""Storage: how checkpoints get from worker 0 to the storage, and back to all workers."""
 
 import contextlib
 import shutil
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.run_directory import RunDirectory
 
-_KEPT = ("checkpoints", "tensorboard")
+_IN_CHECKPOINTS = ("checkpoints", "tensorboard")
 
 
 class Place(NamedTuple):
@@ -41,9 +41,9 @@ def place(run: str, stored: bool, first: bool) -> Iterator[Place]:
     import ray.train
 
     with tempfile.TemporaryDirectory(prefix="supernest-") as scratch:
-        kept = ray.train.get_checkpoint()
-        if kept is not None:
-            unpack(kept, Path(scratch))
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is not None:
+            unpack(checkpoint, Path(scratch))
 
         def keep(step: int) -> None:
             if not first:
@@ -59,13 +59,13 @@ def place(run: str, stored: bool, first: bool) -> Iterator[Place]:
 
 
 def stored_name(config: ExperimentConfig, run: Path) -> str:
-    """Under what a run's checkpoints are kept: the same for each driver given that experiment and that `--out`."""
+    """Returns the name of a run's checkpoints in the storage: one for each pair of an experiment and an `--out`."""
     return f"supernest-{config.identity[:12]}-{sha256(bytes(run.absolute())).hexdigest()[:8]}"
 
 
-def unpack(kept: Any, run: Path) -> None:
+def unpack(checkpoint: Any, run: Path) -> None:
     """Puts what a checkpoint of Ray Train holds into a run directory, in place of what is there."""
-    with kept.as_directory() as directory:
-        for name in _KEPT:
+    with checkpoint.as_directory() as directory:
+        for name in _IN_CHECKPOINTS:
             shutil.rmtree(run / name, ignore_errors=True)
             shutil.copytree(Path(directory, name), run / name)

@@ -15,7 +15,7 @@ class Report(NamedTuple):
     """What the workers have told so far.
 
     Attributes:
-        begun: For each time that they started: number of workers, and the step that they went on from.
+        starts: For each time that they started: number of workers, and the step that they went on from.
         done: Steps.
         shown: Figures beside the progress bar.
         figures: Of the finished training, for the summary.
@@ -23,7 +23,7 @@ class Report(NamedTuple):
         refused: What the user has to mend.
     """
 
-    begun: tuple[tuple[int, int], ...] = ()
+    starts: tuple[tuple[int, int], ...] = ()
     done: int = 0
     shown: dict[str, str] = {}
     figures: TrainingFigures | None = None
@@ -58,7 +58,7 @@ class Bridge:
 
     def begin(self, workers: int, done: int) -> None:
         """The workers start at a step."""
-        self._report = self._report._replace(begun=(*self._report.begun, (workers, done)), done=done)
+        self._report = self._report._replace(starts=(*self._report.starts, (workers, done)), done=done)
 
     def tell(self, **news: Any) -> bool:
         """Fields of the report that changed; returns whether the workers are asked to stop."""

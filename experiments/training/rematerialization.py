@@ -28,7 +28,7 @@ def training_net(experiment: Experiment) -> Supernet:
     train = experiment.config.train
     plain = _with(experiment, Passes(train.precision))
     again = _is_too_much(experiment, plain) if train.rematerialize == "auto" else train.rematerialize
-    if again and not plain.kept_bytes(1):
+    if again and not plain.residual_bytes(1):
         raise UserError(
             f"train.rematerialize: true is not for family {experiment.space.family}, whose sublayers keep nothing. Set "
             "auto or false."
@@ -60,7 +60,7 @@ def _is_too_much(experiment: Experiment, net: Supernet) -> bool:
     # Rows that do not divide between the devices are on each of them.
     rows = max(piece if piece % devices else piece // devices for piece in pieces)
     workers = 1 if ray is None else min(ray.sizes[-1], max(1, int(allowed_cores() / ray.cpus_per_worker + 1e-9)))
-    return net.kept_bytes(rows) > _SHARE * device_bytes(workers)
+    return net.residual_bytes(rows) > _SHARE * device_bytes(workers)
 
 
 def _machine_bytes() -> int:

@@ -80,7 +80,7 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
     step = train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
     _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)
-    return progress.train.evaluated
+    return progress.train.evaluation_params
 
 
 def train(
@@ -172,7 +172,7 @@ def train(
                     metric = None
                     if last or done % settings.evaluate_every == 0:
                         errors = probe(state, curves.log, done)
-                        diagnostics.ends(done, errors["smallest"], errors["largest"])
+                        diagnostics.warn_collapsed_sizes(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
                     reached = {} if metric is None else {objective.shown: objective.text(metric)}
                     bar.set_postfix({"loss": f"{losses[0]:.3f}", **reached}, refresh=False)

@@ -55,14 +55,14 @@ class ElasticNetwork(SuperposedSupernet):
 
     @abstractmethod
     def embed(self, params: Params, x: jax.Array, context: Context) -> Tree:
-        """A batch of inputs to the stream that the layers read, with the weights of the ends.
+        """A batch of inputs to the stream that the layers read, with the weights outside the layers.
 
         The stream is an array, or a tree of some (the nodes of a cell).
         """
 
     @abstractmethod
     def head(self, params: Params, x: Tree, context: Context) -> jax.Array:
-        """The stream behind the last layer to logits, with the weights of the ends."""
+        """The stream behind the last layer to logits, with the weights outside the layers."""
 
     # ---------------------------------------------------------------- weights
 
@@ -94,12 +94,12 @@ class ElasticNetwork(SuperposedSupernet):
         """
         if self.space.family not in MODULES:
             return derived_config(self.space, architecture)
-        ends, layers = self.weights.sizes(architecture)
+        outside, layers = self.weights.sizes(architecture)
         chosen = architecture.description
 
         def argument(name: str) -> Any:
-            if name in ends:
-                return ends[name]
+            if name in outside:
+                return outside[name]
             if inside := [sizes[name] for sizes in layers if name in sizes]:
                 return inside
             value = chosen[name] if name in chosen else getattr(self.space, name)
@@ -144,10 +144,10 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> tuple[jax.Array, Statistics]:
         """See `Supernet.apply`."""
         genes = jnp.asarray(genes)
-        params, ends, collected = self.sharing.effective(params, genes), self.space.network.ends, {}
+        params, collected = self.sharing.effective(params, genes), {}
         known = self._known(program)
         context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None, input=x)
-        outside = self.weights.taken(params, ends, known)
+        outside = self.weights.taken(params, self.space.network.outside_layers, known)
         y = self.embed(outside, x, context)
         for stack in self.space.network.stacks:
             given = None if statistics is None else at(statistics, stack.path)
@@ -226,10 +226,10 @@ class ElasticNetwork(SuperposedSupernet):
 
     def _unrolled(self, architecture: Architecture, x: jax.Array, read: Callable[[Place, Kind], Tree]) -> jax.Array:
         """Logits of one architecture, sublayer by sublayer, each with what is read of its weights and statistics."""
-        ends, *places = self.weights.places(architecture)
+        first, *places = self.weights.places(architecture)
         known = self._known(self.space.program(architecture.genes))
-        context = Context(x.shape, known, statistics=read(ends, "statistics"), input=x)
-        outside = read(ends, "weights")
+        context = Context(x.shape, known, statistics=read(first, "statistics"), input=x)
+        outside = read(first, "weights")
         y = self.embed(outside, x, context)
         for (stack, _), layer in itertools.groupby(places, lambda place: (place.stack, place.layer)):
             y = (y, y) if stack and stack.parallel else y
@@ -312,14 +312,14 @@ class ElasticNetwork(SuperposedSupernet):
     def _mixed(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
         """Logits at full size with mixed weights; a stack hands on a mixture of where it may stop."""
         weights, network = self.weights, self.space.network
-        by_choice = weights.relaxed(relaxed, None, network.ends.choices)
-        ends = weights.own(params, network.ends)
-        outer = replace(context, shares=shares(network.ends, by_choice, weights.values))
-        y = self.embed(ends, x, outer)
+        by_choice = weights.relaxed(relaxed, None, network.outside_layers.choices)
+        outside = weights.own(params, network.outside_layers)
+        outer = replace(context, shares=shares(network.outside_layers, by_choice, weights.values))
+        y = self.embed(outside, x, outer)
         for stack in network.stacks:
             given = None if context.statistics is None else at(context.statistics, stack.path)
             y = self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
-        return self.head(ends, y, outer)
+        return self.head(outside, y, outer)
 
     def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: Tree, context: Context) -> Tree:
         weights = self.weights

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from supernet.weights.cuts import Tree
 
 COUNTED: ContextVar[list[int] | None] = ContextVar("counted", default=None)
-"""Bytes that sublayers keep for the backward pass, while `kept_bytes` traces a network."""
+"""Bytes that sublayers keep for the backward pass, while `residual_bytes` traces a network."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) -> Tre
     return y
 
 
-def kept_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
+def residual_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
     """Bytes that the sublayers of a network keep for the backward pass, where they do not compute them again.
 
     Args:

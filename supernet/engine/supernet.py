@@ -14,7 +14,7 @@ from search_spaces import Architecture, Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose
 from search_spaces.registry import Registry
 from supernet.engine.randomness import FreshWeights, key
-from supernet.engine.stages import kept_bytes
+from supernet.engine.stages import residual_bytes
 from supernet.layers.passes import PLAIN, Passes
 from supernet.sharing import SHARING, WeightSharing
 from supernet.standalone import MODULES
@@ -91,12 +91,12 @@ class Supernet(ABC):
         """Of how many classes (for language models: tokens) each output is a distribution."""
         return self._shapes_of(lambda params, x: self.apply_sliced(params, self.space.largest, x)).shape[-1]
 
-    def kept_bytes(self, rows: int) -> int:
+    def residual_bytes(self, rows: int) -> int:
         """Bytes that the sublayers of the largest subnet keep of so many rows, where they do not compute them again."""
         largest = self.space.largest
         example = self.example(largest)
         x = jax.ShapeDtypeStruct((rows, *example.shape), example.dtype)
-        return kept_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
+        return residual_bytes(lambda params, x: self.apply_sliced(params, largest, x), self.shapes, x)
 
     @cached_property
     def statistics_shapes(self) -> Statistics:

@@ -71,9 +71,9 @@ class Following:
             for path, shape in builds.leaves(self._bases[0], kind).items():
                 part, name = self._part_of(path)
                 if part != "other":
-                    target = outside if part == "ends" else inside
+                    target = outside if part == "outside" else inside
                     target[number][name] = self._axes(kind, path, shape)
-        self.ends, self.layer = Leaves(*outside), Leaves(*inside)
+        self.outside, self.layer = Leaves(*outside), Leaves(*inside)
 
     # ---------------------------------------------------------------- the list of layers
 
@@ -152,7 +152,7 @@ class Following:
         """Whether a leaf is outside the layers, of the first one or of another, and its path there."""
         parts = tuple(path.split("/"))
         if self.layers is None or parts[: len(self.layers.place)] != self.layers.place:
-            return "ends", path
+            return "outside", path
         count = len(self.layers.place)
         return ("layer" if parts[count] == "0" else "other"), "/".join(parts[count + 1 :])
 

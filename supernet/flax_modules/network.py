@@ -77,8 +77,10 @@ class ModuleSupernet(ElasticNetwork):
 
     def _inner(self, context: Context) -> Context:
         """The context with the batch statistics of what lies outside the layers."""
-        ends = self.space.network.ends
-        return replace(context, statistics=self.weights.taken(context.statistics, ends, context.values, "statistics"))
+        described = self.space.network.outside_layers
+        return replace(
+            context, statistics=self.weights.taken(context.statistics, described, context.values, "statistics")
+        )
 
     @property
     def stacked(self) -> str:
@@ -124,11 +126,11 @@ class ModuleSupernet(ElasticNetwork):
 
     def _mixture(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
         """Logits of one program, whose layers are mixtures of all their sizes."""
-        ends = self.weights.taken(params, self.space.network.ends, context.values)
-        y = self.embed(ends, x, context)
+        outside = self.weights.taken(params, self.space.network.outside_layers, context.values)
+        y = self.embed(outside, x, context)
         for stack in self.space.network.stacks:
             y = self._mixed_layers(stack, at(params, stack.path), relaxed, y, context)
-        return self.head(ends, y, context)
+        return self.head(outside, y, context)
 
     def _mixed_layers(
         self, stack: Stack, params: Params, relaxed: Relaxed, x: jax.Array, context: Context

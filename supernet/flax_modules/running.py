@@ -71,7 +71,7 @@ class Pieces:
     def _outside(
         self, values: Values, params: Tree, x: jax.Array, context: Context, layers: Callable[[jax.Array], jax.Array]
     ) -> jax.Array:
-        key = ("ends", *sorted(values.items()))
+        key = ("outside", *sorted(values.items()))
         if key not in self._split:
             whole = nnx.merge(*nnx.split(self.builds.at(values)))  # a copy
             self._put(whole, ())

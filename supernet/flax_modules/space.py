@@ -113,7 +113,7 @@ class ModuleSpace(SearchSpace):
 
     def _is_inner(self, name: str) -> bool:
         followed = name in self.following.layer.follows
-        if name == self.pieces.depth or name in self.following.ends.follows:
+        if name == self.pieces.depth or name in self.following.outside.follows:
             return False
         if self.pieces.place is not None and len(self.options[name]) > 1:
             streams = [self.stream({**self.following.largest, name: value}) for value in self.options[name]]
@@ -140,13 +140,15 @@ class ModuleSpace(SearchSpace):
     def network(self) -> Network:
         """See `SearchSpace.network`: found in the module."""
         following, layers = self.following, self.following.layers
-        ends = CountedSublayer("ends", _parts(following.ends), arguments=self.outer, counts=self._counts_outside)
+        outside = CountedSublayer(
+            "outside_layers", _parts(following.outside), arguments=self.outer, counts=self._counts_outside
+        )
         if layers is None:
-            return Network(ends, ())
+            return Network(outside, ())
         arguments = (*self.outer, *self.inner)
         layer = CountedSublayer(LAYER, _parts(following.layer), arguments=arguments, counts=self._counts_of_layer)
         most = int(self.options[layers.depth][-1])
-        return Network(ends, (Stack(STACK, (layer,), most, depth=layers.depth, module="/".join(layers.place)),))
+        return Network(outside, (Stack(STACK, (layer,), most, depth=layers.depth, module="/".join(layers.place)),))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,7 +181,7 @@ class ModuleSpace(SearchSpace):
         """Shape and type of what layers read of one example."""
         full = self.few(values)
         if (key := tuple(sorted(full.items()))) not in self._streams:
-            params = self._shapes_of(self.following.ends, full, self.builds.leaves(full))
+            params = self._shapes_of(self.following.outside, full, self.builds.leaves(full))
             with self.builds.named(f"{self.module.__name__}({text(full)}) of an input {self.input_shape}"):
                 self._streams[key] = jax.eval_shape(
                     lambda params, x: self.pieces.embed(full, params, x, Context(x.shape, full, input=x)),
@@ -193,14 +195,14 @@ class ModuleSpace(SearchSpace):
 
     def _shapes_of(self, leaves: Leaves, values: Mapping[str, Value], shapes: Mapping[str, tuple]) -> dict[str, Any]:
         tree: dict[str, Any] = {}
-        before = "" if leaves is self.following.ends else f"{self.pieces.list}/0/"
+        before = "" if leaves is self.following.outside else f"{self.pieces.list}/0/"
         for path in leaves.weights:
             put(tree, path, jax.ShapeDtypeStruct(shapes[before + path], jnp.float32))
         return tree
 
     def _counts_outside(self, values: Mapping[str, Value]) -> Counts:
         full = self.few(values)
-        params, stream = self._shapes_of(self.following.ends, full, self.builds.leaves(full)), self.stream(values)
+        params, stream = self._shapes_of(self.following.outside, full, self.builds.leaves(full)), self.stream(values)
 
         def outside(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
             context = Context(x.shape, full, input=x)

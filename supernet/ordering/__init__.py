@@ -1,1 +1,1 @@
-"""Ordering of imported weights: what matters most comes first."""
+"""Ordering of imported language models: what matters most comes first."""

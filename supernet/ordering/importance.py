@@ -57,7 +57,7 @@ class Importance(NamedTuple):
 class _Sums(NamedTuple):
     """Sums over sequences of squared mean magnitudes, and of squared logits and errors of logits."""
 
-    ends: np.ndarray
+    head_input: np.ndarray
     read: np.ndarray
     mixed: np.ndarray
     units: np.ndarray
@@ -84,15 +84,15 @@ def importance(
         UserError: No batch.
     """
     read = layer or (lambda i: jax.tree.map(lambda leaf: leaf[i], params["layers"]))
-    ends = {name: part for name, part in params.items() if name != net.stacked}
-    gram, total = _gram(ends, "embedding" if net.space.tied else "head"), None
+    embedding_and_head = {name: part for name, part in params.items() if name != net.stacked}
+    gram, total = _gram(embedding_and_head, "embedding" if net.space.tied else "head"), None
     for tokens in batches:
-        found = _sums(net, ends, read, gram, np.asarray(tokens))
+        found = _sums(net, embedding_and_head, read, gram, np.asarray(tokens))
         total = found if total is None else _Sums(*(a + b for a, b in zip(total, found, strict=True)))
     if total is None:
         raise UserError("calibration: no tokens. Give at least one batch.")
     return Importance(
-        np.sqrt(total.ends) + np.sqrt(total.read).sum(axis=(0, 1)),
+        np.sqrt(total.head_input) + np.sqrt(total.read).sum(axis=(0, 1)),
         np.sqrt(total.mixed.sum(axis=-1)),
         np.sqrt(total.units),
         total.errors / total.logits,
@@ -105,31 +105,35 @@ def _fp32(tree: Params, names: Collection[str] = ("attention", "mlp")) -> Params
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), wanted)
 
 
-def _gram(ends: Params, table: str) -> jax.Array:
+def _gram(embedding_and_head: Params, table: str) -> jax.Array:
     """Products of the columns of the output projection float[d, d], with its bias as one more column if it has one."""
-    names, total = [name for name in (table, "head_bias") if name in ends], jnp.float32(0)
-    for start in range(0, ends[table].shape[0], _ROWS):
-        part = _fp32({name: ends[name][start : start + _ROWS] for name in names}, names)
+    names, total = [name for name in (table, "head_bias") if name in embedding_and_head], jnp.float32(0)
+    for start in range(0, embedding_and_head[table].shape[0], _ROWS):
+        part = _fp32({name: embedding_and_head[name][start : start + _ROWS] for name in names}, names)
         rows = jnp.column_stack([part[name] for name in names])
         total = total + jnp.einsum("vd,ve->de", rows, rows)
     return total
 
 
 def _sums(
-    net: LanguageSupernet, ends: Params, read: Callable[[int], Params], gram: jax.Array, tokens: np.ndarray
+    net: LanguageSupernet,
+    embedding_and_head: Params,
+    read: Callable[[int], Params],
+    gram: jax.Array,
+    tokens: np.ndarray,
 ) -> _Sums:
     """The sums of one batch. Beside the whole network's stream there is one for each layer that was left out so far."""
     shape, squares, without = tokens.shape, [], []
-    rows = jnp.asarray(ends["embedding"][tokens.ravel()], jnp.float32)
+    rows = jnp.asarray(embedding_and_head["embedding"][tokens.ravel()], jnp.float32)
     numbers = jnp.arange(tokens.size).reshape(shape)
-    stream = net.embed({**_fp32(ends, _FIRST), "embedding": rows}, numbers, Context(shape))
+    stream = net.embed({**_fp32(embedding_and_head, _FIRST), "embedding": rows}, numbers, Context(shape))
     for i in range(net.space.max_depth):
         weights = _fp32(read(i))
         without = [*(jax.block_until_ready(_after(net, shape, weights, other)) for other in without), stream]
         stream, *found = jax.block_until_ready(_measured(net, shape, weights, stream))
         squares.append([np.asarray(square) for square in found])
         del weights  # before the next ones are read
-    last = _fp32(ends, _LAST)
+    last = _fp32(embedding_and_head, _LAST)
     features = _features(net, last, stream)
     logits = _squared_logits(gram, features)
     errors = [_squared_logits(gram, _features(net, last, other) - features) for other in without]
@@ -139,10 +143,12 @@ def _sums(
 
 
 @partial(jax.jit, static_argnums=0)
-def _features(net: LanguageSupernet, ends: Params, stream: jax.Array) -> jax.Array:
+def _features(net: LanguageSupernet, embedding_and_head: Params, stream: jax.Array) -> jax.Array:
     """What the output projection reads, and 1 for its bias if it has one."""
     return jnp.pad(
-        net.features(ends, stream, Context()), ((0, 0), (0, int(net.space.head_transform))), constant_values=1
+        net.features(embedding_and_head, stream, Context()),
+        ((0, 0), (0, int(net.space.head_transform))),
+        constant_values=1,
     )
 
 

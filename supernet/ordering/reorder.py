@@ -1,4 +1,4 @@
-"""Order by importance: heads, MLP units and channels are permuted so that prefixes hold what matters.
+"""Order by importance in language models: heads, MLP units and channels are moved so that prefixes hold what matters.
 
 The permutation leaves the function unchanged. Layers stay where they are: their ranking is an order for the space
 (`keep: ranked`).

@@ -100,7 +100,7 @@ class SupernetNetworks(Networks):
     def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
         layout, space = self._net.weights, self._space
         program = dict(zip((c.name for c in space.choices if c.selects_program), space.program(genes), strict=True))
-        parts = [layout.taken(tree, space.network.ends, program)]
+        parts = [layout.taken(tree, space.network.outside_layers, program)]
         for stack, index, values in space.active_layers(space.architecture(genes)):
             layer = layout.layer(tree, stack, index)
             parts += [layout.taken(layer, sublayer, values) for sublayer in stack.sublayers if sublayer.on(values)]

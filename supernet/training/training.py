@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
     average: Params | None
 
     @property
-    def evaluated(self) -> Params:
+    def evaluation_params(self) -> Params:
         """The weights that search and export use: the moving average where there is one."""
         return self.params if self.average is None else self.average
 

@@ -50,7 +50,7 @@ class Weights:
         self._space, self._network = space, space.network
         self.values: dict[str, tuple[Value, ...]] = {choice.name: choice.values for choice in space.choices}
         self.largest: dict[str, Value] = {name: values[-1] for name, values in self.values.items()}
-        self.sublayers: list[tuple[Stack | None, Sublayer]] = [(None, self._network.ends)]
+        self.sublayers: list[tuple[Stack | None, Sublayer]] = [(None, self._network.outside_layers)]
         self.sublayers += [(stack, sublayer) for stack in self._network.stacks for sublayer in stack.sublayers]
 
     # ---------------------------------------------------------------- parts of the tree
@@ -101,7 +101,7 @@ class Weights:
         space, numbers = self._space, Counter[str]()
         program = [choice.name for choice in space.choices if choice.selects_program]
         known = dict(zip(program, space.program(architecture.genes), strict=True))
-        yield Place((), None, 0, self._network.ends, known)
+        yield Place((), None, 0, self._network.outside_layers, known)
         for stack, index, values in space.active_layers(architecture):
             path = stack.module or stack.path
             place: Path = tuple(path.split("/"))

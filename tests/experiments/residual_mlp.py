@@ -41,9 +41,10 @@ class MLPSpace(SearchSpace):
     @cached_property
     def network(self):
         width, hidden = Axis("width"), Axis("hidden")
-        ends = Sublayer("ends", {"first": linear(self.features, width), "last": linear(width, self.classes)})
+        parts = {"first": linear(self.features, width), "last": linear(width, self.classes)}
+        outside = Sublayer("outside_layers", parts)
         mlp = Sublayer("mlp", {"up": linear(width, hidden), "down": linear(hidden, width)})
-        return Network(ends, (Stack("layers", (mlp,), self.depth[-1]),))
+        return Network(outside, (Stack("layers", (mlp,), self.depth[-1]),))
 
 
 def dense(x, params):

@@ -60,7 +60,7 @@ def test_bins_have_equal_width_and_hold_both_ends(tiny):
     genes = distinct(tiny)
     edges = np.linspace(bins.low, bins.high, 6)
     np.testing.assert_array_equal(bins.of(genes), np.searchsorted(edges[1:-1], macs_of(tiny)(genes), side="right"))
-    np.testing.assert_array_equal(bins.of(tiny.ends), [0, 4])
+    np.testing.assert_array_equal(bins.of(tiny.extremes), [0, 4])
 
 
 def test_shares_and_genes_are_those_of_uniform_draws(tiny):

@@ -25,7 +25,7 @@ def macs_of(space):
 
 
 def ends_of(space) -> tuple[float, float]:
-    smallest, largest = macs_of(space)(space.ends)
+    smallest, largest = macs_of(space)(space.extremes)
     return float(smallest), float(largest)
 
 

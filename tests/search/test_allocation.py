@@ -93,7 +93,7 @@ def test_the_optimum_of_an_additive_error_is_found_early(kind, every, landscape)
     """64 single-layer choices: an additive error is known after a generation or two."""
     space = build_space("vit", "small", {"width": [16, 24], "depth": [3], "heads": [1, 2], "mlp_ratio": [1.0, 2.0]})
     members, errors = every(space), landscape(space)
-    budget = ResolvedBudget("half", (("macs", 0.6 * float(space.cost(space.ends)["macs"][1])),))
+    budget = ResolvedBudget("half", (("macs", 0.6 * float(space.cost(space.extremes)["macs"][1])),))
     truth = errors.errors(members[budget.feasible(space.cost(members))]).min()
     searcher = kind(space, (budget,), 0)
     state = searcher.init()

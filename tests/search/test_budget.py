@@ -90,7 +90,7 @@ def test_names_that_are_no_directory_are_refused(name):
 
 
 def test_percent_is_of_the_largest_and_the_limit_itself_is_within(small):
-    ends = small.cost(small.ends)
+    ends = small.cost(small.extremes)
     full = Budget.parse("full", "macs<=100%, params<=100%, activation_bytes<=100%").resolve(small)
     assert full.feasible(ends).tolist() == [True, True]
     assert full.excess(ends).tolist() == [0, 0]
@@ -186,7 +186,9 @@ def test_a_budget_is_refused_if_and_only_if_no_subnet_meets_it(seed, metrics):
 
 
 def test_percent_is_of_the_dearest_where_that_is_not_the_largest():
-    space = next(s for s in map(Crooked, range(100)) if s.cost(s.members)["macs"].max() > s.cost(s.ends)["macs"][1] > 0)
+    space = next(
+        s for s in map(Crooked, range(100)) if s.cost(s.members)["macs"].max() > s.cost(s.extremes)["macs"][1] > 0
+    )
     most = space.cost(space.members)["macs"].max()
     whole = Budget.parse("b", "macs<=100%").resolve(space)
     assert whole.limits == (("macs", most),)

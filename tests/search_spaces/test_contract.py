@@ -166,7 +166,7 @@ def test_size_counts_the_distinct_networks(name):
 def test_costs_lie_between_smallest_and_largest_and_do_not_depend_on_the_batch(name, seed):
     space = SPACES[name]
     genes = space.sample(np.random.default_rng(seed), 30)
-    ends = space.cost(space.ends)
+    ends = space.cost(space.extremes)
     together = space.cost(genes)
     alone = [space.cost(row[None]) for row in genes]
     assert set(together) >= {"params", "macs", "activation_bytes"}

@@ -78,7 +78,7 @@ def test_a_cost_without_tables_is_listed_or_searched_and_says_which(metric, monk
 @pytest.mark.parametrize(("family", "preset"), [(f, p) for f in FAMILIES for p in FAMILIES[f].presets])
 def test_costs_that_grow_with_every_gene_have_the_ends_of_the_space(family, preset):
     space = build_space(family, preset)
-    ends = space.cost(space.ends)
+    ends = space.cost(space.extremes)
     for metric in space.metrics:
         for found, expected in ((lowest, ends[metric][0]), (highest, ends[metric][1])):
             extreme = found(space, space.cost, metric)
@@ -155,7 +155,7 @@ def test_devices_whose_latency_and_resolution_are_unrelated(data_dir):
             terms.append(Term(of, table[..., None]))
         cost = CostModel(space.num_genes, terms, ("latency_ns",))
         _check_ends(space, cost)
-        corners += lowest(space, cost, "latency_ns").value < cost(space.ends)["latency_ns"][0]
+        corners += lowest(space, cost, "latency_ns").value < cost(space.extremes)["latency_ns"][0]
     assert corners > len(devices) // 2, "the smallest network is not the fastest"
 
 

@@ -128,7 +128,7 @@ def test_small_preset_works_at_every_image_size_in_use(resolution):
     space = small(resolution=[resolution], image_size=resolution)
     assert space.size >= 10**6
     assert space.final_size(resolution) == -(-resolution // 4)
-    ends = space.cost(space.ends)
+    ends = space.cost(space.extremes)
     assert 4 * ends["macs"][0] <= ends["macs"][1], "a budget of a quarter of the largest must be feasible"
 
 

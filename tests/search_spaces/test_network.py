@@ -14,10 +14,10 @@ from search_spaces.parts import CENTRE, Axis, Part, Product, linear, norm, table
 
 def two_layers(hidden: Axis, inner: Axis | None = None, *, parts: dict[str, Part] | None = None) -> Network:
     width = Axis("width")
-    ends = Sublayer("ends", {"embedding": table(7, width), "norm": norm(width)})
+    outside = Sublayer("outside_layers", {"embedding": table(7, width), "norm": norm(width)})
     up, down = linear(width, hidden, 3), linear(inner or hidden, width, 3, bias=False)
     mlp = Sublayer("mlp", {"up": up, "down": down, **(parts or {})}, (Product(3, (hidden,), (3,)),))
-    return Network(ends, (Stack("layers", (mlp,), 2),))
+    return Network(outside, (Stack("layers", (mlp,), 2),))
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ HIDDEN = Axis("hidden", ("width", "ratio"), lambda width, ratio: width * ratio)
 def test_costs_are_counted_from_weights_and_products():
     space = Small()
     costs = space.cost(np.array([[1, 1, 1, 0], [1, 0, 1, 1]]))
-    ends = 7 * 4 + 2 * 4
+    outside = 7 * 4 + 2 * 4
 
     def layer(hidden: int) -> np.ndarray:
         return np.array([4 * hidden + hidden + hidden * 4, 3 * 2 * 4 * hidden + 9 * hidden, 4 * 3 * (hidden + 4 + 3)])
 
-    expected = np.array([layer(12) + layer(4), layer(12)]) + np.array([ends, 0, 0])
+    expected = np.array([layer(12) + layer(4), layer(12)]) + np.array([outside, 0, 0])
     np.testing.assert_array_equal(np.stack(list(costs.values()), axis=1), expected)
 
 
@@ -72,7 +72,7 @@ def test_layers_run_in_order_with_the_genes_of_their_positions():
     first = Stack("layers", mlp, 2)
     np.testing.assert_array_equal(first.positions_of((1, 2)), [[0, -1], [0, 1]])
     last = Stack("layers", mlp, 2, positions=np.array([[-1, 0], [0, 1]]))
-    space = Small(Network(two_layers(HIDDEN).ends, (last,)))
+    space = Small(Network(two_layers(HIDDEN).outside_layers, (last,)))
     layers = list(space.active_layers(space.architecture([0, 0, 1, 0])))
     assert [(layer.number, layer.values) for layer in layers] == [(1, {"width": 2, "ratio": 3})]
 
@@ -97,8 +97,8 @@ def test_layers_run_in_order_with_the_genes_of_their_positions():
             "network: part up: axis hidden has 3 entries at ratio 1, and 1 at the last values",
         ),
         (
-            Network(Sublayer("ends", {"head": linear(HIDDEN, 3)}), ()),
-            "network: ends: their axes follow ratio, which selects no program",
+            Network(Sublayer("outside_layers", {"head": linear(HIDDEN, 3)}), ()),
+            "network: outside_layers: its axes follow ratio, which selects no program",
         ),
     ],
 )  # fmt: skip

@@ -62,9 +62,9 @@ class Operations(SearchSpace):
             "pool": Sublayer("pool", {}),
         }
         chosen = {name: operations[name] for name in self.operation}
-        ends = {"stem": linear(self.channels, width, positions), "head": linear(width, self.classes)}
+        outside = {"stem": linear(self.channels, width, positions), "head": linear(width, self.classes)}
         layers = Stack("layers", (Alternatives("operation", chosen),), self.depth[-1])
-        return Network(Sublayer("ends", ends), (layers,))
+        return Network(Sublayer("outside_layers", outside), (layers,))
 
 
 class OperationsSupernet(ElasticNetwork):

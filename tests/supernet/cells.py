@@ -49,9 +49,9 @@ class Cells(SearchSpace):
             operations = {operation: Sublayer(f"{name}/{operation}", parts[operation]) for operation in OPERATIONS}
             return Alternatives(name, operations, path=name)
 
-        ends = {"stem": linear(self.channels, WIDTH, positions), "head": linear(WIDTH, self.classes)}
+        outside = {"stem": linear(self.channels, WIDTH, positions), "head": linear(WIDTH, self.classes)}
         cell = (*(edge(choice.name) for choice in self.choices), Sublayer("close", {}))
-        return Network(Sublayer("ends", ends), (Stack("cells", cell, CELLS),))
+        return Network(Sublayer("outside_layers", outside), (Stack("cells", cell, CELLS),))
 
 
 class CellSupernet(ElasticNetwork):

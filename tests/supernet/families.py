@@ -86,7 +86,7 @@ class Family:
 
     def draw(self, count: int) -> np.ndarray:
         """Genes of `count` random networks, and of the smallest and the largest."""
-        return np.concatenate([self.space.ends, self.space.sample(np.random.default_rng(4), count - 2)])
+        return np.concatenate([self.space.extremes, self.space.sample(np.random.default_rng(4), count - 2)])
 
     @cached_property
     def moments(self) -> Any:

@@ -24,11 +24,11 @@ class Peer:
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
         stacked = below(weights, "layers/")
-        self.ends = {
+        self.embedding_and_head = {
             name: leaf(value) for name, value in weights.items() if not name.startswith(("layers/", "frequencies"))
         }
         self.layers = [_leaves(layer(stacked, i)) for i in range(len(stacked["mlp/up/bias"]))]
-        self.parameters = [tensor for part in (self.ends, *self.layers) for tensor in part.values()]
+        self.parameters = [tensor for part in (self.embedding_and_head, *self.layers) for tensor in part.values()]
         self._frequencies = torch.from_numpy(weights["frequencies"])
         self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -39,7 +39,7 @@ class Peer:
     def __call__(self, tokens: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
         """Logits [b, t, vocabulary] of the subnet with this configuration."""
         (b, t), width, d = tokens.shape, config["width"], config["form"]["head_size"]
-        x = F.embedding(tokens, self.ends["embedding"][:, :width])
+        x = F.embedding(tokens, self.embedding_and_head["embedding"][:, :width])
         for of, heads, hidden in zip(self.layers, config["kv_heads"], config["mlp_width"], strict=False):
             inner = heads * d
             kernel = of["attention/qkv/kernel"][:, :inner, :width].reshape(-1, width)
@@ -49,7 +49,7 @@ class Peer:
             attended = _linear(y.transpose(1, 2).reshape(b, t, inner), of, "attention/out", width)
             y = F.gelu(_linear(_norm(x, of, "mlp/norm"), of, "mlp/up", hidden))
             x = x + attended + _linear(y, of, "mlp/down", width)
-        return F.linear(_norm(x, self.ends, "norm"), self.ends["head"][:, :width])
+        return F.linear(_norm(x, self.embedding_and_head, "norm"), self.embedding_and_head["head"][:, :width])
 
     def _rotated(self, x: torch.Tensor) -> torch.Tensor:
         t, half = x.shape[-2], len(self._frequencies)

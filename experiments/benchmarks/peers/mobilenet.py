@@ -29,7 +29,7 @@ class Peer:
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
-        self.ends = _leaves(
+        self.stem_and_head = _leaves(
             {name: value for name, value in weights.items() if not name.startswith(("stage", "first/"))}
         )
         self.first = _leaves(below(weights, "first/"))
@@ -38,7 +38,7 @@ class Peer:
             rest = below(weights, f"stage_{len(self.stages)}/rest/")
             others = [layer(rest, i) for i in range(len(next(iter(rest.values()), ())))]
             self.stages.append([_leaves(one) for one in (entry, *others)])
-        parts = self.ends, self.first, *(block for stage in self.stages for block in stage)
+        parts = self.stem_and_head, self.first, *(block for stage in self.stages for block in stage)
         self.parameters = [tensor for part in parts for tensor in part.values()]
         self._given: Iterator | None = None
         self._found: Moments | None = None
@@ -63,17 +63,17 @@ class Peer:
     def __call__(self, x: torch.Tensor, config: Mapping[str, Any], moments: Moments | None = None) -> torch.Tensor:
         """Logits [b, classes] of the subnet with this configuration; batch norms by these moments, or the batch's."""
         self._given = None if moments is None else iter(moments)
-        ends = self.ends
-        x = F.conv2d(x, ends["stem/kernel"], stride=config["stem_stride"], padding=1)
-        x = self._norm(x, ends, "stem_norm", "hard_swish")
+        outer = self.stem_and_head
+        x = F.conv2d(x, outer["stem/kernel"], stride=config["stem_stride"], padding=1)
+        x = self._norm(x, outer, "stem_norm", "hard_swish")
         first = {"hidden": x.shape[1], "kernel": 3, "stride": config["first_stride"], "squeezed": 0}
         x = self._block(x, self.first, {**first, "activation": "relu"})
         for stage, sizes in zip(self.stages, config["stages"], strict=True):
             for of, size in zip(stage, sizes, strict=False):
                 x = self._block(x, of, size)
-        x = self._norm(F.conv2d(x, ends["final/kernel"]), ends, "final_norm", "hard_swish").mean(dim=(2, 3))
-        x = F.hardswish(F.linear(x, ends["feature/kernel"]))
-        return F.linear(x, ends["classifier/kernel"], ends["classifier/bias"])
+        x = self._norm(F.conv2d(x, outer["final/kernel"]), outer, "final_norm", "hard_swish").mean(dim=(2, 3))
+        x = F.hardswish(F.linear(x, outer["feature/kernel"]))
+        return F.linear(x, outer["classifier/kernel"], outer["classifier/bias"])
 
     def _block(self, x: torch.Tensor, of: Tensors, size: Mapping[str, Any]) -> torch.Tensor:
         hidden, kernel, activation, y = size["hidden"], size["kernel"], size["activation"], x

@@ -24,9 +24,11 @@ class Peer:
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
         stacked = below(weights, "layers/")
-        self.ends = _leaves({name: value for name, value in weights.items() if not name.startswith("layers/")})
+        self.embedding_and_head = _leaves(
+            {name: value for name, value in weights.items() if not name.startswith("layers/")}
+        )
         self.layers = [_leaves(layer(stacked, i)) for i in range(len(stacked["norm1/scale"]))]
-        self.parameters = [tensor for part in (self.ends, *self.layers) for tensor in part.values()]
+        self.parameters = [tensor for part in (self.embedding_and_head, *self.layers) for tensor in part.values()]
 
     def prepare(self, x: np.ndarray) -> torch.Tensor:
         """Images float32[b, h, w, c] as the network takes them."""
@@ -41,10 +43,10 @@ class Peer:
             .permute(0, 1, 3, 2, 4, 5)
             .reshape(b, -1, p * p * channels)
         )
-        x = _linear(x, self.ends, "patch", width)
-        if "class_token" in self.ends:
-            x = torch.cat([self.ends["class_token"][..., :width].expand(b, 1, width), x], dim=1)
-        x = x + self.ends["position"][..., :width]
+        x = _linear(x, self.embedding_and_head, "patch", width)
+        if "class_token" in self.embedding_and_head:
+            x = torch.cat([self.embedding_and_head["class_token"][..., :width].expand(b, 1, width), x], dim=1)
+        x = x + self.embedding_and_head["position"][..., :width]
         t = x.shape[1]
         for of, heads, hidden in zip(self.layers, config["heads"], config["hidden"], strict=False):
             inner = heads * d
@@ -55,9 +57,9 @@ class Peer:
             x = x + _linear(y, of, "attention/out", width)
             y = F.gelu(_linear(_norm(x, of, "norm2"), of, "fc1", hidden), approximate="tanh")
             x = x + _linear(y, of, "fc2", width)
-        x = _norm(x, self.ends, "norm")
-        x = x[:, 0] if "class_token" in self.ends else x.mean(dim=1)
-        return _linear(x, self.ends, "head", len(self.ends["head/bias"]))
+        x = _norm(x, self.embedding_and_head, "norm")
+        x = x[:, 0] if "class_token" in self.embedding_and_head else x.mean(dim=1)
+        return _linear(x, self.embedding_and_head, "head", len(self.embedding_and_head["head/bias"]))
 
 
 def _leaves(weights: Mapping[str, np.ndarray]) -> Tensors:

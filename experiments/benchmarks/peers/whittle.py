@@ -30,7 +30,7 @@ class Peer:
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
         plain = Plain(weights)
-        vocabulary, width = plain.ends["embedding"].shape
+        vocabulary, width = plain.embedding_and_head["embedding"].shape
         inner = plain.layers[0]["attention/qkv/kernel"].shape[1]
         heads = weights["layers/attention/k/kernel"].shape[2]
         config = Config(
@@ -42,9 +42,9 @@ class Peer:
         self._net = GPT(config)
         self._net.max_seq_length = 128
         ours = {
-            "lm_head.weight": plain.ends["head"],
-            "transformer.wte.weight": plain.ends["embedding"],
-            **_norm("transformer.ln_f", plain.ends, "norm"),
+            "lm_head.weight": plain.embedding_and_head["head"],
+            "transformer.wte.weight": plain.embedding_and_head["embedding"],
+            **_norm("transformer.ln_f", plain.embedding_and_head, "norm"),
         }
         for i, layer in enumerate(plain.layers):
             to = f"transformer.h.{i}"

@@ -94,7 +94,7 @@ class StoredParams:
         return unflatten({name: jnp.asarray(tensor.read(), dtype) for name, tensor in self._tensors.items()})
 
     @property
-    def ends(self) -> Params:
+    def embedding_and_head(self) -> Params:
         """Those that are not of one layer, each read when it is used."""
         prefix = f"{self._net.stacked}."
         return unflatten({name: tensor for name, tensor in self._tensors.items() if not name.startswith(prefix)})

@@ -24,7 +24,7 @@ from supernet.storage.manifest import atomic_directory
 
 _SHARD_BYTES = 5 * 10**9
 # What goes along from a parent's settings: all else follows from the network, or is of the parent's layers and weights.
-_KEPT = re.compile(
+_INHERITED = re.compile(
     r"\w+_token_id|\w*dropout\w*|\w+_pdrop|initializer_range|use_cache|tokenizer_class|reorder_and_upcast_attn"
 )
 
@@ -133,7 +133,7 @@ def _uniform(module: Mapping[str, Any], model_type: str) -> Sizes:
 def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The `config.json`; refused where reading it back gives another network."""
     sizes, form = _uniform(module, model_type), LanguageForm(**module["form"])
-    kept = {key: value for key, value in settings.items() if _KEPT.fullmatch(key)}
+    kept = {key: value for key, value in settings.items() if _INHERITED.fullmatch(key)}
     config = {**kept, **kind.write(form, sizes), "model_type": model_type, "architectures": [kind.architecture]}
     if not -1 <= (config.get("pad_token_id") or 0) < form.vocabulary:
         config["pad_token_id"] = None  # transformers refuses one beyond the rows

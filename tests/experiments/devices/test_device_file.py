@@ -10,7 +10,7 @@ from experiments.configuration.experiment_config import ExperimentConfig, load_c
 from experiments.devices.device_file import read_device
 from experiments.experiment import build_experiment
 from experiments.pipeline.check import describe
-from experiments.pipeline.description import lines
+from experiments.pipeline.description import report_lines
 from experiments.records import OnDevice
 from experiments.run_directory import RunDirectory
 from samplers import Plan
@@ -136,7 +136,7 @@ def test_the_batch_size_is_that_of_the_yaml(yaml, space):
 def test_check_tells_the_device(yaml):
     description = describe(load_config(yaml))
     assert description.device == OnDevice("cpu Abacus, 2 cores", 1)
-    assert "device    cpu Abacus, 2 cores, batches of 1" in lines(description)
+    assert "device    cpu Abacus, 2 cores, batches of 1" in report_lines(description)
     largest = description.space.largest
     assert largest["latency_ms"] == pytest.approx((50 + largest["macs"]) / 1e6)
 

@@ -15,7 +15,7 @@ from experiments.exporting.to_transformers import export_for_transformers
 from experiments.pretrained.formats import import_checkpoint
 from experiments.pretrained.import_command import import_to
 from experiments.storage.run_files import read_run_config
-from experiments.storage.run_identity import CUT_FROM, run_identity
+from experiments.storage.run_identity import ORIGIN, run_identity
 from search_spaces import SearchSpace, build_space
 from supernet.engine.supernet import build_supernet
 from supernet.export.export import export_subnet
@@ -37,12 +37,12 @@ def write_subnet(
     net = build_supernet(space)
     images = space.inputs == "images"
     shape = (8, 8, 1) if images else (24,)
-    cut_from = {"config": run_identity(read_run_config(directory.parent.parent))}
+    origin = {"config": run_identity(read_run_config(directory.parent.parent))}
     export_subnet(
         net, jax.jit(net.init)(jax.random.key(3)), space.encode(description) if description else space.largest,
         directory, statistics=None, input_shape=shape, labels=[str(i) for i in range(10)] if images else [],
         preprocessing=Preprocessing((8, 8), (0.3,), (0.2,)) if images else Tokens(space.vocabulary, 24),  # type: ignore[attr-defined]
-        probe=np.zeros((2, *shape), np.uint8), measure=lambda subnet: {CUT_FROM: cut_from}, stablehlo=False,
+        probe=np.zeros((2, *shape), np.uint8), measure=lambda subnet: {ORIGIN: origin}, stablehlo=False,
         tokenizer=None if images else tokenizer or [],
     )  # fmt: skip
 
@@ -51,8 +51,8 @@ def copy_subnet(run: Path, other: Path, name: str) -> None:
     """Copies a subnet to another run as if it were exported there."""
     directory = shutil.copytree(run / "subnets" / name, other / "subnets" / name)
     report = json.loads((directory / "report.json").read_text())
-    cut_from = {"config": run_identity(read_run_config(other))}
-    (directory / "report.json").write_text(json.dumps({**report, CUT_FROM: cut_from}))
+    origin = {"config": run_identity(read_run_config(other))}
+    (directory / "report.json").write_text(json.dumps({**report, ORIGIN: origin}))
     write_manifest(directory)
 
 

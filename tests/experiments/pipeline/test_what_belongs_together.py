@@ -68,10 +68,10 @@ def refused(supernest: Any, *arguments: str) -> str:
 def test_exports_and_archive_say_which_weights_they_are_of(here: Path) -> None:
     header = json.loads((here / "run/search/archive.jsonl").read_text().partition("\n")[0])
     report = json.loads((here / "run/subnets/full/report.json").read_text())
-    assert report["cut_from"] == header["run"]
-    assert set(report["cut_from"]) == {"config", "weights"}
-    other = json.loads((here / "other/subnets/full/report.json").read_text())["cut_from"]
-    assert not set(other.values()) & set(report["cut_from"].values())
+    assert report["origin"] == header["run"]
+    assert set(report["origin"]) == {"config", "weights"}
+    other = json.loads((here / "other/subnets/full/report.json").read_text())["origin"]
+    assert not set(other.values()) & set(report["origin"].values())
 
 
 @pytest.mark.parametrize(

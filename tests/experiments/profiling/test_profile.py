@@ -217,7 +217,7 @@ def test_measurements_come_back_as_they_were(tmp_path):
     with Measurements(tmp_path / "m.jsonl", {"space": "s"}) as kept:
         kept.append([one])
     with Measurements(tmp_path / "m.jsonl", {"space": "s"}) as kept:
-        assert kept.found == {one.key: one}
+        assert kept.known == {one.key: one}
 
 
 def test_drawn_networks_differ_and_hold_the_ends():

@@ -73,8 +73,8 @@ def test_onnxruntime_measures_a_device(supernest: Any, here: Path) -> None:
     device = read_device("device.json")
     assert device.name.endswith(f"onnxruntime {content['runtime']['version']}, 1 thread")
     experiment = build_experiment(load_config("e.yaml", ("device=device.json",)))
-    space, (row,) = experiment.space, experiment.space.ends[:1]
-    costs = device.cost(space)(space.ends)
+    space, (row,) = experiment.space, experiment.space.extremes[:1]
+    costs = device.cost(space)(space.extremes)
     assert ((costs["latency_ms"] > 0) & (costs["latency_ms"] < 1000)).all()
     # Weights, the picture and the logits, and what ONNX adds of constants; the rest lies between.
     weights = 4 * int(space.cost(row[None])["params"][0])

@@ -9,8 +9,8 @@ import pytest
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from experiments.pipeline.check import describe, validate
-from experiments.pipeline.description import lines
-from experiments.training import rematerialization as residuals
+from experiments.pipeline.description import report_lines
+from experiments.training import rematerialization
 from experiments.training.rematerialization import device_bytes, training_net
 from search_spaces import UserError
 from supernet.families.vit import ViTSupernet
@@ -34,22 +34,22 @@ def again(config) -> bool:
 
 
 def test_more_than_half_of_the_memory_is_not_kept(config, monkeypatch):
-    kept = training_net(build_experiment(config())).kept_bytes(24)
+    kept = training_net(build_experiment(config())).residual_bytes(24)
     for memory, expected in ((2 * kept, False), (2 * kept - 2, True)):
-        monkeypatch.setattr(residuals, "device_bytes", lambda workers, memory=memory: memory)
+        monkeypatch.setattr(rematerialization, "device_bytes", lambda workers, memory=memory: memory)
         assert again(config()) is expected
         assert again(config("train.rematerialize=true"))
         assert not again(config("train.rematerialize=false"))
         assert describe(config()).train.rematerialize is expected
-        assert any("computed again" in line for line in lines(describe(config()))) is expected
+        assert any("computed again" in line for line in report_lines(describe(config()))) is expected
 
 
 @pytest.mark.parametrize(
     "setting", ["train.accumulate=2", "train.path_batch=share", "ray={parallel: data, workers: 2}"]
 )
 def test_what_a_pass_does_not_see_takes_no_memory(config, monkeypatch, setting):
-    kept = training_net(build_experiment(config())).kept_bytes(24)
-    monkeypatch.setattr(residuals, "device_bytes", lambda workers: 1.1 * kept)
+    kept = training_net(build_experiment(config())).residual_bytes(24)
+    monkeypatch.setattr(rematerialization, "device_bytes", lambda workers: 1.1 * kept)
     settings = ["sampler={type: uniform, paths: 2}"]
     assert again(config(*settings))
     assert not again(config(*settings, setting))
@@ -57,7 +57,7 @@ def test_what_a_pass_does_not_see_takes_no_memory(config, monkeypatch, setting):
 
 def test_rows_that_do_not_divide_are_on_every_device(config, monkeypatch):
     seen = []
-    monkeypatch.setattr(ViTSupernet, "kept_bytes", lambda self, rows: seen.append(rows) or 1)
+    monkeypatch.setattr(ViTSupernet, "residual_bytes", lambda self, rows: seen.append(rows) or 1)
     for devices in (1, 5, 8):
         monkeypatch.setattr(jax, "local_device_count", lambda devices=devices: devices)
         again(config())
@@ -67,8 +67,8 @@ def test_rows_that_do_not_divide_are_on_every_device(config, monkeypatch):
 @pytest.mark.parametrize(("settings", "expected"), [("cpus_per_worker: 3", 2), ("cpus_per_worker: 1", 4)])
 def test_memory_is_that_of_the_workers_on_the_machine(config, monkeypatch, settings, expected):
     seen = []
-    monkeypatch.setattr(residuals, "allowed_cores", lambda: 8)
-    monkeypatch.setattr(residuals, "device_bytes", lambda workers: seen.append(workers) or 1e12)
+    monkeypatch.setattr(rematerialization, "allowed_cores", lambda: 8)
+    monkeypatch.setattr(rematerialization, "device_bytes", lambda workers: seen.append(workers) or 1e12)
     again(config(f"ray={{workers: 4, {settings}}}"))
     assert seen == [expected]
 
@@ -76,7 +76,7 @@ def test_memory_is_that_of_the_workers_on_the_machine(config, monkeypatch, setti
 def test_the_device_tells_its_memory_and_a_machine_divides_its(monkeypatch, tmp_path):
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     (tmp_path / "max").write_text("max\n")
-    monkeypatch.setattr(residuals, "_LIMITS", (tmp_path / "none", tmp_path / "max"))
+    monkeypatch.setattr(rematerialization, "_LIMITS", (tmp_path / "none", tmp_path / "max"))
     assert device_bytes(4) == physical / 4
     (tmp_path / "max").write_text(f"{physical // 3}\n")
     assert device_bytes(2) == physical // 3 / 2
@@ -86,7 +86,7 @@ def test_the_device_tells_its_memory_and_a_machine_divides_its(monkeypatch, tmp_
 
 
 def test_a_family_whose_sublayers_are_no_stages_cannot_compute_them_again(config, monkeypatch):
-    monkeypatch.setattr(ViTSupernet, "kept_bytes", lambda self, rows: 0)
+    monkeypatch.setattr(ViTSupernet, "residual_bytes", lambda self, rows: 0)
     assert not again(config())
     with pytest.raises(UserError, match=r"^train\.rematerialize: true is not for family vit"):
         again(config("train.rematerialize=true"))

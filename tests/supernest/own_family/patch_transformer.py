@@ -65,7 +65,7 @@ class PatchTransformerSpace(SearchSpace):
         t, size, width, heads = self.tokens, self.head_dim, Axis("width"), Axis("heads")
         inner = Axis("inner", ("heads",), lambda heads: heads * size)
         hidden = Axis("hidden", ("width", "mlp_ratio"), lambda width, ratio: int(width * ratio))
-        ends = {
+        outside = {
             "patch": linear(self.patch**2 * self.input_shape[2], width, t), "position": table(t, width),
             "norm": norm(width), "head": linear(width, self.classes),
         }  # fmt: skip
@@ -74,7 +74,7 @@ class PatchTransformerSpace(SearchSpace):
         scores = Product(t, (size,), (t, heads)), Product(t, (t,), (inner,))
         mlp = {"norm": norm(width), "up": linear(width, hidden, t), "down": linear(hidden, width, t)}
         layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
-        return Network(Sublayer("ends", ends), (Stack("layers", layer, self.depth[-1]),))
+        return Network(Sublayer("outside_layers", outside), (Stack("layers", layer, self.depth[-1]),))
 
 
 @SUPERNETS.register("patch_transformer")

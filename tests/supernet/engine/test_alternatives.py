@@ -129,7 +129,7 @@ def test_the_ends_of_the_space_are_its_true_extremes() -> None:
         found = SPACE.cost(rows)[metric]
         assert lowest(SPACE, SPACE.cost, metric).value == found.min()
         assert highest(SPACE, SPACE.cost, metric).value == found.max()
-    macs = SPACE.cost(SPACE.ends)["macs"]
+    macs = SPACE.cost(SPACE.extremes)["macs"]
     assert (macs[0], macs[1]) == (SPACE.cost(rows)["macs"].min(), SPACE.cost(rows)["macs"].max())
     assert SPACE.largest.description["operation"] == ["conv3"] * 3  # the first value
     assert set(SPACE.smallest.description["operation"]) <= {"skip", "pool"}
@@ -218,7 +218,7 @@ def test_it_trains_and_is_evaluated() -> None:
     family, space = case(), case().space
     step = TrainStep(family.net, OptimizerSettings(learning_rate=1e-2, schedule="constant").build(60))
     state, targets = step.init(jax.tree.map(jnp.copy, family.params)), jax.nn.one_hot(jnp.arange(8) % 3, 3)
-    genes, losses = np.array(space.ends[::-1]), []
+    genes, losses = np.array(space.extremes[::-1]), []
     for _ in range(12):
         state, result = step(state, genes, ("largest", "smallest"), np.ones(2, np.float32), family.x, targets)
         losses.append(float(np.mean([path.loss for path in result.paths])))
@@ -233,7 +233,7 @@ def test_it_trains_and_is_evaluated() -> None:
 def test_gradient_search_moves_to_the_operation_that_costs_least() -> None:
     family, space = case(), case().space
     train = TrainStep(family.net, OptimizerSettings().build(10))
-    cost = ExpectedCost(space, [("macs", 0.2 * float(space.cost(space.ends)["macs"][1]))])
+    cost = ExpectedCost(space, [("macs", 0.2 * float(space.cost(space.extremes)["macs"][1]))])
     step = GradientStep(family.net, RELAXATIONS["darts"](), cost, train, 0.1, 10.0, 1.0)  # type: ignore[arg-type]
     state = step.init(jax.tree.map(jnp.copy, family.params), jax.random.key(1))
     targets = jax.nn.one_hot(jnp.arange(8) % 3, 3)

@@ -33,7 +33,9 @@ EVERY = {
 def derived(parts: dict[str, Part]) -> Any:
     """The network of a description that has these parts alone."""
     space: Any = build_space("vit", "small", {"width": [4], "depth": [1]})
-    space.__dict__["network"] = Network(Sublayer("ends", parts), (Stack("layers", (Sublayer("none", {}),), 1),))
+    space.__dict__["network"] = Network(
+        Sublayer("outside_layers", parts), (Stack("layers", (Sublayer("none", {}),), 1),)
+    )
     return DerivedNetwork(Weights(space), space.largest, lambda state, x: x, nnx.Rngs(0))
 
 

@@ -128,8 +128,8 @@ def test_what_is_kept_is_counted(rows, passes):
     heads, hidden = space.heads[-1], space.hidden(space.width[-1], space.mlp_ratio[-1])
     attention = rows * heads * (3 * tokens * space.head_dim + tokens**2)
     numbers = space.max_depth * (2 * inputs + attention + rows * tokens * hidden)
-    assert vit.net.kept_bytes(rows) == 4 * numbers
-    assert vit.net.kept_bytes(rows) == 4 * numbers  # the same when it has been traced before
+    assert vit.net.residual_bytes(rows) == 4 * numbers
+    assert vit.net.residual_bytes(rows) == 4 * numbers  # the same when it has been traced before
 
 
 # ---------------------------------------------------------------- half precision

@@ -141,7 +141,7 @@ def test_a_gradient_outside_the_cut_would_be_seen(case: Compared) -> None:
     space, weights = case.space, getattr(case.net, "weights")  # noqa: B009
 
     def owned(architecture: Architecture) -> set[str]:
-        paths = [*space.network.ends.weights]
+        paths = [*space.network.outside_layers.weights]
         for stack, _, values in space.active_layers(architecture):
             there = [sublayer for sublayer in stack.sublayers if sublayer.on(values)]
             paths += [weights.path(stack, sublayer, path) for sublayer in there for path in sublayer.weights]

@@ -124,7 +124,7 @@ def test_a_mixture_is_that_of_the_layers_outputs() -> None:
     """Halfway between two widths of one layer's MLP lies the mean of what both compute."""
     own = made("residual_mlp")
     space = own.net.space
-    small, large = space.ends
+    small, large = space.extremes
     ends = [np.where(np.arange(space.num_genes) == column, 1, small) for column in (space.column("hidden"), 0)]
     logits = jax.jit(own.net.apply_superposed)
     relaxed = [one_hot(space, genes) for genes in (small, *ends)]

@@ -108,7 +108,7 @@ def test_evaluation_does_not_remember_other_subnets(family: Family) -> None:
     space, images = family.space, np.asarray(family.x)
     labels = np.arange(len(images)) % 10
     evaluator = Evaluator(family.net, images, labels, batch_size=4, calibration=images.reshape(2, 4, *images.shape[1:]))
-    one, other = space.ends
+    one, other = space.extremes
     alone = evaluator(family.params, one[None])
     among = evaluator(family.params, np.stack([other, one, other, one]))
     assert alone.loss[0] == among.loss[1] == among.loss[3] != among.loss[0]

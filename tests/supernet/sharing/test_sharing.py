@@ -127,7 +127,7 @@ def test_effective_weights_are_laid_out_as_plain_ones_and_changed_where_said(cas
     net, key = case.net, "/"
     plain: Any = traverse_util.flatten_dict(net.plain_shapes, sep=key)
     params = traverse_util.flatten_dict(case.params, sep=key)
-    for genes in case.space.ends:
+    for genes in case.space.extremes:
         effective: Any = traverse_util.flatten_dict(net.sharing.effective(case.params, jnp.asarray(genes)), sep=key)
         assert {path: leaf.shape for path, leaf in effective.items()} == {p: leaf.shape for p, leaf in plain.items()}
         for path in effective.keys() - net.sharing.changed:

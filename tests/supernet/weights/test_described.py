@@ -63,7 +63,7 @@ def test_a_description_that_contradicts_the_plain_module_is_refused(classes, hid
     space: Any = build_space("vit", "small", {"width": [4], "depth": [2]})
     up = linear(Axis("width"), Axis("hidden", ("width",), lambda _: hidden), bias=bias)
     stack = Stack("layers", (Sublayer("layer", {part: up}),), 2)
-    space.__dict__["network"] = Network(Sublayer("ends", {"head": linear(Axis("width"), classes)}), (stack,))
+    space.__dict__["network"] = Network(Sublayer("outside_layers", {"head": linear(Axis("width"), classes)}), (stack,))
     with pytest.raises(UserError) as error:
         Weights(space).init(_Plain())
     assert f"network: {expected}" in str(error.value)

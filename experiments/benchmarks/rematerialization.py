@@ -1,6 +1,6 @@
 """What it costs to compute sublayers again for the backward pass, and what it saves (`train.rematerialize`).
 
-Command: `python -m experiments.benchmarks.residuals --family vit --json`
+Command: `python -m experiments.benchmarks.rematerialization --family vit --json`
 
 Sizes as in `stepper`. Both kinds of step are taken in turn, on the same networks; memory is the compiler's figure for
 the gradient program of the largest network.
@@ -45,15 +45,15 @@ def measure(space: SearchSpace, batch: int, architectures: int, rounds: int) -> 
     pairs = np.array([alternate([partial(stepper, row) for stepper in steppers], rounds) for row in rows])
     ratios = pairs[:, 1] / pairs[:, 0]
     largest = np.array(space.largest.genes, np.int32)
-    kept, again = (peak_bytes(stepper.compiled(largest)[1]) for stepper in steppers)
+    saved, again = (peak_bytes(stepper.compiled(largest)[1]) for stepper in steppers)
     return {
         "architectures": architectures,
-        "kept_ms": 1e3 * median(pairs[:, 0]),
+        "saved_ms": 1e3 * median(pairs[:, 0]),
         "again_ms": 1e3 * median(pairs[:, 1]),
         "ratio": median(ratios),
         "spread": np.quantile(ratios, [0.25, 0.75]).tolist(),
-        "kept_bytes": nets[0].kept_bytes(batch),
-        "peak_bytes_kept": kept,
+        "residual_bytes": nets[0].residual_bytes(batch),
+        "peak_bytes_saved": saved,
         "peak_bytes_again": again,
     }
 
