@@ -1,4 +1,5 @@
-"""The documentation against the code: links, commands, experiments and Python in its blocks, pages in the navigation.
+"""The documentation against the code: links, commands, experiments and Python in its blocks, pages in the navigation;
+the README's lines and Python are run.
 
 Plug-ins of `extending.md` and `own_module.md` are run by their own tests; `make docs` builds the site strictly.
 """
@@ -14,6 +15,8 @@ import click
 import jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
+from PIL import Image
 
 import supernest as sn
 from experiments.cli import supernest
@@ -88,3 +91,35 @@ def test_every_page_is_in_the_navigation() -> None:
     nav = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text("utf-8"))["nav"]
     listed = re.findall(r"[\w/]+\.md", json.dumps(nav))
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a demo of fewer steps and smaller subnets, and a few pictures of two classes."""
+    readme = REPOSITORY / "README.md"
+    monkeypatch.chdir(tmp_path)
+    demo = yaml.safe_load((REPOSITORY / "experiments" / "demo.yaml").read_text("utf-8"))
+    demo["space"] |= {"width": [16, 64], "depth": [1, 2], "heads": [1, 4]}
+    demo["train"] |= {"steps": 2, "checkpoint_every": 2, "evaluate_every": 2, "optimizer": {"type": "adamw"}}
+    demo["search"]["evaluations"] = 4
+    demo["budgets"] = {"small": {"macs": "10%"}}
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "demo.yaml").write_text(yaml.safe_dump(demo), "utf-8")
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (32, 32), colour).save(tmp_path / "photos" / name / f"{number}.png")
+
+    lines = list(commands(readme))
+    printed = [CliRunner().invoke(supernest, words, catch_exceptions=False) for words in lines]
+    assert [result.exit_code for result in printed] == [0] * 5, [result.output for result in printed]
+    table, shown = blocks(readme, "")[1:]
+    header, *_, report = table.splitlines()
+    output = printed[1].stdout
+    assert header.split() in [line.split() for line in output.splitlines()]
+    assert report in output
+    assert shown.partition(":")[0] in printed[2].stdout
+    assert "runs/digits/subnets/small: accuracy" in printed[3].stdout
+    (block,) = blocks(readme, "python")
+    exec(block, {})
+    assert capsys.readouterr().out.startswith("small ")
