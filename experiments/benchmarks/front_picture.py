@@ -17,16 +17,15 @@ def main(run: Path, out: Path, metric: str) -> None:
     import io
 
     import matplotlib as mpl
+    import moocore
+    import numpy as np
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     facts = read_run(run)
     known = [candidate for candidate in facts.candidates if candidate.error is not None]
     pairs = sorted((candidate.costs[metric], candidate.error) for candidate in known if candidate.error is not None)
-    front: list[tuple[float, float]] = []
-    for cost, error in pairs:
-        if not front or error < front[-1][1]:
-            front.append((cost, error))
+    front = [pair for pair, best in zip(pairs, moocore.is_nondominated(np.array(pairs)), strict=True) if best]
     with mpl.rc_context({"svg.hashsalt": "supernest", "font.size": 9}):
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         axes = figure.subplots()

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import kendalltau, spearmanr
 
 from search_spaces.randomness import Purpose, stream
 
 FEWEST = 3
 """Of fewer architectures no correlation is given."""
 
-_PAIRED = 500  # architectures all of whose pairs are compared at once
+_PAIRED = 150  # architectures all of whose pairs are compared at once
 _CONFIDENCE = 0.95
 _TOPS = {"tau_top_10": 0.1, "tau_top_50": 0.5}
 
@@ -107,23 +107,34 @@ def top(truth: Values, share: float) -> np.ndarray:
 
 
 def kendall_tau(a: Values, b: Values) -> float:
-    """Tau-b: concordant less discordant pairs, over the geometric mean of the pairs not tied in `a` and in `b`.
+    """Returns tau-b: concordant less discordant pairs, over the geometric mean of the pairs not tied in `a` and in `b`.
 
-    Pairs of one resampled architecture with itself are tied in both and so count nowhere.
+    Pairs of one resampled architecture with itself are tied in both and so count nowhere. SciPy's takes about as long
+    for 24 architectures as for 500; a bootstrap asks for thousands, so few architectures are compared here
+    (`python -m experiments.benchmarks.correlations`; figures in `docs/results/figures.md`).
     """
-    if len(a) > _PAIRED:
-        found: Any = kendalltau(a, b, method="asymptotic")  # counts without all pairs in memory
-        return float(found[0])
+    return tau_of_pairs(a, b) if len(a) <= _PAIRED else tau_of_scipy(a, b)
+
+
+def tau_of_pairs(a: Values, b: Values) -> float:
+    """Returns tau-b from the signs of all pairs; NaN where all of them are tied."""
     of_a, of_b = (np.sign(values[:, None] - values[None]) for values in (a, b))
     pairs = math.sqrt(np.count_nonzero(of_a) * np.count_nonzero(of_b))
     return float(np.sum(of_a * of_b) / pairs) if pairs else math.nan
 
 
+def tau_of_scipy(a: Values, b: Values) -> float:
+    """Returns SciPy's tau-b; NaN where all pairs are tied."""
+    result: Any = kendalltau(a, b, method="asymptotic")
+    return float(result[0])
+
+
 def spearman(a: Values, b: Values) -> float:
-    """Pearson's correlation of the ranks; tied values share the mean of their ranks."""
-    of_a, of_b = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
-    spread = math.sqrt(np.sum(of_a**2) * np.sum(of_b**2))
-    return float(np.sum(of_a * of_b) / spread) if spread else math.nan
+    """Returns Pearson's correlation of the ranks; tied values share the mean of their ranks. NaN where all are tied."""
+    if np.all(a == a[0]) or np.all(b == b[0]):
+        return math.nan
+    result: Any = spearmanr(a, b)
+    return float(result[0])
 
 
 def regret(quality: Values, score: Values) -> float:

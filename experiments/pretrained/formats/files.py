@@ -35,22 +35,20 @@ class Tensor:
         file: The file.
         shape: Of the tensor.
         dtype: As safetensors calls it.
-        offset: Bytes before it in the file.
     """
 
     name: str
     file: Path
     shape: Shape
     dtype: str
-    offset: int
 
     @property
     def nbytes(self) -> int:
-        """Of all of it."""
+        """Size of the tensor in bytes."""
         return math.prod(self.shape) * np.dtype(TYPES[self.dtype]).itemsize
 
     def read(self) -> np.ndarray:
-        """The tensor; its type must be one of `TYPES`. Not mapped, so that memory holds no more than is in use."""
+        """Reads the tensor; its type must be one of `TYPES`. A copy, so that memory holds no more than is in use."""
         return self[:]
 
     def part(self, index: int) -> np.ndarray:
@@ -63,13 +61,11 @@ class Tensor:
 
     def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
         """Rows of the first axis, a slice without a step or the places in an array; otherwise as `read`."""
-        if not isinstance(places, slice):
-            return np.concatenate([self[place : place + 1] for place in places.tolist()])
-        start, stop, _ = places.indices(self.shape[0])
-        kind, count = np.dtype(TYPES[self.dtype]), math.prod(self.shape[1:])
-        offset = self.offset + start * count * kind.itemsize
-        found = np.fromfile(self.file, kind, (stop - start) * count, offset=offset)
-        return found.reshape(stop - start, *self.shape[1:])
+        with safe_open(self.file, framework="numpy") as file:
+            rows = file.get_slice(self.name)
+            if isinstance(places, slice):
+                return rows[slice(*places.indices(self.shape[0]))]
+            return np.concatenate([rows[place : place + 1] for place in places.tolist()])
 
 
 def tensors_of(directory: Path) -> dict[str, Tensor]:
@@ -125,15 +121,8 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
         UserError: It cannot be read.
     """
     try:
-        with safe_open(path, framework="numpy"):  # checks that the header is sound and fits the file
-            pass
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(length))
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}). {_AGAIN}") from None
-    return {
-        name: Tensor(name, path, tuple(entry["shape"]), entry["dtype"], 8 + length + entry["data_offsets"][0])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    return {name: Tensor(name, path, tuple(of.get_shape()), of.get_dtype()) for name, of in slices.items()}

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from experiments.user_input.extras import check_installed
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
 
@@ -63,10 +64,10 @@ def check_vocabulary(directory: Path, embedding: str, rows: int) -> list[str]:
 
 
 def _numbers(path: Path) -> dict[int, str | None]:
-    """The token of each number in a vocabulary's file; None for tokens whose text is not read."""
+    """Returns the token of each number in a vocabulary's file."""
     with _explained(path):
         if path.suffix == ".model":
-            return dict.fromkeys(range(_pieces(path.read_bytes())))
+            return _sentencepieces(path)
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".txt":
             return dict(enumerate(text.removesuffix("\n").split("\n")))  # other separators of lines are tokens
@@ -109,24 +110,17 @@ def _explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error!r}). Copy or download it again.") from None
 
 
-def _pieces(model: bytes) -> int:
-    """Tokens of a SentencePiece model: the entries of its field 1. None are known of a file of another kind."""
-    found = place = 0
-    while place < len(model):
-        key, place = _varint(model, place)
-        if key & 7 != 2:
-            return 0
-        size, place = _varint(model, place)
-        found, place = found + (key >> 3 == 1), place + size
-    return found
+def _sentencepieces(path: Path) -> dict[int, str | None]:
+    """Returns the tokens of a SentencePiece model by number; none of a file of another kind (tiktoken's, say)."""
+    check_installed(str(path), "text", ["sentencepiece"])
+    from sentencepiece import SentencePieceProcessor
 
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    """The number of Protocol Buffers that begins there, and where it ends."""
-    value = shift = 0
-    while data[place] >= 128:
-        value, shift, place = value | (data[place] - 128) << shift, shift + 7, place + 1
-    return value | data[place] << shift, place + 1
+    model = SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(path.read_bytes())
+    except RuntimeError:
+        return {}
+    return {number: model.IdToPiece(number) for number in range(model.GetPieceSize())}
 
 
 def has_tokenizer(directory: Path) -> bool:

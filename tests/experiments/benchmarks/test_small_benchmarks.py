@@ -15,7 +15,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from experiments.benchmarks import faults, growth, products, rematerialization, sampling_cost, start
+from experiments.benchmarks import correlations, faults, growth, products, rematerialization, sampling_cost, start
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from search_spaces import build_space
@@ -63,6 +63,11 @@ def test_what_is_computed_again_is_timed_and_weighed() -> None:
     assert 0 < found["residual_bytes"] < found["peak_bytes_saved"]
     assert found["saved_ms"] > 0
     assert found["again_ms"] > 0
+
+
+def test_both_correlations_are_timed() -> None:
+    found = correlations.measure(4, 1)
+    assert found["ratio"] == pytest.approx(found["scipy_us"] / found["pairs_us"])
 
 
 def test_the_start_is_timed_in_fresh_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sentencepiece
 from safetensors.numpy import load_file, save_file
 
 from experiments.pretrained.directory import ImportedDirectory
@@ -137,9 +138,11 @@ def big_tokenizer(directory: Path) -> None:
 
 
 def big_sentencepiece(directory: Path) -> None:
-    (directory / "tokenizer.model").write_bytes(
-        b"\x0a\x05\x0a\x03abc" * 200 + b"\x12\x00" + (b"\x0a\x80\x01" + b"a" * 128) * 60
-    )
+    with (directory / "tokenizer.model").open("wb") as model:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter([" ".join(f"w{number}" for number in range(300))]), model_writer=model,
+            model_type="word", vocab_size=260, minloglevel=2,
+        )  # fmt: skip
 
 
 def lines_of_words(directory: Path, words: int) -> None:

@@ -1,0 +1,50 @@
+"""Kendall's tau of a bootstrap: all pairs compared at once, as rankings do for few architectures, against SciPy's.
+
+Command: `python -m experiments.benchmarks.correlations --json`
+
+Both are taken in turn; times are of the processor, in microseconds a call.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import click
+import numpy as np
+
+from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
+from experiments.ranking.fidelity import tau_of_pairs, tau_of_scipy
+
+_CALLS = 5
+
+
+@click.command()
+@click.option("--size", "sizes", multiple=True, default=(24, 100, 200, 500), show_default=True, help="Architectures.")
+@click.option("--rounds", default=40, show_default=True, help="Alternating rounds.")
+@json_option
+def main(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
+    """Runs the benchmark."""
+    show({str(size): measure(size, rounds) for size in sizes}, as_json)
+
+
+def measure(size: int, rounds: int) -> dict[str, Any]:
+    """Figures for one number of architectures."""
+    a, b = np.random.default_rng(0).normal(size=(2, size))
+    both = [
+        (_microseconds(lambda: tau_of_pairs(a, b)), _microseconds(lambda: tau_of_scipy(a, b))) for _ in range(rounds)
+    ]
+    pairs, scipy = (median(times) for times in zip(*both, strict=True))
+    return {"pairs_us": pairs, "scipy_us": scipy, "ratio": scipy / pairs}
+
+
+def _microseconds(call: Callable[[], float]) -> float:
+    start = time.process_time()
+    for _ in range(_CALLS):
+        call()
+    return 1e6 * (time.process_time() - start) / _CALLS
+
+
+if __name__ == "__main__":
+    main()
