@@ -1,4 +1,4 @@
-"""Progress of a stage: a bar on a terminal, and a line every half minute where the output goes to a file."""
+"""Progress of a stage: a bar on a terminal or in a notebook, and a line every half minute in a file."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ def progress_bar(
     total: int | None = None,
     initial: int = 0,
 ) -> tqdm:
-    """Returns a bar on stderr for so many units, or for what it goes over.
+    """Returns a bar for so many units, or for what it goes over: on stderr, or a notebook's own (with `ipywidgets`).
 
     Args:
         over: What is gone through; without it, the caller updates the bar.
@@ -33,6 +33,10 @@ def progress_bar(
         initial: How many were done before.
     """
     given: dict[str, Any] = {"desc": desc, "unit": unit, "total": total, "initial": initial, "disable": quiet}
+    if "ipykernel.zmqshell" in sys.modules:  # a notebook, whose output is no terminal but draws bars
+        from tqdm.auto import tqdm as notebook_bar  # by ipywidgets where they are installed, as text elsewhere
+
+        return notebook_bar(over, **given)
     if sys.stderr.isatty():
         return tqdm(over, **given, dynamic_ncols=True)
     return _Lines(over, **given, miniters=1, mininterval=0, bar_format=_LINE)

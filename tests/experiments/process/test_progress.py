@@ -1,11 +1,12 @@
 """Progress where the output is no terminal: lines, one every half minute, which do not disturb what else is said."""
 
+import contextlib
 import sys
 from threading import Event
 from types import SimpleNamespace
 
 import pytest
-from tqdm import tqdm
+from tqdm import TqdmWarning, tqdm
 
 from experiments.process import progress
 from experiments.process.progress import progress_bar
@@ -56,3 +57,24 @@ def test_lines_go_on_while_a_program_is_compiled(
         clock[0] = 31
         assert said.wait(20)
     assert capsys.readouterr().err.startswith("train (compiling 1 of 3 programs, once): 0 of 2 steps")
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_notebook_has_bars_of_its_own(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text where there is no ipywidgets; IPython in a terminal is no notebook."""
+    shell = SimpleNamespace(config={"IPKernelApp": {}} if kernel else {})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    if kernel:
+        monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    for name in [name for name in sys.modules if name in ("tqdm.auto", "tqdm.autonotebook", "tqdm.notebook")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.warns(TqdmWarning, match="IProgress not found") if kernel else contextlib.nullcontext():
+        bar = progress_bar(total=2, desc="train", unit="step", quiet=False)
+    with bar:
+        bar.set_description_str("train (compiling 1 of 3 programs, once)")
+        bar.update()
+        bar.set_postfix(loss="0.5")
+        assert str(bar).startswith("train (compiling 1 of 3 programs, once)")
+        assert isinstance(bar, progress._Lines) is not kernel
+    assert progress_bar(total=2, desc="train", unit="step", quiet=True).disable
