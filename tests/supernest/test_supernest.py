@@ -46,9 +46,7 @@ def test_an_answer_and_an_export_for_another_budget(run: sn.Run) -> None:
     assert len(run.subnets) == 2
 
 
-def test_exported_networks_become_onnx_files_once(
-    run: sn.Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_networks_become_onnx_files_once(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
     capsys.readouterr()
     assert cli.main(["export", str(run.path), "--format", "onnx", "--subnet", "full", "--json"]) == 0
@@ -69,9 +67,14 @@ def test_exported_networks_become_onnx_files_once(
     assert cli.main(["export", str(run.path), "--format", "onnx"]) == 2
     assert "onnx/full: exists, and is left as it is." in capsys.readouterr().err
     assert file.read_bytes() == before
+
+
+def test_onnx_files_without_the_extra_are_refused(run: sn.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.exporting.to_onnx.NEEDED", ("onnx", "no_such_runtime"))
     with pytest.raises(sn.UserError, match=r"no_such_runtime cannot be imported. Install the extra"):
         run.export_onnx("full")
+    with pytest.raises(sn.UserError, match=r"max_loss: goes with quantize='int8' only"):
+        run.export_onnx("full", max_loss=2)
 
 
 def test_exported_networks_become_pytorch_modules(
@@ -130,8 +133,6 @@ def test_exported_networks_become_litert_files(run: sn.Run, monkeypatch: pytest.
 
 def test_networks_are_quantised_within_a_loss_that_is_named(run: sn.Run, capsys: pytest.CaptureFixture[str]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx: pip install 'supernest[onnx]'")
-    with pytest.raises(sn.UserError, match=r"max_loss: goes with quantize='int8' only"):
-        run.export_onnx("full", max_loss=2)
     with pytest.raises(sn.UserError, match=r"full.int8: --quantize int8 loses .* accuracy .*--max-loss -101"):
         run.export_onnx("full", quantize="int8", max_loss=-101)
     assert not (run.path / "onnx" / "full.int8").exists()

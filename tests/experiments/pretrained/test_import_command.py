@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import sentencepiece
 from safetensors.numpy import load_file, save_file
 
 from experiments.pretrained.directory import ImportedDirectory
@@ -138,6 +137,7 @@ def big_tokenizer(directory: Path) -> None:
 
 
 def big_sentencepiece(directory: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece", reason="needs the extra `text`")
     with (directory / "tokenizer.model").open("wb") as model:
         sentencepiece.SentencePieceTrainer.Train(
             sentence_iterator=iter([" ".join(f"w{number}" for number in range(300))]), model_writer=model,
