@@ -91,7 +91,7 @@ def test_litert_measures_a_device(supernest: Any, here: Path) -> None:
     assert code == 0, err
     assert json.loads(out)["runtime"]["name"] == "litert"
     experiment = build_experiment(load_config("e.yaml", ("device=device.json",)))
-    costs = read_device("device.json").cost(experiment.space)(experiment.space.ends)
+    costs = read_device("device.json").cost(experiment.space)(experiment.space.extremes)
     assert ((costs["latency_ms"] > 0) & (costs["latency_ms"] < 1000)).all()
     assert (4 * costs["params"] < costs["memory_bytes"]).all()
 
