@@ -18,7 +18,7 @@ from supernet.pytorch.module import write_module
 
 NEEDED = ("torch", "litert_torch", "ai_edge_litert")
 """Packages, as they are imported."""
-_SCRIPT = Path(__file__).with_name("tflite_script.py")
+_SCRIPT = Path(__file__).parent / "scripts" / "to_litert.py"
 
 
 class TfliteFile(NamedTuple):

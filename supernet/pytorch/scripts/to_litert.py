@@ -1,6 +1,6 @@
 """Writes LiteRT files of directories that `supernest export --format pytorch` wrote.
 
-    python tflite_script.py runs/my/pytorch/half network.tflite 1    # the last is the batch size; more may follow
+    python to_litert.py runs/my/pytorch/half network.tflite 1    # the last is the batch size; more may follow
 
 It needs PyTorch, safetensors and litert-torch, and nothing of Supernest, so another environment can run it. The export
 runs it in a process of its own: litert-torch 0.10 leaves JAX in 64 bits.
