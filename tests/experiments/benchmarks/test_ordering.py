@@ -1,11 +1,12 @@
 """The benchmark of ordering: whole networks are the same in any order, prefixes are not."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments.benchmarks import elastic_language
+from experiments.benchmarks import elastic_language, ordering
 from experiments.benchmarks.ordering import measured
 from tests.experiments.small_checkpoint import TEXT
 
@@ -24,7 +25,9 @@ def test_prefixes_are_better_in_order_than_at_random(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sizes_are_compared_with_themselves_trained_alone(tmp_path: Path) -> None:
+def test_sizes_are_compared_with_themselves_trained_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (elastic_language, ordering):
+        monkeypatch.setattr(module, "SPACE", dataclasses.replace(ordering.SPACE, depth=(2,), context=32))
     (tmp_path / "text.txt").write_text(TEXT)
     found = elastic_language.measured(tmp_path / "text.txt", parent_steps=3, steps=21, alone_steps=24, seed=0)
     assert len(found) == 1 + 2 * 3
