@@ -21,6 +21,7 @@ from experiments.experiment import build_experiment
 from search_spaces import build_space
 
 
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry for 'jit__onednn'")
 def test_products_of_every_library_come_out_right_and_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_SHAPES", {"small": (300, 200, 100)})
     found = products.measure(1)
