@@ -92,7 +92,7 @@ def _said(run: Path, found: "Sequence[Change]") -> list[str]:
     follows = {
         Effect.NOTHING: "what was done goes on",
         Effect.MOVED: "the data are the same",
-        Effect.EXPORT: "subnets are exported again",
+        Effect.EXPORT: "subnets of its budgets are exported again; earlier holds those that were there",
         Effect.SEARCH: "searches again, and looks up what was evaluated",
         Effect.EVALUATION: "evaluates candidates again; the training stays",
         Effect.TRAINING: "trains on from its last step, then searches again",
