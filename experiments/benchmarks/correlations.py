@@ -31,7 +31,8 @@ def main(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
 
 def measure(size: int, rounds: int) -> dict[str, Any]:
     """Figures for one number of architectures."""
-    a, b = np.random.default_rng(0).normal(size=(2, size))
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, size))
     both = [
         (_microseconds(lambda: tau_of_pairs(a, b)), _microseconds(lambda: tau_of_scipy(a, b))) for _ in range(rounds)
     ]
