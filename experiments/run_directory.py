@@ -250,7 +250,7 @@ def differences(path: Path, config: ExperimentConfig) -> list[Change]:
 
 
 def another(path: Path, found: Sequence[Change]) -> UserError:
-    """What to say where a run is of another configuration."""
+    """Returns the error that names settings by which a run differs from the experiment."""
     parts = ", ".join(map(str, found[:_SHOWN])) + (f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
     keys = {change.key.partition(".")[0] for change in found}
     at_once = ""

@@ -23,10 +23,10 @@ _EFFECTS = {
     "evaluation": Effect.EVALUATION,
     "export": Effect.EXPORT,
 }
-"""Of settings and whole sections; the longest name that fits counts, and any other setting is refused."""
+"""The effect of changing a setting, or any of a section. The longest name that fits counts; others are refused."""
 _LENGTH = ("train.steps", "train.epochs")
 _GRADIENT = ("gradient", "budgets", *_LENGTH)
-"""What decides the weights of a gradient search."""
+"""Settings that decide the weights of a gradient search."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ TABLES = ("latency_ns", "fixed_bytes", "temporary_bytes")
 """The tables of a batch size, as a device file names them."""
 
 _FIRST_RUNTIME: Mapping[str, Any] = {"name": "jax"}
-"""What files of earlier versions, which do not say, were measured with."""
+"""The runtime of files of earlier versions, which name none."""
 
 _COMBINE: Mapping[str, np.ufunc] = {"sum": np.add, "peak": np.maximum}
 _REMEDY = "Measure the space of this experiment: supernest profile CONFIG --out FILE"

@@ -34,7 +34,7 @@ class Program(Protocol):
 
     @property
     def memory(self) -> Memory:
-        """What it needs, as the runtime or its file says."""
+        """Bytes that the network needs, as counted by the runtime or from the file."""
         ...
 
     def __call__(self) -> None:

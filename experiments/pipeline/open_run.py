@@ -86,7 +86,7 @@ def check_changes(run: Path, config: "ExperimentConfig", found: "Sequence[Change
 
 
 def _said(run: Path, found: "Sequence[Change]") -> list[str]:
-    """What changes and what follows, to read."""
+    """Returns a line for each changed setting: its values, and the stages that are done again."""
     from experiments.storage.earlier import Effect
 
     follows = {

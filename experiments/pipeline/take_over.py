@@ -20,7 +20,7 @@ from experiments.training.stage import trained_params
 from search_spaces import UserError
 from supernet.storage.manifest import atomic_directory, write_text_atomically
 
-CHECKPOINTS = "checkpoints"
+_CHECKPOINTS = "checkpoints"
 
 
 def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequence[str]) -> RunDirectory:
@@ -49,7 +49,7 @@ def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequen
         check_changes(trained, config, found, ("search", *stages))
     identity = identity_of(trained)
     before = load_config(trained / CONFIG)
-    with Checkpoints(trained / CHECKPOINTS, before.train.keep_last, before.train.keep_best, identity) as checkpoints:
+    with Checkpoints(trained / _CHECKPOINTS, before.train.keep_last, before.train.keep_best, identity) as checkpoints:
         experiment = build_experiment(config)
         check_data(trained, experiment.data)
         trained_params(experiment, checkpoints)  # whole, and trained to the end
@@ -60,7 +60,7 @@ def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequen
             write_text_atomically(gradient_result(directory), found_by_gradient.read_text("utf-8"))
         if not directory.checkpoints.exists():
             with atomic_directory(directory.checkpoints) as temporary:
-                shutil.copytree(trained / CHECKPOINTS, temporary, dirs_exist_ok=True, copy_function=_link)
+                shutil.copytree(trained / _CHECKPOINTS, temporary, dirs_exist_ok=True, copy_function=_link)
         figures = read_summary(trained).train
         if figures is not None and read_summary(out) == Summary():
             write_summary(out, Summary(train=replace(figures, taken_from=str(trained.absolute()))))

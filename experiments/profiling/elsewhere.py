@@ -183,8 +183,9 @@ def _read_spec(space: SearchSpace, spec: Path) -> tuple[dict[str, Any], Protocol
 def _read_times(path: Path, spec: Path, ids: Sequence[str]) -> dict[str, float]:
     """Milliseconds by id."""
     found: dict[str, float] = {}
+    known = frozenset(ids)
     for name, given in _rows(path):
-        if name not in ids:
+        if name not in known:
             raise UserError(f"{path}: {name!r} is not in {spec}. Give the ids of that list.")
         if name in found:
             raise UserError(f"{path}: {name!r} is there twice. Give each id once.")

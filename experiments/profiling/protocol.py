@@ -16,7 +16,7 @@ Wanted = tuple[tuple[int, ...], int]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a device is measured.
+    """Settings of a device's measurement.
 
     Attributes:
         batch_sizes: Examples a call; the first is what `latency_ms` means unless an experiment says otherwise.

@@ -11,7 +11,7 @@ _EARLIER = "earlier"
 
 
 class Effect(IntEnum):
-    """What is done again where a setting of a run changes.
+    """Stages that are done again where a setting of a run changes.
 
     Attributes:
         NOTHING: Nothing; what was done goes on.

@@ -106,7 +106,7 @@ def write_summary(directory: Path, summary: Summary) -> Summary:
 
 
 def _owner(run: JsonObject) -> str:
-    """What the summary is sealed for: the configuration that the run began with."""
+    """Returns the hash that the summary is sealed with: that of the configuration which the run began with."""
     return str(run.get("began_as", run["config_sha256"]))
 
 

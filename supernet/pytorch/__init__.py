@@ -17,7 +17,7 @@ WRITTEN = Path(__file__).with_name("written")
 
 @dataclass(frozen=True)
 class Layout:
-    """How a network lies in PyTorch.
+    """A network's arguments and weights in PyTorch.
 
     Attributes:
         architecture: Arguments of the class `Network` in the file that is copied.
@@ -32,7 +32,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Format:
-    """How the networks of a family become PyTorch modules; the file is `WRITTEN / (name + ".py")`.
+    """Conversion of a family's networks to PyTorch modules; the file that is copied is `WRITTEN / (name + ".py")`.
 
     Attributes:
         module: Class of the plain Flax module.

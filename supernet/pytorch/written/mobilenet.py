@@ -176,6 +176,6 @@ class Network(nn.Module):
         self.classifier = nn.Linear(feature_width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What `prepare` gives to logits, float32[b, classes]."""
+        """The result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
         x = self.blocks(self.bn1(self.conv_stem(x))).mean(dim=(2, 3), keepdim=True)
         return self.classifier(functional.hardswish(self.conv_head(x)).flatten(1))

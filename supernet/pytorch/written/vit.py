@@ -137,7 +137,7 @@ class Network(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What `prepare` gives to logits, float32[b, classes]."""
+        """The result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
         x = self.patch_embed(x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)

@@ -19,7 +19,7 @@ from search_spaces import UserError, build_space
 from supernet.engine.supernet import build_supernet
 from supernet.export.export import largest_difference
 from supernet.export.subnet import Subnet
-from supernet.pytorch import FORMATS
+from supernet.pytorch import FORMATS, WRITTEN
 from supernet.standalone import MODULES
 from supernet.tasks.classes import CLASSES
 from tests.supernet.exports import examples_of, expected_of, subnet_of
@@ -167,3 +167,9 @@ def test_other_networks_are_told_the_formats_that_fit(family: str, module: Any, 
     with pytest.raises(UserError, match=said):
         write_module(subnet, tmp_path, "net")
     assert not list(tmp_path.iterdir())
+
+
+def test_all_files_that_are_copied_prepare_pictures_alike() -> None:
+    trees = [ast.parse((WRITTEN / f"{name}.py").read_text("utf-8")) for name in FORMATS]
+    found = {ast.dump(node) for tree in trees for node in tree.body if getattr(node, "name", None) == "prepare"}
+    assert (len(trees), len(found)) == (2, 1)
