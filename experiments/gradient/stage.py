@@ -135,7 +135,7 @@ class _Search:
             done, state = checkpoints.restore(state)
         if done >= self.steps:
             return state
-        bar = progress_bar(total=self.steps, initial=done, desc="gradient", unit="step", quiet=quiet)
+        bar, reached = progress_bar(total=self.steps, initial=done, desc="gradient", unit="step", quiet=quiet), {}
         with (
             bar,
             EventLog(run.tensorboard / "gradient", done) as log,
@@ -151,7 +151,8 @@ class _Search:
                 if last or done % settings.evaluate_every == 0:
                     error = self._error(state)
                     log.scalars(done, {f"validation_{self._objective.name}/architecture": error})
-                    bar.set_postfix({f"validation_{self._objective.name}": f"{error:.3f}"})
+                    reached = {self._objective.shown: self._objective.text(error)}
+                bar.set_postfix({"loss": f"{values['loss/weights']:.3f}", **reached}, refresh=False)
                 if last or stopping or done % settings.checkpoint_every == 0:
                     log.flush()
                     checkpoints.save(done, state)

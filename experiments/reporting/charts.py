@@ -16,6 +16,7 @@ from experiments.storage.tensorboard import VISITS
 
 Chart = dict[str, Any]
 _SIZES = ("smallest", "random", "largest")
+_NAMED = 40  # genes, beyond which a heat map has no room for a name in each row
 
 
 def shown(objective: Objective, error: float | None) -> float | None:
@@ -71,16 +72,24 @@ def sampling(facts: RunFacts) -> Chart | None:
     if VISITS not in facts.texts:
         return None
     found = json.loads(facts.texts[VISITS])
+    genes, shares = [html.escape(gene) for gene in found["genes"]], found["shares"]
+    values = [[html.escape(str(value)) for value in row] for row in found.get("values", [])]  # not in earlier runs
     data = {
-        "type": "heatmap", "z": found["shares"], "y": [html.escape(gene) for gene in found["genes"]],
-        "x": [f"value {i + 1}" for i in range(max(map(len, found["shares"])))],
-        "colorscale": "Viridis", "zmin": 0, "zmax": 1,
-        "colorbar": {"title": {"text": "share"}},
+        "type": "heatmap", "z": shares, "y": genes, "x": [f"value {i + 1}" for i in range(max(map(len, shares)))],
+        "colorscale": "Viridis", "zmin": 0, "zmax": 1, "colorbar": {"title": {"text": "share"}},
+        "hovertemplate": "%{y}, %{x}: %{z:.1%}<extra></extra>",
     }  # fmt: skip
+    if values:
+        data |= {"text": values, "hovertemplate": "%{y} = %{text}: %{z:.1%}<extra></extra>"}
+        if len(genes) <= _NAMED:
+            data["texttemplate"] = "%{text}"
     chart = _chart([data], "", "")
     if chart is not None:
-        chart["layout"]["yaxis"] |= {"autorange": "reversed", "dtick": 1 if len(found["genes"]) <= 40 else None}
-        chart["layout"]["height"] = min(200 + 14 * len(found["genes"]), 900)
+        chart["layout"]["xaxis"] |= {"showgrid": False}
+        chart["layout"]["yaxis"] |= {
+            "autorange": "reversed", "showgrid": False, "dtick": 1 if len(genes) <= _NAMED else None,
+        }  # fmt: skip
+        chart["layout"]["height"] = min(200 + 14 * len(genes), 900)
     return chart
 
 

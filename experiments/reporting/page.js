@@ -7,9 +7,9 @@ const reduced = { displaylogo: false, responsive: true, modeBarButtonsToRemove: 
 function themed(layout) {
   const axis = { gridcolor: css("--line"), zerolinecolor: css("--line"), automargin: true };
   return {
-    height: 420, margin: { l: 60, r: 20, t: 20, b: 50 }, hovermode: "closest",
+    height: 420, margin: { l: 60, r: 20, t: 32, b: 50 }, hovermode: "closest",
     paper_bgcolor: css("--paper"), plot_bgcolor: css("--paper"), font: { color: css("--ink") },
-    legend: { orientation: "h", y: 1.12 }, ...layout,
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom" }, ...layout,
     xaxis: { ...axis, ...layout.xaxis }, yaxis: { ...axis, ...layout.yaxis },
   };
 }
@@ -21,22 +21,48 @@ function element(tag, text, attributes = {}) {
   return made;
 }
 
-// One row a choice: a single value, or one cell a layer whose bar shows its share of the largest.
-function drawArchitecture(into, architecture) {
-  const grid = element("div", null, { class: "layers" });
+const flat = value => Array.isArray(value) ? value.flatMap(flat) : [value];
+
+// The largest number of each choice among architectures, which fills a layer's bar.
+function mostOf(architectures) {
+  const most = {};
+  for (const architecture of architectures)
+    for (const [name, value] of Object.entries(architecture))
+      for (const one of flat(value)) if (Number.isFinite(Number(one))) most[name] = Math.max(most[name] ?? 0, Number(one));
+  return most;
+}
+
+function drawCell(tag, text, share) {
+  return element(tag, text, { class: "layer", style: `--share: ${Number.isFinite(share) ? share : 0}%` });
+}
+
+// A table in which each row is a layer, and what the whole network has before it. Choices with equally many layers share
+// a table; those of layers within stages have rows for each stage's layers.
+function drawArchitecture(into, architecture, most = mostOf([architecture])) {
+  const tables = new Map(), whole = element("p", null, { class: "whole" });
   for (const [name, value] of Object.entries(architecture)) {
-    const rows = Array.isArray(value) && value.some(Array.isArray) ? value : [value];
-    rows.forEach((row, i) => {
-      const cells = Array.isArray(row) ? row : [row];
-      const top = Math.max(...cells.map(Number).filter(Number.isFinite), 0);
-      grid.append(element("span", rows.length > 1 ? `${name}, stage ${i + 1}` : name, { class: "name" }));
-      for (const cell of cells) {
-        const share = Array.isArray(row) && top > 0 && Number.isFinite(Number(cell)) ? 100 * cell / top : 0;
-        grid.append(element("span", String(cell), { class: "layer", style: `--share: ${share}%` }));
-      }
-    });
+    if (!Array.isArray(value)) { whole.append(`${name} `, drawCell("span", String(value), NaN), " "); continue; }
+    const nested = value.some(Array.isArray);
+    const shape = JSON.stringify(nested ? value.map(row => row.length) : value.length);
+    if (!tables.has(shape)) tables.set(shape, []);
+    tables.get(shape).push([name, nested ? value : [value]]);
   }
-  into.replaceChildren(grid);
+  const staged = Object.values(architecture).find(value => Array.isArray(value) && value.some(Array.isArray));
+  into.replaceChildren(...(whole.childNodes.length ? [whole] : []), ...[...tables.values()].map(choices => {
+    const table = element("table", null, { class: "layers" }), head = element("tr", null), rows = choices[0][1];
+    const unit = staged && rows.length === 1 && rows[0].length === staged.length ? "stage" : "layer";
+    for (const name of ["", ...choices.map(([name]) => name)]) head.append(element(name ? "th" : "td", name, name ? { scope: "col" } : {}));
+    table.append(head);
+    rows.forEach((row, i) => row.forEach((_, j) => {
+      const line = element("tr", null);
+      line.append(element("th", `${rows.length > 1 ? `stage ${i + 1}, ` : ""}${unit} ${j + 1}`, { scope: "row" }));
+      for (const [name, values] of choices) line.append(drawCell("td", String(values[i][j]), 100 * values[i][j] / most[name]));
+      table.append(line);
+    }));
+    const scrolls = element("div", null, { class: "wide", tabindex: "0", role: "region", "aria-label": choices.map(([name]) => name).join(", ") });
+    scrolls.append(table);
+    return scrolls;
+  }));
 }
 
 function frontOf(costs, values, lowerIsBetter) {
@@ -53,7 +79,7 @@ function drawFront(run, key) {
   const chart = document.getElementById(`${key}-front`);
   if (chart === null) return;
   const choose = document.getElementById(`${key}-metric`), picked = document.getElementById(`${key}-picked`);
-  const table = document.getElementById(`${key}-table`), all = run.candidates;
+  const table = document.getElementById(`${key}-table`), all = run.candidates, most = mostOf(all.architecture);
   const text = value => run.percent ? `${(100 * value).toFixed(2)}%` : run.fixed ? value.toFixed(3) : String(Number(value.toPrecision(5)));
   for (const metric of run.metrics) choose.append(element("option", metric, { value: metric }));
   if (run.metrics.includes("macs")) choose.value = "macs";
@@ -63,8 +89,8 @@ function drawFront(run, key) {
     const heading = element("h3", `Candidate ${i + 1}: ${run.shown} ${all.value[i] === null ? "not known" : text(all.value[i])}`);
     const costs = element("p", run.metrics.map(metric => `${metric} ${all.costs[metric][i].toLocaleString("en")}`).join(", "));
     const drawn = element("div", null, { class: "architecture" });
-    drawArchitecture(drawn, all.architecture[i]);
-    const command = element("pre", `supernest export ${run.path} --budget '${limits}'`, { tabindex: "0" });
+    drawArchitecture(drawn, all.architecture[i], most);
+    const command = element("pre", `supernest export ${run.path} --budget '${limits}'`, { class: "command" });
     picked.replaceChildren(heading, costs, drawn, command);
   }
 
@@ -115,6 +141,8 @@ payload.runs.forEach((run, i) => {
     redraw.push(draw);
   }
 });
-for (const place of document.querySelectorAll("[data-architecture]"))
-  drawArchitecture(place, JSON.parse(place.dataset.architecture));
+for (const place of document.querySelectorAll("[data-architecture]")) {
+  const run = payload.runs[Number(place.dataset.run)], architecture = JSON.parse(place.dataset.architecture);
+  drawArchitecture(place, architecture, mostOf([architecture, ...run.candidates.architecture]));
+}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw.forEach(draw => draw()));

@@ -115,6 +115,7 @@ def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
         "budget": network.budget,
         "directory": f"subnets/{subnet.name}",
         "limits": limits,
+        "limited": list(network.limits),
         "met": not over and network.over_limit is None,
         "params": f"{network.costs['params']:,}",
         "macs": f"{network.costs['macs']:,}",
@@ -164,7 +165,9 @@ def _amount(metric: str, value: float) -> str:
     return f"{value:,.0f}{' bytes' if metric.endswith('_bytes') else ''}"
 
 
-def _figure(value: float | str) -> str:
+def _figure(value: bool | float | str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
 
 

@@ -78,7 +78,7 @@ def search(
         def on_batch(progress: Progress) -> None:
             bar.update(progress.evaluated - bar.n)
             found = {name: float(archive.errors[i]) for name, i in progress.best.items() if i is not None}
-            bar.set_postfix({name: f"{error:.3f}" for name, error in found.items()})
+            bar.set_postfix({name: f"{objective.shown} {objective.text(error)}" for name, error in found.items()})
             if not progress.replayed:
                 values = {f"search/best_{objective.name}/{name}": error for name, error in found.items()}
                 log.scalars(

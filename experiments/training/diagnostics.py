@@ -80,7 +80,9 @@ class Diagnostics:
         off = np.arange(self._visits.shape[1]) >= space.cardinalities[:, None]
         self._log.heat_map(done, "paths/visits_by_gene_and_value", np.where(off, np.nan, shares))
         rows = [row[:count] for row, count in zip(shares.round(4).tolist(), space.cardinalities, strict=True)]
-        self._log.text(done, VISITS, json.dumps({"genes": _gene_names(space), "shares": rows}))
+        values_of = {int(g): choice.values for choice in space.choices for g in np.ravel(space.columns[choice.name])}
+        found = {"genes": _gene_names(space), "values": [values_of[g] for g in range(len(rows))], "shares": rows}
+        self._log.text(done, VISITS, json.dumps(found))
         self._visits[:] = 0
         distributions = self._experiment.sampler.distributions(state)
         for name, p in distributions.items():

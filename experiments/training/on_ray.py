@@ -228,6 +228,8 @@ def _followed(
                 _say(bar, count, done, section.sizes[-1], again=bool(report.starts))
             report = news
             bar.n = report.done
+            if bar.desc != report.doing:
+                bar.set_description_str(report.doing)
             bar.set_postfix(report.shown)
             if report.refused is not None:
                 fitting.over(_GRACE)  # the others may wait for the one that has given up

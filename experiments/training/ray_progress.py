@@ -17,6 +17,7 @@ class Report(NamedTuple):
     Attributes:
         starts: For each time that they started: number of workers, and the step that they went on from.
         done: Steps.
+        doing: What the workers are doing, before the progress bar.
         shown: Figures beside the progress bar.
         figures: Of the finished training, for the summary.
         stopped: What the training said when it stopped because it was asked to.
@@ -25,6 +26,7 @@ class Report(NamedTuple):
 
     starts: tuple[tuple[int, int], ...] = ()
     done: int = 0
+    doing: str = "train"
     shown: dict[str, str] = {}
     figures: TrainingFigures | None = None
     stopped: str | None = None
@@ -105,7 +107,8 @@ class Line(StopRequest):
         self._news["done"] = self._done
 
     def set_description_str(self, desc: str) -> None:
-        """Says nothing: the driver's bar has its own description."""
+        """Passes on what is being done."""
+        self._news["doing"] = desc
 
     def set_postfix(self, shown: Mapping[str, str], refresh: bool = True) -> None:
         """Passes on figures beside the bar."""

@@ -137,7 +137,7 @@ def train(
     if bar is None:
         bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
     metric, figures, objective = None, before, objective_of(experiment.data)
-    programs: set[Program] = set()
+    news, reached = _Programs(bar, experiment.space.programs), {}
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -146,15 +146,10 @@ def train(
                 for batch in batches:
                     number = batch.step
                     paths = sampler.sample(sampler_state, number, score=_score(step, state.params, batch, division))
-                    new = {experiment.space.program(row) for row in paths.genes} - programs
-                    if new:
-                        programs |= new
-                        of = f"{len(new)} of {experiment.space.programs}"
-                        bar.set_description_str(f"train (compiling {of} programs, once)")
                     state, result = step(
                         state, paths.genes, paths.roles, paths.weights, batch.x, batch.targets, batch.example_weights,
                         batch.teacher, diagnostics.measures(number),
-                        division.work(paths).in_pieces(settings.accumulate),
+                        division.work(paths).in_pieces(settings.accumulate), news,
                     )  # fmt: skip
                     losses = np.array([path.loss for path in result.paths], np.float64)
                     _check_finite(experiment, losses, paths, number, checkpoints)
@@ -165,8 +160,7 @@ def train(
                     done = number + 1
                     curves.add(done, paths, losses, result)
                     diagnostics.add(done, paths, losses, sampler_state)
-                    if new:
-                        bar.set_description_str("train")
+                    news.over()
                     bar.update()
                     last = done == steps
                     metric = None
@@ -174,7 +168,7 @@ def train(
                         errors = probe(state, curves.log, done)
                         diagnostics.warn_collapsed_sizes(done, errors["smallest"], errors["largest"])
                         metric = errors["mean"]
-                    reached = {} if metric is None else {objective.shown: objective.text(metric)}
+                        reached = {objective.shown: objective.text(metric)}
                     bar.set_postfix({"loss": f"{losses[0]:.3f}", **reached}, refresh=False)
                     stopping = division.stopping
                     if last or stopping or done % settings.checkpoint_every == 0:
@@ -193,6 +187,33 @@ def train(
         checkpoints.wait()
         curves.log.hparams(experiment.config.as_dict(), {f"probe_{objective.name}": metric}, done)
         return figures
+
+
+class _Programs:
+    """Has a bar say which program is being compiled.
+
+    Args:
+        bar: Shows progress.
+        total: How many programs the space has.
+    """
+
+    def __init__(self, bar: Any, total: int) -> None:
+        self._bar, self._total = bar, total
+        self._known: set[Program] = set()
+        self._said = False
+
+    def __call__(self, program: Program) -> None:
+        """Hears that a pass of `program` follows, which is compiled if it is the first."""
+        if program not in self._known:
+            self._known.add(program)
+            self._said = True
+            self._bar.set_description_str(f"train (compiling program {len(self._known)} of {self._total}, once)")
+
+    def over(self) -> None:
+        """Hears that the step is over."""
+        if self._said:
+            self._said = False
+            self._bar.set_description_str("train")
 
 
 def figures_of(checkpoints: Checkpoints, step: int) -> TrainingFigures:

@@ -1,6 +1,6 @@
 """The training step: the gradients of k sampled paths, summed, then one Optax update."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -87,6 +87,7 @@ class TrainStep:
         teacher: Float[Array, "b *t c"] | None = None,
         measure: bool = False,
         work: Work | None = None,
+        announce: Callable[[Program], None] | None = None,
     ) -> tuple[TrainState, StepResult]:
         """One step; `state` is consumed.
 
@@ -102,6 +103,7 @@ class TrainStep:
             measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,
                 but memory for k + 1 gradients.
             work: This process's part of the step; all of it when None.
+            announce: Told which program a pass takes, before it is compiled or run.
         """
         batch = x, targets, example_weights, teacher
         accumulated, self._accumulated = self._accumulated, None
@@ -109,7 +111,7 @@ class TrainStep:
         late_norms = self.norms_program if work is not None and work.cut else None
         products = None
         if measure or late_norms is not None:
-            gradients, found = self._apart(state.params, genes, roles, batch, work)
+            gradients, found = self._apart(state.params, genes, roles, batch, work, announce)
             results = found if work is None else work.sum(self._spread(work, found, len(genes), len(x)))
             if late_norms is not None:
                 norms = map(late_norms, gradients)
@@ -123,7 +125,7 @@ class TrainStep:
                 accumulated = jax.tree.map(jnp.zeros_like, state.params)
             results = []
             for gradient, result in self.gradients(
-                state.params, genes, roles, weights, *batch, into=accumulated, work=work
+                state.params, genes, roles, weights, *batch, into=accumulated, work=work, announce=announce
             ):
                 accumulated = gradient
                 results.append(result if work is None else result._replace(logits=None))
@@ -144,6 +146,7 @@ class TrainStep:
         teacher: Float[Array, "b *t c"] | None = None,
         into: Params | None = None,
         work: Work | None = None,
+        announce: Callable[[Program], None] | None = None,
     ) -> Iterator[tuple[Params, PathResult]]:
         """The gradient of each share times its path's weight, one after the other; arguments as those of a step.
 
@@ -171,15 +174,21 @@ class TrainStep:
             def logits(other: int | None, x: jax.Array = x_, seen: dict[int | None, jax.Array] = seen) -> jax.Array:
                 if other not in seen:  # the teacher's pass over these rows is another process's, or nobody's
                     row = largest if other is None else genes[other]
-                    seen[other] = self.forward_program(params, row, x, program=self.net.space.program(row))
+                    program = self.net.space.program(row)
+                    if announce is not None:
+                        announce(program)
+                    seen[other] = self.forward_program(params, row, x, program=program)
                 return seen[other]
 
             untaught = self._untaught(targets_, params, work)
             given = lesson(self.distillation, roles, path, logits, teacher_, untaught, self.outputs)
             gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
+            program = self.net.space.program(genes[path])
+            if announce is not None:
+                announce(program)
             gradient, result = self.gradient_program(
                 params, gradient, genes[path], x_, targets_, example_weights_, given,
-                np.float32(weights[path] * part), program=self.net.space.program(genes[path]),
+                np.float32(weights[path] * part), program=program,
             )  # fmt: skip
             seen[path] = result.logits
             if last[there] == number:  # nobody learns from these rows any more
@@ -189,12 +198,19 @@ class TrainStep:
             yield gradient, result
 
     def _apart(
-        self, params: Params, genes: np.ndarray, roles: Sequence[str], batch: tuple, work: Work | None
+        self,
+        params: Params,
+        genes: np.ndarray,
+        roles: Sequence[str],
+        batch: tuple,
+        work: Work | None,
+        announce: Callable[[Program], None] | None,
     ) -> tuple[list[Params], list[PathResult]]:
         """Each path's own gradient, all its shares together; and what the shares of this process gave."""
         own, found = {}, []
         shares = (work or Work.whole(len(genes), len(batch[0]))).shares
-        passes = self.gradients(params, genes, roles, np.ones(len(genes), np.float32), *batch, work=work)
+        ones = np.ones(len(genes), np.float32)
+        passes = self.gradients(params, genes, roles, ones, *batch, work=work, announce=announce)
         for share, (gradient, result) in zip(shares, passes, strict=True):
             before = own.get(share.path)
             own[share.path] = gradient if before is None else jax.tree.map(jnp.add, before, gradient)

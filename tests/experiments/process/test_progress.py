@@ -53,10 +53,10 @@ def test_lines_go_on_while_a_program_is_compiled(
     said = Event()
     monkeypatch.setattr(progress, "print", lambda line, **_: (print(line, file=sys.stderr), said.set()), raising=False)
     with progress_bar(total=2, desc="train", unit="step", quiet=False) as bar:
-        bar.set_description_str("train (compiling 1 of 3 programs, once)")
+        bar.set_description_str("train (compiling program 1 of 3, once)")
         clock[0] = 31
         assert said.wait(20)
-    assert capsys.readouterr().err.startswith("train (compiling 1 of 3 programs, once): 0 of 2 steps")
+    assert capsys.readouterr().err.startswith("train (compiling program 1 of 3, once): 0 of 2 steps")
 
 
 @pytest.mark.parametrize("kernel", [True, False])
@@ -72,9 +72,9 @@ def test_a_notebook_has_bars_of_its_own(kernel: bool, monkeypatch: pytest.Monkey
     with pytest.warns(TqdmWarning, match="IProgress not found") if kernel else contextlib.nullcontext():
         bar = progress_bar(total=2, desc="train", unit="step", quiet=False)
     with bar:
-        bar.set_description_str("train (compiling 1 of 3 programs, once)")
+        bar.set_description_str("train (compiling program 1 of 3, once)")
         bar.update()
         bar.set_postfix(loss="0.5")
-        assert str(bar).startswith("train (compiling 1 of 3 programs, once)")
+        assert str(bar).startswith("train (compiling program 1 of 3, once)")
         assert isinstance(bar, progress._Lines) is not kernel
     assert progress_bar(total=2, desc="train", unit="step", quiet=True).disable

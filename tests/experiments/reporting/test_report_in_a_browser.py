@@ -81,6 +81,9 @@ def test_a_click_shows_the_architecture_within_two_seconds_of_10_000_candidates(
     wait(browser, "return document.getElementById('run0-picked').textContent.includes('Candidate 5')")
     assert time.monotonic() - start < 2
     assert browser.execute_script("return document.querySelectorAll('#run0-picked .layer').length") == 8
+    rows = "return [...document.querySelectorAll('#run0-picked th[scope=row]')].map(row => row.textContent)"
+    stages = ["stage 1, layer 1", "stage 1, layer 2", "stage 2, layer 1"]
+    assert browser.execute_script(rows) == [*stages, "layer 1", "layer 2", "layer 3"]
     start = time.monotonic()
     browser.execute_script(
         "const s = document.getElementById('run0-metric'); s.value = 'params'; s.dispatchEvent(new Event('change'))"

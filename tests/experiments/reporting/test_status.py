@@ -12,7 +12,7 @@ from experiments.run_directory import RunDirectory
 
 YAML = """\
 space: {family: vit, preset: small, depth: [1], width: [16], heads: [1, 2]}
-train: {steps: 4, batch_size: 16, checkpoint_every: 2, evaluate_every: 4, diagnose_every: null}
+train: {steps: 4, batch_size: 16, checkpoint_every: 2, evaluate_every: 2, diagnose_every: null}
 search: {type: random, evaluations: 2}
 budgets: {full: macs<=100%}
 export: {stablehlo: false}
@@ -41,9 +41,9 @@ def test_every_stage_says_how_far_it_is(supernest: Any, here: Path, monkeypatch:
     code, _, err = supernest("train", "e.yaml", "--out", "run")
     assert code == 0
     said = err.splitlines()
-    assert any(line.startswith("train (compiling 1 of 1 programs, once): 0 of 4 steps") for line in said)
+    assert any(line.startswith("train (compiling program 1 of 1, once): 0 of 4 steps") for line in said)
     assert said[-1].startswith("train: 4 of 4 steps")
-    assert "loss=" in said[-1]
+    assert all("loss=" in line and "accuracy=" in line for line in said if line.startswith(("train: 3", "train: 4")))
     assert all(line.startswith(("train", "warning: ")) for line in said)
     trained = found()
     assert (trained["process"], trained["search"]) == (None, None)
