@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from supernest.checkpoints import import_checkpoint
     from supernest.experiment import Experiment, run
     from supernest.finished_run import Run
+    from supernest.soups import soup
     from supernest.subnet import Subnet, load_subnet
     from supernet.flax_modules import elastic
 
-__all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "import_checkpoint", "load_subnet", "run"]
+__all__ = ["Experiment", "Run", "Subnet", "UserError", "elastic", "import_checkpoint", "load_subnet", "run", "soup"]
 
 _MODULES = {
     "Experiment": "supernest.experiment",
@@ -34,6 +35,7 @@ _MODULES = {
     "import_checkpoint": "supernest.checkpoints",
     "load_subnet": "supernest.subnet",
     "run": "supernest.experiment",
+    "soup": "supernest.soups",
 }
 
 

@@ -13,7 +13,10 @@ from experiments.user_input.paths import UserPath
 
 @click.command()
 @click.argument("subnet", type=UserPath())
-@click.option("--out", type=UserPath(), required=True, help="Directory that the network is exported to, a new one.")
+@click.option(
+    "--out", type=UserPath(), required=True,
+    help="Directory that the network is exported to, a new one; with --variants, that gets a directory for each.",
+)  # fmt: skip
 @click.option(
     "--data", type=UserPath(), metavar="YAML",
     help="Experiment file with the network's space, with data and settings of training.  [default: that of its run]",
@@ -29,19 +32,28 @@ from experiments.user_input.paths import UserPath
     "--learning-rate", type=click.FloatRange(min=0, min_open=True, max=1000),
     help="Peak learning rate.  [default: a tenth of the experiment's]",
 )  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(min=0, max=2**31 - 1),
+    help="Seed of the order of examples and of their changes; what is held out stays.  [default: the experiment's]",
+)  # fmt: skip
+@click.option(
+    "--variants", type=UserPath(), metavar="YAML",
+    help="Train several variants instead, at the same time on the workers of the experiment's section ray: a list such "
+    "as - {name: slow, seed: 1, steps: 500, learning_rate: 0.0001, data.augmentation.flip: true}",
+)  # fmt: skip
 @set_option
 @plugin_option
 @quiet_option
 @json_option
 def finetune(
     subnet: Path, out: Path, data: Path | None, teacher: Path | None, steps: int | None, learning_rate: float | None,
-    overrides: Sequence[str], quiet: bool, as_json: bool,
+    seed: int | None, variants: Path | None, overrides: Sequence[str], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train an exported subnet on, and export it again; the same command resumes.
 
     The optimiser, the batch size and other settings of training are those of the experiment; inputs are normalised as
     the network was made for, batch statistics are calibrated anew. What is won on validation and test split is printed,
-    with 95 % intervals, and stands in the new report.json.
+    with 95 % intervals, and stands in the new report.json. Variants can be averaged: supernest soup.
     """
     from experiments.finetuning.settings import Finetuning
     from experiments.finetuning.stage import finetune as run
@@ -54,7 +66,18 @@ def finetune(
     if data is None and not is_run(own):
         raise UserError(f"--data: missing, as {subnet} lies in no run. Give the experiment file that it is from.")
     data = data or own / "config.yaml"
-    settings = Finetuning(subnet, out, load(data, overrides), str(data), steps, learning_rate, teacher)
+    if variants is not None and seed is not None:
+        raise UserError("--seed: goes with one finetuning. With --variants, give a seed to each of the list.")
+    settings = Finetuning(subnet, out, load(data, overrides), str(data), steps, learning_rate, teacher, seed)
+    if variants is not None:
+        from experiments.finetuning.variants import finetune_variants, read_variants
+
+        listed = read_variants(variants, settings)
+        with errors_about_file(data), stop_on_signals() as stop:
+            several = finetune_variants(listed, stop, quiet)
+        lines = [line for found in several for line in report_lines(found)]
+        click.echo(json.dumps(several) if as_json else "\n".join(lines))
+        return
     with errors_about_file(data), stop_on_signals() as stop:
         found = run(settings, stop, quiet)
     click.echo(json.dumps(found) if as_json else "\n".join(report_lines(found)))

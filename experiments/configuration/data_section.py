@@ -1,5 +1,7 @@
 """The section `data`: a data source, how its examples are split, and what is done to training images."""
 
+import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -66,6 +68,23 @@ class DataSection(PluginSection):
             UserError: Something is missing, corrupt or cannot be split as wanted.
         """
         return self.build().load(seed, self.validation_fraction, self.train_limit, self.hold_out)
+
+    def split_identity(self, data: Dataset, seed: int) -> str:
+        """Returns the hash of all that decides which examples are held out.
+
+        Networks that were trained with one hash have not seen the validation and test examples of each other. Where the
+        data lie, how many examples are trained on and how these are changed do not count.
+
+        Args:
+            data: The data, as `load` gives them.
+            seed: The seed that they were loaded with.
+        """
+        settings = {name: value for name, value in self.settings.items() if name not in self.plugin.paths}
+        decides = {
+            "source": self.source, "settings": settings, "fingerprint": data.fingerprint, "seed": seed,
+            "validation_fraction": self.validation_fraction, "hold_out": self.hold_out,
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def load_split(self, seed: int, split: str) -> tuple[Split, tuple[str, ...], str]:
         """One split, its class names and what an example is called; of a test split only itself need be there.

@@ -17,6 +17,7 @@ from experiments.devices.measure import median_seconds
 from experiments.devices.runtime import Network, Program, Runtime, runtime_here
 from experiments.devices.runtimes.jax import Jax
 from experiments.experiment import Experiment
+from experiments.exporting.lineage import LINEAGE, Lineage, TrainedOn
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
@@ -160,6 +161,7 @@ def _export(
     cost: DeviceCost | None,
 ) -> dict[str, Any]:
     data, net, space = experiment.data, experiment.net, experiment.space
+    trained_on = TrainedOn.of(experiment.config.data, data, experiment.config.seed)
     architecture = space.architecture(archive.genes[index])
     example = net.example(architecture)
     probe, _ = data.validation.read(np.arange(min(_PROBE, _chunk(data.validation), len(data.validation))))
@@ -175,6 +177,7 @@ def _export(
             f"search_{objective_of(data).name}": float(archive.errors[index]),
             **_on_device(subnet, example, archive.genes[index], cost),
             ORIGIN: dict(origin),
+            LINEAGE: Lineage(origin, (trained_on,)).as_json(),
             "data_fingerprint": data.fingerprint,
             "seed": experiment.config.seed,
         }

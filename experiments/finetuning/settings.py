@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.configuration.experiment_config import ExperimentConfig
-from experiments.configuration.result_sections import RankSection
-from experiments.configuration.search_sections import SamplerSection, SearchSection
+from experiments.exporting.lineage import TrainedOn
+from experiments.finetuning.frame import alone
 from search_spaces import UserError
 from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS
 from supernet.storage.manifest import MANIFEST
 from supernet.tasks.distillation import Distillation
 
+FINETUNED = "finetuned"
+"""Key of the report of an exported network that holds its finetuning."""
 SHARE = 10
 """Divisor of the supernet's steps and learning rate, which gives a finetuning's defaults."""
 _TEACHER_WEIGHT = 0.5  # share of the loss where the experiment has no distillation of its own
@@ -32,6 +34,8 @@ class Finetuning:
         learning_rate: Peak learning rate; a tenth of the supernet's when None.
         teacher: Exported network to learn from, or a run whose supernet's largest network teaches; labels alone when
             None.
+        seed: Seed of the order of examples and of their changes; the experiment's when None, which always decides what
+            is held out.
     """
 
     source: Path
@@ -41,6 +45,7 @@ class Finetuning:
     steps: int | None = None
     learning_rate: float | None = None
     teacher: Path | None = None
+    seed: int | None = None
 
     @property
     def work(self) -> Path:
@@ -86,27 +91,21 @@ class Finetuning:
                 "path_batch": "whole", "diagnose_every": None,
             }
         )  # fmt: skip
-        defaults = type(self.config).model_fields
-        return self.config.model_copy(
-            update={
-                "train": train, "sampler": SamplerSection(), "search": SearchSection(), "rank": RankSection(),
-                "device": None, "ray": None, "budgets": defaults["budgets"].default,
-                "supernet": self.config.supernet.model_copy(update={"sharing": "entangled"}),
-            }
-        )  # fmt: skip
+        seed = self.config.seed if self.seed is None else self.seed
+        return alone(self.config).model_copy(update={"train": train, "seed": seed})
 
-    def identity(self, config: ExperimentConfig, data: str, teacher: Path | None) -> str:
+    def identity(self, config: ExperimentConfig, data: TrainedOn, teacher: Path | None) -> str:
         """Returns the hash of all that decides the outcome.
 
         Args:
             config: Experiment that trains the network.
-            data: Fingerprint of the data, as they were loaded.
+            data: The data, as they were loaded.
             teacher: Directory of the exported network that teaches.
         """
         decides = {
-            "data": data,
-            "source": _content(self.source),
-            "teacher": None if teacher is None else _content(teacher),
+            "data": dataclasses.asdict(data),
+            "source": content_of(self.source),
+            "teacher": None if teacher is None else content_of(teacher),
             "experiment": {**config.as_dict(), "name": None},
         }
         decides["experiment"]["train"]["distillation"]["teachers"] = []
@@ -115,8 +114,8 @@ class Finetuning:
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _content(directory: Path) -> str:
-    """Hash of what decides what an exported network computes."""
+def content_of(directory: Path) -> str:
+    """Returns the hash of what decides what an exported network computes."""
     digest = hashlib.sha256()
     for name in (CONFIG, ARCHITECTURE, WEIGHTS):
         digest.update((directory / name).read_bytes())

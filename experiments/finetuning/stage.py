@@ -13,43 +13,41 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from experiments.data import Dataset
 from experiments.experiment import Experiment, build_experiment
+from experiments.exporting.lineage import LINEAGE, Lineage, TrainedOn
 from experiments.exporting.stage import statistics
+from experiments.finetuning.frame import architecture_of, data_for, export_again, load_trainable
 from experiments.finetuning.gain import Measured, measured
-from experiments.finetuning.settings import Finetuning
-from experiments.finetuning.teacher import teacher_directory
+from experiments.finetuning.settings import FINETUNED, Finetuning
+from experiments.finetuning.teacher import check_teacher, teacher_directory
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.storage.cached_results import only_here
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
-from experiments.subnets.loading import load_exported
-from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
+from experiments.training.batches import BatchMaker
 from experiments.training.curves import ProbeErrors
 from experiments.training.one_path import OnePath
 from experiments.training.stage import train, trained_params
 from search_spaces import Architecture, UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.embedding import embed
-from supernet.export.export import export_subnet
-from supernet.export.subnet import ARCHITECTURE, OLD_PROGRAM, PROGRAM, REPORT, TOKENIZER, Subnet
-from supernet.storage.manifest import discard_directory, verify_manifest
+from supernet.export.subnet import REPORT, Subnet
+from supernet.storage.manifest import MANIFEST, discard_directory, verify_manifest
 from supernet.training.training import TrainState
 
-FINETUNED = "finetuned"
-"""Key of the report of an exported network that holds its finetuning."""
-_AGAIN = "Export it again from its run."
-_PROBE = 64
 _CHECKPOINTS = "checkpoints"
 
 
-def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Dataset | None = None) -> dict[str, Any]:
     """Trains an exported network on, and exports it; the same call resumes, or finds what is there.
 
     Args:
         settings: The network, its data and training.
         stop: Read between steps.
         quiet: No progress bar.
+        loaded: The experiment's data, where they are loaded already.
 
     Returns:
         For JSON: what `report.json` says under `finetuned`, and the `directory`.
@@ -59,30 +57,53 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool) -> dict[str, 
         Interrupted: `stop` was requested; a checkpoint is saved.
     """
     settings.check()
-    subnet = load_exported(settings.source)
-    if subnet.module is None:
-        raise UserError(
-            f"{settings.source}: the code of its family is not here, so it cannot be trained. Give --plugin."
-        )
-    data = settings.config.data.load(settings.config.seed)
-    check_tokenizer(str(settings.source), tokenizer_of(subnet, settings.source), data.tokenizer)
-    data = data.for_network(f"{settings.where}: data", subnet)
+    loaded = settings.config.data.load(settings.config.seed) if loaded is None else loaded
+    subnet = load_trainable(settings.source)
+    trained_on = TrainedOn.of(settings.config.data, loaded, settings.config.seed)
+    data = data_for(settings.source, subnet, loaded, settings.where)
     with only_here(settings.work, stop), _cleared(settings.work):
         teacher = teacher_directory(settings.teacher, settings.work)
         config = settings.experiment(len(data.train), teacher)
-        identity = settings.identity(config, data.fingerprint, teacher)
+        identity = settings.identity(config, trained_on, teacher)
         found = _existing(settings, identity)
         if found is None:
             experiment = build_experiment(config, data)
-            architecture = _architecture(experiment, settings)
+            architecture = architecture_of(settings.source, experiment.space, settings.where)
             member = dataclasses.replace(
                 experiment, sampler=OnePath(experiment.space, config.seed, genes=architecture.genes)
             )
+            before = Lineage.read(settings.source)
+            lineage = None if before is None else before.then(trained_on)
             try:
-                found = _trained(member, subnet, architecture, settings, identity, stop, quiet)
+                found = _trained(member, subnet, architecture, settings, identity, lineage, stop, quiet)
             except Interrupted as stopped:
                 raise Interrupted(f"{stopped}. The same command resumes it.") from None
     return {"directory": str(settings.out), **found}
+
+
+def check_finetuning(settings: Finetuning, loaded: Dataset) -> None:
+    """Checks a finetuning as far as it can be told without training.
+
+    Args:
+        settings: The network, its data and training.
+        loaded: The experiment's data.
+
+    Raises:
+        UserError: It cannot work, or something else is in the place of the export.
+    """
+    settings.check()
+    check_teacher(settings.teacher)
+    subnet = load_trainable(settings.source)
+    data = data_for(settings.source, subnet, loaded, settings.where)
+    config = settings.experiment(len(data.train), None)
+    experiment = build_experiment(config, data)
+    architecture_of(settings.source, experiment.space, settings.where)
+    config.train.optimizer.rate(experiment.steps)  # the warm-up must end
+    BatchMaker(experiment)  # augmentation must suit the data
+    if settings.teacher is None or (settings.teacher / MANIFEST).is_file():
+        teacher = teacher_directory(settings.teacher, settings.work)
+        trained_on = TrainedOn.of(settings.config.data, loaded, settings.config.seed)
+        _existing(settings, settings.identity(settings.experiment(len(data.train), teacher), trained_on, teacher))
 
 
 @contextmanager
@@ -112,19 +133,9 @@ def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
     return found
 
 
-def _architecture(experiment: Experiment, settings: Finetuning) -> Architecture:
-    exported = read_json(settings.source / ARCHITECTURE, _AGAIN)
-    if exported.get("space_fingerprint") != experiment.space.fingerprint:
-        raise UserError(
-            f"{settings.where}: space: is not the one that {settings.source} was cut from. Give the experiment of its "
-            "run: --data RUN/config.yaml"
-        )
-    return experiment.space.architecture(np.array(exported["genes"], np.int32))
-
-
 def _trained(
     member: Experiment, subnet: Subnet, architecture: Architecture, settings: Finetuning, identity: str,
-    stop: StopRequest, quiet: bool,
+    lineage: Lineage | None, stop: StopRequest, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
     train_settings, data = member.config.train, member.data
     before = _measured(subnet, member, str(settings.source))
@@ -165,23 +176,11 @@ def _trained(
             }
         )
         figures = {f"{split}_{name}": value for split in after for name, value in after[split].figures.items()}
-        return {**figures, FINETUNED: found, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
+        of = {} if lineage is None else {LINEAGE: lineage.as_json()}
+        return {**figures, FINETUNED: found, **of, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
 
-    examples, _ = data.validation.read(np.arange(min(_PROBE, len(data.validation))))
-    own = settings.source / TOKENIZER
-    export_subnet(
-        member.net, params, architecture, settings.out,
-        statistics=statistics(member, params, np.array(architecture.genes, np.int32)),
-        preprocessing=subnet.preprocessing,
-        input_shape=subnet.config["input"]["shape"],
-        labels=subnet.config["labels"],
-        probe=examples,
-        measure=measure,
-        stablehlo=any((settings.source / name).is_file() for name in (PROGRAM, OLD_PROGRAM)),
-        tokenizer=None if "tokenizer" not in subnet.config else sorted(own.iterdir()) if own.is_dir() else [],
-        bos=subnet.config.get("bos", False),
-        outputs=subnet.outputs,
-    )  # fmt: skip
+    moments = statistics(member, params, np.array(architecture.genes, np.int32))
+    export_again(member, params, architecture, moments, settings.source, subnet, settings.out, measure)
     return found
 
 

@@ -19,6 +19,20 @@ from supernet.storage.manifest import MANIFEST, verify_manifest
 _PROBE = 16
 
 
+def check_teacher(given: Path | None) -> None:
+    """Checks that a teacher is an exported network, whole, or a run.
+
+    Raises:
+        UserError: It is neither, or damaged.
+    """
+    if given is None:
+        return
+    if (given / MANIFEST).is_file():
+        verify_manifest(given, "Export it again from its run.")
+    elif not is_run(given):
+        raise UserError(f"--teacher: {given} is neither an exported network nor a run. Give one of them.")
+
+
 def teacher_directory(given: Path | None, work: Path) -> Path | None:
     """Returns the exported network that teaches.
 
@@ -29,13 +43,9 @@ def teacher_directory(given: Path | None, work: Path) -> Path | None:
     Raises:
         UserError: It is neither, or the run's training has not finished.
     """
-    if given is None:
-        return None
-    if (given / MANIFEST).is_file():
-        verify_manifest(given, "Export it again from its run.")
-        return given.absolute()
-    if not is_run(given):
-        raise UserError(f"--teacher: {given} is neither an exported network nor a run. Give one of them.")
+    check_teacher(given)
+    if given is None or (given / MANIFEST).is_file():
+        return None if given is None else given.absolute()
     of = bytes(given.resolve()) + (given / CONFIG).read_bytes()
     directory = work / f"teacher_{hashlib.sha256(of).hexdigest()[:12]}"
     if not (directory / MANIFEST).is_file():

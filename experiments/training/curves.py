@@ -11,6 +11,7 @@ from experiments.objective import objective_of
 from experiments.storage.tensorboard import EventLog
 from experiments.training.division import Division
 from samplers import Paths
+from search_spaces import Genes
 from search_spaces.randomness import Purpose, stream
 from supernet.training.training import StepResult, TrainState
 
@@ -59,13 +60,17 @@ class Curves:
         self._rows.clear()
 
 
+def probed(experiment: Experiment) -> Genes:
+    """Returns the subnets whose errors stand for those of the supernet: smallest, largest, and random ones between."""
+    rng = stream(experiment.config.seed, Purpose.PROBES)
+    return np.concatenate([experiment.space.extremes, experiment.space.sample(rng, 4)])
+
+
 class Probe:
     """Validation error (or loss) of a few fixed subnets: smallest, largest, and random ones between."""
 
     def __init__(self, experiment: Experiment, workers: Workers) -> None:
-        space = experiment.space
-        rng = stream(experiment.config.seed, Purpose.PROBES)
-        self._genes = np.concatenate([space.extremes, space.sample(rng, 4)])
+        self._genes = probed(experiment)
         self._evaluator = experiment.evaluator
         self._objective = objective_of(experiment.data)
         self._workers = workers

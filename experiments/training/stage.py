@@ -64,6 +64,11 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
     Raises:
         UserError: Training has not finished, or kept no best checkpoint.
     """
+    return trained_progress(experiment, checkpoints).train.evaluation_params
+
+
+def trained_progress(experiment: Experiment, checkpoints: Checkpoints) -> Progress:
+    """Returns the state at the end of training that `trained_params` takes the weights of, which says the errors."""
     done = checkpoints.latest() or 0
     if done < experiment.steps:
         raise UserError(
@@ -79,8 +84,7 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
             )
     step = train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
-    _, progress = checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)
-    return progress.train.evaluation_params
+    return checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)[1]
 
 
 def train(

@@ -156,28 +156,49 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: There is no such file, it cannot be read, or holds no mapping.
     """
+    value = _read(path, "an experiment file", f"; `supernest init {path}` writes one")
+    if not isinstance(value, dict):
+        found = "is empty" if value is None else "holds no settings by name"
+        raise UserError(f"{path}: {found}. Write settings as `key: value`; `supernest init` shows how.")
+    return value
+
+
+def read_yaml_list(path: Path, what: str) -> list[Any]:
+    """Returns the list that a YAML file holds.
+
+    Args:
+        path: The file.
+        what: Its entries in messages, with an example.
+
+    Raises:
+        UserError: There is no such file, it cannot be read, or holds no list.
+    """
+    value = _read(path, f"a file with a list of {what}")
+    if not isinstance(value, list):
+        raise UserError(f"{path}: {'is empty' if value is None else 'holds no list'}. Write a list of {what}.")
+    return value
+
+
+def _read(path: Path, kind: str, how: str = "") -> Any:
+    """Returns what a YAML file holds; `kind` says in messages what it should be, and `how` where one comes from."""
     try:
         if stat.S_ISFIFO(path.stat().st_mode):
             raise UserError(f"{path}: is a pipe, which may never end. Save the experiment in a file.")
         with path.open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)  # no more, as a device has no end
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Give an experiment file; `supernest init {path}` writes one.") from None
+        raise UserError(f"{path}: no such file. Give {kind}{how}.") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a directory. Give an experiment file.") from None
+        raise UserError(f"{path}: is a directory. Give {kind}.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Give a file that can.") from None
     if len(content) > _LARGEST_FILE:
-        raise UserError(f"{path}: more than {_LARGEST_FILE:,} bytes, too large for an experiment file. Give another.")
+        raise UserError(f"{path}: more than {_LARGEST_FILE:,} bytes, too large for {kind}. Give another.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
-    value = parse_yaml(text, str(path))
-    if not isinstance(value, dict):
-        found = "is empty" if value is None else "holds no settings by name"
-        raise UserError(f"{path}: {found}. Write settings as `key: value`; `supernest init` shows how.")
-    return value
+    return parse_yaml(text, str(path))
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:

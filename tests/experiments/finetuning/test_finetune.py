@@ -10,6 +10,7 @@ import pytest
 
 import supernest as sn
 from experiments.configuration.experiment_config import load_config
+from experiments.exporting.lineage import TrainedOn
 from experiments.finetuning.gain import Measured
 from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import finetune
@@ -124,8 +125,9 @@ def test_what_cannot_work_is_one_line(supernest: Any, here: Path, arguments: tup
 def test_other_data_make_it_another_one(here: Path) -> None:
     settings = Finetuning(Path("run/subnets/small"), Path("new"), load_config("run/config.yaml"), "config", steps=1)
     config = settings.experiment(400, None)
-    assert settings.identity(config, "one", None) == settings.identity(config, "one", None)
-    assert settings.identity(config, "one", None) != settings.identity(config, "another", None)
+    one, another, split = TrainedOn("one", "a"), TrainedOn("another", "a"), TrainedOn("one", "b")
+    assert settings.identity(config, one, None) == settings.identity(config, TrainedOn("one", "a"), None)
+    assert len({settings.identity(config, data, None) for data in (one, another, split)}) == 3
 
 
 def test_intervals_end_where_the_figure_does() -> None:

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from search_spaces import Architecture
-from supernet.engine.embedding import embed
+from supernet.engine.embedding import embed, embed_statistics, owned
 from supernet.engine.supernet import SUPERNETS
 from supernet.training.optimizer import OptimizerSettings
 from supernet.training.training import TrainStep
@@ -45,6 +45,26 @@ def test_what_is_embedded_is_extracted_again_and_nothing_besides(family: Family)
         jax.tree.map(np.testing.assert_array_equal, again, expected)
         inside = sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(expected))
         assert sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(full)) == inside
+
+
+def test_with_its_statistics_all_of_a_network_is_extracted_again(family: Family) -> None:
+    for genes in family.draw(4):
+        architecture = family.space.architecture(genes)
+        weights = nnx.to_pure_dict(nnx.state(drawn(family, architecture)))
+        params, moments = (put(family.net, weights, architecture) for put in (embed, embed_statistics))
+        assert jax.tree.map(jnp.shape, moments) == jax.tree.map(jnp.shape, family.net.statistics_shapes)
+        _, again = family.net.extract(params, architecture, moments)
+        jax.tree.map(np.testing.assert_array_equal, again, weights)
+
+
+def test_a_network_owns_as_many_entries_as_it_has_weights(family: Family) -> None:
+    for genes in family.draw(4):
+        architecture = family.space.architecture(genes)
+        module, own = drawn(family, architecture), owned(family.net, architecture)
+        full = embed(family.net, nnx.to_pure_dict(nnx.state(module)), architecture)
+        count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(module, nnx.Param)))
+        assert sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(own)) == count
+        assert all(jax.tree.leaves(jax.tree.map(lambda leaf, at: bool(np.all(at | (leaf == 0))), full, own)))
 
 
 def _filled(family: Family, architecture, weights) -> nnx.Module:

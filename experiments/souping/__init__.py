@@ -1,0 +1,1 @@
+"""Souping: weights of several networks, or of several runs, averaged into one."""
