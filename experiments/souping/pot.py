@@ -11,7 +11,10 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 
-from experiments.experiment import Experiment
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.data import Dataset
+from experiments.experiment import Experiment, build_experiment
+from experiments.finetuning.frame import alone, architecture_of, data_for
 from experiments.souping.choice import Members
 from experiments.souping.held_out import HeldOut
 from experiments.souping.ingredients import Genes, Ingredient
@@ -43,7 +46,10 @@ class Pot:
         experiment: The experiment of the networks alone.
         ingredients: The networks.
         architectures: Of each.
-        otherwise: Weights that no ingredient owns: the parent's; zeros when None, which no ingredient's shape reads.
+
+    Attributes:
+        experiment: The same.
+        held_out: Measures on its validation split.
     """
 
     def __init__(
@@ -51,10 +57,9 @@ class Pot:
         experiment: Experiment,
         ingredients: Sequence[Ingredient],
         architectures: Sequence[Architecture],
-        otherwise: Params | None = None,
     ) -> None:
         self._net, self._ingredients, self._architectures = experiment.net, ingredients, architectures
-        self._otherwise = otherwise
+        self.experiment = experiment
         self.held_out = HeldOut(experiment)
 
     @property
@@ -74,18 +79,19 @@ class Pot:
         moments = embed_statistics(self._net, weights, architecture) if has_any else None
         return Mixed(embed(self._net, weights, architecture), architecture, moments)
 
+    def placed(self, number: int) -> tuple[Params, Params]:
+        """Returns the weights of an ingredient in the supernet's coordinates, and which of these it owns."""
+        weights, architecture = self._ingredients[number].weights, self._architectures[number]
+        return embed(self._net, weights, architecture), owned(self._net, architecture)
+
     def mean(self, members: Members) -> Params:
-        """Returns the mean weights of some ingredients, each entry over those that own it."""
+        """Returns the mean weights of some ingredients, each entry over those that own it; 0 where nobody does."""
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._net.plain_shapes)
+        return owned_mean(map(self.placed, members), nothing)
 
-        def parts():
-            for number in members:
-                weights, architecture = self._ingredients[number].weights, self._architectures[number]
-                yield embed(self._net, weights, architecture), owned(self._net, architecture)
-
-        otherwise = self._otherwise
-        if otherwise is None:
-            otherwise = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._net.plain_shapes)
-        return owned_mean(parts(), otherwise)
+    def cut(self, params: Params, architecture: Architecture) -> Mixed:
+        """Returns the network of an architecture among mixed weights; its batch statistics are calibrated."""
+        return Mixed(params, architecture, self.held_out.statistics(params, architecture))
 
     def networks(self, members: Members) -> dict[Genes, Mixed]:
         """Returns the network of each shape of a soup's members."""
@@ -93,10 +99,7 @@ class Pot:
             return {self.shapes[members[0]]: self.alone(members[0])}
         params = self.mean(members)
         by_shape = {self.shapes[number]: self._architectures[number] for number in members}
-        return {
-            shape: Mixed(params, architecture, self.held_out.statistics(params, architecture))
-            for shape, architecture in by_shape.items()
-        }
+        return {shape: self.cut(params, architecture) for shape, architecture in by_shape.items()}
 
     def errors_of(self, members: Members) -> Mapping[Genes, float]:
         """Measures the soup of some ingredients, cut to each of their shapes."""
@@ -105,3 +108,20 @@ class Pot:
     def error(self, network: Mixed) -> float:
         """Returns the error of a network on the validation split; NaN where it has failed."""
         return self.held_out.error(network.params, network.architecture, network.statistics)
+
+
+def pot_of(config: ExperimentConfig, ingredients: Sequence[Ingredient], loaded: Dataset, where: str) -> Pot:
+    """Puts exported networks into their supernet's coordinates.
+
+    Args:
+        config: Experiment that they were trained with.
+        ingredients: The networks, which take and predict the same.
+        loaded: The experiment's data.
+        where: Its file, for messages.
+
+    Raises:
+        UserError: The data do not suit the networks, or these were cut from another space.
+    """
+    first = ingredients[0]
+    experiment = build_experiment(alone(config), data_for(first.path, first.subnet, loaded, where))
+    return Pot(experiment, ingredients, [architecture_of(one.path, experiment.space, where) for one in ingredients])

@@ -40,17 +40,16 @@ class Souping:
     method: Method = "greedy"
     tolerance: float | None = None
 
-    def identity(self, contents: Sequence[str], data: TrainedOn, config: ExperimentConfig) -> str:
+    def identity(self, contents: Sequence[str], data: TrainedOn) -> str:
         """Returns the hash of all that decides the outcome.
 
         Args:
             contents: Hash of each ingredient.
             data: The data, as they were loaded.
-            config: Experiment of the networks alone.
         """
         decides = {
             "ingredients": list(contents), "data": asdict(data), "method": self.method, "tolerance": self.tolerance,
-            "evaluation": config.as_dict()["evaluation"], "seed": config.seed,
+            "evaluation": self.config.as_dict()["evaluation"], "seed": self.config.seed,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

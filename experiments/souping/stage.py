@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.lineage import LINEAGE, TrainedOn
 from experiments.exporting.stage import reached
-from experiments.finetuning.frame import alone, architecture_of, data_for, export_again
+from experiments.finetuning.frame import export_again
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.souping.choice import Members, best_of_shapes, by_error, greedy, greedy_of_shapes, losers
 from experiments.souping.ingredients import Genes, Ingredient, check_held_out, read_ingredients
-from experiments.souping.pot import Mixed, Pot
+from experiments.souping.pot import Mixed, Pot, pot_of
 from experiments.souping.report import SOUP, Soup, SoupedNetwork, check_place, existing, write_soup
 from experiments.souping.settings import Souping, check_out
 from search_spaces import UserError
@@ -33,7 +32,6 @@ class _Work:
 
     settings: Souping
     ingredients: Sequence[Ingredient]
-    experiment: Experiment
     pot: Pot
     identity: str
     stop: StopRequest
@@ -67,14 +65,11 @@ def soup(settings: Souping, stop: StopRequest) -> Soup:
     data = settings.config.data.load(settings.config.seed)
     trained_on = TrainedOn.of(settings.config.data, data, settings.config.seed)
     check_held_out(ingredients, trained_on, settings.where)
-    config, first = alone(settings.config), ingredients[0]
-    identity = settings.identity([one.content for one in ingredients], trained_on, config)
+    identity = settings.identity([one.content for one in ingredients], trained_on)
     found = existing(settings.out, identity, len(names) > 1)
     if found is not None:
         return found
-    experiment = build_experiment(config, data_for(first.path, first.subnet, data, settings.where))
-    architectures = [architecture_of(one.path, experiment.space, settings.where) for one in ingredients]
-    work = _Work(settings, ingredients, experiment, Pot(experiment, ingredients, architectures), identity, stop)
+    work = _Work(settings, ingredients, pot_of(settings.config, ingredients, data, settings.where), identity, stop)
     _check_working(work)
     members = _members(work, names)
     if not work.several:
@@ -161,7 +156,7 @@ def _exported(work: _Work, shape: Genes, members: Members, network: Mixed, out: 
     """Exports the network of a shape."""
     if work.stop:
         raise Interrupted("stopped before the soup was written. The same command starts again.")
-    pot, objective, data = work.pot, work.pot.held_out.objective, work.experiment.data
+    pot, objective, data = work.pot, work.pot.held_out.objective, work.pot.experiment.data
     best = next(number for number in by_error(pot.errors) if pot.shapes[number] == shape)
     source, made = work.ingredients[best], []
 
@@ -180,11 +175,11 @@ def _exported(work: _Work, shape: Genes, members: Members, network: Mixed, out: 
         return {
             **{f"{split}_{name}": value for split in splits for name, value in figures[split].items()},
             SOUP: _record(work, tuple(made)).as_json(), LINEAGE: source.lineage.as_json(),
-            "data_fingerprint": data.fingerprint, "seed": work.experiment.config.seed,
+            "data_fingerprint": data.fingerprint, "seed": work.pot.experiment.config.seed,
         }  # fmt: skip
 
     export_again(
-        work.experiment, network.params, network.architecture, network.statistics, source.path, source.subnet, out,
+        work.pot.experiment, network.params, network.architecture, network.statistics, source.path, source.subnet, out,
         measure,
     )  # fmt: skip
     return made[0]
