@@ -52,9 +52,11 @@ for command in commands():
 
 def program() -> int:
     """Runs the command of this process; see `main`."""
+    from experiments.process.garbage import collect_rarely
     from experiments.process.interrupt import this_process_is_a_command
 
     this_process_is_a_command()
+    collect_rarely()
     return main()
 
 

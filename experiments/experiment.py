@@ -1,8 +1,10 @@
 """Experiment: what a configuration stands for, put together once and shared by all stages."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
@@ -12,10 +14,10 @@ from experiments.objective import LOSS, objective_of
 from experiments.process.freed_memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
-from search_spaces import SearchSpace, UserError
+from search_spaces import Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
-from supernet.engine.supernet import Supernet, build_supernet
-from supernet.training.evaluation import Evaluator
+from supernet.engine.supernet import Params, Statistics, Supernet, build_supernet
+from supernet.training.evaluation import Evaluator, calibrate
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ class Experiment:
         x, labels = self._read(validation, np.arange(len(validation)))
         outputs, batch_size = self.data.outputs, self.config.evaluation.batch_size
         return Evaluator(self.net, x, outputs.encode(labels), batch_size, self.calibration, outputs)
+
+    @cached_property
+    def statistics_program(self) -> Callable[..., Statistics | None]:
+        """`(params, genes, batches, program=...)` to calibrated batch statistics; compiled once for all exports."""
+        net = self.net
+
+        def run(params: Params, genes: jax.Array, batches: jax.Array, program: Program) -> Statistics | None:
+            return calibrate(net, params, genes, batches, program)
+
+        return jax.jit(run, static_argnames="program")
 
     def _read(self, split: Split, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         examples, labels = split.read(rows)

@@ -135,6 +135,18 @@ def test_help_is_quick_and_does_not_import_jax() -> None:
     assert min(seconds) < 0.5, f"supernest --help takes {min(seconds):.2f} s"
 
 
+def test_a_run_imports_nothing_that_it_may_not_need() -> None:
+    """Each of these takes a second or two of the processor, in every command and in every worker."""
+    heavy = {"torch", "scipy.stats", "sklearn", "transformers", "datasets", "matplotlib", "ray"}
+    code = (
+        "import sys, experiments.pipeline.run, experiments.pipeline.open_run, experiments.commands.stages\n"
+        f"heavy = {heavy} & sys.modules.keys(); assert not heavy, heavy\n"
+        "import experiments.storage.event_records, torch; torch.ones(1)"  # it is hidden for that moment only
+    )
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
 def test_every_package_is_installed() -> None:
     """A package that the list leaves out works in a checkout and is missing from an installation."""
     with (REPOSITORY / "pyproject.toml").open("rb") as file:

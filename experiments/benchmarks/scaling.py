@@ -22,10 +22,10 @@ from statistics import median
 from typing import Any
 
 import click
-from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
 from experiments.benchmarks.output import show
 from experiments.commands.options import json_option, set_option
+from experiments.storage.event_records import Event
 from search.archive import times_path
 
 _FIGURES = ("train/examples_per_second", "workers/allreduce_share", "workers/balance")

@@ -1,6 +1,8 @@
 """Source `digits`: 1,797 handwritten digits of 8×8 pixels that come with scikit-learn; needs no download."""
 
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,10 +35,7 @@ class Digits(Source):
 
     def read(self) -> Splits:
         """Returns 1,442 training and 355 test examples."""
-        from sklearn.datasets import load_digits  # takes a second to import, so only where it is used
-
-        bunch: Any = load_digits()
-        levels, labels = np.asarray(bunch["images"]).astype(np.int64), np.asarray(bunch["target"])
+        levels, labels = _levels_and_labels()
         pixels = ((levels * 255 + 8) // 16).astype(np.uint8)  # 0..16 to 0..255, rounded in integers
         test = np.zeros(len(labels), bool)
         for label in range(10):
@@ -47,3 +46,22 @@ class Digits(Source):
             test=array_examples("digits", pixels[test], labels[test], 10),
             class_names=tuple(str(label) for label in range(10)),
         )
+
+
+def _levels_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Returns grey levels 0 to 16, int64[1797, 8, 8], and classes, int64[1797].
+
+    They are read from the file that scikit-learn's `load_digits` reads, as importing scikit-learn takes more than a
+    second of the processor.
+    """
+    package = importlib.util.find_spec("sklearn")
+    places = () if package is None else package.submodule_search_locations or ()
+    for place in places:
+        file = Path(place) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            table = np.loadtxt(file, np.int64, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn.datasets import load_digits  # a version that keeps them elsewhere
+
+    bunch: Any = load_digits()
+    return np.asarray(bunch["images"]).astype(np.int64), np.asarray(bunch["target"]).astype(np.int64)

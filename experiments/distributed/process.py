@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from experiments.configuration.ray_section import RaySection
 from experiments.process.freed_memory import variables
+from experiments.process.garbage import collect_rarely
 
 
 def environment(section: RaySection, family: str) -> dict[str, str]:
@@ -31,6 +32,7 @@ def begin(path: Sequence[str]) -> None:
     accelerators = ray.get_runtime_context().get_accelerator_ids().get("GPU")
     if accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators)
+    collect_rarely()
     sys.path += [entry for entry in path if entry not in sys.path]
 
 

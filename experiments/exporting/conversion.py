@@ -169,8 +169,7 @@ def _expected(
     """Returns validation examples, and the supernet's outputs on them."""
     split, net = experiment.data.validation, experiment.net
     examples, _ = split.read(np.arange(min(_PROBE, len(split))))
-    apply = jax.jit(net.apply, static_argnames=("program", "collect"))
-    logits, _ = apply(
+    logits, _ = net.compiled_apply(
         params,
         jnp.asarray(genes),
         subnet.preprocessing(jnp.asarray(examples)),

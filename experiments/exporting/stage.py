@@ -36,7 +36,6 @@ from supernet.export.export import export_subnet
 from supernet.export.subnet import ARCHITECTURE, REPORT, Subnet
 from supernet.storage.manifest import verify_manifest
 from supernet.tasks.outputs import Measures
-from supernet.training.evaluation import calibrate
 
 _CHUNK, _BATCH = 4096, 256  # outputs, examples
 _PROBE = 64
@@ -227,9 +226,10 @@ def measured(runtime: Runtime, program: Program, batch_size: int) -> dict[str, A
 
 def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:
     """Calibrated batch statistics of one subnet, from the same batches that the search used."""
-    net, program = experiment.net, experiment.space.program(genes)
-    run = jax.jit(lambda params, genes, batches: calibrate(net, params, genes, batches, program))
-    return run(params, jnp.asarray(genes), jnp.asarray(experiment.calibration))
+    program = experiment.space.program(genes)
+    return experiment.statistics_program(
+        params, jnp.asarray(genes), jnp.asarray(experiment.calibration), program=program
+    )
 
 
 def reached(

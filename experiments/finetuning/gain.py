@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import t
 
 from experiments.data import Split
 from experiments.exporting.stage import reached
@@ -75,6 +74,8 @@ def _interval(value: float, groups: np.ndarray, least: float, most: float) -> di
     """
     found: dict[str, float | None] = {"value": value, "low": None, "high": None}
     if len(groups) > 1 and np.isfinite(groups).all():
+        from scipy.stats import t  # takes most of a second to import, so only where it is used
+
         half = t.ppf((1 + _LEVEL) / 2, len(groups) - 1) * groups.std(ddof=1) / np.sqrt(len(groups))
         found |= {"low": float(max(value - half, least)), "high": float(min(value + half, most))}
     return found

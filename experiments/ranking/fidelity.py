@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import kendalltau, spearmanr
 
 from search_spaces.randomness import Purpose, stream
 
@@ -125,6 +124,8 @@ def tau_of_pairs(a: Values, b: Values) -> float:
 
 def tau_of_scipy(a: Values, b: Values) -> float:
     """Returns SciPy's tau-b; NaN where all pairs are tied."""
+    from scipy.stats import kendalltau  # takes most of a second to import, so only where it is used
+
     result: Any = kendalltau(a, b, method="asymptotic")
     return float(result[0])
 
@@ -133,6 +134,8 @@ def spearman(a: Values, b: Values) -> float:
     """Returns Pearson's correlation of the ranks; tied values share the mean of their ranks. NaN where all are tied."""
     if np.all(a == a[0]) or np.all(b == b[0]):
         return math.nan
+    from scipy.stats import spearmanr  # as above
+
     result: Any = spearmanr(a, b)
     return float(result[0])
 

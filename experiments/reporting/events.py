@@ -3,8 +3,9 @@
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from experiments.storage.event_records import Event, SessionLog
 
 Curve = dict[int, float]
 
@@ -33,7 +34,7 @@ def read_events(directory: Path) -> tuple[dict[str, Curve], dict[str, str]]:
     return {tag: curve for tag, curve in scalars.items() if curve}, texts
 
 
-def _events(path: Path) -> Iterator[Event]:
+def _events(path: Path) -> Iterator[Any]:
     """Yields the events of a file up to its end, or to a record that is torn or damaged."""
     content = path.read_bytes()
     start = 0

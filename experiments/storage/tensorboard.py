@@ -13,11 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
+from experiments.storage.event_records import Event, EventsWriter, SessionLog, Summary, summary
 from supernet.storage.manifest import disk_errors_for
 
 VISITS = "paths/visits_by_gene_and_value/numbers"
@@ -125,10 +122,10 @@ class EventLog:
             with disk_errors_for(self._directory):
                 writer.close()
 
-    def _write_summaries(self, step: int, parts: Iterable[Summary]) -> None:
+    def _write_summaries(self, step: int, parts: Iterable[Any]) -> None:
         self._write(Event(step=int(step), summary=Summary(value=[value for part in parts for value in part.value])))
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Any) -> None:
         assert self._writer is not None
         event.wall_time = time.time()
         with disk_errors_for(self._directory):

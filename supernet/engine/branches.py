@@ -200,9 +200,11 @@ def _forward_only(
 
     operands = (params, x, context.genes, context.statistics)
     numbers = range(len(branches.cuts))
-    full = jax.eval_shape(variant(numbers[-1]), *operands)
+    *smaller, last = map(variant, numbers)
+    variants = [*smaller, jax.jit(last, inline=True)]  # compiled, as it is then traced once, its shapes included
+    full = jax.eval_shape(variants[-1], *operands)
     skip = lambda params, x, genes, statistics: (x, _zeros(full[1]))  # noqa: E731
-    cases = [lambda *operands, number=number: _pad(variant(number)(*operands), full) for number in numbers]
+    cases = [lambda *operands, branch=branch: _pad(branch(*operands), full) for branch in variants]
     y, collected = _select(index, skip if skippable else None, cases, *operands)
     if context.collected is not None:
         for name, moments in collected.items():

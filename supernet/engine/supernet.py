@@ -139,6 +139,11 @@ class Supernet(ABC):
             and for families without them).
         """
 
+    @cached_property
+    def compiled_apply(self) -> Callable[..., tuple[jax.Array, Statistics]]:
+        """`apply`, compiled; a program is made once, whoever asks for it."""
+        return jax.jit(self.apply, static_argnames=("program", "collect"))
+
     @abstractmethod
     def apply_sliced(
         self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None

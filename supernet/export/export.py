@@ -172,8 +172,7 @@ def parity_error(
     """Largest difference between supernet and subnet logits, over the largest magnitude (at least 1)."""
     program = net.space.program(genes)
     x = subnet.preprocessing(jnp.asarray(probe))
-    apply = jax.jit(net.apply, static_argnames=("program", "collect"))
-    expected, _ = apply(params, jnp.asarray(genes), x, program=program, statistics=statistics)
+    expected, _ = net.compiled_apply(params, jnp.asarray(genes), x, program=program, statistics=statistics)
     return largest_difference(np.asarray(subnet.forward(x)), np.asarray(expected))
 
 

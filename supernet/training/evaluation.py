@@ -1,6 +1,7 @@
 """Evaluation of many candidates: one dispatch for a whole split or a part of it, batched by compiled program."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -157,12 +158,18 @@ def calibrate(
 ) -> Statistics | None:
     """Batch statistics of one subnet: the mean over `batches` of inputs; None for families without any."""
 
-    def collect(x: jax.Array) -> Statistics:
+    # Compiled, as it is then traced once for its shapes and for the loop.
+    @partial(jax.jit, inline=True)
+    def collect(params: Params, genes: jax.Array, x: jax.Array) -> Statistics:
         return net.apply(params, genes, x, program=program, collect=True)[1]
 
-    shapes = jax.eval_shape(collect, batches[0])
+    shapes = jax.eval_shape(collect, params, genes, jax.ShapeDtypeStruct(batches.shape[1:], batches.dtype))
     if not jax.tree.leaves(shapes):
         return None
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    totals, _ = jax.lax.scan(lambda sums, x: (jax.tree.map(jnp.add, sums, collect(x)), None), zeros, batches)
+
+    def add(sums: Statistics, x: jax.Array) -> tuple[Statistics, None]:
+        return jax.tree.map(jnp.add, sums, collect(params, genes, x)), None
+
+    totals, _ = jax.lax.scan(add, zeros, batches)
     return jax.tree.map(lambda total: total / len(batches), totals)

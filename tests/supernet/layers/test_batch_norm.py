@@ -104,6 +104,14 @@ def test_statistics_are_the_mean_over_batches(family: Family, monkeypatch: pytes
                 np.testing.assert_allclose(kept, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+def test_calibration_traces_the_network_once(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    traced, apply = [], family.net.apply
+    monkeypatch.setattr(family.net, "apply", lambda *given, **named: traced.append(1) or apply(*given, **named))
+    genes, program = jnp.asarray(family.space.smallest.genes), family.space.program(family.space.smallest.genes)
+    calibrate(family.net, family.params, genes, jnp.stack([family.x, family.x]), program)
+    assert len(traced) == 1
+
+
 def test_evaluation_does_not_remember_other_subnets(family: Family) -> None:
     space, images = family.space, np.asarray(family.x)
     labels = np.arange(len(images)) % 10
