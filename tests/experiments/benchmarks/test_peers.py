@@ -16,6 +16,7 @@ from experiments.benchmarks.peers.process import flat
 from experiments.benchmarks.stepper import noise
 from search_spaces import LanguageSpace, build_space
 from supernet.engine.supernet import build_supernet
+from tests.marks import slow_but
 
 torch = pytest.importorskip("torch", reason="the peers need PyTorch: pip install 'supernest[bench]'")
 
@@ -29,7 +30,7 @@ SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=sorted(SMALL))
+@pytest.fixture(params=slow_but(["vit"], sorted(SMALL)))
 def family(request, monkeypatch) -> str:
     monkeypatch.setattr(comparison, "SETTINGS", SMALL)
     return request.param

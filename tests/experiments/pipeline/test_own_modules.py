@@ -58,7 +58,11 @@ def test_the_documentation_shows_the_module_that_is_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "shape"), [("residual_mlp", DIGITS, (8, 8, 1)), ("small_cnn", PICTURES, (12, 20, 1))]
+    ("name", "data", "shape"),
+    [
+        ("residual_mlp", DIGITS, (8, 8, 1)),
+        pytest.param("small_cnn", PICTURES, (12, 20, 1), marks=pytest.mark.slow),
+    ],
 )
 def test_thirty_lines_go_from_check_to_a_reloaded_export(
     name: str, data: str, shape: tuple[int, ...], here: Path, supernest: Any, subtests: pytest.Subtests

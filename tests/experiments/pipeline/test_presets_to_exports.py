@@ -28,6 +28,7 @@ from experiments.configuration.experiment_config import load_config
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 from supernet.export.subnet import flatten, load_subnet
 from tests.experiments.device_files import write_device
+from tests.marks import slow_but
 
 COMPLETE = os.environ.get("SUPERNEST_FORMS") == "all"
 IMAGES, TEXT = (8, 32), {"source": "text", "path": "text.txt", "context": 6, "test_fraction": 0.2}
@@ -189,6 +190,7 @@ def cases() -> list[Case]:
 
 
 CASES = cases()
+FIRST = [next(one for one in CASES if one.family == family) for family in FAMILIES]
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +247,7 @@ def written(here: Path, one: Case, run: Callable[[Any], Path]) -> Path:
     return file
 
 
-@pytest.mark.parametrize("one", CASES, ids=str)
+@pytest.mark.parametrize("one", slow_but(FIRST, CASES), ids=str)
 def test_from_yaml_to_an_export_that_runs(one: Case, finished: Callable[[Case], Path]) -> None:
     here = finished(one)
     exported = here / "run" / "subnets" / "full"

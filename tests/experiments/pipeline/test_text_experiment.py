@@ -154,6 +154,7 @@ def test_mistakes_get_one_line_and_write_nothing(supernest: Any, here: Path, set
     assert {path.name for path in here.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_gradient_search_finds_a_language_model_within_the_budget(supernest: Any, here: Path) -> None:
     settings = ("gradient.budget=half", "gradient.settle=0.25", "train.steps=40", "train.evaluate_every=20")
     given = [part for setting in (*settings, "budgets.half={macs: 60%}") for part in ("--set", setting)]
@@ -168,6 +169,7 @@ def test_gradient_search_finds_a_language_model_within_the_budget(supernest: Any
     assert set(figures["entropy"]) == {"width", "depth", "kv_heads", "queries", "mlp_width"}
 
 
+@pytest.mark.slow
 def test_a_step_that_is_cut_up_and_rounded_is_nearly_the_step(supernest: Any, here: Path) -> None:
     plain = ("train", "small.yaml", "--quiet", "--json", "--set", "train.steps=3", "--set", "train.diagnose_every=null")
     losses = {}
@@ -204,6 +206,7 @@ def test_what_a_family_cannot_do_is_refused_before_a_run_begins(supernest: Any, 
     assert not (here / "run").exists()
 
 
+@pytest.mark.slow
 def test_latency_and_memory_of_language_models_are_measured_and_limited(supernest: Any, here: Path) -> None:
     sizes = ("--networks", "12", "--held-out", "3", "--repeats", "2", "--batch-sizes", "1")
     code, out, err = supernest("profile", "small.yaml", "--quiet", *sizes)
@@ -219,6 +222,7 @@ def test_latency_and_memory_of_language_models_are_measured_and_limited(supernes
     assert set(json.loads(out)["budgets"]["quick"]) == {"latency_ms", "memory_bytes"}
 
 
+@pytest.mark.slow
 def test_an_encoder_learns_hidden_tokens_and_a_subnet_teaches(supernest: Any, here: Path) -> None:
     encoder = ["--set", "data.masked=0.3", "--set", "space.token_types=2", "--set", "space.head_transform=true"]
     code, _, err = supernest("run", "small.yaml", "--out", "parent", "--quiet", *encoder)

@@ -22,6 +22,7 @@ from supernet.families.language import LanguageSupernet
 from supernet.ordering.importance import importance
 from supernet.ordering.reorder import reordered
 from supernet.standalone.language import LanguageModel
+from tests.marks import slow_but
 
 torch = pytest.importorskip("torch", reason="parity with transformers needs the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="parity with transformers needs the extra `parity`")
@@ -71,7 +72,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", {**ENCODER, "num_attention_heads": 3}),
     "bert-untied": ("bert", {**ENCODER, "tie_word_embeddings": False}),
 }  # fmt: skip
-every_case = pytest.mark.parametrize("case", CASES)
+QUICK = ["llama", "gpt2", "bert"]
+every_case = pytest.mark.parametrize("case", slow_but(QUICK, CASES))
 
 
 def loader(model_type: str) -> Any:
@@ -134,7 +136,7 @@ def test_imported_logits_are_those_of_transformers(case: str, saved: Path) -> No
     assert costs["params"][0] == numbers - sum(leaf.numel() for leaf in unused)
 
 
-@pytest.mark.parametrize("case", MODEL_TYPES)
+@pytest.mark.parametrize("case", slow_but(QUICK, MODEL_TYPES))
 def test_ordered_logits_are_those_of_transformers(case: str, saved: Path) -> None:
     imported = import_checkpoint(saved)
     net = build_supernet(imported.space)
@@ -180,13 +182,13 @@ def assert_same_text(net: Any, params: Any, architecture: Any, model: Any) -> No
     np.testing.assert_array_equal(generate(module, jnp.asarray(TOKENS[:, :5]), 12), expected[:, 5:])
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] != "bert"])
+@pytest.mark.parametrize("case", slow_but(["llama"], [case for case in CASES if CASES[case][0] != "bert"]))
 def test_greedy_generation_is_the_same_token_for_token(case: str, saved: Path) -> None:
     imported = import_checkpoint(saved)
     assert_same_text(build_supernet(imported.space), imported.params, imported.space.largest, model_of(case))
 
 
-@pytest.mark.parametrize("case", [case for case in MODEL_TYPES if case != "bert"])
+@pytest.mark.parametrize("case", slow_but(["llama"], [case for case in MODEL_TYPES if case != "bert"]))
 def test_greedy_generation_is_the_same_in_order_and_exported(case: str, saved: Path, tmp_path: Path) -> None:
     imported = import_checkpoint(saved)
     space, net = imported.space, build_supernet(imported.space)

@@ -14,6 +14,7 @@ from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import Progress, initial, train, train_step, trained_params
 from samplers import SAMPLERS
 from supernet.training.training import TrainStep
+from tests.marks import slow_but
 
 STEPS, STOP = 30, 13
 TRAIN = f"train: {{steps: {STEPS}, batch_size: 8, checkpoint_every: 100, evaluate_every: 100, diagnose_every: 10}}\n"
@@ -47,7 +48,7 @@ class StopAfter(StopRequest):
         return self.looks >= self.steps
 
 
-@pytest.fixture(scope="module", params=list(EXPERIMENTS))
+@pytest.fixture(scope="module", params=slow_but(["images"], EXPERIMENTS))
 def base(request, tmp_path_factory) -> Experiment:
     file = tmp_path_factory.mktemp("experiment") / "e.yaml"
     file.with_name("text.txt").write_text("To be, or not to be: that is the question. " * 20)

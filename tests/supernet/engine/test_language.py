@@ -13,6 +13,7 @@ from supernet.engine.supernet import build_supernet
 from supernet.export.generate import generate
 from supernet.families.language import LanguageSupernet
 from supernet.standalone.language import ACTIVATIONS, LanguageModel
+from tests.marks import slow_but
 from tests.reference.counting import count
 from tests.supernet.engine.test_parity import assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
@@ -41,7 +42,7 @@ def family_of(form: str) -> Family:
     return Family(build_supernet(build_space("language", "small", {**SETTINGS["language"], **FORMS[form]})))
 
 
-@pytest.fixture(params=FORMS)
+@pytest.fixture(params=slow_but(["llama", "bert"], FORMS))
 def family(request: pytest.FixtureRequest) -> Family:
     return family_of(request.param)
 
@@ -158,7 +159,7 @@ def test_a_causal_model_does_not_see_what_follows(family: Family) -> None:
 CAUSAL = [form for form in FORMS if FORMS[form].get("causal", True)]
 
 
-@pytest.mark.parametrize("form", CAUSAL)
+@pytest.mark.parametrize("form", slow_but(["llama", "gpt2"], CAUSAL))
 def test_cached_logits_are_those_of_the_whole_sequence(form: str) -> None:
     family = family_of(form)
     module = module_of(family, family.draw(3)[2])

@@ -20,11 +20,13 @@ from supernet.gradient.relaxation import RELAXATIONS
 from supernet.training.optimizer import OptimizerSettings
 from supernet.training.training import TrainStep
 from supernet.weights.described import Weights
+from tests.marks import slow_but
 from tests.supernet.families import SETTINGS, Family
 
 ONE_HOT = 1e-5  # relative to the largest logit
 SLICED = 3  # each of them compiles
 # Fewer blocks than in the parity tests, and still one under a scan, one without squeeze-and-excite, two resolutions.
+QUICK = ["language", "vit"]
 FEWER = {"mobilenet": {"depth": [1, 2], "kernel": [3, 5]}}
 
 
@@ -35,7 +37,7 @@ def small(family: str) -> Family:
     return Family(build_superposed(build_space(family, "small", settings)))
 
 
-@pytest.fixture(params=sorted(SUPERNETS))
+@pytest.fixture(params=slow_but(QUICK, sorted(SUPERNETS)))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 
