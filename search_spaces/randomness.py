@@ -56,6 +56,7 @@ class Purpose(StrEnum):
     CONTRACT = "contract"
     CHANGED_WEIGHTS = "changed weights"
     PROXIES = "proxies"
+    CURVES = "curves"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"
