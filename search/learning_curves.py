@@ -28,6 +28,7 @@ POINTS = 100
 _CURVES = 100_000
 _DRAWN_AT_ONCE = 100_000
 _FIRST = np.array([0, 1, 4, 19, POINTS - 1])  # places that refuse most draws before the others are computed
+_LATEST = 80
 _NOISES = 16
 _NEGLIGIBLE = 30.0
 _NEAREST, _EFFECTIVE, _BISECTIONS = 1000, 15, 12
@@ -73,18 +74,25 @@ class Forecast:
 class CurvePrior:
     """Curves from LC-PFN's prior: weighted sums of pow3, ilog2 and Janoschek that rise from step 1 to the last.
 
+    LC-PFN's prior takes a loss that stays where it began, and falls late, for one that stays for good. Where `delayed` is
+    given, that share of the curves keeps its first value for a while and rises then.
+
     Args:
         seed: Of the draws.
         count: Number of curves.
+        delayed: Share of the curves that rise late; 0 is LC-PFN's prior.
     """
 
-    def __init__(self, seed: int = 0, count: int = _CURVES) -> None:
+    def __init__(self, seed: int = 0, count: int = _CURVES, delayed: float = 0.0) -> None:
         rng = stream(seed, Purpose.CURVES)
         found: list[np.ndarray] = []
         while sum(map(len, found)) < count:
             found.append(_drawn(rng, _DRAWN_AT_ONCE))
         self.curves: Float[np.ndarray, "c p"] = np.concatenate(found)[:count]
         """Values between 0 and 1, before noise."""
+        late = round(delayed * count)
+        delays = rng.integers(1, _LATEST + 1, (late, 1))
+        self.curves[:late] = np.take_along_axis(self.curves[:late], np.maximum(np.arange(POINTS) - delays, 0), axis=1)
 
     def forecast(self, times: Sequence[float], values: Sequence[float], at: float = 1.0) -> Forecast:
         """Returns what will be measured, given what was.
@@ -219,7 +227,9 @@ class Outlook:
     higher: bool
 
     @classmethod
-    def of(cls, times: Sequence[float], figures: Sequence[float], higher: bool) -> "Outlook":
+    def of(
+        cls, times: Sequence[float], figures: Sequence[float], higher: bool, prior: CurvePrior | None = None
+    ) -> "Outlook":
         """Returns the outlook after some evaluations.
 
         Args:
@@ -227,9 +237,10 @@ class Outlook:
             figures: What was measured there.
             higher: Whether the figure is a share that is better the higher it is. Of a loss, the part of the first one
                 that was won counts.
+            prior: The curves that it rests on; those of `curve_prior` when None.
         """
         rises, seen = rising(figures, higher), slice(0 if higher else 1, None)
-        return cls(curve_prior().forecast(times[seen], rises[seen]), figures[0], higher)
+        return cls((prior or curve_prior()).forecast(times[seen], rises[seen]), figures[0], higher)
 
     @property
     def figure(self) -> float:

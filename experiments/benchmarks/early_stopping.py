@@ -26,7 +26,7 @@ from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
 from experiments.ranking.fidelity import kendall_tau
 from experiments.user_input.paths import UserPath
-from search.learning_curves import EarlyStopping, Outlook
+from search.learning_curves import CurvePrior, EarlyStopping, Outlook
 from search_spaces.randomness import Purpose, stream
 
 _FILE = "taskset_rnn_imdb_12x1000.npz"
@@ -40,9 +40,11 @@ class Trainings:
 
     Attributes:
         losses: One row a training, one column an epoch, the one before the first step first.
+        prior: What forecasts rest on.
     """
 
     losses: Float[np.ndarray, "n e"]
+    prior: CurvePrior
     _known: dict[tuple[int, int], Outlook] = field(default_factory=dict)
 
     @property
@@ -54,7 +56,7 @@ class Trainings:
         """What a training will end at, as seen after an epoch."""
         if (row, epoch) not in self._known:
             times = [i / self.epochs for i in range(epoch + 1)]
-            self._known[row, epoch] = Outlook.of(times, self.losses[row, : epoch + 1].tolist(), higher=False)
+            self._known[row, epoch] = Outlook.of(times, self.losses[row, : epoch + 1].tolist(), False, self.prior)
         return self._known[row, epoch]
 
 
@@ -177,15 +179,15 @@ def _figures(found: np.ndarray) -> dict[str, float]:
     }
 
 
-def read(directory: Path, trainings: int, seed: int) -> dict[str, Trainings]:
+def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Trainings]:
     """Trainings of each task that stayed finite, drawn at random."""
     with np.load(directory / "learning_curves" / _FILE, allow_pickle=False) as file:
         found = {}
         for number, task in enumerate(file["tasks"].tolist()):
             losses = file[f"{task}__valid_loss"].astype(float)
             losses = losses[np.isfinite(losses).all(axis=1)]
-            drawn = stream(seed, Purpose.PANEL, number).permutation(len(losses))[:trainings]
-            found[task] = Trainings(losses[np.sort(drawn)])
+            drawn = stream(0, Purpose.PANEL, number).permutation(len(losses))[:trainings]
+            found[task] = Trainings(losses[np.sort(drawn)], prior)
         return found
 
 
@@ -196,13 +198,15 @@ def read(directory: Path, trainings: int, seed: int) -> dict[str, Trainings]:
 @click.option("--size", default=24, show_default=True, help="Trainings of a panel.")
 @click.option("--tolerance", default=EarlyStopping.tolerance, show_default=True)
 @click.option("--confidence", default=EarlyStopping.confidence, show_default=True)
+@click.option("--delayed", default=0.0, show_default=True, help="Share of the prior's curves that rise later.")
 @json_option
 def main(
-    directory: Path | None, trainings: int, panels: int, size: int, tolerance: float, confidence: float, as_json: bool
-) -> None:
+    directory: Path | None, trainings: int, panels: int, size: int, tolerance: float, confidence: float,
+    delayed: float, as_json: bool,
+) -> None:  # fmt: skip
     """Runs the benchmark."""
     stopping = EarlyStopping(tolerance, confidence)
-    tasks = read(real_data(directory), trainings, seed=0)
+    tasks = read(real_data(directory), trainings, CurvePrior(delayed=delayed))
     show({"tasks": len(tasks), **compared(tasks, panels, size, stopping)}, as_json)
 
 
