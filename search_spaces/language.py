@@ -72,6 +72,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
     """
 
     family = "language"
+    divisible = True
     inputs = "tokens"
     template = Template(
         space="""\

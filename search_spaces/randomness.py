@@ -25,10 +25,12 @@ class Purpose(StrEnum):
     HIDDEN_TOKENS = "hidden tokens"
     ARCHITECTURE_HIDDEN_TOKENS = "architecture hidden tokens"
     HIDDEN_TOKENS_OF_EVALUATION = "hidden tokens of evaluation"
+    MODULE_EXAMPLES = "module examples"
     # weights
     WEIGHTS = "weights"
     PANEL_WEIGHTS = "panel weights"
     NEW_HEAD = "new head"
+    MODULE_WEIGHTS = "module weights"
     # samplers
     PATHS = "paths"
     BANK_PATHS = "bank paths"
@@ -56,7 +58,6 @@ class Purpose(StrEnum):
     CONTRACT = "contract"
     CHANGED_WEIGHTS = "changed weights"
     PROXIES = "proxies"
-    CURVES = "curves"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

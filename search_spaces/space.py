@@ -37,6 +37,8 @@ class SearchSpace:
     """Tasks whose examples its networks take, by name: images, tokens, arrays, or those of plug-ins."""
     several_arenas: ClassVar[bool] = False
     """Whether training is faster with a memory arena for each thread: buffers below 64 MiB, long compilation."""
+    divisible: ClassVar[bool] = False
+    """Whether its layers are one stack, all with weights of equal shapes, that `divided` can cut into parts."""
     metrics: ClassVar[tuple[str, ...]] = Cost._fields
     """What `cost` tells of."""
 

@@ -39,6 +39,7 @@ class ViTSpace(SearchSpace):
     """
 
     family = "vit"
+    divisible = True
     template = Template(
         space="""\
   # Any field of the family can be set here, and then overrides the preset:

@@ -81,10 +81,13 @@ def test_no_arrow_between_rooms_runs_back_up(package: str, some: set[str]) -> No
 
 def test_stages_meet_in_the_pipeline() -> None:
     """A stage imports another one only where it continues it: panels train, exports follow search."""
-    stages = {"training", "searching", "gradient", "ranking", "exporting", "profiling", "finetuning", "souping"}
+    stages = {
+        "training", "searching", "gradient", "ranking", "exporting", "profiling", "finetuning", "souping", "incubation",
+    }  # fmt: skip
     continues = {
         "ranking": {"training"}, "gradient": {"training", "searching"}, "exporting": {"training", "searching"},
-        "finetuning": {"training", "exporting"}, "souping": {"training", "searching", "exporting", "finetuning"},
+        "finetuning": {"training", "exporting"}, "incubation": {"training"},
+        "souping": {"training", "searching", "exporting", "finetuning", "incubation"},
     }  # fmt: skip
     arrows = rooms_of("experiments")
     for stage in stages:

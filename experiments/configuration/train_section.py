@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from experiments.configuration.incubation_section import IncubationSection
 from experiments.configuration.number_types import Batch, Positive
 from experiments.configuration.plugin_section import STRICT, as_mapping, build_settings
 from experiments.user_input.paths import path_fault, shown
@@ -74,6 +75,7 @@ class TrainSection(BaseModel):
         log_every: Number of steps between figures in TensorBoard.
         diagnose_every: Number of steps between diagnostics of the sampling (gradient cosines and variance, visits, loss
             by size, learned distributions); null for none.
+        incubation: Start from a network whose modules were trained one by one; null for fresh or imported weights.
     """
 
     model_config = STRICT
@@ -96,6 +98,7 @@ class TrainSection(BaseModel):
     evaluate_every: Positive = 200
     log_every: Positive = 20
     diagnose_every: Annotated[int, Field(ge=2, le=10**9)] | None = 200
+    incubation: IncubationSection | None = None
 
     def total_steps(self, examples: int) -> int:
         """Training steps over so many training examples, also where `epochs` are given."""
@@ -121,4 +124,6 @@ class TrainSection(BaseModel):
         if self.steps is not None and warmup >= self.steps:
             text = f"{warmup} is not less than the {self.steps} training steps. Give at most {self.steps - 1}."
             raise ProblemsError([Problem(("optimizer", "warmup_steps"), text)])
+        if self.incubation is not None:
+            self.incubation.check_warmup(self.optimizer)
         return self

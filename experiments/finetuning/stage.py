@@ -27,15 +27,13 @@ from experiments.storage.cached_results import only_here
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import BatchMaker
-from experiments.training.curves import ProbeErrors
-from experiments.training.one_path import OnePath
+from experiments.training.one_path import OnePath, one_path_probe
 from experiments.training.stage import train, trained_params
 from search_spaces import Architecture, UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.embedding import embed
 from supernet.export.subnet import REPORT, Subnet
 from supernet.storage.manifest import MANIFEST, discard_directory, verify_manifest
-from supernet.training.training import TrainState
 
 _CHECKPOINTS = "checkpoints"
 
@@ -150,7 +148,7 @@ def _trained(
             stop,
             quiet,
             start,
-            probe=_probe(member, architecture),
+            probe=one_path_probe(member, np.array(architecture.genes, np.int32)),
         )
         params = trained_params(member, checkpoints)
     found: dict[str, Any] = {}
@@ -188,18 +186,6 @@ def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measu
     data, objective, seed = member.data, objective_of(member.data), member.config.seed
     splits = {"validation": data.validation, "test": data.test}
     return {split: measured(subnet, rows, objective, seed, f"{where}: {split} split") for split, rows in splits.items()}
-
-
-def _probe(member: Experiment, architecture: Architecture) -> ProbeErrors:
-    """Follows the validation error of the network."""
-    genes, objective = np.array([architecture.genes], np.int32), objective_of(member.data)
-
-    def probe(state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        error = float(objective.of(member.evaluator(state.evaluation_params, genes))[0])
-        log.scalars(done, {f"validation_{objective.name}": error})
-        return dict.fromkeys(("smallest", "largest", "mean"), error)
-
-    return probe
 
 
 def report_lines(found: Mapping[str, Any]) -> list[str]:

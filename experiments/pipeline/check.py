@@ -15,6 +15,7 @@ from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
 from experiments.devices.runtime import runtime_here
 from experiments.experiment import Experiment, build_experiment
+from experiments.incubation.members import KEY, check_incubation
 from experiments.pipeline.demands import check_demands, warnings
 from experiments.pipeline.description import DataSizes, Description, SearchPlan, SpaceCosts, TrainingPlan
 from experiments.process.plugin_errors import plugin_errors
@@ -49,6 +50,7 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
 def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     experiment = build_experiment(config)
     check_demands(experiment)
+    check_incubation(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
@@ -63,6 +65,8 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
         table_of(experiment)
         proxies_of(experiment, np.array(experiment.space.largest.genes, np.int32))
     if "gradient" in stages:
+        if config.train.incubation is not None:
+            raise UserError(f"{KEY}: not for gradient search, which trains fresh weights. Leave it out.")
         build_superposed(experiment.space, config.supernet.sharing, Passes(config.train.precision))
         if config.train.rematerialize is True:
             raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")

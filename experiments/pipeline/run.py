@@ -11,6 +11,8 @@ from experiments.data import Split
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.stage import export, reached
 from experiments.gradient.stage import gradient_search
+from experiments.incubation.on_ray import incubate_on_ray
+from experiments.incubation.stage import incubate, start_of
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.pipeline.recorded_data import record_data
 from experiments.process.compilation import use_compilation_cache
@@ -78,13 +80,18 @@ def run(
             ) as checkpoints,
         ):
             if "train" in stages:
+                incubates = config.train.incubation is not None and checkpoints.latest() is None
+                if incubates:
+                    start = incubate if config.ray is None else incubate_on_ray
+                    summary = told(incubation=start(experiment, directory.path, stop, quiet))
                 if config.ray is None:
                     figures = train(
                         experiment, checkpoints, lambda step: EventLog(directory.tensorboard / "train", step), stop,
-                        quiet,
+                        quiet, start_of(experiment, directory.path) if incubates else None,
                     )  # fmt: skip
                 else:
-                    figures = train_on_ray(experiment, checkpoints, directory, stop, quiet)
+                    start = start_of if config.train.incubation is not None else None
+                    figures = train_on_ray(experiment, checkpoints, directory, stop, quiet, start)
                 summary = told(train=figures.over(summary.train))
             if "gradient" in stages:
                 if config.ray is not None:

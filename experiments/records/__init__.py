@@ -5,7 +5,7 @@ Light to import: an answer from a finished run needs no JAX.
 
 from experiments.records.answer import Answer, FoundSubnet, OnDevice
 from experiments.records.exported import CompiledMemory, ExportedNetwork, MeasuredLatency, Prediction
-from experiments.records.stages import GradientFigures, SearchFigures, TrainingFigures
+from experiments.records.stages import GradientFigures, IncubationFigures, SearchFigures, TrainingFigures
 from experiments.records.summary import SpaceFigures, Summary
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ExportedNetwork",
     "FoundSubnet",
     "GradientFigures",
+    "IncubationFigures",
     "MeasuredLatency",
     "OnDevice",
     "Prediction",

@@ -1,7 +1,7 @@
 """Figures of the stages that train and search, as the summary has them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -49,6 +49,33 @@ class TrainingFigures:
         """Reads what `as_json` gives."""
         known = {f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content}
         return cls(**known, probe=under_prefix(content, "probe_"))
+
+
+@dataclass(frozen=True)
+class IncubationFigures:
+    """Figures of an incubation; objectives are those of the validation split, None where an output was not finite.
+
+    Attributes:
+        modules: Number of modules.
+        meta_steps: Steps that the meta-model was trained.
+        module_steps: Steps that each module was trained.
+        meta: Objective of the meta-model.
+        hybrids: Objective of the hybrid of each module.
+        assembled: Objective of the network put together, before it was trained on.
+    """
+
+    modules: int
+    meta_steps: int
+    module_steps: int
+    meta: float | None
+    hybrids: Sequence[float | None]
+    assembled: float | None
+
+    @classmethod
+    def from_json(cls, content: JsonObject) -> Self:
+        """Reads what `plain` gives."""
+        given = {f.name: content.get(f.name) for f in dataclasses.fields(cls)}
+        return cls(**{**given, "hybrids": tuple(content["hybrids"])})
 
 
 @dataclass(frozen=True)

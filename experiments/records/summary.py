@@ -7,7 +7,7 @@ from typing import Self
 from experiments.records.answer import Answer
 from experiments.records.exported import ExportedNetwork
 from experiments.records.plain import JsonObject, plain
-from experiments.records.stages import GradientFigures, SearchFigures, TrainingFigures
+from experiments.records.stages import GradientFigures, IncubationFigures, SearchFigures, TrainingFigures
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Summary:
         objective: What its search minimises.
         chance: The objective of guessing; None where it is not known.
         space: The search space.
+        incubation: Of the modules that the training started from.
         train: Of the training.
         gradient: Of the gradient search.
         search: Of the search.
@@ -45,6 +46,7 @@ class Summary:
     objective: str = "error"
     chance: float | None = None
     space: SpaceFigures | None = None
+    incubation: IncubationFigures | None = None
     train: TrainingFigures | None = None
     gradient: GradientFigures | None = None
     search: SearchFigures | None = None
@@ -70,12 +72,13 @@ class Summary:
     def from_json(cls, content: JsonObject) -> Self:
         """Reads what `as_json` gives, with a hash or without."""
         space, search, subnets = content.get("space"), content.get("search"), content.get("subnets")
-        train, gradient = content.get("train"), content.get("gradient")
+        train, gradient, incubation = (content.get(name) for name in ("train", "gradient", "incubation"))
         return cls(
             name=content.get("name", ""),
             objective=content.get("objective", "error"),
             chance=content.get("chance"),
             space=None if space is None else SpaceFigures(**space),
+            incubation=None if incubation is None else IncubationFigures.from_json(incubation),
             train=None if train is None else TrainingFigures.from_json(train),
             gradient=None if gradient is None else GradientFigures.from_json(gradient),
             search=None if search is None else SearchFigures(**search),

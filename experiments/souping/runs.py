@@ -19,6 +19,7 @@ import numpy as np
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.lineage import TrainedOn
+from experiments.incubation.stage import start_of
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.pipeline.recorded_data import check_data, record_data
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -177,7 +178,11 @@ def _check_alike(path: Path, experiment: Experiment, one: Path, first: Experimen
             f"{path}: was trained with other data than {one}, or another split of them, so that it may have seen the "
             "validation examples. Give runs of one data section and one seed."
         )
-    hashed = weights_fingerprint(initial(experiment, train_step(experiment)).train.params)
+    if ours.train.incubation is None:
+        start = initial(experiment, train_step(experiment)).train.params
+    else:
+        start = start_of(experiment, path, identity_of(path))
+    hashed = weights_fingerprint(start)
     if began is not None and hashed != began:
         raise UserError(
             f"{path}: began with other weights than {one} (seed {ours.seed} and {own.seed}). Give runs of one seed, or "

@@ -25,7 +25,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.training.division import check_division
 from experiments.training.ray_checkpoints import stored_name, unpack
 from experiments.training.ray_progress import Bridge, Report
-from experiments.training.ray_worker import Task, work
+from experiments.training.ray_worker import Start, Task, work
 from experiments.training.stage import figures_of
 from search_spaces import UserError
 
@@ -38,9 +38,22 @@ _PATIENCE, _LONGEST = 20.0, 900.0  # seconds without room for the workers until 
 
 
 def train_on_ray(
-    experiment: Experiment, checkpoints: Checkpoints, run: RunDirectory, stop: StopRequest, quiet: bool
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    run: RunDirectory,
+    stop: StopRequest,
+    quiet: bool,
+    start: Start | None = None,
 ) -> TrainingFigures:
-    """Trains on the workers of the section `ray`; arguments and results as those of `train`.
+    """Trains on the workers of the section `ray`; results and other arguments as those of `train`.
+
+    Args:
+        experiment: What to train.
+        checkpoints: Where to resume from.
+        run: The run directory.
+        stop: Read while the workers train.
+        quiet: No progress bar.
+        start: Importable function that gives each worker the weights to start from; fresh ones when None.
 
     Raises:
         UserError: Ray, its cluster or the experiment cannot do it; or more workers died than `ray.max_failures` allow.
@@ -58,7 +71,7 @@ def train_on_ray(
         bridge = _beside(ray)
         task = Task(
             experiment.config.as_dict(), experiment.config.identity, str(run.path.absolute()),
-            section.storage is not None, module_path(), bridge,
+            section.storage is not None, module_path(), bridge, start,
         )  # fmt: skip
         try:
             with _Fitting(section, experiment, run, task) as fitting:
@@ -226,10 +239,10 @@ def _followed(
                     bar.write(f"warning: training waits, {text}", file=sys.stderr)
             for count, done in news.starts[len(report.starts) :]:
                 _say(bar, count, done, section.sizes[-1], again=bool(report.starts))
+            if news.doing != report.doing:
+                bar.set_description_str(news.doing)
             report = news
             bar.n = report.done
-            if bar.desc != report.doing:
-                bar.set_description_str(report.doing)
             bar.set_postfix(report.shown)
             if report.refused is not None:
                 fitting.over(_GRACE)  # the others may wait for the one that has given up

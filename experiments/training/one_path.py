@@ -1,10 +1,16 @@
-"""OnePath: the sampler that trains one architecture alone, inside the weights of a supernet."""
+"""OnePath: the sampler that trains one architecture alone, inside the weights of a supernet; and its probe."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
+from experiments.experiment import Experiment
+from experiments.objective import objective_of
+from experiments.storage.tensorboard import EventLog
+from experiments.training.curves import ProbeErrors
 from samplers import Paths, Sampler, SamplerState, Score
+from supernet.training.training import TrainState
 
 
 @dataclass(frozen=True)
@@ -23,3 +29,20 @@ class OnePath(Sampler):
 
     def sample(self, state: SamplerState, step: int, score: Score | None = None) -> Paths:
         return Paths(np.array([self.genes], np.int32), ("random",), np.ones(1, np.float32))
+
+
+def one_path_probe(member: Experiment, genes: Int[np.ndarray, " g"]) -> ProbeErrors:
+    """Returns a probe that follows the validation error of one architecture.
+
+    Args:
+        member: The experiment that trains it.
+        genes: Its canonical genes.
+    """
+    objective = objective_of(member.data)
+
+    def probe(state: TrainState, log: EventLog, done: int) -> dict[str, float]:
+        error = float(objective.of(member.evaluator(state.evaluation_params, genes[None]))[0])
+        log.scalars(done, {f"validation_{objective.name}": error})
+        return dict.fromkeys(("smallest", "largest", "mean"), error)
+
+    return probe

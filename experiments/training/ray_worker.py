@@ -2,8 +2,9 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from experiments.distributed.process import begin
@@ -12,6 +13,9 @@ from experiments.records import TrainingFigures
 from search_spaces import UserError
 
 _LEAVING = 3  # seconds
+
+Start = Callable[[Any, Path], Any]
+"""Importable function of an experiment and its run directory that gives the weights to start a training from."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Task:
         stored: Whether checkpoints go through Ray Train to a storage.
         path: Where the driver finds modules.
         bridge: Handle of the actor that connects to the driver.
+        start: Gives the weights to start from; fresh ones when None.
     """
 
     config: Mapping[str, Any]
@@ -33,6 +38,7 @@ class Task:
     stored: bool
     path: Sequence[str]
     bridge: Any
+    start: Start | None = None
 
 
 def work(told: Mapping[str, Any]) -> None:
@@ -76,10 +82,12 @@ def _train(task: Task, first: bool) -> TrainingFigures:
         line = Line(task.bridge, first)
         settings = config.train
         with Checkpoints(run.checkpoints, settings.keep_last, settings.keep_best, run=config.identity) as checkpoints:
-            line.begin(workers.count, checkpoints.latest() or 0)
+            done = checkpoints.latest() or 0
+            line.begin(workers.count, done)
+            params = None if done or task.start is None else task.start(experiment, run.path)
             return train(
                 experiment, checkpoints, lambda step: EventLog(run.tensorboard / "train", step, main_process=first),
-                line, quiet=True, workers=workers, bar=line, saved=keep,
+                line, quiet=True, params=params, workers=workers, bar=line, saved=keep,
             )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """The train stage: batches, sampled paths, steps, checkpoints and curves; resumes at the last checkpoint."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -48,26 +48,37 @@ def initial(experiment: Experiment, step: TrainStep, params: Params | None = Non
     return Progress(step.init(params), experiment.sampler.init())
 
 
-def train_step(experiment: Experiment) -> TrainStep:
-    """The compiled step that the configuration asks for."""
+def train_step(experiment: Experiment, trained: Collection[str] | None = None) -> TrainStep:
+    """The compiled step that the configuration asks for.
+
+    Args:
+        experiment: What is trained.
+        trained: Names of the weights that are trained, as `TrainStep` takes them.
+    """
     settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(
-        training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms, experiment.data.outputs
-    )
+        training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms, experiment.data.outputs,
+        trained,
+    )  # fmt: skip
 
 
-def trained_params(experiment: Experiment, checkpoints: Checkpoints) -> Params:
+def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: TrainStep | None = None) -> Params:
     """The weights to search with: of the last step, or of the best one that was kept, as `train.checkpoint` says.
+
+    Args:
+        experiment: What was trained.
+        checkpoints: Its checkpoints.
+        step: What trained it, where that is not the step that `train_step` gives.
 
     Raises:
         UserError: Training has not finished, or kept no best checkpoint.
     """
-    return trained_progress(experiment, checkpoints).train.evaluation_params
+    return trained_progress(experiment, checkpoints, step).train.evaluation_params
 
 
-def trained_progress(experiment: Experiment, checkpoints: Checkpoints) -> Progress:
+def trained_progress(experiment: Experiment, checkpoints: Checkpoints, step: TrainStep | None = None) -> Progress:
     """Returns the state at the end of training that `trained_params` takes the weights of, which says the errors."""
     done = checkpoints.latest() or 0
     if done < experiment.steps:
@@ -82,7 +93,7 @@ def trained_progress(experiment: Experiment, checkpoints: Checkpoints) -> Progre
             raise UserError(
                 f"train.checkpoint: best, but no checkpoint of {experiment.config.name} was evaluated. Set it to last."
             )
-    step = train_step(experiment)
+    step = step or train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
     return checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)[1]
 
@@ -99,6 +110,7 @@ def train(
     bar: Any = None,
     saved: Callable[[int], None] | None = None,
     probe: ProbeErrors | None = None,
+    name: str = "train",
 ) -> TrainingFigures:
     """Trains up to the configured step.
 
@@ -114,6 +126,7 @@ def train(
         bar: Shows progress, as a tqdm bar does; one on the terminal when None.
         saved: Called by every worker once a checkpoint is on the disk.
         probe: Evaluates what is trained, as `Probe` does; a few subnets of the space when None.
+        name: What the progress bar calls the training.
 
     Returns:
         Figures for the summary.
@@ -139,9 +152,9 @@ def train(
     diagnostics = Diagnostics(experiment, curves.log, quiet)
     probe = probe or Probe(experiment, workers)
     if bar is None:
-        bar = progress_bar(total=steps, initial=done, desc="train", unit="step", quiet=quiet)
+        bar = progress_bar(total=steps, initial=done, desc=name, unit="step", quiet=quiet)
     metric, figures, objective = None, before, objective_of(experiment.data)
-    news, reached = _Programs(bar, experiment.space.programs), {}
+    news, reached = _Programs(bar, experiment.space.programs, name), {}
     with bar, curves.log:
         state, sampler_state = progress
         while done < steps:
@@ -199,10 +212,11 @@ class _Programs:
     Args:
         bar: Shows progress.
         total: How many programs the space has.
+        name: What the bar calls the training.
     """
 
-    def __init__(self, bar: Any, total: int) -> None:
-        self._bar, self._total = bar, total
+    def __init__(self, bar: Any, total: int, name: str = "train") -> None:
+        self._bar, self._total, self._name = bar, total, name
         self._known: set[Program] = set()
         self._said = False
 
@@ -211,13 +225,13 @@ class _Programs:
         if program not in self._known:
             self._known.add(program)
             self._said = True
-            self._bar.set_description_str(f"train (compiling program {len(self._known)} of {self._total}, once)")
+            self._bar.set_description_str(f"{self._name} (compiling program {len(self._known)} of {self._total}, once)")
 
     def over(self) -> None:
         """Hears that the step is over."""
         if self._said:
             self._said = False
-            self._bar.set_description_str("train")
+            self._bar.set_description_str(self._name)
 
 
 def figures_of(checkpoints: Checkpoints, step: int) -> TrainingFigures:

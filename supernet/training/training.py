@@ -1,6 +1,6 @@
 """The training step: the gradients of k sampled paths, summed, then one Optax update."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,6 +45,8 @@ class TrainStep:
             min(decay, (1 + step) / (10 + step)).
         gene_norms: Whether each path's gradient norms by gene are computed.
         outputs: What the network's outputs mean, and what is lost by wrong ones.
+        trained: Names at the top of the tree of weights of those that are trained; all when None. The others keep their
+            bits, have neither gradient nor moments, and gradients flow through them where that is needed.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class TrainStep:
         average_decay: float | None = None,
         gene_norms: bool = False,
         outputs: Outputs = CLASSES,
+        trained: Collection[str] | None = None,
     ) -> None:
         self.net = net
         self.outputs = outputs
         self.distillation = distillation or Distillation()
         self._optimizer = optimizer
         self._decay = average_decay
+        self._names = None if trained is None else frozenset(trained)
         self._gene_norms = GeneNorms(net) if gene_norms else None
         self._accumulated: Params | None = None
         self._previous: Params | None = None
@@ -73,7 +77,15 @@ class TrainStep:
     def init(self, params: Params) -> TrainState:
         """The state before the first step."""
         average = None if self._decay is None else jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(params), average)
+        return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(self._trained(params)), average)
+
+    def _trained(self, params: Params) -> Params:
+        """The weights that are trained."""
+        return params if self._names is None else {name: params[name] for name in params if name in self._names}
+
+    def _with(self, params: Params, trained: Params) -> Params:
+        """The weights with others in place of those that are trained."""
+        return trained if self._names is None else {**params, **trained}
 
     def __call__(
         self,
@@ -122,7 +134,7 @@ class TrainStep:
                 self._previous = jax.tree.map(jnp.copy, accumulated)
         else:
             if accumulated is None:
-                accumulated = jax.tree.map(jnp.zeros_like, state.params)
+                accumulated = jax.tree.map(jnp.zeros_like, self._trained(state.params))
             results = []
             for gradient, result in self.gradients(
                 state.params, genes, roles, weights, *batch, into=accumulated, work=work, announce=announce
@@ -182,7 +194,7 @@ class TrainStep:
 
             untaught = self._untaught(targets_, params, work)
             given = lesson(self.distillation, roles, path, logits, teacher_, untaught, self.outputs)
-            gradient = jax.tree.map(jnp.zeros_like, params) if into is None else into
+            gradient = jax.tree.map(jnp.zeros_like, self._trained(params)) if into is None else into
             program = self.net.space.program(genes[path])
             if announce is not None:
                 announce(program)
@@ -217,7 +229,7 @@ class TrainStep:
             found.append(result if work is None else result._replace(logits=None))
         if work is None:
             return list(own.values()), found
-        nothing = jax.tree.map(jnp.zeros_like, params)
+        nothing = jax.tree.map(jnp.zeros_like, self._trained(params))
         return [work.sum(own.pop(path, nothing)) for path in range(len(genes))], found
 
     def _untaught(self, targets: Targets, params: Params, work: Work) -> Targets:
@@ -260,15 +272,15 @@ class TrainStep:
         weight: jax.Array,
         program: Program,
     ) -> tuple[Params, PathResult]:
-        def loss(params: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            logits, _ = self.net.apply(params, genes, x, program=program)
+        def loss(trained: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            logits, _ = self.net.apply(self._with(params, trained), genes, x, program=program)
             losses = example_losses(self.distillation, logits, targets, given, self.outputs)
             return jnp.mean(example_weights * losses), (logits, losses)
 
         # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
         # that what both contain is traced once.
         with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
-            (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            (value, (logits, losses)), grads = jax.value_and_grad(loss, has_aux=True)(self._trained(params))
         accumulated = jax.tree.map(lambda a, g: a + weight * g, accumulated, grads)
         figures = self.outputs.figures(logits, targets).astype(jnp.float32)
         figure = jnp.mean(self.outputs.mean(figures, targets))
@@ -283,12 +295,14 @@ class TrainStep:
         return self.net.apply(params, genes, x, program=program)[0]
 
     def _update(self, state: TrainState, accumulated: Params) -> tuple[TrainState, Params, jax.Array]:
-        updates, optimizer = self._optimizer.update(accumulated, state.optimizer, state.params)
-        params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
-        average = state.average
+        before = self._trained(state.params)
+        updates, optimizer = self._optimizer.update(accumulated, state.optimizer, before)
+        trained: Params = optax.apply_updates(before, updates)  # type: ignore[assignment]
+        params, average = self._with(state.params, trained), state.average
         if average is not None and self._decay is not None:
             decay = jnp.minimum(self._decay, (1.0 + state.step) / (10.0 + state.step))
-            average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
+            moved = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, self._trained(average), trained)
+            average = self._with(average, moved)
         cleared = jax.tree.map(jnp.zeros_like, accumulated)
         return TrainState(state.step + 1, params, optimizer, average), cleared, optax.tree.norm(accumulated)
 
