@@ -58,6 +58,7 @@ class Purpose(StrEnum):
     CONTRACT = "contract"
     CHANGED_WEIGHTS = "changed weights"
     PROXIES = "proxies"
+    CURVES = "curves"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

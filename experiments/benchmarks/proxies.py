@@ -13,7 +13,6 @@ References:
 
 import gzip
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +25,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from experiments.benchmarks.output import show
+from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
 from experiments.data.cifar import Cifar
-from experiments.truth_tables.table import PLACE
 from experiments.user_input.paths import UserPath
 from search_spaces import Genes, UserError, build_space
 from search_spaces.nas_bench_201 import OPERATIONS
@@ -98,10 +97,7 @@ def main(
     names: tuple[str, ...], kept: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
-    if directory is None:
-        if PLACE not in os.environ:
-            raise click.UsageError(f"--directory: not given, and {PLACE} is not set. Name the directory of the data.")
-        directory = Path(os.environ[PLACE])
+    directory = real_data(directory)
     try:
         figures: dict[str, Any] = {}
         for data_set in DATA_SETS:

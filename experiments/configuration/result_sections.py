@@ -44,6 +44,23 @@ class ExportSection(BaseModel):
     stablehlo: bool = True
 
 
+class EarlyStoppingSection(BaseModel):
+    """Trainings that stop once their outcome is known well enough from their learning curve; it is then the forecast.
+
+    Attributes:
+        tolerance: Most that the outcome may differ from the forecast: a share of 1 for accuracies (0.01 is a point), a
+            share of the first measured value for losses and errors.
+        confidence: Probability with which it does not.
+        evaluations: Number of evaluations on the validation split over a whole training.
+    """
+
+    model_config = STRICT
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    evaluations: Annotated[int, Field(ge=4, le=100)] = 20
+
+
 class RankSection(BaseModel):
     """Comparison of the supernet's ranking of subnets with the true one: that of a panel trained on its own.
 
@@ -60,6 +77,7 @@ class RankSection(BaseModel):
         truth: Name of a truth table, which says what architectures reach on their own; the panel is trained when null.
         truth_path: Directory of the table's files; the one of its name below `$SUPERNEST_DATA` when null.
         truth_measure: Column of the table that is the truth; the table's own choice when null.
+        early_stopping: When a network's training may stop before its last step; never when null.
         proxies: Names of the zero-cost proxies that `supernest rank --proxies` compares; each that the networks can
             have when null.
         proxy_batch: Number of training examples that proxies are computed on.
@@ -78,6 +96,7 @@ class RankSection(BaseModel):
     truth: str | None = None
     truth_path: str | None = None
     truth_measure: str | None = None
+    early_stopping: EarlyStoppingSection | None = None
     proxies: tuple[str, ...] | None = None
     proxy_batch: Annotated[int, Field(ge=2, le=65_536)] = 32
 

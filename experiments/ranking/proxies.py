@@ -15,8 +15,8 @@ from experiments.process.progress import progress_bar
 from experiments.ranking.baselines import baselines
 from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import fidelity
-from experiments.ranking.report import ranked_by
 from experiments.ranking.stage import order_of, truth_of
+from experiments.ranking.training import ranked_by
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes, UserError
 from search_spaces.randomness import Purpose, stream

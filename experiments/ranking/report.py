@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Experiment
-from experiments.objective import is_percent, objective_of
+from experiments.objective import is_percent
 from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import Estimate
-from experiments.ranking.training import Truth
+from experiments.ranking.training import Truth, panel_steps, ranked_by
 from experiments.run_directory import RunDirectory
 from experiments.storage.tensorboard import EventLog
 from search_spaces import Genes
@@ -47,7 +47,7 @@ def write_report(
             "architecture": space.architecture(row).description,
             "genes": row.tolist(),
             "costs": {metric: int(values[i]) for metric, values in costs.items()},
-            "alone": {figure: float(truth.figure[i]), "loss": _number(truth.loss[i])},
+            "alone": {figure: float(truth.figure[i]), "loss": _number(truth.loss[i]), "steps": float(truth.steps[i])},
             "inherited": {figure: _number(inherited.figure[i]), "loss": _number(inherited.loss[i])},
         }
         for i, row in enumerate(genes)
@@ -59,6 +59,7 @@ def write_report(
         "examples": len(experiment.data.validation),
         "unit": experiment.data.unit,
         **{name: estimate.as_dict() for name, estimate in estimates.items()},
+        **_early_stopping(experiment, truth),
         **(besides or {}),
     }
     with disk_errors_for(run.rank):
@@ -79,11 +80,6 @@ def write_report(
     return figures
 
 
-def ranked_by(experiment: Experiment) -> str:
-    """What architectures are ranked by: the validation figure of the data, such as `accuracy`, or `loss`."""
-    return experiment.config.rank.objective or objective_of(experiment.data).figure
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """The figures of a ranking as lines to read."""
     examples = f"{figures['examples']:,} {figures.get('unit', 'images')}"
@@ -102,9 +98,22 @@ def table(figures: Mapping[str, Any]) -> str:
             ends = (f"{scale * estimate[end]:.{digits}f}" for end in ("low", "high"))
             value += f"  (95 %: {' to '.join(ends)})"
         lines.append(f"{title:<{width}}  {value}")
+    early = figures.get("early_stopping")
+    if early is not None:
+        stopped = f"{early['stopped']} of {figures['panel']} networks, whose figures are forecasts"
+        done = f"{early['share_of_steps']:.0%} of the training steps were done"
+        lines.append(f"{'early stopping':<{width}}  {stopped}; {done}")
     lines += baseline_lines(figures, *((100, " points") if percent else (1, "")))
     lines.append(f"{'plot':<{width}}  {figures['plot'] or NO_PLOT}")
     return "\n".join(lines)
+
+
+def _early_stopping(experiment: Experiment, truth: Truth) -> dict[str, Any]:
+    if experiment.config.rank.early_stopping is None or experiment.config.rank.truth is not None:
+        return {}
+    steps = panel_steps(experiment)
+    stopped = int((truth.steps < steps).sum())
+    return {"early_stopping": {"stopped": stopped, "share_of_steps": float(truth.steps.mean() / steps)}}
 
 
 def draw_scatter(

@@ -16,8 +16,8 @@ from experiments.ranking.baselines import baselines, counted_otherwise
 from experiments.ranking.fidelity import Estimate, fidelity
 from experiments.ranking.on_ray import train_panel_on_ray
 from experiments.ranking.panel import choose
-from experiments.ranking.report import ranked_by, write_report
-from experiments.ranking.training import Truth, panel_directory, train_panel
+from experiments.ranking.report import write_report
+from experiments.ranking.training import Truth, panel_directory, ranked_by, train_panel
 from experiments.run_directory import RunDirectory
 from experiments.truth_tables import TruthTable, read_table
 from search_spaces import Genes, UserError
@@ -116,7 +116,7 @@ def _from_table(
     """Reads from a table the figures of the panel, and those of the table's cheapest training."""
     rows = table.rows(experiment.space, genes)
     name = experiment.config.rank.truth_measure or table.truth
-    truth = Truth(table.measure(name)[rows] / 100, np.full(len(rows), np.nan))
+    truth = Truth(table.measure(name)[rows] / 100, np.full(len(rows), np.nan), np.zeros(len(rows)))
     if np.isnan(truth.figure).any():
         raise UserError(f"rank.truth_measure: the table {table.name} lacks {name} of some networks. Choose another.")
     cheap = table.cheap and (f"training for {table.cheap[1]} ({table.cheap[0]})", table.measure(table.cheap[0])[rows])

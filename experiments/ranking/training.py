@@ -15,8 +15,10 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from experiments.experiment import Experiment
+from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
+from experiments.ranking.early_stopping import CurveProbe, Known
 from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -37,24 +39,42 @@ _INDIFFERENT = frozenset(
 
 
 class Truth(NamedTuple):
-    """Figures that each architecture of the panel reaches alone, on the validation split; means over seeds."""
+    """Figures that each architecture of the panel reaches alone, on the validation split; means over seeds.
+
+    Attributes:
+        figure: That of the data, such as accuracy.
+        loss: The loss; NaN where it is not known.
+        steps: Training steps that it took, fewer where the training stopped early and the figures are forecasts.
+    """
 
     figure: Float[np.ndarray, " p"]
     loss: Float[np.ndarray, " p"]
+    steps: Float[np.ndarray, " p"]
+
+
+def ranked_by(experiment: Experiment) -> str:
+    """What architectures are ranked by: the validation figure of the data, such as `accuracy`, or `loss`."""
+    return experiment.config.rank.objective or objective_of(experiment.data).figure
+
+
+def panel_steps(experiment: Experiment) -> int:
+    """Steps of a whole training of a network of the panel."""
+    return experiment.config.rank.steps or experiment.steps
 
 
 def alone(experiment: Experiment) -> Experiment:
     """The experiment as the panel is trained: plain weights, labels only, the panel's number of steps."""
     config = experiment.config
+    steps, early = panel_steps(experiment), config.rank.early_stopping
     config = config.model_copy(
         update={
             "supernet": config.supernet.model_copy(update={"sharing": "entangled"}),
             "train": config.train.model_copy(
                 update={
-                    "steps": config.rank.steps or experiment.steps,
+                    "steps": steps,
                     "epochs": None,
                     "distillation": Distillation(),
-                    "evaluate_every": config.rank.steps or experiment.steps,
+                    "evaluate_every": steps if early is None else max(steps // early.evaluations, 1),
                     "diagnose_every": None,
                     "checkpoint": "last",
                     "incubation": None,
@@ -91,7 +111,7 @@ class PanelTrainer:
     ) -> Truth:
         """As `train_panel`."""
         base, seeds = self._base, self._seeds_of(repetition)
-        results = np.zeros((len(genes), len(seeds), 2))
+        results = np.zeros((len(genes), len(seeds), 3))
         bar = progress_bar(total=results[..., 0].size, desc="panel", unit="network", quiet=quiet)
         with bar:
             for i, row in enumerate(genes):
@@ -103,10 +123,9 @@ class PanelTrainer:
                     except Interrupted as stopped:
                         text = f"{stopped} (network {i + 1} of {len(genes)} of the panel)"
                         raise Interrupted(text) from None
-                    results[i, j] = result[base.data.outputs.figure], result["loss"]
+                    results[i, j] = result[base.data.outputs.figure], result["loss"], result.get("steps", base.steps)
                     bar.update()
-        figure, loss = np.moveaxis(results.mean(axis=1), -1, 0)
-        return Truth(figure, loss)
+        return Truth(*np.moveaxis(results.mean(axis=1), -1, 0))
 
     def missing(self, genes: Int[np.ndarray, "p g"], directory: Path) -> Int[np.ndarray, "m g"]:
         """The architectures of which `directory` does not hold all results."""
@@ -160,7 +179,10 @@ def _member(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experi
 def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str, Any]:
     """All that decides a result; a sampler, a search or a budget does not."""
     config, start = base.config.as_dict(), base.config.start
+    early = base.config.rank.early_stopping
+    stops = None if early is None else {**early.model_dump(), "ranked_by": ranked_by(base)}
     return {
+        **({} if stops is None else {"early_stopping": stops}),
         **({} if start is None else {"start": start.sha256}),
         "format": _FORMAT,
         "data": {**config["data"], "seed": base.config.seed},
@@ -182,8 +204,19 @@ def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Pat
     if member.config.start is None:
         fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
         first = embed(member.net, fresh, architecture)
+    early, probe = member.config.rank.early_stopping, None
+    if early is not None:
+        probe = CurveProbe(member, genes, early, ranked_by(member), work)
+    figure = member.data.outputs.figure
     with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0, run=identity) as checkpoints:
-        train(member, checkpoints, lambda done: EventLog(work, done, main_process=False), stop, True, first, step)
+        try:
+            log = partial(EventLog, work, main_process=False)
+            train(member, checkpoints, log, stop, True, first, step, probe=probe)
+        except Known as known:
+            return {
+                "architecture": architecture.description, figure: known.figure, "loss": known.loss,
+                "steps": known.step, "interval": list(known.interval),
+            }  # fmt: skip
         params = trained_params(member, checkpoints)
     scores = member.evaluator(params, genes)
     if scores.failed[0]:
@@ -191,8 +224,4 @@ def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Pat
             f"rank: network {architecture.description} of the panel, trained on its own, has outputs that are not "
             "finite. Lower train.optimizer.learning_rate or set clip_norm, in a new run directory."
         )
-    return {
-        "architecture": architecture.description,
-        member.data.outputs.figure: float(scores.figure[0]),
-        "loss": float(scores.loss[0]),
-    }
+    return {"architecture": architecture.description, figure: float(scores.figure[0]), "loss": float(scores.loss[0])}

@@ -194,7 +194,7 @@ def test_networks_of_a_panel_start_from_their_part_of_it(
 ) -> None:
     experiment = build_experiment(load_config("tiny.yaml"))
     first: list[Any] = []
-    monkeypatch.setattr(panel_training, "train", lambda *arguments: first.append(arguments[5]))
+    monkeypatch.setattr(panel_training, "train", lambda *arguments, probe: first.append(arguments[5]))
     imported = ImportedDirectory(here / "ours").params(experiment.net)
     monkeypatch.setattr(panel_training, "trained_params", lambda *arguments: imported)
     genes = np.array([experiment.space.smallest.genes], np.int32)

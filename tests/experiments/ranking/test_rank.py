@@ -131,7 +131,7 @@ def test_paths_of_the_cache_follow_the_file_and_the_working_directory(here: Path
 
 def test_by_loss_a_loss_that_is_no_number_ranks_last(here: Path) -> None:
     experiment = build_experiment(load_config("small.yaml", ["rank.objective=loss"]))
-    truth = Truth(np.array([0.9, 0.8, 0.7]), np.array([0.3, 0.2, 0.1]))
+    truth = Truth(np.array([0.9, 0.8, 0.7]), np.array([0.3, 0.2, 0.1]), np.zeros(3))
     found = compare(experiment, Scores(np.zeros(3), np.array([0.3, 0.2, np.nan])), truth)
     # Truly best by loss is the third, which the supernet puts last, and the second first: 12 agree, 13 and 23 do not.
     assert found["kendall_tau"].value == pytest.approx((1 - 2) / 3)
@@ -142,7 +142,7 @@ def test_by_loss_a_loss_that_is_no_number_ranks_last(here: Path) -> None:
 def test_networks_that_failed_rank_last_whatever_their_likeliest_class(here: Path, objective: str) -> None:
     """The argmax of NaN is class 0, which is right for a tenth of the digits: more than the other two have right."""
     experiment = build_experiment(load_config("small.yaml", [f"rank.objective={objective}"]))
-    truth = Truth(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.3]))
+    truth = Truth(np.array([0.9, 0.8, 0.7]), np.array([0.1, 0.2, 0.3]), np.zeros(3))
     inherited = Scores(np.array([0.09, 0.08, 0.1]), np.array([2.3, 2.4, np.nan]))
     found = compare(experiment, inherited, truth)
     assert found["kendall_tau"].value == 1

@@ -1,0 +1,214 @@
+"""Early stopping by predicted final values, on the learning curves of TaskSet: epochs saved, and what the choice costs.
+
+Command: `python -m experiments.benchmarks.early_stopping --json`, with `learning_curves/` below `$SUPERNEST_DATA`.
+Nothing is trained. Of each of 12 tasks, panels of trainings are drawn; in each, the one of least final validation loss
+is wanted. A rule watches each training from its first epochs on and says when it may stop; what it has chosen is then
+compared with what all trainings, run to their ends, would have chosen. Beside the rules stand the usual ways to the
+same end: the losses of all trainings at half of the epochs, and successive halving.
+
+References:
+    Metz et al. Using a thousand optimization tasks to learn hyperparameter search strategies. 2020, arXiv:2002.11887
+    (TaskSet; data from DyHPO's repository, Apache-2.0).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from experiments.benchmarks.output import show
+from experiments.benchmarks.real_data import real_data
+from experiments.commands.options import json_option
+from experiments.ranking.fidelity import kendall_tau
+from experiments.user_input.paths import UserPath
+from search.learning_curves import CurvePrior, EarlyStopping, Outlook
+from search_spaces.randomness import Purpose, stream
+
+_FILE = "taskset_rnn_imdb_12x1000.npz"
+_EVERY = 5
+_REDUCTION = 4
+
+
+@dataclass
+class Trainings:
+    """Validation losses of the trainings of a task.
+
+    Attributes:
+        losses: One row a training, one column an epoch, the one before the first step first.
+        prior: What forecasts rest on.
+    """
+
+    losses: Float[np.ndarray, "n e"]
+    prior: CurvePrior
+    _known: dict[tuple[int, int], Outlook] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a whole training."""
+        return self.losses.shape[1] - 1
+
+    def outlook(self, row: int, epoch: int) -> Outlook:
+        """What a training will end at, as seen after an epoch."""
+        if (row, epoch) not in self._known:
+            times = [i / self.epochs for i in range(epoch + 1)]
+            self._known[row, epoch] = Outlook.of(times, self.losses[row, : epoch + 1].tolist(), False, self.prior)
+        return self._known[row, epoch]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a rule has made of a panel.
+
+    Attributes:
+        values: Final loss of each training, as far as the rule knows it.
+        epochs: Epochs that were trained.
+    """
+
+    values: Float[np.ndarray, " p"]
+    epochs: int
+
+
+Rule = Callable[[Trainings, np.ndarray], Outcome]
+
+
+def whole(trainings: Trainings, panel: np.ndarray) -> Outcome:
+    """All trainings to their ends."""
+    return Outcome(trainings.losses[panel, -1], len(panel) * trainings.epochs)
+
+
+def half(trainings: Trainings, panel: np.ndarray) -> Outcome:
+    """All trainings to half of the epochs, by the loss there."""
+    epochs = trainings.epochs // 2
+    return Outcome(trainings.losses[panel, epochs], len(panel) * epochs)
+
+
+def halving(trainings: Trainings, panel: np.ndarray) -> Outcome:
+    """Successive halving: the best quarter goes on four times as long."""
+    values, rows, epochs, spent = np.full(len(panel), np.nan), np.arange(len(panel)), trainings.epochs, 0
+    rungs = [max(epochs // _REDUCTION**i, 1) for i in (2, 1, 0)]
+    for before, rung in zip([0, *rungs], rungs, strict=False):
+        values[rows] = trainings.losses[panel[rows], rung]
+        spent += len(rows) * (rung - before)
+        if rung == epochs:
+            break
+        rows = rows[np.argsort(values[rows], kind="stable")[: max(len(rows) // _REDUCTION, 1)]]
+    out = np.setdiff1d(np.arange(len(panel)), rows)
+    values[out] += np.nanmax(values)  # those that were left behind come after the finalists
+    return Outcome(values, spent)
+
+
+def forecasting(stopping: EarlyStopping, certain: bool, hopeless: bool) -> Rule:
+    """Stops a training whose end is known well enough, or that will not beat the best training before it."""
+
+    def rule(trainings: Trainings, panel: np.ndarray) -> Outcome:
+        values, spent, best = np.zeros(len(panel)), 0, np.inf
+        for i, row in enumerate(panel):
+            epoch, value = trainings.epochs, float(trainings.losses[row, -1])
+            for cut in range(_EVERY, trainings.epochs, _EVERY):
+                seen = trainings.outlook(row, cut)
+                if (certain and stopping.certain(seen)) or (hopeless and stopping.hopeless(seen, best)):
+                    epoch, value = cut, seen.figure
+                    break
+            values[i], best = value, min(best, value)
+            spent += epoch
+        return Outcome(values, spent)
+
+    return rule
+
+
+def racing(stopping: EarlyStopping) -> Rule:
+    """Trains all side by side, and drops those that will probably not beat the one that leads by forecast."""
+
+    def rule(trainings: Trainings, panel: np.ndarray) -> Outcome:
+        values, spent, running = trainings.losses[panel, -1].copy(), 0, list(range(len(panel)))
+        for cut in range(_EVERY, trainings.epochs, _EVERY):
+            spent += _EVERY * len(running)
+            seen = {i: trainings.outlook(panel[i], cut) for i in running}
+            leader = min(running, key=lambda i: seen[i].figure)
+            for i in running.copy():
+                if i != leader and stopping.hopeless(seen[i], seen[leader].figure):
+                    values[i] = seen[i].figure
+                    running.remove(i)
+        return Outcome(values, spent + _EVERY * len(running))
+
+    return rule
+
+
+def rules(stopping: EarlyStopping) -> dict[str, Rule]:
+    """All that is compared."""
+    return {
+        "whole": whole,
+        "half of the epochs": half,
+        "successive halving": halving,
+        "certain": forecasting(stopping, certain=True, hopeless=False),
+        "hopeless": forecasting(stopping, certain=False, hopeless=True),
+        "certain or hopeless": forecasting(stopping, certain=True, hopeless=True),
+        "racing": racing(stopping),
+    }
+
+
+def compared(tasks: dict[str, Trainings], panels: int, size: int, stopping: EarlyStopping) -> dict[str, Any]:
+    """Figures of every rule over panels of all tasks."""
+    rows: dict[str, list[tuple[float, ...]]] = {}
+    for number, trainings in enumerate(tqdm(tasks.values(), desc="tasks", disable=None)):
+        for panel_number in range(panels):
+            panel = stream(panel_number, Purpose.PANEL, number).permutation(len(trainings.losses))[:size]
+            truth = trainings.losses[panel, -1]
+            for name, rule in rules(stopping).items():
+                outcome = rule(trainings, panel)
+                chosen = int(outcome.values.argmin())
+                lost = float(truth[chosen] - truth.min())
+                tau = kendall_tau(truth, outcome.values)
+                rows.setdefault(name, []).append((size * trainings.epochs / outcome.epochs, lost == 0, lost, tau))
+    return {name: _figures(np.array(found)) for name, found in rows.items()}
+
+
+def _figures(found: np.ndarray) -> dict[str, float]:
+    times_fewer, same, lost, tau = found.T
+    return {
+        "times_fewer_epochs": float(len(found) / (1 / times_fewer).sum()),
+        "same_choice": float(same.mean()),
+        "loss_given_up_mean": float(lost.mean()),
+        "loss_given_up_90_percent": float(np.quantile(lost, 0.9)),
+        "kendall_tau": float(tau.mean()),
+    }
+
+
+def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Trainings]:
+    """Trainings of each task that stayed finite, drawn at random."""
+    with np.load(directory / "learning_curves" / _FILE, allow_pickle=False) as file:
+        found = {}
+        for number, task in enumerate(file["tasks"].tolist()):
+            losses = file[f"{task}__valid_loss"].astype(float)
+            losses = losses[np.isfinite(losses).all(axis=1)]
+            drawn = stream(0, Purpose.PANEL, number).permutation(len(losses))[:trainings]
+            found[task] = Trainings(losses[np.sort(drawn)], prior)
+        return found
+
+
+@click.command()
+@click.option("--directory", type=UserPath(), help="Directory of learning_curves/.  [default: $SUPERNEST_DATA]")
+@click.option("--trainings", default=60, show_default=True, help="Trainings of a task that panels are drawn from.")
+@click.option("--panels", default=10, show_default=True, help="Panels of a task.")
+@click.option("--size", default=24, show_default=True, help="Trainings of a panel.")
+@click.option("--tolerance", default=EarlyStopping.tolerance, show_default=True)
+@click.option("--confidence", default=EarlyStopping.confidence, show_default=True)
+@click.option("--delayed", default=0.0, show_default=True, help="Share of the prior's curves that rise later.")
+@json_option
+def main(
+    directory: Path | None, trainings: int, panels: int, size: int, tolerance: float, confidence: float,
+    delayed: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Runs the benchmark."""
+    stopping = EarlyStopping(tolerance, confidence)
+    tasks = read(real_data(directory), trainings, CurvePrior(delayed=delayed))
+    show({"tasks": len(tasks), **compared(tasks, panels, size, stopping)}, as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Where benchmarks find real data."""
+
+import os
+from pathlib import Path
+
+import click
+
+from experiments.truth_tables.table import PLACE
+
+
+def real_data(directory: Path | None) -> Path:
+    """Returns the directory that was given, or the one that the environment names.
+
+    Raises:
+        UsageError: There is neither.
+    """
+    if directory is None and PLACE not in os.environ:
+        raise click.UsageError(f"--directory: not given, and {PLACE} is not set. Name the directory of the data.")
+    return directory or Path(os.environ[PLACE])
