@@ -31,6 +31,7 @@ class Purpose(StrEnum):
     PANEL_WEIGHTS = "panel weights"
     NEW_HEAD = "new head"
     MODULE_WEIGHTS = "module weights"
+    PERTURBATIONS = "perturbations"
     # samplers
     PATHS = "paths"
     BANK_PATHS = "bank paths"

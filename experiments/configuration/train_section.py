@@ -20,6 +20,7 @@ from experiments.configuration.number_types import Batch, Positive
 from experiments.configuration.plugin_section import STRICT, as_mapping, build_settings
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError
+from supernet.evolution_strategy.settings import EvolutionStrategySettings
 from supernet.tasks.distillation import Distillation
 from supernet.training.optimizer import OptimizerSettings
 
@@ -44,6 +45,11 @@ Optimized = Annotated[
     BeforeValidator(lambda v: build_settings(OptimizerSettings, v)),
     PlainSerializer(as_mapping),
 ]
+Evolved = Annotated[
+    InstanceOf[EvolutionStrategySettings],
+    BeforeValidator(lambda v: build_settings(EvolutionStrategySettings, v)),
+    PlainSerializer(as_mapping),
+]
 Distilled = Annotated[InstanceOf[Distillation], BeforeValidator(_distillation), PlainSerializer(as_mapping)]
 
 
@@ -62,6 +68,9 @@ class TrainSection(BaseModel):
             gradients keep.
         rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again, to save
             memory. `auto` does so where more than half of the device's memory would be kept.
+        method: Source of the direction that the optimiser takes. `gradient`: backpropagation. `evolution_strategy`: the
+            fitness of a population of perturbed networks, which need not be differentiable.
+        evolution_strategy: Population, perturbations and fitness of that method.
         optimizer: Learning rate, decay and clipping.
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
         distillation: Teachers of a step's paths, besides labels.
@@ -87,6 +96,8 @@ class TrainSection(BaseModel):
     accumulate: Batch = 1
     precision: Literal["float32", "bfloat16"] = "float32"
     rematerialize: bool | Literal["auto"] = "auto"
+    method: Literal["gradient", "evolution_strategy"] = "gradient"
+    evolution_strategy: Evolved = EvolutionStrategySettings()
     optimizer: Optimized = OptimizerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Distilled = Distillation()

@@ -24,6 +24,7 @@ from experiments.ranking.stage import panel_of, table_of
 from experiments.records import OnDevice
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
+from experiments.training.evolution_strategy import check_evolution_strategy
 from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
@@ -55,7 +56,10 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
     BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
-    check_division(experiment)
+    if config.train.method == "evolution_strategy":
+        check_evolution_strategy(experiment)
+    else:
+        check_division(experiment)
     _check_passes(experiment)
     _check_statistics(experiment)
     panel_of(experiment)

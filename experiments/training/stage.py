@@ -20,17 +20,23 @@ from experiments.training.batches import Batch, BatchMaker
 from experiments.training.curves import Curves, Probe, ProbeErrors
 from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
+from experiments.training.evolution_strategy import evolution_step
 from experiments.training.rematerialization import training_net
 from samplers import Paths, Score, StepFeedback
 from search_spaces import Program, UserError
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
+from supernet.evolution_strategy.step import EvolutionStep
 from supernet.training.training import StepResult, TrainState, TrainStep
 
 
 class TrainingDiverged(UserError):
     """A path's loss is not a number."""
+
+
+AnyStep = TrainStep | EvolutionStep
+"""A compiled step of either method."""
 
 
 class Progress(NamedTuple):
@@ -40,7 +46,7 @@ class Progress(NamedTuple):
     sampler: dict[str, Any]
 
 
-def initial(experiment: Experiment, step: TrainStep, params: Params | None = None) -> Progress:
+def initial(experiment: Experiment, step: AnyStep, params: Params | None = None) -> Progress:
     """The state before the first step: from the seed alone, unless weights to start from are given or were imported."""
     start, net, fresh = experiment.config.start, experiment.net, key(experiment.config.seed, Purpose.WEIGHTS)
     if params is None:
@@ -48,7 +54,7 @@ def initial(experiment: Experiment, step: TrainStep, params: Params | None = Non
     return Progress(step.init(params), experiment.sampler.init())
 
 
-def train_step(experiment: Experiment, trained: Collection[str] | None = None) -> TrainStep:
+def train_step(experiment: Experiment, trained: Collection[str] | None = None) -> AnyStep:
     """The compiled step that the configuration asks for.
 
     Args:
@@ -56,6 +62,8 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
         trained: Names of the weights that are trained, as `TrainStep` takes them.
     """
     settings = experiment.config.train
+    if settings.method == "evolution_strategy":
+        return evolution_step(experiment)
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(
@@ -105,7 +113,7 @@ def train(
     stop: StopRequest,
     quiet: bool,
     params: Params | None = None,
-    step: TrainStep | None = None,
+    step: AnyStep | None = None,
     workers: Workers | None = None,
     bar: Any = None,
     saved: Callable[[int], None] | None = None,
@@ -177,6 +185,8 @@ def train(
                     done = number + 1
                     curves.add(done, paths, losses, result)
                     diagnostics.add(done, paths, losses, sampler_state)
+                    if isinstance(step, EvolutionStep) and done % settings.log_every == 0:
+                        curves.log.scalars(done, {"evolution_strategy/members_left_out": step.left_out})
                     news.over()
                     bar.update()
                     last = done == steps
@@ -243,7 +253,7 @@ def figures_of(checkpoints: Checkpoints, step: int) -> TrainingFigures:
     return TrainingFigures.from_json({"steps": step, **checkpoints.figures(step)})
 
 
-def _score(step: TrainStep, params: Params, batch: Batch, division: Division) -> Score | None:
+def _score(step: AnyStep, params: Params, batch: Batch, division: Division) -> Score | None:
     """Losses on the batch as it was before augmentation, for a sampler that asked for it."""
     if batch.plain is None:
         return None

@@ -1,0 +1,1 @@
+"""Evolution strategies with perturbations of low rank: perturbed passes, populations, and the update."""

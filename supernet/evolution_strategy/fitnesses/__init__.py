@@ -1,0 +1,1 @@
+"""Compiled fitnesses, which register themselves."""

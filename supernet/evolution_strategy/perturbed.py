@@ -1,0 +1,232 @@
+"""Perturbed passes: which weights have noise of low rank, how it is drawn, and the pass with it.
+
+A matrix that products read, or rows of which are looked up, is perturbed by `sigma / sqrt(r) * A B^T` with normal
+factors A [m, r] and B [n, r]; what is added or multiplied entry by entry (biases, scales, positions, the kernels of
+depthwise convolutions) by `sigma` times normal noise of its own shape.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from search_spaces import UserError
+from supernet.evolution_strategy.interpreter import run
+from supernet.evolution_strategy.products import Use
+from supernet.evolution_strategy.tracked import Tracked
+
+_ENTRY_BY_ENTRY = frozenset({
+    "add", "sub", "mul", "div", "neg", "max", "min", "select_n", "pad", "tile", "dynamic_update_slice", "reduce_sum",
+    "conv_general_dilated", "dot_general", "gather", "cond",
+})  # fmt: skip
+"""Operations on weights with noise of their own shape; of products, those of two weights, and grouped ones."""
+
+
+@dataclass(frozen=True)
+class LeafNoise:
+    """The noise of one leaf of the weights.
+
+    Attributes:
+        shape: Of the leaf.
+        path: Of the leaf, for messages.
+        used: Whether the pass uses it.
+        reads: Axes that products sum over.
+        writes: Axes that products keep; none of both where the noise has the leaf's own shape. Axes that are neither
+            stack layers, each with noise of its own.
+    """
+
+    shape: tuple[int, ...]
+    path: str
+    used: bool
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the noise is a product of two factors."""
+        return bool(self.reads)
+
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of both factors, [..., r]."""
+        left, right = (
+            tuple(1 if i in gone else n for i, n in enumerate(self.shape)) for gone in (self.writes, self.reads)
+        )
+        return (*left, rank), (*right, rank)
+
+    def numbers(self, rank: int) -> int:
+        """How many numbers are drawn for one member."""
+        if not self.used:
+            return 0
+        shapes = self.factor_shapes(rank) if self.low_rank else (self.shape,)
+        return sum(map(math.prod, shapes))
+
+    def draw(self, key: jax.Array, rank: int) -> tuple[jax.Array, ...]:
+        """Standard normal numbers: both factors, or noise of the leaf's shape; none for an unused leaf."""
+        if not self.used:
+            return ()
+        if not self.low_rank:
+            return (jax.random.normal(key, self.shape),)
+        left, right = self.factor_shapes(rank)
+        both = jax.random.normal(key, (math.prod(left) + math.prod(right),))
+        return both[: math.prod(left)].reshape(left), both[math.prod(left) :].reshape(right)
+
+    def full(self, noise: Sequence[jax.Array], rank: int) -> jax.Array:
+        """The perturbation as one array of unit variance: what is never formed in passes, for tests and comparisons."""
+        if not noise:
+            return jnp.zeros(self.shape)
+        return noise[0] if len(noise) == 1 else jnp.sum(noise[0] * noise[1], axis=-1) / jnp.sqrt(rank)
+
+
+class PerturbedPass:
+    """A pass `forward(params, *inputs)` with perturbed weights.
+
+    Args:
+        forward: To be traced; returns one array.
+        params: Weights, or their shapes.
+        inputs: Other arguments, or their shapes.
+        rank: Rank of the noise of a matrix.
+
+    Attributes:
+        leaves: The noise of each leaf of the weights, in the order of the tree.
+
+    Raises:
+        UserError: A matrix takes part in an operation for which no product of low rank is known.
+    """
+
+    def __init__(self, forward: Callable[..., jax.Array], params: Any, inputs: Sequence[Any], rank: int) -> None:
+        self.rank = rank
+        shapes, self._structure = jax.tree_util.tree_flatten_with_path(params)
+        self._traced = jax.make_jaxpr(lambda *given: forward(*given))(params, *inputs)
+        paths = ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in shapes]
+        self.leaves = _noise_of(self._traced, [leaf.shape for _, leaf in shapes], paths)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of noise that a member needs."""
+        return sum(leaf.numbers(self.rank) for leaf in self.leaves)
+
+    def draw(self, key: jax.Array) -> list[tuple[jax.Array, ...]]:
+        """The noise of one pair, from a key of its own: each leaf has a stream, each layer of a stack a part of it."""
+        return [leaf.draw(jax.random.fold_in(key, i), self.rank) for i, leaf in enumerate(self.leaves)]
+
+    def __call__(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any, *inputs: Any) -> jax.Array:
+        """The pass with `params + scale * E`, where E has unit variance; no array of the shape of E is formed.
+
+        Args:
+            params: The weights.
+            noise: `draw`'s.
+            scale: Sigma times the member's sign.
+            inputs: The other arguments of the pass.
+        """
+        leaves = [
+            self._perturbed(i, base, own, scale)
+            for i, (base, own) in enumerate(zip(jax.tree.leaves(params), noise, strict=True))
+        ]
+        unknown = partial(_refuse, [leaf.path for leaf in self.leaves])
+        (output,) = run(self._traced, [*leaves, *jax.tree.leaves(inputs)], lambda use: None, unknown)
+        return output
+
+    def _perturbed(self, i: int, base: jax.Array, noise: tuple[jax.Array, ...], scale: Any) -> Any:
+        if not noise:
+            return base
+        if len(noise) == 1:
+            return base + scale * noise[0]
+        axes = tuple(frozenset({(i, axis)}) for axis in range(base.ndim))
+        return Tracked(base, noise[0], noise[1] * (scale / self.rank**0.5), axes)
+
+    def materialised(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any) -> Any:
+        """The perturbed weights themselves, as arrays: what the pass computes with, without ever forming them."""
+        bases = jax.tree.leaves(params)
+        each = zip(self.leaves, bases, noise, strict=True)
+        return jax.tree.unflatten(
+            self._structure, [base + scale * leaf.full(own, self.rank) for leaf, base, own in each]
+        )
+
+    def weighted_sum(self, coefficients: jax.Array, noise: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+        """Sum over pairs of a coefficient times E; one array a leaf.
+
+        Args:
+            coefficients: float32[q].
+            noise: Of q pairs, on a leading axis.
+        """
+        return [leaf_sum(leaf, coefficients, own, self.rank) for leaf, own in zip(self.leaves, noise, strict=True)]
+
+    def tree(self, leaves: Sequence[jax.Array]) -> Any:
+        """Leaves as the tree of the weights."""
+        return jax.tree.unflatten(self._structure, leaves)
+
+
+def leaf_sum(leaf: LeafNoise, coefficients: jax.Array, noise: tuple[jax.Array, ...], rank: int) -> jax.Array:
+    """Sum over pairs of a coefficient times the noise of a leaf, as one product of its factors."""
+    if not noise:
+        return jnp.zeros(leaf.shape)
+    if not leaf.low_rank:
+        return jnp.tensordot(coefficients, noise[0], 1)
+    stacked = [i for i in range(len(leaf.shape)) if i not in (*leaf.reads, *leaf.writes)]
+    order = (*stacked, *leaf.reads, *leaf.writes)
+    count, layers = len(coefficients), math.prod([leaf.shape[i] for i in stacked])
+    left, right = (
+        factor.transpose(0, *(1 + i for i in order), factor.ndim - 1).reshape(count, layers, -1, rank)
+        for factor in noise
+    )
+    total = jnp.einsum("qlar,qlbr->lab", left * (coefficients / rank**0.5)[:, None, None, None], right)
+    return total.reshape([leaf.shape[i] for i in order]).transpose([order.index(i) for i in range(len(order))])
+
+
+def _noise_of(traced: Any, shapes: Sequence[tuple[int, ...]], paths: Sequence[str]) -> tuple[LeafNoise, ...]:
+    """What noise each leaf needs, by the operations that use it."""
+    uses: list[Use] = []
+    others: dict[int, set[str]] = {}
+
+    def unknown(name: str, values: Sequence[Any]) -> None:
+        for leaf in {leaf for value in values if isinstance(value, Tracked) for leaf in value.leaves}:
+            others.setdefault(leaf, set()).add(name)
+
+    def look(*arrays: Any) -> list[Any]:
+        leaves = [
+            Tracked(base, None, None, tuple(frozenset({(i, axis)}) for axis in range(base.ndim)))
+            if base.ndim > 1
+            else base
+            for i, base in enumerate(arrays[: len(shapes)])
+        ]
+        return run(traced, [*leaves, *arrays[len(shapes) :]], uses.append, unknown)
+
+    jax.eval_shape(look, *traced.in_avals)
+    read = {atom for equation in traced.jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
+    used = [var in read for var in traced.jaxpr.invars[: len(shapes)]]
+    return tuple(_leaf(i, shape, paths[i], used[i], uses, others.get(i, set())) for i, shape in enumerate(shapes))
+
+
+def _leaf(i: int, shape: tuple[int, ...], path: str, used: bool, uses: Sequence[Use], others: set[str]) -> LeafNoise:
+    products = [(_own(use.reads, i), _own(use.writes, i), use.name) for use in uses if _own(use.reads | use.writes, i)]
+    products = [product for product in products if math.prod([shape[axis] for axis in product[0] | product[1]]) > 1]
+    if others - _ENTRY_BY_ENTRY or (others and products):
+        name = sorted(others - _ENTRY_BY_ENTRY or others)[0]
+        raise UserError(_refusal(path, name))
+    if not any(reads and writes for reads, writes, _ in products):  # entry by entry, or as vectors
+        return LeafNoise(shape, path, used)
+    sides = {frozenset({reads, writes}) for reads, writes, _ in products}
+    first, second, name = products[0]
+    if len(sides) > 1 or first & second:
+        raise UserError(_refusal(path, f"{name} over other axes than before"))
+    return LeafNoise(shape, path, used, tuple(sorted(first)), tuple(sorted(second)))
+
+
+def _own(axes: frozenset[tuple[int, int]], leaf: int) -> frozenset[int]:
+    return frozenset(axis for number, axis in axes if number == leaf)
+
+
+def _refusal(path: str, name: str) -> str:
+    return (
+        f"train.method: evolution_strategy cannot perturb {path} with low rank through the operation {name}. Use it in "
+        "matrix products, convolutions or look-ups, or entry by entry; or set train.method to gradient."
+    )
+
+
+def _refuse(paths: Sequence[str], name: str, values: Sequence[Any]) -> None:
+    leaves = sorted({leaf for value in values if isinstance(value, Tracked) for leaf in value.leaves})
+    raise UserError(_refusal(paths[leaves[0]], name))

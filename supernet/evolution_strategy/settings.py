@@ -1,0 +1,79 @@
+"""Settings of an evolution strategy."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search_spaces import UserError, did_you_mean
+from supernet.evolution_strategy.fitness import FITNESS
+
+
+@dataclass(frozen=True)
+class EvolutionStrategySettings:
+    """Evolution strategy with low-rank perturbations (EGGROLL), where `train.method` is `evolution_strategy`.
+
+    Args:
+        population: Number of perturbed networks that a path of a step is evaluated with; pairs of them have opposite
+            perturbations.
+        sigma: Standard deviation of the perturbation of a weight.
+        rank: Rank of the perturbation of a matrix.
+        noise_reuse: Number of consecutive steps with the same perturbations.
+        groups: Number of equal groups of the population, each of which sees its own equal part of the batch. Fitness is
+            compared within a group.
+        fitness: What a member maximises: `loss` (its negative), `accuracy`, or a registered function of outputs and
+            targets.
+        shaping: What becomes of fitness before the update: centred `rank`s, or `standardise`d values; both with unit
+            variance over the population.
+        cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
+        cost_exponent: Exponent of the penalty: the fitness on a path counts by (cost / cost of the largest path) to the
+            power of its negative; 0 does not penalise.
+        chunk: Number of members that one program evaluates at once. More take more memory.
+
+    Raises:
+        UserError: A value outside its range.
+    """
+
+    population: int = 64
+    sigma: float = 0.02
+    rank: int = 1
+    noise_reuse: int = 1
+    groups: int = 1
+    fitness: str = "loss"
+    shaping: Literal["rank", "standardise"] = "rank"
+    cost_metric: str = "macs"
+    cost_exponent: float = 0.0
+    chunk: int = 16
+
+    def __post_init__(self) -> None:
+        checks = {
+            "population": (2 <= self.population <= 2**20 and self.population % 2 == 0, "an even number of at least 2"),
+            "sigma": (0 < self.sigma <= 1000, "more than 0 and at most 1000"),
+            "rank": (1 <= self.rank <= 1024, "at least 1 and at most 1024"),
+            "noise_reuse": (1 <= self.noise_reuse <= 10**9, "at least 1"),
+            "groups": (
+                self.groups >= 1 and self.population % (2 * self.groups) == 0,
+                f"a number of groups that divides the {self.population // 2} pairs of the population evenly",
+            ),
+            "cost_exponent": (0 <= self.cost_exponent <= 100, "at least 0 and at most 100"),
+            "chunk": (self.chunk >= 2 and self.chunk % 2 == 0, "an even number of at least 2"),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                value = getattr(self, name)
+                raise UserError(f"train.evolution_strategy.{name}: {value} is out of range. Give {expected}.")
+        if self.fitness not in FITNESS:
+            nearest = did_you_mean(self.fitness, FITNESS)
+            raise UserError(
+                f"train.evolution_strategy.fitness: {self.fitness!r} is not known.{nearest} A module under plugins can "
+                "register a function."
+            )
+
+    @property
+    def pairs_of_chunk(self) -> int:
+        """Pairs that one program evaluates: the most that divide those of a group and fit in the chunk."""
+        pairs = self.population // (2 * self.groups)
+        return max(n for n in range(1, min(pairs, self.chunk // 2) + 1) if pairs % n == 0)
+
+    @property
+    def chunks(self) -> int:
+        """Programs that evaluate the population on one path, one after the other."""
+        return self.population // (2 * self.pairs_of_chunk)

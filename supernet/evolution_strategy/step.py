@@ -1,0 +1,185 @@
+"""EvolutionStep: a training step without backpropagation, to be used as `TrainStep` is."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Shaped
+
+from supernet.engine.supernet import Params, Supernet
+from supernet.evolution_strategy.fitness import left_out, shaped
+from supernet.evolution_strategy.population import Population
+from supernet.evolution_strategy.settings import EvolutionStrategySettings
+from supernet.evolution_strategy.used import used_entries
+from supernet.tasks.labels import Targets
+from supernet.tasks.outputs import Outputs
+from supernet.training.step_results import PathResult, StepResult
+from supernet.training.training import TrainState, TrainStep
+from supernet.training.work import Work
+
+_MASKS = 256
+"""Paths whose used weights are remembered."""
+
+
+class Examples(NamedTuple):
+    """The examples of a step.
+
+    Attributes:
+        x: What the network takes.
+        targets: What the outputs should have been.
+        weights: Factor of each example.
+    """
+
+    x: Shaped[Array, "b ..."]
+    targets: Targets
+    weights: Float[np.ndarray, " b"]
+
+
+class Evaluated(NamedTuple):
+    """What a step is: all that its update follows from, but for the state before it.
+
+    Attributes:
+        step: Its number.
+        genes: Of its paths.
+        weights: Factor of each path.
+        fitness: Of each path's members.
+        shape: Of the inputs that a member sees.
+    """
+
+    step: int
+    genes: Int[np.ndarray, "k g"]
+    weights: Float[np.ndarray, " k"]
+    fitness: Float[np.ndarray, "k n"]
+    shape: tuple[int, ...]
+
+
+Evaluate = Callable[[TrainState, int, Int[np.ndarray, "k g"], Examples], Float[np.ndarray, "k n"]]
+"""Returns the fitness of each path's members, of a state and the number of its step."""
+
+
+class EvolutionStep:
+    """Evaluates the population on each path of a step, and updates the weights by the fitness alone.
+
+    Args:
+        net: The supernet.
+        settings: Of the strategy.
+        optimizer: Descends along the negative of the estimated gradient of fitness.
+        key: Of all noise of a training.
+        average_decay: As that of `TrainStep`.
+        outputs: What the network's outputs mean.
+        path_weights: Factor of each path, from genes; 1 when None. A penalty of costs is one.
+
+    Attributes:
+        evaluate: How members are evaluated: here, or elsewhere.
+        left_out: Members so far whose fitness was not finite.
+    """
+
+    def __init__(
+        self,
+        net: Supernet,
+        settings: EvolutionStrategySettings,
+        optimizer: optax.GradientTransformation,
+        key: jax.Array,
+        average_decay: float | None,
+        outputs: Outputs,
+        path_weights: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self.net, self.settings, self.outputs = net, settings, outputs
+        self.population = Population(net, settings, outputs, key)
+        self.evaluate: Evaluate = self.evaluate_here
+        self.left_out = 0
+        self._plain = TrainStep(net, optimizer, None, average_decay, False, outputs)
+        self._figures_program = jax.jit(self._figures)
+        self._path_weights = path_weights
+        self._used = lru_cache(_MASKS)(lambda genes: used_entries(net, net.space.architecture(np.array(genes))))
+
+    def init(self, params: Params) -> TrainState:
+        """The state before the first step."""
+        return self._plain.init(params)
+
+    def __call__(
+        self,
+        state: TrainState,
+        genes: Int[np.ndarray, "k g"],
+        roles: Sequence[str],
+        weights: Float[np.ndarray, " k"],
+        x: Shaped[Array, "b ..."],
+        targets: Targets,
+        example_weights: Float[np.ndarray, " b"] | None = None,
+        teacher: Any = None,
+        measure: bool = False,
+        work: Work | None = None,
+    ) -> tuple[TrainState, StepResult]:
+        """One step; `state` is consumed. Arguments as those of `TrainStep`; there is no gradient to measure or divide.
+
+        Returns:
+            The state, and what the paths give without perturbation.
+        """
+        del roles, teacher, measure, work
+        factors = np.ones(len(x), np.float32) if example_weights is None else example_weights
+        number, genes = int(state.step), np.asarray(genes, np.int32)
+        results = [self._result(state.params, row, x, targets, factors) for row in genes]
+        fitness = self.evaluate(state, number, genes, Examples(x, targets, factors))
+        self.left_out += left_out(fitness)
+        state, norm = self.advance(state, Evaluated(number, genes, weights, fitness, self._shape(x)))
+        return state, StepResult(results, norm, None)
+
+    def evaluate_here(
+        self, state: TrainState, step: int, genes: Int[np.ndarray, "k g"], examples: Examples
+    ) -> Float[np.ndarray, "k n"]:
+        """The fitness of all members, chunk after chunk in this process."""
+        return np.array([
+            np.concatenate([
+                self.population.fitness(state.params, row, step, chunk, *examples)
+                for chunk in range(self.settings.chunks)
+            ])
+            for row in genes
+        ])  # fmt: skip
+
+    def advance(self, state: TrainState, done: Evaluated) -> tuple[TrainState, Float[Array, ""]]:
+        """The state after a step, from fitness alone, and the norm of the update's direction; `state` is consumed."""
+        settings, weights = self.settings, np.asarray(done.weights, np.float64)
+        if self._path_weights is not None:
+            weights = weights * self._path_weights(done.genes)
+        rows = [w * shaped(row, settings.shaping, settings.groups) for w, row in zip(weights, done.fitness, strict=True)]
+        masks = [self._used(tuple(map(int, row))) for row in done.genes]
+        direction = self.population.direction(np.array(rows), done.genes, done.step, done.shape, masks)
+        state, _, norm = self._plain.update_program(state, direction)
+        return state, norm
+
+    def score(
+        self,
+        params: Params,
+        genes: Int[np.ndarray, "k g"],
+        x: Shaped[Array, "b ..."],
+        labels: Int[np.ndarray, "b *t"],
+    ) -> Float[np.ndarray, " k"]:
+        """Mean loss of architectures on one batch."""
+        return self._plain.score(params, genes, x, labels)
+
+    @property
+    def programs_compiled(self) -> int:
+        """How many programs of members have been compiled here."""
+        return self.population.chunk_program._cache_size()  # type: ignore[attr-defined]
+
+    def _shape(self, x: Shaped[Array, "b ..."]) -> tuple[int, ...]:
+        return (len(x) // self.settings.groups, *x.shape[1:])
+
+    def _result(
+        self, params: Params, genes: np.ndarray, x: jax.Array, targets: Targets, weights: np.ndarray
+    ) -> PathResult:
+        logits = self._plain.forward_program(params, genes, x, program=self.net.space.program(genes))
+        return self._figures_program(logits, targets, np.asarray(weights, np.float32))
+
+    def _figures(self, logits: jax.Array, targets: Any, weights: jax.Array) -> PathResult:
+        outputs = self.outputs
+        losses = outputs.mean(outputs.losses(logits, targets), targets)
+        figures = outputs.figures(logits, targets).astype(jnp.float32)
+        norms = outputs.gradient_norms(logits, targets)
+        return PathResult(
+            jnp.mean(weights * losses), jnp.mean(outputs.mean(figures, targets)), losses, norms, None, None
+        )
