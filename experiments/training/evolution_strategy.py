@@ -23,7 +23,9 @@ def check_evolution_strategy(experiment: Experiment) -> None:
         return
     none = "train.method: evolution_strategy has no gradients"
     if "gene_norms" in experiment.sampler.needs:
-        raise UserError(f"sampler.type: {sampler} learns from the gradients of weights. {none}. Set sandwich or random.")
+        raise UserError(
+            f"sampler.type: {sampler} learns from the gradients of weights. {none}. Set sandwich or random."
+        )
     refused = {
         "distillation": (train.distillation.type != "none", f"{none} for a teacher to shape. Set type to none."),
         "rematerialize": (train.rematerialize is True, f"{none}, so that nothing is kept. Set auto or false."),
@@ -38,11 +40,13 @@ def check_evolution_strategy(experiment: Experiment) -> None:
     for name, (bad, text) in refused.items():
         if bad:
             raise UserError(f"train.{name}: {text}")
-    settings = train.evolution_strategy
+    ray, settings = experiment.config.ray, train.evolution_strategy
+    if ray is not None and ray.storage is not None:
+        raise UserError("ray.storage: the checkpoints of evolution_strategy lie in the run directory. Set null.")
     if train.batch_size % settings.groups:
         raise UserError(
-            f"train.evolution_strategy.groups: {settings.groups} do not divide train.batch_size {train.batch_size}. Set "
-            "a divisor of it."
+            f"train.evolution_strategy.groups: {settings.groups} do not divide train.batch_size {train.batch_size}. "
+            "Set a divisor of it."
         )
     check_fitness(settings.fitness, experiment.data.outputs)
     if settings.cost_exponent:

@@ -23,6 +23,7 @@ from experiments.records import TrainingFigures
 from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.division import check_division
+from experiments.training.members_on_ray import train_members_on_ray
 from experiments.training.ray_checkpoints import stored_name, unpack
 from experiments.training.ray_progress import Bridge, Report
 from experiments.training.ray_worker import Start, Task, work
@@ -61,6 +62,8 @@ def train_on_ray(
     """
     section = experiment.config.ray
     assert section is not None
+    if experiment.config.train.method == "evolution_strategy":
+        return train_members_on_ray(experiment, checkpoints, run, stop, quiet)
     # Part of an accelerator is enough to evaluate; processes that train have whole ones.
     section = section.model_copy(update={"gpus_per_worker": math.ceil(section.gpus_per_worker)})
     check_division(experiment)

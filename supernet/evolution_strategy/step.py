@@ -39,26 +39,36 @@ class Examples(NamedTuple):
     weights: Float[np.ndarray, " b"]
 
 
-class Evaluated(NamedTuple):
-    """What a step is: all that its update follows from, but for the state before it.
+class StepPaths(NamedTuple):
+    """What members of a step are evaluated on.
 
     Attributes:
         step: Its number.
         genes: Of its paths.
         weights: Factor of each path.
-        fitness: Of each path's members.
         shape: Of the inputs that a member sees.
     """
 
     step: int
     genes: Int[np.ndarray, "k g"]
     weights: Float[np.ndarray, " k"]
-    fitness: Float[np.ndarray, "k n"]
     shape: tuple[int, ...]
 
 
-Evaluate = Callable[[TrainState, int, Int[np.ndarray, "k g"], Examples], Float[np.ndarray, "k n"]]
-"""Returns the fitness of each path's members, of a state and the number of its step."""
+class Evaluated(NamedTuple):
+    """All that the update of a step follows from, but for the state before it.
+
+    Attributes:
+        paths: What members were evaluated on.
+        fitness: Of each path's members.
+    """
+
+    paths: StepPaths
+    fitness: Float[np.ndarray, "k n"]
+
+
+Evaluate = Callable[[TrainState, StepPaths, Examples], Float[np.ndarray, "k n"]]
+"""Returns the fitness of each path's members, of the state before a step."""
 
 
 class EvolutionStep:
@@ -121,33 +131,37 @@ class EvolutionStep:
         """
         del roles, teacher, measure, work
         factors = np.ones(len(x), np.float32) if example_weights is None else example_weights
-        number, genes = int(state.step), np.asarray(genes, np.int32)
-        results = [self._result(state.params, row, x, targets, factors) for row in genes]
-        fitness = self.evaluate(state, number, genes, Examples(x, targets, factors))
+        shape = (len(x) // self.settings.groups, *x.shape[1:])
+        paths = StepPaths(int(state.step), np.asarray(genes, np.int32), np.asarray(weights, np.float64), shape)
+        results = [self._result(state.params, row, x, targets, factors) for row in paths.genes]
+        fitness = self.evaluate(state, paths, Examples(x, targets, factors))
         self.left_out += left_out(fitness)
-        state, norm = self.advance(state, Evaluated(number, genes, weights, fitness, self._shape(x)))
+        state, norm = self.advance(state, Evaluated(paths, fitness))
         return state, StepResult(results, norm, None)
 
-    def evaluate_here(
-        self, state: TrainState, step: int, genes: Int[np.ndarray, "k g"], examples: Examples
-    ) -> Float[np.ndarray, "k n"]:
+    def evaluate_here(self, state: TrainState, paths: StepPaths, examples: Examples) -> Float[np.ndarray, "k n"]:
         """The fitness of all members, chunk after chunk in this process."""
-        return np.array([
-            np.concatenate([
-                self.population.fitness(state.params, row, step, chunk, *examples)
-                for chunk in range(self.settings.chunks)
-            ])
-            for row in genes
-        ])  # fmt: skip
+        chunks = range(self.settings.chunks)
+        found = [
+            self.fitness(state, paths, row, chunk, examples) for row in range(len(paths.genes)) for chunk in chunks
+        ]
+        return np.concatenate(found).reshape(len(paths.genes), -1)
+
+    def fitness(
+        self, state: TrainState, paths: StepPaths, row: int, chunk: int, examples: Examples
+    ) -> Float[np.ndarray, " m"]:
+        """The fitness of one chunk of members on one path of a step."""
+        return self.population.fitness(state.params, paths.genes[row], paths.step, chunk, *examples)
 
     def advance(self, state: TrainState, done: Evaluated) -> tuple[TrainState, Float[Array, ""]]:
         """The state after a step, from fitness alone, and the norm of the update's direction; `state` is consumed."""
-        settings, weights = self.settings, np.asarray(done.weights, np.float64)
-        if self._path_weights is not None:
-            weights = weights * self._path_weights(done.genes)
-        rows = [w * shaped(row, settings.shaping, settings.groups) for w, row in zip(weights, done.fitness, strict=True)]
-        masks = [self._used(tuple(map(int, row))) for row in done.genes]
-        direction = self.population.direction(np.array(rows), done.genes, done.step, done.shape, masks)
+        settings, paths = self.settings, done.paths
+        weights = paths.weights if self._path_weights is None else paths.weights * self._path_weights(paths.genes)
+        rows = [
+            w * shaped(row, settings.shaping, settings.groups) for w, row in zip(weights, done.fitness, strict=True)
+        ]
+        masks = [self._used(tuple(map(int, row))) for row in paths.genes]
+        direction = self.population.direction(np.array(rows), paths.genes, paths.step, paths.shape, masks)
         state, _, norm = self._plain.update_program(state, direction)
         return state, norm
 
@@ -165,9 +179,6 @@ class EvolutionStep:
     def programs_compiled(self) -> int:
         """How many programs of members have been compiled here."""
         return self.population.chunk_program._cache_size()  # type: ignore[attr-defined]
-
-    def _shape(self, x: Shaped[Array, "b ..."]) -> tuple[int, ...]:
-        return (len(x) // self.settings.groups, *x.shape[1:])
 
     def _result(
         self, params: Params, genes: np.ndarray, x: jax.Array, targets: Targets, weights: np.ndarray

@@ -15,7 +15,16 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from experiments.benchmarks import correlations, faults, growth, products, rematerialization, sampling_cost, start
+from experiments.benchmarks import (
+    correlations,
+    evolution_strategy,
+    faults,
+    growth,
+    products,
+    rematerialization,
+    sampling_cost,
+    start,
+)
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from search_spaces import build_space
@@ -105,3 +114,9 @@ sampler: {sampler}
 train: {{steps: 6, batch_size: 20, diagnose_every: 2, optimizer: {{warmup_steps: 1}}}}
 """)
     assert math.isfinite(sampling_cost._of_diagnostics(build_experiment(load_config(file)), 4))
+
+
+def test_members_of_an_evolution_strategy_are_timed_beside_plain_passes_and_copies() -> None:
+    found = evolution_strategy.measure(width=16, images=2, rank=1, chunk=4, rounds=1)
+    assert 0 < found["numbers_of_noise_a_member"] < found["weights"] / 2
+    assert all(found[name] > 0 for name in ("member_ms", "full_copy_ms", "members_a_second_over_full_copies"))
