@@ -53,14 +53,14 @@ def measure(width: int, images: int, rank: int, chunk: int, rounds: int) -> dict
     program, example = space.program(genes), net.example(space.largest)
     params = net.init(key(0, Purpose.WEIGHTS))
     x = jax.random.normal(key(0, Purpose.MEASURED_INPUTS), (images, *example.shape))
-    targets, weights = jnp.arange(images) % space.classes, np.ones(images, np.float32)
+    targets, weights = jnp.arange(images) % net.classes, np.ones(images, np.float32)
     strategy = EvolutionStrategySettings(population=chunk, rank=rank, chunk=chunk)
     population = Population(net, strategy, CLASSES, key(0, Purpose.PERTURBATIONS))
     drawn = key(1, Purpose.PERTURBATIONS)
 
     @jax.jit
     def plain(params: Any, x: jax.Array, targets: jax.Array) -> jax.Array:
-        logits, _ = net.apply(params, genes, x, program=program)
+        logits, _ = net.apply(params, jnp.asarray(genes), x, program=program)
         return -jnp.mean(CLASSES.mean(CLASSES.losses(logits, targets), targets))
 
     @jax.jit

@@ -62,17 +62,19 @@ class _Replica:
         """Fitness of the members that are ordered."""
         import ray
 
-        if self._state is None or self._sent != order.sent:
-            self._state = jax.device_put(ray.get(order.state[0]))
+        state = self._state
+        if state is None or self._sent != order.sent:
+            state = jax.device_put(ray.get(order.state[0]))
             self._sent = self._done = order.sent
         for done in order.since:
             if done.paths.step == self._done:
-                self._state, _ = self._step.advance(self._state, done)
+                state, _ = self._step.advance(state, done)
                 self._done += 1
+        self._state = state
         assert self._done == order.paths.step, "a state of another step"
         if self._examples is None or self._examples[0] != order.paths.step:
             self._examples = order.paths.step, Examples(*ray.get(order.examples[0]))
-        return self._step.fitness(self._state, order.paths, order.row, order.chunk, self._examples[1])
+        return self._step.fitness(state, order.paths, order.row, order.chunk, self._examples[1])
 
 
 def _fitness(resident: Resident, order: _Order) -> Float[np.ndarray, " m"]:

@@ -109,7 +109,8 @@ class _Run:
         arrays = [(v.base, v.left, v.right) if isinstance(v, Tracked) else (v,) for v in stacks]
 
         def body(carry: list[Any], layer: list[tuple]) -> tuple[list[Any], list[Any]]:
-            own = [Tracked(*leaf, at) if at is not None else leaf[0] for leaf, at in zip(layer, axes, strict=True)]
+            each = zip(layer, axes, strict=True)
+            own = [Tracked(leaf[0], leaf[1], leaf[2], at) if at is not None else leaf[0] for leaf, at in each]
             outputs = self._plain(params["jaxpr"], [*consts, *carry, *own], "scan")
             return outputs[: params["num_carry"]], outputs[params["num_carry"] :]
 

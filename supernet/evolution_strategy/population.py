@@ -138,18 +138,18 @@ class Population:
         program: Program,
     ) -> jax.Array:
         """Fitness of each member, or its outputs where the fitness is a user's function."""
-        passes, fitness, sigma = self.perturbed(program, x), self._fitness, self.settings.sigma
+        passes, sigma = self.perturbed(program, x), self.settings.sigma
+        fitness = self._fitness if isinstance(self._fitness, CompiledFitness) else None
 
         def pair(number: jax.Array) -> jax.Array:
             noise = passes.draw(self._noise_key(epoch, number))
 
             def member(sign: jax.Array) -> jax.Array:
                 logits = passes(params, noise, sign * sigma, genes, x)
-                return fitness.function(self.outputs, logits, targets, weights) if compiled else logits
+                return logits if fitness is None else fitness.function(self.outputs, logits, targets, weights)
 
             return jax.vmap(member)(jnp.array([1.0, -1.0]))
 
-        compiled = isinstance(fitness, CompiledFitness)
         found = jax.vmap(pair)(first + jnp.arange(self.settings.pairs_of_chunk))
         return found.reshape(-1, *found.shape[2:])
 

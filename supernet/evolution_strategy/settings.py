@@ -15,14 +15,14 @@ class EvolutionStrategySettings:
         population: Number of perturbed networks that a path of a step is evaluated with; pairs of them have opposite
             perturbations.
         sigma: Standard deviation of the perturbation of a weight.
-        rank: Rank of the perturbation of a matrix.
+        rank: Rank of the perturbation of a matrix: number of columns of both factors.
         noise_reuse: Number of consecutive steps with the same perturbations.
         groups: Number of equal groups of the population, each of which sees its own equal part of the batch. Fitness is
             compared within a group.
-        fitness: What a member maximises: `loss` (its negative), `accuracy`, or a registered function of outputs and
+        fitness: Quantity that a member maximises: `loss` (its negative), `accuracy`, or a registered function of outputs and
             targets.
-        shaping: What becomes of fitness before the update: centred `rank`s, or `standardise`d values; both with unit
-            variance over the population.
+        shaping: Form of fitness in the update: centred `rank`s, or `standardise`d values; both with unit variance over
+            the population.
         cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
         cost_exponent: Exponent of the penalty: the fitness on a path counts by (cost / cost of the largest path) to the
             power of its negative; 0 does not penalise.

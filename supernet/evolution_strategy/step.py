@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
+from search_spaces import Program
 from supernet.engine.supernet import Params, Supernet
 from supernet.evolution_strategy.fitness import left_out, shaped
 from supernet.evolution_strategy.population import Population
@@ -123,6 +124,7 @@ class EvolutionStep:
         teacher: Any = None,
         measure: bool = False,
         work: Work | None = None,
+        announce: Callable[[Program], None] | None = None,
     ) -> tuple[TrainState, StepResult]:
         """One step; `state` is consumed. Arguments as those of `TrainStep`; there is no gradient to measure or divide.
 
@@ -133,6 +135,9 @@ class EvolutionStep:
         factors = np.ones(len(x), np.float32) if example_weights is None else example_weights
         shape = (len(x) // self.settings.groups, *x.shape[1:])
         paths = StepPaths(int(state.step), np.asarray(genes, np.int32), np.asarray(weights, np.float64), shape)
+        if announce is not None:
+            for row in paths.genes:
+                announce(self.net.space.program(row))
         results = [self._result(state.params, row, x, targets, factors) for row in paths.genes]
         fitness = self.evaluate(state, paths, Examples(x, targets, factors))
         self.left_out += left_out(fitness)

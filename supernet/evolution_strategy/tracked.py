@@ -223,7 +223,8 @@ def concatenated(parts: Sequence[Any], axis: int) -> Tracked:
             if not placed:
                 raise NoLowRankForm("joins weights that are constant along the axis")
         at += length
-    return Tracked(base, *(_ranked(factors, base.ndim) for factors in sides.values()), tuple(axes))
+    left, right = (_ranked(factors, base.ndim) for factors in sides.values())
+    return Tracked(base, left, right, tuple(axes))
 
 
 def _ranked(factors: Sequence[jax.Array], rank_axis: int) -> jax.Array:

@@ -168,7 +168,10 @@ def test_costly_paths_count_less_with_a_penalty(file):
     np.testing.assert_allclose(weights(experiment.space.extremes), macs.max() / macs)
 
 
-SETTINGS = {"performance_aware": ", bank: 4, levels: 2, slack: 0.5, tiers: 1", "complexity_aware": ", levels: 2, slack: 0.5, tiers: 1"}
+SETTINGS = {
+    "performance_aware": ", bank: 1, levels: 2, slack: 0.5, tiers: 1",
+    "complexity_aware": ", levels: 2, slack: 0.5, tiers: 1",
+}
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
