@@ -19,8 +19,8 @@ class EvolutionStrategySettings:
         noise_reuse: Number of consecutive steps with the same perturbations.
         groups: Number of equal groups of the population, each of which sees its own equal part of the batch. Fitness is
             compared within a group.
-        fitness: Quantity that a member maximises: `loss` (its negative), `accuracy`, or a registered function of outputs and
-            targets.
+        fitness: Quantity that a member maximises: `loss` (its negative), `accuracy`, or a registered function of
+            outputs and targets.
         shaping: Form of fitness in the update: centred `rank`s, or `standardise`d values; both with unit variance over
             the population.
         cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
