@@ -19,12 +19,11 @@ from experiments.records import IncubationFigures
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import one_path_probe
-from experiments.training.stage import train, train_step, trained_params
+from experiments.training.stage import AnyStep, train, train_step, trained_params
 from search_spaces.randomness import Purpose
 from supernet.engine.modules import assembled_weights, hybrid_weights
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
-from supernet.training.training import TrainStep
 
 _DIRECTORY = "incubation"
 
@@ -96,7 +95,7 @@ class Trainer:
         with self._checkpoints(member) as checkpoints:
             return trained_params(member.experiment, checkpoints, train_step(member.experiment, member.trained))
 
-    def _trained(self, member: Member, step: TrainStep, start: Params, stop: StopRequest, quiet: bool) -> float:
+    def _trained(self, member: Member, step: AnyStep, start: Params, stop: StopRequest, quiet: bool) -> float:
         log = self._run / "tensorboard" / _DIRECTORY / member.name
         with self._checkpoints(member) as checkpoints:
             try:

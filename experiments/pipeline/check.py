@@ -51,14 +51,13 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
 def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     experiment = build_experiment(config)
     check_demands(experiment)
+    check_evolution_strategy(experiment)
     check_incubation(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
     BatchMaker(experiment)  # teachers must be found, and augmentation suit the data
-    if config.train.method == "evolution_strategy":
-        check_evolution_strategy(experiment)
-    else:
+    if config.train.method == "gradient":  # members are dealt out otherwise
         check_division(experiment)
     _check_passes(experiment)
     _check_statistics(experiment)

@@ -28,6 +28,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
         )
     refused = {
         "distillation": (train.distillation.type != "none", f"{none} for a teacher to shape. Set type to none."),
+        "incubation": (train.incubation is not None, f"{none}, by which modules are trained. Set null."),
         "rematerialize": (train.rematerialize is True, f"{none}, so that nothing is kept. Set auto or false."),
         "accumulate": (
             train.accumulate > 1, "is for gradients. Set 1, and train.evolution_strategy.chunk for less memory.",

@@ -62,7 +62,7 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
         trained: Names of the weights that are trained, as `TrainStep` takes them.
     """
     settings = experiment.config.train
-    if settings.method == "evolution_strategy":
+    if settings.method == "evolution_strategy" and trained is None:
         return evolution_step(experiment)
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
@@ -72,7 +72,7 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
     )  # fmt: skip
 
 
-def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: TrainStep | None = None) -> Params:
+def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: AnyStep | None = None) -> Params:
     """The weights to search with: of the last step, or of the best one that was kept, as `train.checkpoint` says.
 
     Args:
@@ -86,7 +86,7 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: Train
     return trained_progress(experiment, checkpoints, step).train.evaluation_params
 
 
-def trained_progress(experiment: Experiment, checkpoints: Checkpoints, step: TrainStep | None = None) -> Progress:
+def trained_progress(experiment: Experiment, checkpoints: Checkpoints, step: AnyStep | None = None) -> Progress:
     """Returns the state at the end of training that `trained_params` takes the weights of, which says the errors."""
     done = checkpoints.latest() or 0
     if done < experiment.steps:
