@@ -31,11 +31,12 @@ demo: $(STAMP_RUN)
 	@echo '  $(BIN)/supernest init my.yaml --data folder=photos                # your own pictures'
 	@echo '  docs/first_steps.md                                              # what happened, and how to go on'
 
+# A file's tests stay in one process, so that what they share is made once.
 test: $(STAMP_DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not ray" --junitxml=.cache/tests_fast.xml $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not ray" --junitxml=.cache/tests_fast.xml $(PYTEST_ARGS)
 	@echo 'Those that are slow or start Ray were left out: make test-all runs everything.'
 
-# A file's tests stay in one process, so that what they share is made once. One process more, as those of Ray mostly wait.
+# As above; one process more, as those of Ray mostly wait.
 test-all: $(STAMP_DEV)
 	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadfile --no-loadscope-reorder --junitxml=.cache/tests.xml $(PYTEST_ARGS)
 

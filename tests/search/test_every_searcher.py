@@ -11,6 +11,7 @@ import pytest
 
 from search import SEARCHERS, Archive, Budget, ResolvedBudget, Searcher, best, run_search
 from search_spaces import UserError, build_space
+from tests.marks import slow_but
 from tests.search_spaces.crooked import Crooked, Measured
 
 
@@ -97,7 +98,7 @@ def test_exhausts_a_small_space_exactly_once(make, tiny, every, limits, landscap
     assert len(evaluate.asked) == feasible.sum()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", slow_but([0], range(4)))
 def test_exhausts_a_budget_whose_networks_are_islands(make, landscape, tmp_path, seed):
     """Costs that do not grow with the genes: single changes need not lead from one network of a budget to another."""
     space = Crooked(seed, span=100)
@@ -111,6 +112,7 @@ def test_exhausts_a_budget_whose_networks_are_islands(make, landscape, tmp_path,
     assert sorted(evaluate.asked) == sorted(map(tuple, within.tolist()))
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_byte_leaves_the_same_archive(make, tiny, limits, landscape, tmp_path, monkeypatch):
     """Cut the archive after each of its bytes: opening it gives the whole lines, and resuming gives all of it again.
 

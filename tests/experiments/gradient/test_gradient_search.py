@@ -118,6 +118,7 @@ def test_curves(finished: Path) -> None:
     assert [event.step for event in events.Scalars("loss/architecture")] == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_in_the_same_bits(finished: Path, tmp_path: Path) -> None:
     settings, path = config(), tmp_path / "run"
     experiment, messages = build_experiment(settings), []
@@ -134,6 +135,7 @@ def test_a_stopped_run_resumes_in_the_same_bits(finished: Path, tmp_path: Path) 
     assert outcome(path) == outcome(finished)
 
 
+@pytest.mark.slow
 def test_search_and_export_go_on_from_it(finished: Path, tmp_path: Path) -> None:
     path = shutil.copytree(finished, tmp_path / "run")
     before = (path / "search" / "archive.jsonl").read_bytes()

@@ -28,8 +28,9 @@ budgets: {full: macs<=100%%, half: macs<=60%%, small: macs<=40%%}
 KILLS = int(os.environ.get("SUPERNEST_KILLS", "1"))  # of each stage and family; 20 is the whole test
 FAMILIES = {
     "vit": "width: [16, 24], depth: [1, 2], head_dim: 8",
-    "mobilenet": "resolution: [8], depth: [1, 2], widths: [8, 16], strides: [2, 1], squeeze_excite: [false, true], "
-    "activations: [relu, hard_swish], stem_width: 8, first_width: 8, final_width: 24, feature_width: 32",
+    "mobilenet": "resolution: [8], depth: [1, 2], expand: [2, 3], widths: [8, 16], strides: [2, 1], "
+    "squeeze_excite: [false, true], activations: [relu, hard_swish], stem_width: 8, first_width: 8, final_width: 24, "
+    "feature_width: 32",
 }
 STAGES = ("train", "search", "export")
 

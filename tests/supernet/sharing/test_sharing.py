@@ -16,6 +16,7 @@ from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.engine.superposed import SuperposedSupernet, one_hot, values_of
 from supernet.sharing import SHARING, WeightSharing
 from supernet.training.gene_norms import GeneNorms
+from tests.marks import slow_but
 from tests.supernet.engine.test_parity import assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
 
@@ -47,6 +48,7 @@ def fits(family: str, scheme: str) -> bool:
 FAMILIES_TESTED = sorted(family for family in SUPERNETS if "small" in FAMILIES[family].presets)
 PAIRS = [(family, scheme) for family in FAMILIES_TESTED for scheme in sorted(SHARING)]
 FITTING = [pair for pair in PAIRS if fits(*pair)]
+QUICK = [("vit", "entangled"), ("mobilenet", "kernel_transform")]
 
 
 @cache
@@ -54,7 +56,7 @@ def made(family: str, scheme: str) -> Family:
     return Family(build_supernet(space_of(family), scheme))
 
 
-@pytest.fixture(params=FITTING, ids="-".join)
+@pytest.fixture(params=slow_but(QUICK, FITTING), ids="-".join)
 def case(request: pytest.FixtureRequest) -> Family:
     return made(*request.param)
 
