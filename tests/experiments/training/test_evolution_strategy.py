@@ -189,7 +189,7 @@ def test_samplers_that_need_gradients_are_refused(file, name):
     ("setting", "message"),
     [
         ("train.distillation.type=largest", "train.distillation: "),
-        ("train.incubation={modules: 2}", "train.incubation: "),
+        ("train.incubation={modules: 2, meta_steps: 4, module_steps: 4}", "train.incubation: "),
         ("train.rematerialize=true", "train.rematerialize: "),
         ("train.accumulate=2", "train.accumulate: "),
         ("train.path_batch=share", "train.path_batch: "),
