@@ -212,3 +212,22 @@ class Run:
         from experiments.exporting.to_tflite import export_tflite
 
         return export_tflite(self.path, names, batch)
+
+    def export_nested(self, *names: str, bits: int = 8) -> list[dict[str, Any]]:
+        """Writes exported networks as residual blocks that are read up to any size, `RUN/nested/NAME`.
+
+        Args:
+            names: Which; all of them when none is given.
+            bits: Blocks of each weight, each of a bit a weight and a little more; 1 to 24.
+
+        Returns:
+            The report of each, with its directory; `load_subnet(directory, size="250kB")` reads a part.
+
+        Raises:
+            UserError: A network was written before, or its code is not here.
+        """
+        if not 1 <= bits <= 24:
+            raise UserError(f"bits: {bits} is out of range. Give 1 to 24.")
+        from experiments.exporting.to_nested import export_nested
+
+        return export_nested(self.path, names, bits)

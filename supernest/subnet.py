@@ -34,18 +34,19 @@ class Subnet(subnet.Subnet):
         return predict_files(self, files, top, batch_size)
 
 
-def load_subnet(directory: str | os.PathLike[str], *, plugins: bool = False) -> Subnet:
-    """Loads an exported subnet, after checking every file against the hashes in its manifest.
+def load_subnet(directory: str | os.PathLike[str], *, plugins: bool = False, size: int | str | None = None) -> Subnet:
+    """Loads an exported subnet, after checking what is read against the hashes beside it.
 
     Args:
-        directory: `RUN/subnets/NAME`, or a copy of it.
+        directory: `RUN/subnets/NAME` or `RUN/nested/NAME`, or a copy of it.
         plugins: Import the plug-ins that the run around it names, which runs their code. Without them, the network of a
             plug-in that is not imported yet runs as its stored program, `forward.jax_export`, and has no `module`.
+        size: Of a nested export, the most bytes of weights that are read, such as `"1.5MB"`; all when None.
 
     Raises:
         UserError: The directory is missing, incomplete or altered, or its family is not known here.
     """
     from experiments.subnets.loading import load_exported
 
-    loaded = load_exported(Path(directory), plugins)
+    loaded = load_exported(Path(directory), plugins, size)
     return Subnet(**{field.name: getattr(loaded, field.name) for field in dataclasses.fields(loaded)})

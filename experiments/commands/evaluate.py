@@ -16,16 +16,25 @@ from experiments.user_input.paths import UserPath
 @click.argument("subnet", type=UserPath())
 @click.option("--data", required=True, metavar="YAML|SOURCE", help="Experiment file, or name of a data source.")
 @click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
+@click.option(
+    "--size",
+    metavar="BYTES",
+    help="Of a nested export, the most bytes of weights that are read: 250kB.  [default: all]",
+)
 @set_option
 @plugin_option
 @json_option
-def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_json: bool) -> None:
+def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: Sequence[str], as_json: bool) -> None:
     """Measure an exported subnet on data, without the supernet.
 
     With a source, its settings are given by --set: --data idx --set path=DIRECTORY.
     """
     from experiments.configuration.experiment_config import load_data_section
 
+    if size is not None:
+        from supernet.export.nested import parse_size
+
+        parse_size(size)
     if Path(data).suffix in (".yaml", ".yml"):
         config = load(Path(data), overrides)
         section, seed = config.data, config.seed
@@ -36,7 +45,7 @@ def evaluate(subnet: Path, data: str, split: str, overrides: Sequence[str], as_j
     with errors_about_file(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
     tokenizer = getattr(section.build(), "tokenizer", None)
-    result = {**pipeline.evaluate_subnet(subnet, examples, names, tokenizer), "split": split}
+    result = {**pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size), "split": split}
     if as_json:
         click.echo(json.dumps(result))
         return

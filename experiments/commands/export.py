@@ -33,10 +33,11 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 @click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
 @click.option(
-    "--format", "form", type=click.Choice(["standalone", "transformers", "onnx", "pytorch", "tflite"]),
+    "--format", "form", type=click.Choice(["standalone", "transformers", "onnx", "pytorch", "tflite", "nested"]),
     default="standalone", show_default=True,
     help="Format to write exports in once more: transformers (language models), onnx (needs the extra onnx), pytorch "
-    "(vision transformers and MobileNets; extra pytorch), tflite (the same; extra litert).",
+    "(vision transformers and MobileNets; extra pytorch), tflite (the same; extra litert), nested (residual blocks, "
+    "which are read up to any size).",
 )  # fmt: skip
 @click.option(
     "--batch",
@@ -44,6 +45,10 @@ from experiments.user_input.paths import UserPath
     metavar="N",
     help="Batch size of an ONNX or LiteRT file.  [default: any; LiteRT: 1]",
 )
+@click.option(
+    "--bits", type=click.IntRange(1, 24), metavar="N",
+    help="Residual blocks of each weight of a nested export, each of a bit a weight and a little more.  [default: 8]",
+)  # fmt: skip
 @click.option("--opset", type=click.Choice(["20", "23"]), help="Version of ONNX's operators.  [default: 20]")
 @click.option(
     "--any-size", is_flag=True, help="Let the ONNX file take pictures of any size: it crops and resizes them."
@@ -74,15 +79,16 @@ from experiments.user_input.paths import UserPath
 def export(
     config: Path, budget: str | None, refine: int | None, device: Path | None, batch_size: int | None,
     min_tau: float | None, show: bool,
-    form: str, batch: int | None, opset: str | None, any_size: bool, quantize: str | None, max_loss: float | None,
+    form: str, batch: int | None, bits: int | None, opset: str | None, any_size: bool, quantize: str | None,
+    max_loss: float | None,
     subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Export the best subnets of a finished search only.
 
     CONFIG may be the run directory. With --budget, the best subnet for another budget, from what was evaluated: the
     answer comes at once, the export after it. With --format transformers, language models that were exported are
-    written to RUN/transformers, with their tokenizer. With --format onnx, pytorch or tflite, exported networks are
-    written to RUN/onnx, RUN/pytorch or RUN/tflite.
+    written to RUN/transformers, with their tokenizer. With --format onnx, pytorch, tflite or nested, exported networks
+    are written to RUN/onnx, RUN/pytorch, RUN/tflite or RUN/nested.
     """
     from search_spaces.errors import UserError
 
@@ -103,6 +109,12 @@ def export(
         raise UserError("--max-loss: goes with --quantize int8 only. Add it.")
     if form not in ("standalone", "transformers") and (model_type or dtype):
         raise UserError("--model-type, --dtype: go with --format transformers only. Leave them out.")
+    if bits is not None and form != "nested":
+        raise UserError("--bits: goes with --format nested only. Add it.")
+    if form == "nested":
+        assert run is not None
+        _export_nested(run, subnets, bits, options["as_json"])
+        return
     if form in ("pytorch", "tflite"):
         assert run is not None
         _export_module(run, form, subnets, batch, options["as_json"])
@@ -149,6 +161,21 @@ def _export_onnx(
     found = export_onnx(run, subnets, Settings(**settings), quantization)
     lines = [_line(row) for row in found]
     click.echo(json.dumps(found) if as_json else "\n".join(lines))
+
+
+def _export_nested(run: Path, subnets: Sequence[str], bits: int | None, as_json: bool) -> None:
+    from experiments.exporting.to_nested import BITS, export_nested
+
+    found = export_nested(run, subnets, bits or BITS)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for row in found:
+        ((shown, whole),) = row["float32"].items()
+        click.echo(f"{row['directory']}: float32 {row['float32_bytes']:,} bytes, validation {shown} {whole:.4f}")
+        for size in row["sizes"]:
+            value = "has failed" if size[shown] is None else format(size[shown], ".4f")
+            click.echo(f"  {size['bytes']:,} bytes ({size['levels']} blocks a weight): {value}")
 
 
 def _export_module(run: Path, form: str, subnets: Sequence[str], batch: int | None, as_json: bool) -> None:

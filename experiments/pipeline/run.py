@@ -150,7 +150,11 @@ def table(summary: Summary) -> str:
 
 
 def evaluate_subnet(
-    directory: Path, split: Split, class_names: Sequence[str] = (), tokenizer: str | None = None
+    directory: Path,
+    split: Split,
+    class_names: Sequence[str] = (),
+    tokenizer: str | None = None,
+    size: int | str | None = None,
 ) -> dict[str, Any]:
     """What an exported subnet reaches on examples, without any supernet; their classes are matched by name.
 
@@ -159,12 +163,13 @@ def evaluate_subnet(
         split: The examples.
         class_names: Names of their classes; numbers where empty.
         tokenizer: Name of the tokenizer that tokens come from; None for images.
+        size: Of a nested export, the most bytes of weights that are read; all when None.
 
     Raises:
         UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
             examples.
     """
-    subnet = load_exported(directory)
+    subnet = load_exported(directory, size=size)
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     split = split.for_network("--data", class_names, subnet)
     return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}

@@ -32,7 +32,7 @@ class Effect(IntEnum):
     REFUSED = 6
 
 
-_EXPORTS = ("subnets", "onnx", "pytorch", "tflite", "transformers")
+_EXPORTS = ("subnets", "onnx", "pytorch", "tflite", "transformers", "nested")
 _PARTS = {
     Effect.EXPORT: _EXPORTS,
     Effect.SEARCH: ("search",),

@@ -7,13 +7,14 @@ from experiments.configuration.plugins import changed_plugins, import_plugins_of
 from supernet.export.subnet import Subnet, load_subnet
 
 
-def load_exported(directory: Path, plugins: bool = True) -> Subnet:
+def load_exported(directory: Path, plugins: bool = True, size: int | str | None = None) -> Subnet:
     """Loads an exported subnet.
 
     Args:
         directory: `RUN/subnets/NAME`, or a copy of it.
         plugins: Import the plug-ins of the run that it lies in, which runs their code. Without them a plug-in's family
             that was not imported otherwise runs as its stored program.
+        size: Of a nested export, the most bytes of weights that are read; all when None.
 
     Raises:
         UserError: The directory is missing, incomplete or altered, or its family is not known here.
@@ -23,4 +24,4 @@ def load_exported(directory: Path, plugins: bool = True) -> Subnet:
         import_plugins_of_run(run)
         for note in changed_plugins(run):
             print(f"note: {note}", file=sys.stderr)
-    return load_subnet(directory)
+    return load_subnet(directory, size)

@@ -116,21 +116,38 @@ def compiled(module: nnx.Module, before: Forward = lambda x: x) -> Forward:
     return lambda x: run(leaves, x)
 
 
-def load_subnet(directory: str | os.PathLike[str]) -> Subnet:
-    """Loads an exported subnet, after checking every file against the hashes in its manifest.
+def load_subnet(directory: str | os.PathLike[str], size: int | str | None = None) -> Subnet:
+    """Loads an exported subnet, after checking what is read against its hashes.
 
     Args:
-        directory: `RUN/subnets/NAME`.
+        directory: `RUN/subnets/NAME`, or `RUN/nested/NAME`.
+        size: Of a nested export, the most bytes of weights that are read, such as `"1.5MB"`; all when None.
 
     Raises:
-        UserError: The directory is missing, incomplete or altered, or its family is not known here.
+        UserError: The directory is missing, incomplete or altered, its family is not known here, or the size is less
+            than its smallest network has, or it is no nested export and a size is given.
     """
-    verify_manifest(Path(directory), _REMEDY)
-    return read_subnet(Path(directory))
+    from supernet.export.nested import NESTED, parse_size, read_nested
+
+    where = Path(directory)
+    if (where / NESTED).is_file():
+        return read_subnet(where, read_nested(where, None if size is None else parse_size(size)))
+    if size is not None:
+        raise UserError(
+            f"size: {where} is no nested export, and is read whole. Leave it out, or write one: supernest export RUN "
+            "--format nested"
+        )
+    verify_manifest(where, _REMEDY)
+    return read_subnet(where)
 
 
-def read_subnet(directory: Path) -> Subnet:
-    """Loads a subnet from a directory whose files are known to be right."""
+def read_subnet(directory: Path, arrays: Mapping[str, np.ndarray] | None = None) -> Subnet:
+    """Loads a subnet from a directory whose files are known to be right.
+
+    Args:
+        directory: The directory.
+        arrays: Its weights by dotted name, where they are read already.
+    """
     config = _read_json(directory / CONFIG)
     architecture = _read_json(directory / ARCHITECTURE)
     try:
@@ -144,7 +161,8 @@ def read_subnet(directory: Path) -> Subnet:
     known = family in (FAMILIES if derived else MODULES)
     program = next((path for path in (directory / PROGRAM, directory / OLD_PROGRAM) if path.is_file()), None)
     if not known and "plugin" in config and program is not None:
-        weights = unflatten({name: jnp.asarray(leaf) for name, leaf in _arrays(directory).items()})
+        given = _arrays(directory) if arrays is None else arrays
+        weights = unflatten({name: jnp.asarray(leaf) for name, leaf in given.items()})
         return Subnet(config, description, None, weights, preprocessing, outputs, _program(program))
     if not known:
         raise UserError(
@@ -158,7 +176,7 @@ def read_subnet(directory: Path) -> Subnet:
         raise UserError(
             f"{directory / CONFIG}: module: makes no network of family {family} ({said}). {_REMEDY}"
         ) from error
-    flat = _arrays(directory)
+    flat = _arrays(directory) if arrays is None else arrays
     expected = {name: leaf.shape for name, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
     found = {name: leaf.shape for name, leaf in flat.items()}
     for name in sorted(expected.keys() | found.keys()):
