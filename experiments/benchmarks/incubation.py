@@ -95,6 +95,7 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, end_to_end: str, 
         "own_heads_trained_on",
         "over_end_to_end",
         "seconds_over",
+        "over_longest",
     )
     found["means"] = {
         name: mean([run[name] for run in found.values() if name in run and run[name] is not None]) for name in names
