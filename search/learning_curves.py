@@ -74,8 +74,8 @@ class Forecast:
 class CurvePrior:
     """Curves from LC-PFN's prior: weighted sums of pow3, ilog2 and Janoschek that rise from step 1 to the last.
 
-    LC-PFN's prior takes a loss that stays where it began, and falls late, for one that stays for good. Where `delayed` is
-    given, that share of the curves keeps its first value for a while and rises then.
+    LC-PFN's prior takes a loss that stays where it began, and falls late, for one that stays for good. Where `delayed`
+    is given, that share of the curves keeps its first value for a while and rises then.
 
     Args:
         seed: Of the draws.

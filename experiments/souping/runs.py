@@ -153,11 +153,6 @@ def _read(inputs: Sequence[Path]) -> list[_Trained]:
     began: str | None = None
     for path in inputs:
         config = load_config(path / CONFIG)
-        if config.train.incubation is not None:
-            raise UserError(
-                f"{path}: began with incubated modules, of which it keeps no record, so that nothing shows that another "
-                "run began with the same. Give runs without train.incubation."
-            )
         same_data = first is not None and (first.config.data, first.config.seed) == (config.data, config.seed)
         experiment = build_experiment(config, first.data if first is not None and same_data else None)
         check_data(path, experiment.data)
