@@ -14,6 +14,7 @@ from supernet.training.evaluation import calibrate
 from tests.reference import Truth, reference, truth
 
 BATCH = 8
+DRAWN = 200  # networks of which those that are compared are chosen
 # Fewer layers than the preset `small`, so that a program compiles in seconds; a family that is not here uses it as is.
 SETTINGS: dict[str, dict[str, Any]] = {
     "vit": {"width": [16, 24], "depth": [1, 2, 3], "heads": [1, 2], "mlp_ratio": [1.0, 2.0], "head_dim": 8},
@@ -87,6 +88,23 @@ class Family:
     def draw(self, count: int) -> np.ndarray:
         """Genes of `count` random networks, and of the smallest and the largest."""
         return np.concatenate([self.space.extremes, self.space.sample(np.random.default_rng(4), count - 2)])
+
+    def covering(self, count: int) -> np.ndarray:
+        """Genes of `count` of the networks that `draw` gives: those that hold the most pairs of values of two genes.
+
+        The first two are the smallest and the largest. Passes that are traced anew for each network are compared on
+        these, as a fault in how sizes are cut shows in one value of a gene, or in two together.
+        """
+        drawn = self.draw(DRAWN)
+        values = [drawn[:, [gene]] == np.arange(n) for gene, n in enumerate(self.space.cardinalities)]
+        held = np.concatenate(values, axis=1)
+        pairs = (held[:, :, None] & held[:, None]).reshape(len(drawn), -1)
+        chosen = [0, 1][:count]
+        while len(chosen) < count:
+            new = (pairs & ~pairs[chosen].any(axis=0)).sum(axis=1)
+            new[chosen] = -1
+            chosen.append(int(new.argmax()))
+        return drawn[chosen]
 
     @cached_property
     def moments(self) -> Any:

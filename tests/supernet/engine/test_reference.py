@@ -29,10 +29,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Family and further settings of each small space."""
 SLOW = {"mobilenet"}  # a program for each shape of a convolution
-FORM_ARCHITECTURES = 40  # of a space with further settings
-SAMPLED = 60  # architectures of a family: the reference runs op by op, anew for each
-SAMPLED_OF = {"mobilenet": 16, "nas_bench_201": 10}  # of one whose reference is slow
-UNROLLED = {"nas_bench_201": 5}  # of 12 architectures for passes that are traced anew for each
+FORM_ARCHITECTURES = 10  # of a space with further settings
+SAMPLED = 20  # architectures of a family: the reference runs op by op, anew for each
+SAMPLED_OF = {"mobilenet": 8, "nas_bench_201": 8}  # of one whose reference is slow
+UNROLLED = {"nas_bench_201": 4}  # of 6 architectures for passes that are traced anew for each
 
 
 class Compared(Family):
@@ -43,8 +43,10 @@ class Compared(Family):
         space = build_space(family, "small", {**SETTINGS[family], **settings})
         super().__init__(build_superposed(space))
         sampled = ARCHITECTURES if COMPLETE else SAMPLED_OF.get(family, SAMPLED)
-        self.drawn = self.draw(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
-        self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 12)]
+        self.drawn = (
+            self.draw(sampled) if COMPLETE else self.covering(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
+        )
+        self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 6)]
 
 
 @cache
