@@ -1,10 +1,11 @@
 """Runs in Python: figures, candidates and exported networks of a run directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.records import ConvertedNetwork
 from search_spaces.errors import UserError
 from supernest.subnet import Subnet, load_subnet
 
@@ -144,7 +145,7 @@ class Run:
         any_size: bool = False,
         quantize: str | None = None,
         max_loss: float | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Mapping[str, Any]]:
         """Writes exported networks as ONNX files, `RUN/onnx/NAME/network.onnx`; needs the extra `onnx`.
 
         Args:
@@ -172,13 +173,13 @@ class Run:
         from supernet.onnx.network import Settings
 
         if quantize is None:
-            return export_onnx(self.path, names, Settings(batch, opset, any_size))
+            return _reports(export_onnx(self.path, names, Settings(batch, opset, any_size)))
         from experiments.exporting.quantization import Quantization
 
         chosen = Quantization() if max_loss is None else Quantization(max_loss)
-        return export_onnx(self.path, names, Settings(batch, opset, any_size), chosen)
+        return _reports(export_onnx(self.path, names, Settings(batch, opset, any_size), chosen))
 
-    def export_pytorch(self, *names: str) -> list[dict[str, Any]]:
+    def export_pytorch(self, *names: str) -> list[Mapping[str, Any]]:
         """Writes exported networks as PyTorch modules, `RUN/pytorch/NAME/network.py`; needs the extra `pytorch`.
 
         Args:
@@ -193,9 +194,9 @@ class Run:
         """
         from experiments.exporting.to_pytorch import export_pytorch
 
-        return export_pytorch(self.path, names)
+        return _reports(export_pytorch(self.path, names))
 
-    def export_tflite(self, *names: str, batch: int = 1) -> list[dict[str, Any]]:
+    def export_tflite(self, *names: str, batch: int = 1) -> list[Mapping[str, Any]]:
         """Writes exported networks as LiteRT files, `RUN/tflite/NAME/network.tflite`; needs the extra `litert`.
 
         Args:
@@ -211,9 +212,9 @@ class Run:
         """
         from experiments.exporting.to_tflite import export_tflite
 
-        return export_tflite(self.path, names, batch)
+        return _reports(export_tflite(self.path, names, batch))
 
-    def export_nested(self, *names: str, bits: int = 8) -> list[dict[str, Any]]:
+    def export_nested(self, *names: str, bits: int = 8) -> list[Mapping[str, Any]]:
         """Writes exported networks as residual blocks that are read up to any size, `RUN/nested/NAME`.
 
         Args:
@@ -230,4 +231,8 @@ class Run:
             raise UserError(f"bits: {bits} is out of range. Give 1 to 24.")
         from experiments.exporting.to_nested import export_nested
 
-        return export_nested(self.path, names, bits)
+        return _reports(export_nested(self.path, names, bits))
+
+
+def _reports(converted: Sequence[ConvertedNetwork]) -> list[Mapping[str, Any]]:
+    return [network.as_json() for network in converted]

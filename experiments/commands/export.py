@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from experiments.commands.options import plugin_option, stage_options
 from experiments.commands.stages import run_stages
 from experiments.user_input.paths import UserPath
+
+if TYPE_CHECKING:
+    from experiments.records import ConvertedNetwork
 
 
 @click.command()
@@ -121,8 +124,7 @@ def export(
         return
     if form == "onnx":
         assert run is not None
-        settings = {"batch": batch, "opset": int(opset or 20), "any_size": any_size}
-        _export_onnx(run, subnets, settings, quantize, max_loss, options["as_json"])
+        _export_onnx(run, subnets, batch, int(opset or 20), any_size, quantize, max_loss, options["as_json"])
         return
     if form == "transformers":
         assert run is not None
@@ -145,8 +147,8 @@ def export(
 
 
 def _export_onnx(
-    run: Path, subnets: Sequence[str], settings: dict[str, Any], quantize: str | None, max_loss: float | None,
-    as_json: bool,
+    run: Path, subnets: Sequence[str], batch: int | None, opset: int, any_size: bool, quantize: str | None,
+    max_loss: float | None, as_json: bool,
 ) -> None:  # fmt: skip
     from experiments.exporting.to_onnx import check_onnx_installed, export_onnx
 
@@ -158,9 +160,8 @@ def _export_onnx(
         from experiments.exporting.quantization import Quantization
 
         quantization = Quantization() if max_loss is None else Quantization(max_loss)
-    found = export_onnx(run, subnets, Settings(**settings), quantization)
-    lines = [_line(row) for row in found]
-    click.echo(json.dumps(found) if as_json else "\n".join(lines))
+    found = export_onnx(run, subnets, Settings(batch, opset, any_size), quantization)
+    click.echo(json.dumps([row.as_json() for row in found]) if as_json else "\n".join(map(_line, found)))
 
 
 def _export_nested(run: Path, subnets: Sequence[str], bits: int | None, as_json: bool) -> None:
@@ -168,12 +169,13 @@ def _export_nested(run: Path, subnets: Sequence[str], bits: int | None, as_json:
 
     found = export_nested(run, subnets, bits or BITS)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(json.dumps([network.as_json() for network in found]))
         return
-    for row in found:
-        ((shown, whole),) = row["float32"].items()
-        click.echo(f"{row['directory']}: float32 {row['float32_bytes']:,} bytes, validation {shown} {whole:.4f}")
-        for size in row["sizes"]:
+    for network in found:
+        report = network.report
+        ((shown, whole),) = report["float32"].items()
+        click.echo(f"{network.directory}: float32 {report['float32_bytes']:,} bytes, validation {shown} {whole:.4f}")
+        for size in report["sizes"]:
             value = "has failed" if size[shown] is None else format(size[shown], ".4f")
             click.echo(f"  {size['bytes']:,} bytes ({size['levels']} blocks a weight): {value}")
 
@@ -187,18 +189,18 @@ def _export_module(run: Path, form: str, subnets: Sequence[str], batch: int | No
         from experiments.exporting.to_tflite import export_tflite
 
         found = export_tflite(run, subnets, batch or 1)
-    click.echo(json.dumps(found) if as_json else "\n".join(map(_line, found)))
+    click.echo(json.dumps([row.as_json() for row in found]) if as_json else "\n".join(map(_line, found)))
 
 
-def _line(row: dict[str, Any]) -> str:
-    known = [name for name in ("predicted", "measured") if name in row]
-    latency = "".join(f"; {name} latency {row[name]['latency_ms']:.3f} ms" for name in known)
-    if "quantization" not in row:
-        return f"{row['subnet']}: parity {row['parity_error']:.1e}, {row['directory']}{latency}"
-    figures = row["quantization"]["validation"]
+def _line(row: "ConvertedNetwork") -> str:
+    latency = "".join(f"; {name} latency {latency:.3f} ms" for name, latency in row.latencies.items())
+    report = row.report
+    if "quantization" not in report:
+        return f"{row.subnet}: parity {report['parity_error']:.1e}, {row.directory}{latency}"
+    figures = report["quantization"]["validation"]
     name = next(iter(figures["int8"]))
     return (
-        f"{row['subnet']}: outputs in int8 differ by {row['int8_difference']:.1e}, {row['directory']}; validation "
+        f"{row.subnet}: outputs in int8 differ by {report['int8_difference']:.1e}, {row.directory}; validation "
         f"{name} {figures['float32'][name]:.4f} in float, {figures['int8'][name]:.4f} in int8{latency}"
     )
 

@@ -75,9 +75,12 @@ def finetune(
         listed = read_variants(variants, settings)
         with errors_about_file(data), stop_on_signals() as stop:
             several = finetune_variants(listed, stop, quiet)
-        lines = [line for found in several for line in report_lines(found)]
-        click.echo(json.dumps(several) if as_json else "\n".join(lines))
-        return
-    with errors_about_file(data), stop_on_signals() as stop:
-        found = run(settings, stop, quiet)
-    click.echo(json.dumps(found) if as_json else "\n".join(report_lines(found)))
+        found = [(variant.settings.out, one) for variant, one in zip(listed, several, strict=True)]
+    else:
+        with errors_about_file(data), stop_on_signals() as stop:
+            found = [(out, run(settings, stop, quiet))]
+    if as_json:
+        told = [{"directory": str(directory), **one.as_json()} for directory, one in found]
+        click.echo(json.dumps(told[0] if variants is None else told))
+    else:
+        click.echo("\n".join(line for directory, one in found for line in report_lines(one, directory)))

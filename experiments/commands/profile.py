@@ -34,6 +34,11 @@ from experiments.user_input.paths import UserPath, shown
     "--repeats", default=20, show_default=True, help="Number of times that each network is measured; the median counts."
 )
 @click.option(
+    "--quick", is_flag=True,
+    help="Measure a fifth: batches of 1, 40 networks and 20 held-out ones, unless the options above say otherwise. The "
+    "same command without it measures the rest.",
+)  # fmt: skip
+@click.option(
     "--runtime",
     default="jax",
     show_default=True,
@@ -60,7 +65,7 @@ from experiments.user_input.paths import UserPath, shown
 @quiet_option
 @click.pass_context
 def profile(
-    context: click.Context, config: Path, out: Path, batch_sizes: str, runtime: str, threads: int | None,
+    context: click.Context, config: Path, out: Path, batch_sizes: str, quick: bool, runtime: str, threads: int | None,
     spec: Path | None, measured: Path | None, device: str | None, runtime_version: str | None,
     overrides: Sequence[str], as_json: bool, quiet: bool, **numbers: int,
 ) -> None:  # fmt: skip
@@ -75,15 +80,20 @@ def profile(
     from experiments.process.interrupt import stop_on_signals
     from experiments.profiling import stage as profiling
     from experiments.profiling.on_ray import meter
-    from experiments.profiling.protocol import Protocol
+    from experiments.profiling.protocol import QUICK, Protocol
     from experiments.profiling.protocol import batch_sizes as sizes_of
+    from experiments.records import RuntimeFacts
     from search_spaces.errors import UserError
 
     for text in overrides:
         if text.partition("=")[0].strip().split(".")[0] == "device":
             raise UserError(f"--set {shown(text)}: the device is what is measured. Leave it out; --out names the file.")
     _check_together(context, spec, measured)
-    protocol = Protocol(batch_sizes=sizes_of(batch_sizes), **numbers)
+    wanted = {"batch_sizes": sizes_of(batch_sizes), **numbers}
+    if quick:
+        given = _given(context)
+        wanted |= {name: getattr(QUICK, name) for name in ("batch_sizes", "networks", "held_out") if name not in given}
+    protocol = Protocol(**wanted)
     # What decides no network of the space is left out; the device may be what the file names before it is measured.
     others = ("device", "budgets", "sampler", "train", "search", "gradient", "rank")
     with errors_about_file(config):
@@ -94,26 +104,31 @@ def profile(
             if measured is None:
                 with stop_on_signals() as stop:
                     listed = write_spec(experiment.net, experiment.data, spec, protocol, stop, quiet)
-                told = {"file": str(spec), "networks": len(listed["networks"])}
-                text = f"{len(listed['networks'])} networks to time, in {spec.with_suffix('')}\n{spec}"
+                told = {"file": str(spec), "networks": listed}
+                text = f"{listed} networks to time, in {spec.with_suffix('')}\n{spec}"
                 click.echo(json.dumps(told) if as_json else text)
                 return
             assert device is not None
-            told = {"name": runtime, "version": runtime_version, "threads": threads}
-            found = take_back(experiment.space, spec, measured, out, device, told)
+            facts = RuntimeFacts(runtime, runtime_version, threads)
+            found = take_back(experiment.space, spec, measured, out, device, facts)
         else:
             with stop_on_signals() as stop, meter(experiment, out, stop, runtime, threads) as measuring:
                 found = profiling.profile(experiment.net, out, protocol, stop, quiet, measuring)
-    click.echo(json.dumps(profiling.summary(found, out)) if as_json else profiling.table(found, out))
+    click.echo(json.dumps(profiling.summary(found)) if as_json else profiling.table(found))
+
+
+def _given(context: click.Context) -> set[str]:
+    """Returns the options that are on the command line."""
+    return {
+        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def _check_together(context: click.Context, spec: Path | None, measured: Path | None) -> None:
     """Refuses options that do not go together."""
     from search_spaces.errors import UserError
 
-    given = {
-        name for name in context.params if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    }
+    given = _given(context)
 
     def refuse(names: Sequence[str], why: str) -> None:
         for name in names:
@@ -126,7 +141,7 @@ def _check_together(context: click.Context, spec: Path | None, measured: Path | 
         for name in ("device", "runtime"):
             if name not in given:
                 raise UserError(f"--measured: says nothing of the {name}. Name it: --{name} NAME")
-        refuse(("batch_sizes", "networks", "held_out", "repeats"), "the list of --spec says it. Leave it out.")
+        refuse(("batch_sizes", "networks", "held_out", "repeats", "quick"), "the list of --spec says it. Leave it out.")
         return
     refuse(("device", "runtime_version"), "goes with --measured only. Leave it out.")
     if spec is not None:

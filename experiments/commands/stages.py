@@ -129,10 +129,10 @@ def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
     if "export" in stages:
         found = [f"note: {text}" for text in concerns(read_run(path.parent))]
         return "\n".join([pipeline.table(summary), *found, f"report: {path.with_name('report.html')}", str(path)])
-    if "proxies" in stages:
-        return f"{proxy_report.table(summary.proxies or {})}\n{path}"
-    if "rank" in stages:
-        return f"{rank_report.table(summary.rank or {})}\n{path}"
+    if "proxies" in stages and summary.proxies is not None:
+        return f"{proxy_report.table(summary.proxies)}\n{path}"
+    if "rank" in stages and summary.rank is not None:
+        return f"{rank_report.table(summary.rank)}\n{path}"
     of_stage = summary.as_json()[stages[-1]]
     figures = {name: value for name, value in of_stage.items() if isinstance(value, int | float | str)}
     return "\n".join([*(f"{name}: {value}" for name, value in figures.items()), str(path)])

@@ -81,7 +81,7 @@ train:
   distillation: {{type: largest, weight: 0.5}}  # other subnets learn from the largest one
   ema: 0.995               # moving average of the weights, which search and export use; null for none
   checkpoint_every: 500
-  evaluate_every: 500
+  evaluate_every: {min(500, max(steps // 5, 1))}
 
 search:
   type: evolution          # supernest list searchers

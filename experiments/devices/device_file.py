@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from experiments.records import Hardware, HeldOut, RuntimeFacts
+from experiments.records.plain import JsonObject
 from search_spaces import CostModel, Genes, SearchSpace, UserError
 from search_spaces.cost import CostTables
 from search_spaces.pieces import Pieces
@@ -26,7 +27,7 @@ FORMAT, VERSION = "supernest device", 1
 TABLES = ("latency_ns", "fixed_bytes", "temporary_bytes")
 """The tables of a batch size, as a device file names them."""
 
-_FIRST_RUNTIME: Mapping[str, Any] = {"name": "jax"}
+_FIRST_RUNTIME = RuntimeFacts("jax")
 """The runtime of files of earlier versions, which name none."""
 
 _COMBINE: Mapping[str, np.ufunc] = {"sum": np.add, "peak": np.maximum}
@@ -48,7 +49,7 @@ class Table:
     pieces: tuple[int, ...]
 
     @staticmethod
-    def of(spec: Mapping[str, Any]) -> "Table":
+    def of(spec: JsonObject) -> "Table":
         """Reads a table of a device file."""
         if spec["kind"] not in _COMBINE:
             raise ValueError(spec["kind"])
@@ -83,10 +84,12 @@ class Device:
     Attributes:
         path: Where it was read.
         sha256: Of its bytes.
+        family: Family of that space.
         space: Fingerprint of the space whose networks were measured.
         device: Platform, model and cores.
         software: Versions that it was measured with.
-        runtime: Name of what ran the networks, and its version and threads where they are known.
+        runtime: What ran the networks.
+        protocol: How they were measured, as the file has it.
         pieces: Params, MACs and activation bytes of each piece.
         tables: Batch size to its tables, in the order in which they were wanted.
         accuracy: Batch size to how well held-out networks are predicted.
@@ -94,19 +97,20 @@ class Device:
 
     path: Path
     sha256: str
+    family: str
     space: str
-    device: Mapping[str, Any]
+    device: Hardware
     software: Mapping[str, str]
     pieces: Int[np.ndarray, "q 3"]
     tables: Mapping[int, Tables]
-    accuracy: Mapping[int, Mapping[str, Any]]
-    runtime: Mapping[str, Any]
+    accuracy: Mapping[int, HeldOut]
+    runtime: RuntimeFacts
+    protocol: JsonObject
 
     @property
     def name(self) -> str:
         """The device in a few words, with what runs networks there where it is not JAX."""
-        runtime = "" if self.runtime["name"] == "jax" else f", {runtime_text(self.runtime)}"
-        return device_name(self.device) + runtime
+        return self.device.text + ("" if self.runtime.name == "jax" else f", {self.runtime.text}")
 
     def cost(self, space: SearchSpace, batch_size: int | None = None) -> "DeviceCost":
         """Costs of a space's architectures on this device.
@@ -177,10 +181,10 @@ class DeviceCost:
         Raises:
             UserError: One of them has less, or the file does not say.
         """
-        measured = {"latency_ms": "latency", "memory_bytes": "memory"}
+        held_out = self.device.accuracy[self.batch_size]
+        measured = {"latency_ms": held_out.latency, "memory_bytes": held_out.memory}
         for metric in sorted(measured.keys() & set(metrics)):
-            found = self.device.accuracy[self.batch_size].get(measured[metric]) or {}
-            tau = found.get("kendall_tau")
+            tau = measured[metric].kendall_tau
             if (-1 if tau is None else tau) < least:
                 said = "is not known" if tau is None else f"is {tau:.2f}, less than {least:g}"
                 raise UserError(
@@ -194,19 +198,6 @@ class DeviceCost:
     def _models(self) -> list[CostModel]:
         pieces, tables = Pieces(self.space), self.device.tables[self.batch_size]
         return [table.model(pieces, self.device.pieces) for table in (tables.latency, tables.fixed, tables.temporary)]
-
-
-def device_name(device: Mapping[str, Any]) -> str:
-    """A device in a few words: `cpu Intel(R) Xeon(R), 2 cores`."""
-    cores = device.get("cores")
-    return f"{device['platform']} {device['model']}" + (f", {cores} cores" if cores else "")
-
-
-def runtime_text(runtime: Mapping[str, Any]) -> str:
-    """A runtime in a few words: `onnxruntime 1.32.0, 2 threads`."""
-    threads = runtime.get("threads")
-    said = "" if threads is None else f", {threads} thread{'s' * (threads != 1)}"
-    return " ".join(str(runtime[key]) for key in ("name", "version") if runtime.get(key)) + said
 
 
 def read_device(path: Path | str) -> Device:
@@ -231,19 +222,20 @@ def read_device(path: Path | str) -> Device:
         sizes = {len(table.pieces) for of in tables.values() for table in (of.latency, of.fixed, of.temporary)}
         if sizes != {len(pieces)}:
             raise ValueError
-        if min(tables) < 1 or not all(isinstance(found[name], dict) for name in ("device", "software")):
+        if min(tables) < 1 or not isinstance(found["software"], dict):
             raise ValueError
-        device_name(found["device"])
-        runtime = found.get("runtime", _FIRST_RUNTIME)
-        if not isinstance(runtime["name"], str) or not isinstance(runtime.get("threads", 1), int):
-            raise ValueError
-        accuracy = {int(entry["batch_size"]): entry["held_out"] for entry in found["tables"]}
-        for name in ("latency", "memory"):
-            for held_out in accuracy.values():
-                float(held_out.get(name, {}).get("kendall_tau") or 0)  # or it is damaged
-        sha256 = hashlib.sha256(content).hexdigest()
         return Device(
-            path, sha256, str(found["space"]), found["device"], found["software"], pieces, tables, accuracy, runtime
+            path=path,
+            sha256=hashlib.sha256(content).hexdigest(),
+            family=str(found.get("family", "")),
+            space=str(found["space"]),
+            device=Hardware.from_json(found["device"]),
+            software=found["software"],
+            pieces=pieces,
+            tables=tables,
+            accuracy={int(entry["batch_size"]): HeldOut.from_json(entry["held_out"]) for entry in found["tables"]},
+            runtime=RuntimeFacts.from_json(found["runtime"]) if "runtime" in found else _FIRST_RUNTIME,
+            protocol=found.get("protocol", {}),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import jax
 import numpy as np
 
+from experiments.records import Hardware
 from search_spaces.randomness import Purpose, stream
 
 _SAMPLE_SECONDS, _MOST_CALLS = 0.002, 20
@@ -78,17 +78,17 @@ def allowed_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def this_device() -> dict[str, Any]:
-    """What is measured on: platform, model and, for a CPU, its cores."""
+def this_device() -> Hardware:
+    """Returns what is measured on."""
     device = jax.devices()[0]
     if device.platform != "cpu":
-        return {"platform": device.platform, "model": device.device_kind}
+        return Hardware(device.platform, device.device_kind)
     return this_cpu()
 
 
-def this_cpu() -> dict[str, Any]:
-    """The processor and its cores, whatever JAX computes on."""
-    return {"platform": "cpu", "model": _cpu_model(), "cores": cores()}
+def this_cpu() -> Hardware:
+    """Returns the processor and its cores, whatever JAX computes on."""
+    return Hardware("cpu", _cpu_model(), cores())
 
 
 def _cpu_model() -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.devices.device_file import device_name
+from experiments.records import Hardware
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
 from supernet.storage.manifest import disk_errors_for
@@ -124,12 +124,20 @@ def _refuse_other(path: Path, found: dict[str, Any], expected: Mapping[str, Any]
         if found.get(key) == value or (key == "runtime" and key not in found and value["name"] == "jax"):
             continue  # files of earlier versions do not name JAX
         other = _OTHER.format(path=path)
-        if key == "device" and isinstance(found.get(key), dict) and {"platform", "model"} <= found[key].keys():
+        if key == "device" and (there := _device_text(found.get(key))):
             raise UserError(
-                f"{path}: measured on {device_name(found[key])}, and this is {device_name(value)}; measurements of two "
-                f"devices are never mixed. {other}"
+                f"{path}: measured on {there}, and this is {_device_text(value)}; measurements of two devices are "
+                f"never mixed. {other}"
             )
         raise UserError(f"{path}: of another {key}: {found.get(key)!r} there, {value!r} here. {other}")
+
+
+def _device_text(content: Any) -> str | None:
+    """Returns a device in a few words; None where it is none."""
+    try:
+        return Hardware.from_json(content).text
+    except ValueError:
+        return None
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

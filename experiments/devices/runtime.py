@@ -9,6 +9,7 @@ import jax
 
 from experiments.devices.device_file import Device
 from experiments.devices.measure import Memory, cores, this_cpu, this_device, this_software
+from experiments.records import Hardware, RuntimeFacts
 from search_spaces import UserError
 from search_spaces.randomness import Purpose, stream
 from search_spaces.registry import Registry
@@ -58,8 +59,8 @@ class Runtime(ABC):
     threads: int | None = None
 
     @classmethod
-    def device(cls) -> dict[str, Any]:
-        """Returns what it computes on: platform, model and, for a CPU, its cores."""
+    def device(cls) -> Hardware:
+        """Returns what it computes on."""
         return this_device()
 
     @property
@@ -80,16 +81,17 @@ class Runtime(ABC):
             UserError: A network has an operation that the runtime lacks.
         """
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns what a device file says of it."""
-        return {"name": self.name, "version": self.version, "threads": self.threads or cores()}
+    @property
+    def facts(self) -> RuntimeFacts:
+        """What a device file says of it."""
+        return RuntimeFacts(self.name, self.version, self.threads or cores())
 
 
 class FileRuntime(Runtime):
     """A runtime on the CPU that takes files, whose preprocessing is inside."""
 
     @classmethod
-    def device(cls) -> dict[str, Any]:
+    def device(cls) -> Hardware:
         return this_cpu()
 
     @abstractmethod
@@ -143,5 +145,5 @@ def runtime_here(device: Device) -> Runtime | None:
     Raises:
         UserError: The runtime is not installed.
     """
-    found = RUNTIMES.get(device.runtime["name"])
-    return None if found is None or found.device() != device.device else found(device.runtime.get("threads"))
+    found = RUNTIMES.get(device.runtime.name)
+    return None if found is None or found.device() != device.device else found(device.runtime.threads)

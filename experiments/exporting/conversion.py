@@ -1,7 +1,7 @@
 """Exported networks of a run written once more in another format, each proved against the supernet."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.names import exported_names
 from experiments.exporting.stage import measured, statistics
 from experiments.process.compilation import use_compilation_cache
+from experiments.records import ConvertedNetwork
+from experiments.records.plain import JsonObject, plain
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import origin_of
 from experiments.storage.checkpoints import Checkpoints
@@ -74,9 +76,7 @@ class Source:
             )
         return difference
 
-    def latency(
-        self, kind: type[FileRuntime], content: Any, batch: int | None, predicted: bool = True
-    ) -> dict[str, Any]:
+    def latency(self, kind: type[FileRuntime], content: Any, batch: int | None, predicted: bool = True) -> JsonObject:
         """Returns predicted and measured latency, where the run's device is this machine, and of this runtime.
 
         Args:
@@ -91,7 +91,7 @@ class Source:
             return {}
         example = self.experiment.net.example(self.experiment.space.architecture(self.genes))
         network = Network(self.subnet, example, batch or cost.batch_size)
-        found = {"measured": measured(runtime, runtime.load(content, network), network.batch_size)}
+        found = {"measured": plain(measured(runtime, runtime.load(content, network), network.batch_size))}
         if predicted and network.batch_size == cost.batch_size:
             latency = cost(self.genes[None])["latency_ms"][0].item()
             found["predicted"] = {"latency_ms": latency, "batch_size": cost.batch_size, "device": cost.device.name}
@@ -102,8 +102,8 @@ def convert_exports(
     run: Path,
     names: Sequence[str],
     out: Callable[[str], Path],
-    convert: Callable[[Source, Path], Mapping[str, Any]],
-) -> list[dict[str, Any]]:
+    convert: Callable[[Source, Path], JsonObject],
+) -> list[ConvertedNetwork]:
     """Writes exported networks of a run in another format, with a report and hashes.
 
     Args:
@@ -114,7 +114,7 @@ def convert_exports(
             added to.
 
     Returns:
-        For JSON: `subnet`, `directory`, and the figures of its report.
+        The networks in the other format.
 
     Raises:
         UserError: There is no such subnet, it cannot be converted, or it was written before. Those before it are there.
@@ -141,8 +141,8 @@ def _converted(
     experiment: Experiment,
     params: Params,
     origin: dict[str, str],
-    convert: Callable[[Source, Path], Mapping[str, Any]],
-) -> dict[str, Any]:
+    convert: Callable[[Source, Path], JsonObject],
+) -> ConvertedNetwork:
     directory = run / "subnets" / name
     subnet = load_exported(directory)
     again = f"Delete {directory} to export it again."
@@ -160,7 +160,7 @@ def _converted(
         }
         (temporary / REPORT).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         write_manifest(temporary)
-    return {"subnet": name, "directory": str(out), **report}
+    return ConvertedNetwork(name, str(out), report)
 
 
 def _expected(

@@ -20,6 +20,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from experiments.data import Dataset, Split
 from experiments.objective import objective_of
+from experiments.records.plain import JsonObject
 from search_spaces import UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.export.subnet import Subnet, filled_batch
@@ -47,7 +48,7 @@ class Quantization:
 
 def quantized(
     where: str, model: onnx.ModelProto, subnet: Subnet, data: Dataset, batch: int | None, chosen: Quantization
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
+) -> tuple[onnx.ModelProto, JsonObject]:
     """Makes the eight-bit model of a network.
 
     Args:
@@ -201,7 +202,7 @@ class _Reader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def _figure(loaded: Any, split: Split, subnet: Subnet, batch: int | None) -> dict[str, Any]:
+def _figure(loaded: Any, split: Split, subnet: Subnet, batch: int | None) -> JsonObject:
     """The task's figure of a model on a split."""
     measures = subnet.outputs.measures(tuple(subnet.config["labels"]))
     for start in range(0, len(split), _BATCH):

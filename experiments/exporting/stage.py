@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +21,8 @@ from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
 from experiments.process.progress import progress_bar
-from experiments.records import CompiledMemory, ExportedNetwork, MeasuredLatency, Prediction
-from experiments.records.plain import under_prefix
+from experiments.records import CompiledMemory, DeviceFigures, ExportedNetwork, Figures, MeasuredLatency, Prediction
+from experiments.records.plain import JsonObject, plain, under_prefix
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import origin_of
 from experiments.storage.earlier import set_export_aside
@@ -127,7 +126,7 @@ def _over_memory(memory: CompiledMemory, budget: ResolvedBudget, cost: DeviceCos
     most = dict(budget.limits).get("memory_bytes")
     if most is None or cost is None or memory.bytes <= most:
         return None
-    known = cost.device.device["platform"], cost.device.runtime["name"], cost.batch_size
+    known = cost.device.device.platform, cost.device.runtime.name, cost.batch_size
     if (memory.platform, memory.runtime, memory.batch_size) != known:
         return None  # for another kind of device
     counts = "the compiler" if memory.runtime == "jax" else f"the graph for {memory.runtime}"
@@ -138,7 +137,7 @@ def _over_memory(memory: CompiledMemory, budget: ResolvedBudget, cost: DeviceCos
     )
 
 
-def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> dict[str, Any] | None:
+def _existing(directory: Path, genes: np.ndarray, origin: Mapping[str, str]) -> JsonObject | None:
     """The report of the export that is there; None where there is none, or another architecture of this run."""
     if not directory.exists():
         return None
@@ -158,23 +157,23 @@ def _export(
     directory: Path,
     origin: Mapping[str, str],
     cost: DeviceCost | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     data, net, space = experiment.data, experiment.net, experiment.space
     trained_on = TrainedOn.of(experiment.config.data, data, experiment.config.seed)
     architecture = space.architecture(archive.genes[index])
     example = net.example(architecture)
     probe, _ = data.validation.read(np.arange(min(_PROBE, _chunk(data.validation), len(data.validation))))
 
-    def measure(subnet: Subnet) -> dict[str, Any]:
+    def measure(subnet: Subnet) -> JsonObject:
         splits = {"validation": data.validation, "test": data.test}
 
-        def figures(split: str) -> dict[str, Any]:
+        def figures(split: str) -> Figures:
             return reached(subnet, splits[split], f"{directory}: {split} split")
 
         return {
             **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
             f"search_{objective_of(data).name}": float(archive.errors[index]),
-            **_on_device(subnet, example, archive.genes[index], cost),
+            **plain(_on_device(subnet, example, archive.genes[index], cost)),
             ORIGIN: dict(origin),
             LINEAGE: Lineage(origin, (trained_on,)).as_json(),
             "data_fingerprint": data.fingerprint,
@@ -198,7 +197,7 @@ def _export(
 
 def _on_device(
     subnet: Subnet, example: jax.ShapeDtypeStruct, genes: np.ndarray, cost: DeviceCost | None
-) -> dict[str, Any]:
+) -> DeviceFigures:
     """Returns the figure of the network's memory, and where there is a device file its predictions.
 
     Where the device is this machine, the memory is that of the device's runtime, which also times the network.
@@ -207,21 +206,24 @@ def _on_device(
     here = None if cost is None else runtime_here(cost.device)
     runtime = here or Jax()
     (program,) = runtime.build([Network(subnet, example, batch_size)])
-    memory = {"bytes": program.memory.total, "platform": runtime.device()["platform"], "runtime": runtime.name}
-    found: dict[str, Any] = {"memory": {**memory, "batch_size": batch_size}}
-    if cost is not None:
-        predicted = {metric: cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS}
-        found["predicted"] = {**predicted, "batch_size": batch_size, "device": cost.device.name}
-    if here is not None:
-        found["measured"] = measured(here, program, batch_size)
-    return found
+    return DeviceFigures(
+        CompiledMemory(program.memory.total, batch_size, runtime.device().platform, runtime.name),
+        None if cost is None else predicted(cost, genes),
+        None if here is None else measured(here, program, batch_size),
+    )
 
 
-def measured(runtime: Runtime, program: Program, batch_size: int) -> dict[str, Any]:
-    """Times a network, and returns what its report says of that."""
+def predicted(cost: DeviceCost, genes: np.ndarray) -> Prediction:
+    """Returns what a device file predicts for a network."""
+    latency, memory = (cost(genes[None])[metric][0].item() for metric in DEVICE_METRICS)
+    return Prediction(latency, memory, cost.batch_size, cost.device.name)
+
+
+def measured(runtime: Runtime, program: Program, batch_size: int) -> MeasuredLatency:
+    """Times a network."""
     (seconds,) = median_seconds([program], _WARMUP, _REPEATS, seed=0)
-    ran = runtime.as_dict()
-    return {"latency_ms": 1e3 * seconds, "batch_size": batch_size, "runtime": ran.pop("name"), **ran}
+    ran = runtime.facts
+    return MeasuredLatency(1e3 * seconds, batch_size, ran.name, ran.version, ran.threads)
 
 
 def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:
@@ -234,7 +236,7 @@ def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Sta
 
 def reached(
     subnet: Subnet, split: Split, where: str, groups: Sequence[Measures] = (), group_of: Sequence[int] | np.ndarray = ()
-) -> dict[str, Any]:
+) -> Figures:
     """Measures a standalone network on a split.
 
     Args:

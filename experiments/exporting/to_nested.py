@@ -23,6 +23,7 @@ from flax import nnx
 from experiments.data import Dataset
 from experiments.exporting.conversion import Source, convert_exports
 from experiments.objective import objective_of
+from experiments.records import ConvertedNetwork
 from search_spaces import UserError
 from supernet.export.nested import in_blocks, matrix_shape, write_nested
 from supernet.export.subnet import ARCHITECTURE, CONFIG, TOKENIZER, Subnet, flatten, unflatten
@@ -33,7 +34,7 @@ BITS = 8
 """Default number of blocks of a weight."""
 
 
-def export_nested(run: Path, names: Sequence[str] = (), bits: int = BITS) -> list[dict[str, Any]]:
+def export_nested(run: Path, names: Sequence[str] = (), bits: int = BITS) -> list[ConvertedNetwork]:
     """Writes subnets of a run as residual blocks.
 
     Args:
@@ -42,8 +43,7 @@ def export_nested(run: Path, names: Sequence[str] = (), bits: int = BITS) -> lis
         bits: Blocks of each weight, of about a bit a weight.
 
     Returns:
-        For JSON: `subnet`, `directory`, and the figures of its report: `sizes` has bytes and validation figure of each
-        number of whole levels.
+        The networks in blocks; `sizes` of a report has bytes and validation figure of each number of whole levels.
 
     Raises:
         UserError: There is no such subnet, the code of its family is not here, or it was written before.

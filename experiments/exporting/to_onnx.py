@@ -1,14 +1,16 @@
 """Exported subnets of a run as ONNX files: `RUN/onnx/NAME`, each proved by ONNX Runtime against the supernet."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments.devices.runtimes.onnxruntime import NEEDED, OnnxRuntime
 from experiments.exporting.conversion import Source, convert_exports
+from experiments.records import ConvertedNetwork
+from experiments.records.plain import JsonObject
 from experiments.user_input.extras import check_installed
 from supernet.export.export import largest_difference
 from supernet.export.subnet import TOKENIZER
@@ -31,7 +33,7 @@ def check_onnx_installed() -> None:
 
 def export_onnx(
     run: Path, names: Sequence[str], settings: "Settings", quantization: "Quantization | None" = None
-) -> list[dict[str, Any]]:
+) -> list[ConvertedNetwork]:
     """Writes subnets of a run as ONNX files.
 
     Args:
@@ -41,7 +43,7 @@ def export_onnx(
         quantization: Eight-bit files are written, to `RUN/onnx/NAME.int8`.
 
     Returns:
-        For JSON: `subnet`, `directory`, and the figures of its report.
+        The networks in the new format.
 
     Raises:
         UserError: There is no such subnet, it has an operation that ONNX lacks, its file differs from the supernet, it
@@ -55,7 +57,7 @@ def export_onnx(
 
 def _converted(
     source: Source, directory: Path, settings: "Settings", quantization: "Quantization | None"
-) -> Mapping[str, Any]:
+) -> JsonObject:
     from supernet.onnx.network import onnx_network
     from supernet.onnx.runtime import run, session, versions
 
@@ -63,7 +65,7 @@ def _converted(
     content = model.SerializeToString()
     outputs = run(session(content), source.examples, settings.batch)
     difference = source.prove(outputs, "ONNX Runtime")
-    figures: dict[str, Any] = {"parity_error": difference}
+    figures: JsonObject = {"parity_error": difference}
     if quantization is not None:
         from experiments.exporting.quantization import quantized
 

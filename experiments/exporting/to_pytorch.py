@@ -1,11 +1,12 @@
 """Exported subnets of a run as plain PyTorch modules, `RUN/pytorch/NAME`, each proved against the supernet."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.exporting.conversion import Source, convert_exports
+from experiments.records import ConvertedNetwork
+from experiments.records.plain import JsonObject
 from experiments.user_input.extras import check_installed
 from supernet.export.subnet import CONFIG
 from supernet.pytorch.module import load_module, write_module
@@ -13,7 +14,7 @@ from supernet.pytorch.module import load_module, write_module
 _NEEDED = ("torch",)
 
 
-def export_pytorch(run: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+def export_pytorch(run: Path, names: Sequence[str] = ()) -> list[ConvertedNetwork]:
     """Writes subnets of a run as PyTorch modules.
 
     Args:
@@ -21,7 +22,7 @@ def export_pytorch(run: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]
         names: Which; all of them when empty.
 
     Returns:
-        For JSON: `subnet`, `directory`, and the figures of its report.
+        The networks in the new format.
 
     Raises:
         UserError: There is no such subnet, its family has no PyTorch module, its outputs differ from the supernet's, it
@@ -31,7 +32,7 @@ def export_pytorch(run: Path, names: Sequence[str] = ()) -> list[dict[str, Any]]
     return convert_exports(run, names, lambda name: run / "pytorch" / name, _converted)
 
 
-def _converted(source: Source, directory: Path) -> Mapping[str, Any]:
+def _converted(source: Source, directory: Path) -> JsonObject:
     import torch
 
     write_module(source.subnet, directory, str(source.directory))

@@ -1,13 +1,14 @@
 """Exported subnets of a run as LiteRT files: `RUN/tflite/NAME`, each proved by its interpreter against the supernet."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from experiments.devices.runtimes.litert import LiteRt
 from experiments.exporting.conversion import Source, convert_exports
+from experiments.records import ConvertedNetwork
+from experiments.records.plain import JsonObject
 from experiments.user_input.extras import check_installed
 from supernet.export.subnet import CONFIG
 from supernet.pytorch.tflite import NEEDED, run, tflite_files, versions
@@ -15,7 +16,7 @@ from supernet.pytorch.tflite import NEEDED, run, tflite_files, versions
 MODEL = "network.tflite"
 
 
-def export_tflite(run: Path, names: Sequence[str] = (), batch: int = 1) -> list[dict[str, Any]]:
+def export_tflite(run: Path, names: Sequence[str] = (), batch: int = 1) -> list[ConvertedNetwork]:
     """Writes subnets of a run as LiteRT files.
 
     Args:
@@ -24,7 +25,7 @@ def export_tflite(run: Path, names: Sequence[str] = (), batch: int = 1) -> list[
         batch: Batch size of the files.
 
     Returns:
-        For JSON: `subnet`, `directory`, and the figures of its report.
+        The networks in the new format.
 
     Raises:
         UserError: There is no such subnet, its family has no PyTorch module, its outputs differ from the supernet's, it
@@ -34,7 +35,7 @@ def export_tflite(run: Path, names: Sequence[str] = (), batch: int = 1) -> list[
     return convert_exports(run, names, lambda name: run / "tflite" / name, partial(_converted, batch=batch))
 
 
-def _converted(source: Source, directory: Path, batch: int) -> Mapping[str, Any]:
+def _converted(source: Source, directory: Path, batch: int) -> JsonObject:
     ((content, config),) = tflite_files([(str(source.directory), source.subnet, batch)])
     (directory / MODEL).write_bytes(content)
     told = {name: config[name] for name in ("input", "labels", "preprocessing")}

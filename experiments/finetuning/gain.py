@@ -5,7 +5,6 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from jaxtyping import Float
 from experiments.data import Split
 from experiments.exporting.stage import reached
 from experiments.objective import Objective
+from experiments.records import Figures, Interval
 from search_spaces.randomness import Purpose, stream
 from supernet.export.subnet import Subnet
 
@@ -29,7 +29,7 @@ class Measured:
         groups: That figure on each of the random groups of examples.
     """
 
-    figures: dict[str, Any]
+    figures: Figures
     objective: Objective
     groups: Float[np.ndarray, " k"]
 
@@ -39,11 +39,11 @@ class Measured:
         return float(self.figures[self.objective.shown])
 
     @property
-    def interval(self) -> dict[str, float | None]:
+    def interval(self) -> Interval:
         """The figure with its interval."""
         return _interval(self.value, self.groups, *self.objective.range)
 
-    def gain(self, before: "Measured") -> dict[str, float | None]:
+    def gain(self, before: "Measured") -> Interval:
         """Returns by how much the figure is above `before`, with its interval, on the same examples."""
         least, most = self.objective.range
         return _interval(self.value - before.value, self.groups - before.groups, least - most, most - least)
@@ -67,15 +67,14 @@ def measured(subnet: Subnet, split: Split, objective: Objective, seed: int, wher
     return Measured(figures, objective, np.array(of_groups, np.float64))
 
 
-def _interval(value: float, groups: np.ndarray, least: float, most: float) -> dict[str, float | None]:
+def _interval(value: float, groups: np.ndarray, least: float, most: float) -> Interval:
     """Returns a figure and its interval, which ends at `least` and `most`.
 
     There are no ends where there is one group, or where a group has no figure.
     """
-    found: dict[str, float | None] = {"value": value, "low": None, "high": None}
-    if len(groups) > 1 and np.isfinite(groups).all():
-        from scipy.stats import t  # takes most of a second to import, so only where it is used
+    if len(groups) < 2 or not np.isfinite(groups).all():
+        return Interval(value)
+    from scipy.stats import t  # takes most of a second to import, so only where it is used
 
-        half = t.ppf((1 + _LEVEL) / 2, len(groups) - 1) * groups.std(ddof=1) / np.sqrt(len(groups))
-        found |= {"low": float(max(value - half, least)), "high": float(min(value + half, most))}
-    return found
+    half = t.ppf((1 + _LEVEL) / 2, len(groups) - 1) * groups.std(ddof=1) / np.sqrt(len(groups))
+    return Interval(value, float(max(value - half, least)), float(min(value + half, most)))

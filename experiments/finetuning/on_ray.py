@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from experiments.data import Dataset
 from experiments.distributed.pool import Resident, pool
@@ -12,12 +11,13 @@ from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import finetune
 from experiments.process.interrupt import StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import FinetunedNetwork
 from supernet.storage.manifest import disk_errors_for
 
 
 def finetune_on_ray(
     settings: Sequence[Finetuning], loaded: Dataset, work: Path, stop: StopRequest, quiet: bool
-) -> list[dict[str, Any]]:
+) -> list[FinetunedNetwork]:
     """Trains networks on the workers of the section `ray`; one whose worker dies goes on from its checkpoint.
 
     Args:
@@ -37,13 +37,13 @@ def finetune_on_ray(
     experiment = build_experiment(settings[0].config, loaded)
     with disk_errors_for(work):
         work.mkdir(parents=True, exist_ok=True)
-    found = []
+    found: list[FinetunedNetwork] = []
     bar = progress_bar(total=len(settings), desc="variants", unit="network", quiet=quiet)
     with pool(experiment, work) as workers, bar:
         for one in workers.stream(_finetune, [(_absolute(one),) for one in settings], stop):
             found.append(one)
             bar.update()
-    return [{**one, "directory": str(given.out)} for one, given in zip(found, settings, strict=True)]
+    return found
 
 
 def _absolute(settings: Finetuning) -> Finetuning:
@@ -52,7 +52,7 @@ def _absolute(settings: Finetuning) -> Finetuning:
     return replace(settings, source=settings.source.absolute(), out=settings.out.absolute(), teacher=teacher)
 
 
-def _finetune(resident: Resident, settings: Finetuning) -> dict[str, Any]:
+def _finetune(resident: Resident, settings: Finetuning) -> FinetunedNetwork:
     return finetune(settings, StopRequest(), True, resident.once(_loaded))
 
 

@@ -5,10 +5,9 @@ network are zero, and stay so.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -23,6 +22,8 @@ from experiments.finetuning.settings import FINETUNED, Finetuning
 from experiments.finetuning.teacher import check_teacher, teacher_directory
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.records import FinetunedNetwork, SplitGain
+from experiments.records.plain import JsonObject
 from experiments.storage.cached_results import only_here
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -38,7 +39,7 @@ from supernet.storage.manifest import MANIFEST, discard_directory, verify_manife
 _CHECKPOINTS = "checkpoints"
 
 
-def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Dataset | None = None) -> dict[str, Any]:
+def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Dataset | None = None) -> FinetunedNetwork:
     """Trains an exported network on, and exports it; the same call resumes, or finds what is there.
 
     Args:
@@ -48,7 +49,7 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Datas
         loaded: The experiment's data, where they are loaded already.
 
     Returns:
-        For JSON: what `report.json` says under `finetuned`, and the `directory`.
+        What `report.json` says under `finetuned`.
 
     Raises:
         UserError: Parts that cannot work together, a loss that is not finite, or something in the place of the export.
@@ -76,7 +77,7 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Datas
                 found = _trained(member, subnet, architecture, settings, identity, lineage, stop, quiet)
             except Interrupted as stopped:
                 raise Interrupted(f"{stopped}. The same command resumes it.") from None
-    return {"directory": str(settings.out), **found}
+    return found
 
 
 def check_finetuning(settings: Finetuning, loaded: Dataset) -> None:
@@ -116,7 +117,7 @@ def _cleared(work: Path) -> Iterator[None]:
     discard_directory(work)
 
 
-def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
+def _existing(settings: Finetuning, identity: str) -> FinetunedNetwork | None:
     """Returns the report of the same finetuning, where its export is there already.
 
     Raises:
@@ -128,13 +129,13 @@ def _existing(settings: Finetuning, identity: str) -> dict[str, Any] | None:
     found = read_json(settings.out / REPORT, f"Move {settings.out} away.").get(FINETUNED, {})
     if found.get("identity") != identity:
         raise UserError(f"--out: {settings.out} holds another network, and is left as it is. Choose another directory.")
-    return found
+    return FinetunedNetwork.from_json(found)
 
 
 def _trained(
     member: Experiment, subnet: Subnet, architecture: Architecture, settings: Finetuning, identity: str,
     lineage: Lineage | None, stop: StopRequest, quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
+) -> FinetunedNetwork:  # fmt: skip
     train_settings, data = member.config.train, member.data
     before = _measured(subnet, member, str(settings.source))
     start = embed(member.net, nnx.to_pure_dict(nnx.state(subnet.module)), architecture)
@@ -151,35 +152,33 @@ def _trained(
             probe=one_path_probe(member, np.array(architecture.genes, np.int32)),
         )
         params = trained_params(member, checkpoints)
-    found: dict[str, Any] = {}
+    found: list[FinetunedNetwork] = []
 
-    def measure(trained: Subnet) -> Mapping[str, Any]:
+    def measure(trained: Subnet) -> JsonObject:
         after = _measured(trained, member, str(settings.out))
-        found.update(
-            {
-                "identity": identity,
-                "source": str(settings.source.absolute()),
-                "objective": objective_of(data).name,
-                "steps": member.steps,
-                "learning_rate": train_settings.optimizer.learning_rate,
-                "teacher": None if settings.teacher is None else str(settings.teacher.absolute()),
-                **{
-                    split: {
-                        "before": before[split].interval,
-                        "after": after[split].interval,
-                        "gain": after[split].gain(before[split]),
-                    }
-                    for split in after
-                },
-            }
+        gains = {
+            split: SplitGain(before[split].interval, now.interval, now.gain(before[split]))
+            for split, now in after.items()
+        }
+        found.append(
+            FinetunedNetwork(
+                identity=identity,
+                source=str(settings.source.absolute()),
+                objective=objective_of(data).name,
+                steps=member.steps,
+                learning_rate=train_settings.optimizer.learning_rate,
+                teacher=None if settings.teacher is None else str(settings.teacher.absolute()),
+                **gains,
+            )
         )
         figures = {f"{split}_{name}": value for split in after for name, value in after[split].figures.items()}
         of = {} if lineage is None else {LINEAGE: lineage.as_json()}
-        return {**figures, FINETUNED: found, **of, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
+        told = {**figures, FINETUNED: found[-1].as_json(), **of}
+        return {**told, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
 
     moments = statistics(member, params, np.array(architecture.genes, np.int32))
     export_again(member, params, architecture, moments, settings.source, subnet, settings.out, measure)
-    return found
+    return found[-1]
 
 
 def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measured]:
@@ -188,19 +187,11 @@ def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measu
     return {split: measured(subnet, rows, objective, seed, f"{where}: {split} split") for split, rows in splits.items()}
 
 
-def report_lines(found: Mapping[str, Any]) -> list[str]:
-    """Returns lines to read: the figures before and after, and the gain."""
-    objective = OBJECTIVES[found["objective"]]
-
-    def text(figure: Mapping[str, float | None], sign: str = "") -> str:
-        value, *ends = (
-            None if figure[name] is None else format(figure[name], sign + objective.form)
-            for name in ("value", "low", "high")
-        )
-        return f"{value}" if None in ends else f"{value} ({ends[0]} to {ends[1]})"
-
+def report_lines(found: FinetunedNetwork, directory: Path) -> list[str]:
+    """Returns lines to read: the figures before and after, the gain, and where the network is."""
+    objective = OBJECTIVES[found.objective]
     return [
-        f"{split} {objective.shown}: {text(found[split]['before'])} before, {text(found[split]['after'])} after, "
-        f"gain {text(found[split]['gain'], '+')}"
-        for split in ("validation", "test")
-    ] + [str(Path(found["directory"]))]
+        f"{split} {objective.shown}: {of.before.text(objective.form)} before, {of.after.text(objective.form)} after, "
+        f"gain {of.gain.text('+' + objective.form)}"
+        for split, of in (("validation", found.validation), ("test", found.test))
+    ] + [str(directory)]

@@ -18,6 +18,7 @@ from experiments.finetuning.stage import check_finetuning, finetune
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import StopRequest
 from experiments.process.progress import progress_bar
+from experiments.records import FinetunedNetwork
 from experiments.user_input.problems import ConfigError, Problem, problems_of
 from experiments.user_input.yaml_files import override, read_yaml_list, shown_key
 from search_spaces import UserError
@@ -111,7 +112,7 @@ def _variant(path: Path, number: int, entry: Any, base: Finetuning) -> Variant:
     return Variant(given.name, settings)
 
 
-def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: bool) -> list[dict[str, Any]]:
+def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: bool) -> list[FinetunedNetwork]:
     """Trains variants that are not there yet, on the workers of the section `ray` or one after the other.
 
     Args:

@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.data import Dataset
+from experiments.devices.device_file import Device
 from experiments.devices.measurements import Measurement
 from experiments.devices.runtimes.onnxruntime import OnnxRuntime
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -19,6 +20,8 @@ from experiments.profiling.fitting import write_device
 from experiments.profiling.networks import untrained
 from experiments.profiling.protocol import Protocol, Wanted, all_wanted, draw
 from experiments.profiling.stage import refuse_other
+from experiments.records import DeviceIdentity, Hardware, RuntimeFacts
+from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import parse_json, read_sealed, sealed
@@ -37,9 +40,7 @@ _TASK = (
 _SHAPE = 'CSV with the columns id and milliseconds, or JSON, [{"id": "n000", "milliseconds": 1.5}, ...]'
 
 
-def write_spec(
-    net: Supernet, data: Dataset, path: Path, protocol: Protocol, stop: StopRequest, quiet: bool
-) -> dict[str, Any]:
+def write_spec(net: Supernet, data: Dataset, path: Path, protocol: Protocol, stop: StopRequest, quiet: bool) -> int:
     """Writes the networks that a device is to time: `path`, and ONNX files in a folder of the same name beside it.
 
     Args:
@@ -51,7 +52,7 @@ def write_spec(
         quiet: No progress bar.
 
     Returns:
-        The content of the list.
+        How many networks it lists.
 
     Raises:
         UserError: ONNX is not installed or lacks an operation, or something is there.
@@ -94,10 +95,10 @@ def write_spec(
     except BaseException:
         discard_directory(folder)
         raise
-    return content
+    return len(rows)
 
 
-def _written(net: Supernet, data: Dataset, runtime: OnnxRuntime, wanted: Wanted, path: Path) -> dict[str, Any]:
+def _written(net: Supernet, data: Dataset, runtime: OnnxRuntime, wanted: Wanted, path: Path) -> JsonObject:
     """Writes a network, and returns its entry of the list."""
     genes, size = wanted
     network = untrained(net, data, net.space.architecture(genes), size)
@@ -116,9 +117,7 @@ def _written(net: Supernet, data: Dataset, runtime: OnnxRuntime, wanted: Wanted,
     }
 
 
-def take_back(
-    space: SearchSpace, spec: Path, times: Path, out: Path, device: str, runtime: Mapping[str, Any]
-) -> dict[str, Any]:
+def take_back(space: SearchSpace, spec: Path, times: Path, out: Path, device: str, runtime: RuntimeFacts) -> Device:
     """Makes the device file of a device whose times were taken elsewhere.
 
     Args:
@@ -127,10 +126,10 @@ def take_back(
         times: Milliseconds of all of its networks.
         out: The device file.
         device: Name of the device.
-        runtime: Name, version and threads of what ran them; what is not known is None.
+        runtime: What ran them.
 
     Returns:
-        The content of the device file.
+        The device file.
 
     Raises:
         UserError: The list is damaged or of another space, times do not match it, or `out` is of something else.
@@ -138,13 +137,8 @@ def take_back(
     content, protocol = _read_spec(space, spec)
     rows = {row["id"]: row for row in content["networks"]}
     found = _read_times(times, spec, list(rows))
-    identity = {
-        "space": space.fingerprint,
-        "device": {"platform": "remote", "model": device},
-        "software": content["software"],
-        "runtime": {key: value for key, value in runtime.items() if value is not None},
-    }
-    refuse_other(out, identity)
+    identity = DeviceIdentity(Hardware("remote", device), content["software"], runtime)
+    refuse_other(out, space, identity)
     measured = [
         Measurement(
             tuple(row["genes"]), row["batch_size"], found[name] / 1e3, _NO_DRIFT, row["fixed_bytes"],
@@ -156,7 +150,7 @@ def take_back(
     return write_device(out, space, identity, protocol, networks, {one.key: one for one in measured})
 
 
-def _read_spec(space: SearchSpace, spec: Path) -> tuple[dict[str, Any], Protocol]:
+def _read_spec(space: SearchSpace, spec: Path) -> tuple[JsonObject, Protocol]:
     again = f"Write it again: supernest profile CONFIG --spec {spec}"
     try:
         content = read_sealed(spec, again)
@@ -177,7 +171,7 @@ def _read_spec(space: SearchSpace, spec: Path) -> tuple[dict[str, Any], Protocol
         )
     if listed != set(all_wanted(draw(space, protocol), protocol)):
         raise UserError(f"{spec}: lists other networks than this version of supernest would. {again}")
-    return dict(content), protocol
+    return content, protocol
 
 
 def _read_times(path: Path, spec: Path, ids: Sequence[str]) -> dict[str, float]:

@@ -4,13 +4,14 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from experiments.devices.device_file import FORMAT, VERSION
+from experiments.devices.device_file import FORMAT, VERSION, Device, read_device
 from experiments.devices.measurements import Measurement
 from experiments.profiling.protocol import Protocol, Wanted
+from experiments.records import Accuracy, DeviceIdentity, HeldOut
+from experiments.records.plain import JsonObject
 from search_spaces import Genes, SearchSpace
 from search_spaces.piece_costs import fit_peak, fit_sum, left_out_error
 from search_spaces.pieces import Pieces
@@ -21,23 +22,23 @@ from supernet.storage.manifest import write_text_atomically
 def write_device(
     out: Path,
     space: SearchSpace,
-    identity: Mapping[str, Any],
+    identity: DeviceIdentity,
     protocol: Protocol,
     networks: tuple[Genes, Genes],
     found: Mapping[Wanted, Measurement],
-) -> dict[str, Any]:
+) -> Device:
     """Fits the tables, and writes the device file.
 
     Args:
         out: The device file.
         space: The space.
-        identity: Its fingerprint, the device, software and runtime.
+        identity: What was measured.
         protocol: How was measured.
         networks: What `draw` gives.
         found: Measurements of all of them.
 
     Returns:
-        The content of the device file.
+        The device file.
     """
     training, held_out = networks
     pieces, tables = Pieces(space), []
@@ -48,19 +49,19 @@ def write_device(
         "format": FORMAT,
         "version": VERSION,
         "family": space.family,
-        **identity,
+        "space": space.fingerprint,
+        **identity.as_json(),
         "protocol": dataclasses.asdict(protocol),
         "pieces": pieces.costs.tolist(),
         "tables": tables,
     }
-    content = sealed(json.loads(json.dumps(content)))
-    write_text_atomically(out, json.dumps(content, allow_nan=False) + "\n")
-    return content
+    write_text_atomically(out, json.dumps(sealed(json.loads(json.dumps(content))), allow_nan=False) + "\n")
+    return read_device(out)
 
 
 def _fitted(
     pieces: Pieces, training: Genes, fit_to: Sequence[Measurement], held_out: Genes, compare: Sequence[Measurement]
-) -> dict[str, Any]:
+) -> JsonObject:
     """The tables of one batch size, and how well they predict the held-out networks."""
     counts, held_counts = pieces.counts(training), pieces.counts(held_out)
     typical = float(np.median([one.reference_seconds for one in [*fit_to, *compare]]))
@@ -69,7 +70,7 @@ def _fitted(
         # A machine that was slower during one group was slower for the reference, too.
         return np.array([1e9 * one.seconds / one.reference_seconds * typical for one in measured])
 
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     latency = fit_sum(counts, pieces.costs, nanoseconds(fit_to))
     found["latency_ns"] = latency.as_dict()
     fixed = fit_sum(counts, pieces.costs, np.array([float(one.fixed_bytes) for one in fit_to]))
@@ -83,21 +84,16 @@ def _fitted(
     found["temporary_bytes"] = temporary.as_dict()
     truth = nanoseconds(compare)
     memory = np.array([float(one.fixed_bytes + one.temporary_bytes) for one in compare])
-    found["held_out"] = {
-        "networks": len(compare),
-        "latency": _accuracy(latency(held_counts), truth),
-        "memory": _accuracy(fixed(held_counts) + temporary(held_counts), memory),
-    }
+    of_latency = _accuracy(latency(held_counts), truth)
+    of_memory = _accuracy(fixed(held_counts) + temporary(held_counts), memory)
+    found["held_out"] = HeldOut(of_latency, of_memory, len(compare)).as_json()
     return found
 
 
-def _accuracy(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float | None]:
+def _accuracy(predicted: np.ndarray, measured: np.ndarray) -> Accuracy:
     from scipy.stats import kendalltau
 
     errors = np.abs(predicted / measured - 1)
     tau = float(kendalltau(predicted, measured)[0])  # type: ignore[arg-type]
-    return {
-        "median_error": float(np.median(errors)),
-        "p90_error": float(np.quantile(errors, 0.9)),
-        "kendall_tau": tau if np.isfinite(tau) else None,
-    }
+    known = tau if np.isfinite(tau) else None
+    return Accuracy(known, float(np.median(errors)), float(np.quantile(errors, 0.9)))

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from experiments.devices.device_file import device_name
 from experiments.devices.measurements import Measurement
 from experiments.devices.runtime import open_runtime
 from experiments.distributed.pool import Pool, Resident, pool
 from experiments.experiment import Experiment
 from experiments.process.interrupt import StopRequest
 from experiments.profiling.stage import Group, Meter, Protocol
+from experiments.records import DeviceIdentity
 from search_spaces import UserError
 from supernet.storage.manifest import disk_errors_for
 
@@ -34,14 +33,14 @@ class RayMeter(Meter):
         (self._identity,) = workers.run(_identity, [(make,)])
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> DeviceIdentity:
         return self._identity
 
     def measure(self, groups: Sequence[Group], protocol: Protocol) -> Iterator[list[Measurement]]:
         jobs = [(self._make, group, protocol) for group in groups]
         for identity, measured in self._workers.stream(_measure, jobs, self._stop):
             if identity != self._identity:
-                kinds = " and ".join(device_name(one["device"]) for one in (self._identity, identity))
+                kinds = " and ".join(one.device.text for one in (self._identity, identity))
                 raise UserError(
                     f"ray: workers differ, {kinds} among them; measurements of two devices are never mixed. Set "
                     "ray.accelerator_type, or profile on one kind of node."
@@ -85,12 +84,12 @@ class _MakeMeter:
         return Meter(experiment.net, experiment.data, open_runtime(self.runtime, self.threads))
 
 
-def _identity(resident: Resident, make: _MakeMeter) -> dict[str, Any]:
+def _identity(resident: Resident, make: _MakeMeter) -> DeviceIdentity:
     return resident.once(make).identity
 
 
 def _measure(
     resident: Resident, make: _MakeMeter, group: Group, protocol: Protocol
-) -> tuple[dict[str, Any], list[Measurement]]:
+) -> tuple[DeviceIdentity, list[Measurement]]:
     own = resident.once(make)
     return own.identity, own.measure_one(group, protocol)

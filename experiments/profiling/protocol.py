@@ -52,6 +52,10 @@ class Protocol:
             raise UserError(f"--batch-sizes: {max(self.batch_sizes)} is out of range. Give at most {_LARGEST_BATCH:,}.")
 
 
+QUICK = Protocol(batch_sizes=(1,), networks=40, held_out=20)
+"""A fifth of the measurements of the default, which count when the rest is measured later."""
+
+
 def batch_sizes(text: str) -> tuple[int, ...]:
     """Reads numbers between commas.
 

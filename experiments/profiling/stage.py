@@ -5,14 +5,14 @@ training ones. The held-out ones, which no fit has seen, say how well any networ
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data import Dataset
-from experiments.devices.device_file import device_name, read_device, runtime_text
+from experiments.devices.device_file import Device, read_device
 from experiments.devices.measure import median_seconds
 from experiments.devices.measurements import Measurement, Measurements
 from experiments.devices.runtime import Program, Runtime
@@ -21,7 +21,9 @@ from experiments.process.progress import progress_bar
 from experiments.profiling.fitting import write_device
 from experiments.profiling.networks import untrained
 from experiments.profiling.protocol import Protocol, Wanted, all_wanted, draw
-from search_spaces import UserError
+from experiments.records import DeviceIdentity
+from experiments.records.plain import JsonObject
+from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Supernet
 
@@ -49,10 +51,10 @@ class Meter:
         self._references: dict[int, Program] = {}
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> DeviceIdentity:
         """What is measured on, and with what."""
         runtime = self._runtime
-        return {"device": runtime.device(), "software": runtime.software, "runtime": runtime.as_dict()}
+        return DeviceIdentity(runtime.device(), runtime.software, runtime.facts)
 
     def measure(self, groups: Sequence[Group], protocol: Protocol) -> Iterator[list[Measurement]]:
         """Measures one group after the other."""
@@ -83,9 +85,7 @@ class Meter:
         )
 
 
-def profile(
-    net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool, meter: Meter
-) -> dict[str, Any]:
+def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool, meter: Meter) -> Device:
     """Measures what is not measured yet, fits the tables, and writes the device file.
 
     Args:
@@ -97,44 +97,50 @@ def profile(
         meter: Measures.
 
     Returns:
-        The content of the device file.
+        The device file.
 
     Raises:
         UserError: The files are of another space or device, or the space has too few networks.
         Interrupted: `stop` was requested; what was measured is kept.
     """
-    networks, identity = draw(net.space, protocol), {"space": net.space.fingerprint, **meter.identity}
-    refuse_other(out, identity)
+    networks, identity = draw(net.space, protocol), meter.identity
+    refuse_other(out, net.space, identity)
     protocol_of = {"protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats}}
-    with Measurements(measurements_path(out), {**identity, **protocol_of}) as measurements:
+    header = {"space": net.space.fingerprint, **identity.as_json(), **protocol_of}
+    with Measurements(measurements_path(out), header) as measurements:
         _measure(net, all_wanted(networks, protocol), measurements, protocol, meter, stop, quiet)
         found = measurements.known
     return write_device(out, net.space, identity, protocol, networks, found)
 
 
-def summary(content: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """What a device file says about itself, without its tables."""
-    held_out = [{"batch_size": of["batch_size"], **of["held_out"]} for of in content["tables"]]
-    names = ("family", "space", "device", "runtime", "software", "protocol")
-    return {"file": str(out), **{name: content[name] for name in names}, "held_out": held_out}
+def summary(device: Device) -> JsonObject:
+    """Returns what a device file says about itself, without its tables, for JSON."""
+    return {
+        "file": str(device.path),
+        "family": device.family,
+        "space": device.space,
+        "device": device.device.as_json(),
+        "runtime": device.runtime.as_json(),
+        "software": device.software,
+        "protocol": device.protocol,
+        "held_out": [{"batch_size": size, **held_out.as_json()} for size, held_out in device.accuracy.items()],
+    }
 
 
-def table(content: Mapping[str, Any], out: Path) -> str:
-    """How well the device file predicts, as lines to read."""
-    device = f"{device_name(content['device'])}; {runtime_text(content['runtime'])}"
-    lines = [f"{device}; {content['protocol']['networks']} networks measured to fit"]
-    for of in content["tables"]:
-        held_out = of["held_out"]
+def table(device: Device) -> str:
+    """Returns how well a device file predicts, as lines to read."""
+    lines = [f"{device.device.text}; {device.runtime.text}; {device.protocol['networks']} networks measured to fit"]
+    for size, held_out in device.accuracy.items():
         figures = "; ".join(
-            f"{name} median error {held_out[name]['median_error']:.1%}, tau {_or_none(held_out[name]['kendall_tau'])}"
-            for name in ("latency", "memory")
+            f"{name} median error {_or_none(of.median_error, '.1%')}, tau {_or_none(of.kendall_tau, '.3f')}"
+            for name, of in (("latency", held_out.latency), ("memory", held_out.memory))
         )
-        lines.append(f"batches of {of['batch_size']}, {held_out['networks']} held-out networks: {figures}")
-    return "\n".join([*lines, str(out)])
+        lines.append(f"batches of {size}, {held_out.networks} held-out networks: {figures}")
+    return "\n".join([*lines, str(device.path)])
 
 
-def _or_none(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def _or_none(value: float | None, form: str) -> str:
+    return "none" if value is None else format(value, form)
 
 
 def _measure(
@@ -150,7 +156,11 @@ def _measure(
     # In random order, so that a drift of the machine does not tell training and held-out networks apart.
     order = stream(protocol.seed, Purpose.PROFILE_ORDER).permutation(len(missing))
     bar = progress_bar(
-        total=len(wanted), initial=len(wanted) - len(missing), desc="profile", unit="network", quiet=quiet
+        total=len(wanted),
+        initial=len(wanted) - len(missing),
+        desc=f"profile (up to {_GROUP} at a time)",
+        unit="network",
+        quiet=quiet,
     )
     groups = [Group(number, one) for number, one in enumerate(_groups(net, [missing[index] for index in order]))]
     with bar, contextlib.suppress(Interrupted):
@@ -178,7 +188,7 @@ def _groups(net: Supernet, missing: Sequence[Wanted]) -> Iterator[list[Wanted]]:
         yield group
 
 
-def refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
+def refuse_other(out: Path, space: SearchSpace, identity: DeviceIdentity) -> None:
     """Refuses to write over a device file of another space, device or runtime.
 
     Raises:
@@ -187,18 +197,19 @@ def refuse_other(out: Path, identity: Mapping[str, Any]) -> None:
     if not out.exists():
         return
     there = read_device(out)
-    if there.space != identity["space"]:
+    if there.space != space.fingerprint:
         raise UserError(
             f"{out}: measured for another search space ({there.space[:12]}). Choose another file with --out."
         )
-    if there.device != identity["device"]:
+    if there.device != identity.device:
         raise UserError(
-            f"{out}: measured on {there.name}, and this is {device_name(identity['device'])}; measurements of two "
+            f"{out}: measured on {there.name}, and this is {identity.device.text}; measurements of two "
             "devices are never mixed. Choose another file with --out."
         )
-    if any(there.runtime.get(key, value) != value for key, value in identity["runtime"].items() if key != "version"):
+    known, now = there.runtime, identity.runtime
+    if known.name != now.name or (None not in (known.threads, now.threads) and known.threads != now.threads):
         raise UserError(
-            f"{out}: measured with {runtime_text(there.runtime)}, and this is {runtime_text(identity['runtime'])}; "
+            f"{out}: measured with {known.text}, and this is {now.text}; "
             "measurements of two runtimes are never mixed. Choose another file with --out."
         )
 

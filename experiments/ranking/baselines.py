@@ -7,19 +7,21 @@ References:
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from experiments.ranking.fidelity import FEWEST, kendall_tau, regret, top
+from experiments.records import BaselineFigures, OtherCounts
 from search_spaces import Genes, SearchSpace
 
 NO_TRAINING = "no cheaper training of this panel is known; a truth table has one"
 Values = Float[np.ndarray, " p"]
 
 
-def baselines(truth: Values, quality: Values, params: Values, cheap: tuple[str, Values] | None) -> dict[str, Any]:
+def baselines(
+    truth: Values, quality: Values, params: Values, cheap: tuple[str, Values] | None
+) -> Mapping[str, BaselineFigures]:
     """The figures of the two orders that need no supernet, by what they are called.
 
     Args:
@@ -28,29 +30,20 @@ def baselines(truth: Values, quality: Values, params: Values, cheap: tuple[str, 
         params: Number of parameters of each.
         cheap: Name and figures of the cheapest real training of the same architectures; None where none is known.
     """
-    found: dict[str, Any] = {"parameters": _figures(truth, quality, params)}
+    found = {"parameters": _figures(truth, quality, params)}
     if cheap is None:
-        return {**found, "cheapest training": {"reason": NO_TRAINING}}
+        return {**found, "cheapest training": BaselineFigures(reason=NO_TRAINING)}
     return {**found, cheap[0]: _figures(truth, quality, cheap[1])}
 
 
-def counted_otherwise(space: SearchSpace, genes: Genes, truth: Values, score: Values) -> dict[str, Any]:
-    """Kendall's tau where what is alike counts in another way, by what is done.
-
-    Returns:
-        `tau_a`: tied pairs count as pairs (tau-b leaves out those that are tied in one of the two).
-        `isomorphic_once`: tau-b where isomorphic architectures count once, with the means of their figures.
-        `networks`: How many these are.
-    """
+def counted_otherwise(space: SearchSpace, genes: Genes, truth: Values, score: Values) -> OtherCounts:
+    """Returns Kendall's tau where what is alike counts in another way."""
     _, classes = np.unique(space.isomorphic(genes), axis=0, return_inverse=True)
     classes = classes.reshape(-1)
     members = np.bincount(classes)
     each = [np.bincount(classes, weights=values) / members for values in (truth, score)]
-    return {
-        "tau_a": _number(tau_a(truth, score)),
-        "isomorphic_once": _number(kendall_tau(*each)) if len(members) >= FEWEST else None,
-        "networks": len(members),
-    }
+    once = _number(kendall_tau(*each)) if len(members) >= FEWEST else None
+    return OtherCounts(_number(tau_a(truth, score)), once, len(members))
 
 
 def tau_a(a: Values, b: Values) -> float:
@@ -66,33 +59,32 @@ def _tied(values: Values) -> np.ndarray:
     return np.unique(values, return_counts=True)[1].astype(np.int64)
 
 
-def _figures(truth: Values, quality: Values, score: Values) -> dict[str, Any]:
+def _figures(truth: Values, quality: Values, score: Values) -> BaselineFigures:
     best = top(truth, 0.1)
-    return {
-        "kendall_tau": _number(kendall_tau(truth, score)),
-        "tau_top_10": _number(kendall_tau(truth[best], score[best])) if len(best) >= FEWEST else None,
-        "regret": regret(quality, score),
-    }
+    of_best = _number(kendall_tau(truth[best], score[best])) if len(best) >= FEWEST else None
+    return BaselineFigures(_number(kendall_tau(truth, score)), of_best, regret(quality, score))
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def report_lines(figures: Mapping[str, Any], scale: float, unit: str) -> list[str]:
-    """The baselines and counts of a ranking as lines to read; `scale` and `unit` are those of regret."""
+def report_lines(
+    by_name: Mapping[str, BaselineFigures], otherwise: OtherCounts | None, scale: float, unit: str
+) -> list[str]:
+    """Returns the baselines and counts of a ranking as lines to read; `scale` and `unit` are those of regret."""
 
     def shown(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     told = []
-    for name, of in figures.get("baselines", {}).items():
-        if "reason" in of:
-            told.append(f"by {name}: -  ({of['reason']})")
+    for name, of in by_name.items():
+        if of.regret is None:
+            told.append(f"by {name}: -  ({of.reason})")
             continue
-        taus = f"tau-b {shown(of['kendall_tau'])}, best 10 % {shown(of['tau_top_10'])}"
-        told.append(f"by {name}: {taus}, regret {scale * of['regret']:.3g}{unit}")
-    if other := figures.get("counted_otherwise"):
-        once = f"isomorphic networks once {shown(other['isomorphic_once'])} ({other['networks']:,})"
-        told.append(f"counted otherwise: {once}, ties as pairs (tau-a) {shown(other['tau_a'])}")
+        taus = f"tau-b {shown(of.kendall_tau)}, best 10 % {shown(of.tau_top_10)}"
+        told.append(f"by {name}: {taus}, regret {scale * of.regret:.3g}{unit}")
+    if otherwise is not None:
+        once = f"isomorphic networks once {shown(otherwise.isomorphic_once)} ({otherwise.networks:,})"
+        told.append(f"counted otherwise: {once}, ties as pairs (tau-a) {shown(otherwise.tau_a)}")
     return told

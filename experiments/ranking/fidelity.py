@@ -7,12 +7,12 @@ References:
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from experiments.records import Estimate
 from search_spaces.randomness import Purpose, stream
 
 FEWEST = 3
@@ -23,27 +23,6 @@ _CONFIDENCE = 0.95
 _TOPS = {"tau_top_10": 0.1, "tau_top_50": 0.5}
 
 Values = Float[np.ndarray, " p"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure of the panel and its 95 % interval, over resamplings of the panel's architectures.
-
-    Attributes:
-        value: Of the panel itself; NaN where it is not defined.
-        low: Lower end of the interval.
-        high: Upper end.
-        reason: Why there is no value; empty where there is one.
-    """
-
-    value: float
-    low: float
-    high: float
-    reason: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values, None for what is not a number."""
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
 
 
 def fidelity(truth: Values, score: Values, quality: Values, resamples: int, seed: int) -> dict[str, Estimate]:

@@ -1,9 +1,8 @@
 """Zero-cost proxies against the truth: how each orders the panel, and what it costs, beside parameters and training."""
 
 import json
+import math
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import fidelity
 from experiments.ranking.stage import order_of, truth_of
 from experiments.ranking.training import ranked_by
+from experiments.records import Estimate, ProxyFigures, ProxyOrder
 from experiments.run_directory import RunDirectory
 from search_spaces import Genes, UserError
 from search_spaces.randomness import Purpose, stream
@@ -61,7 +61,7 @@ def proxies_of(experiment: Experiment, genes: Genes) -> tuple[dict[str, Proxy], 
     return {name: proxy for name, proxy in made.items() if name not in left_out}, left_out
 
 
-def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, quiet: bool) -> ProxyFigures:
     """Compares the orders of proxies with that of networks trained on their own.
 
     Args:
@@ -84,58 +84,54 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
     settings, figures, scores = experiment.config.rank, {}, {}
     with progress_bar(total=len(made) * len(genes), desc="proxies", unit="network", quiet=quiet) as bar:
         for name, proxy in made.items():
-            found, seconds = np.zeros(len(genes)), np.zeros(len(genes))
+            values, seconds = np.zeros(len(genes)), np.zeros(len(genes))
             for i, row in enumerate(genes):
                 if stop:
                     raise Interrupted(f"stopped at proxy {name}; networks that were trained are kept")
                 proxy.scoring.forget()
                 start = time.perf_counter()
-                found[i], seconds[i] = proxy(row), time.perf_counter() - start
+                values[i], seconds[i] = proxy(row), time.perf_counter() - start
                 bar.update()
-            order = np.where(np.isfinite(found), found, _WORST)
+            order = np.where(np.isfinite(values), values, _WORST)
             estimates = fidelity(of_truth, order, quality, settings.bootstrap, experiment.config.seed)
-            figures[name] = {
-                **{of: estimate.as_dict() for of, estimate in estimates.items()},
-                "seconds": float(np.median(seconds)),
-                "first_seconds": float(seconds[0]),
-            }
-            scores[name] = [float(value) if np.isfinite(value) else None for value in found]
+            figures[name] = ProxyOrder(estimates, float(np.median(seconds)), float(seconds[0]))
+            scores[name] = [float(value) if np.isfinite(value) else None for value in values]
     params = experiment.space.cost(genes)["params"].astype(float)
-    whole = {
-        "panel": len(genes),
-        "objective": ranked_by(experiment),
-        "figure": experiment.data.outputs.figure,
-        "batch": len(next(iter(made.values())).batch.x) if made else 0,
-        "proxies": figures,
-        "left_out": left_out,
-        "baselines": baselines(of_truth, quality, params, cheap),
-    }
+    found = ProxyFigures(
+        panel=len(genes),
+        objective=ranked_by(experiment),
+        figure=experiment.data.outputs.figure,
+        batch=len(next(iter(made.values())).batch.x) if made else 0,
+        proxies=figures,
+        left_out=left_out,
+        baselines=baselines(of_truth, quality, params, cheap),
+    )
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
-    kept = sealed({**whole, "genes": genes.tolist(), "scores": scores})
+    kept = sealed({**found.as_json(), "genes": genes.tolist(), "scores": scores})
     write_text_atomically(run.rank / "proxies.json", json.dumps(kept, indent=1) + "\n")
-    return whole
+    return found
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """The figures as lines to read."""
+def table(figures: ProxyFigures) -> str:
+    """Returns the figures as lines to read."""
 
-    def shown(estimate: Mapping[str, Any]) -> str:
-        return "-" if estimate["value"] is None else f"{estimate['value']:.3f}"
+    def shown(estimate: Estimate) -> str:
+        return "-" if math.isnan(estimate.value) else f"{estimate.value:.3f}"
 
     heads = ("proxy", "tau-b", "Spearman", "best 10 %", "seconds a network", "seconds of the first")
     rows = [heads] + [
         (
             name,
-            *(shown(of[figure]) for figure in ("kendall_tau", "spearman", "tau_top_10")),
-            f"{of['seconds']:.4f}",
-            f"{of['first_seconds']:.1f}",
+            *(shown(of.estimates[figure]) for figure in ("kendall_tau", "spearman", "tau_top_10")),
+            f"{of.seconds:.4f}",
+            f"{of.first_seconds:.1f}",
         )
-        for name, of in figures["proxies"].items()
+        for name, of in figures.proxies.items()
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    lines = [f"{figures['panel']} architectures, by {figures['objective']}; a batch of {figures['batch']} examples"]
+    lines = [f"{figures.panel} architectures, by {figures.objective}; a batch of {figures.batch} examples"]
     lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += [f"{name}: left out; it needs {reason}" for name, reason in figures["left_out"].items()]
-    percent = is_percent(figures["figure"])
-    return "\n".join([*lines, *baseline_lines(figures, *((100, " points") if percent else (1, "")))])
+    lines += [f"{name}: left out; it needs {reason}" for name, reason in figures.left_out.items()]
+    percent = is_percent(figures.figure)
+    return "\n".join([*lines, *baseline_lines(figures.baselines, None, *((100, " points") if percent else (1, "")))])

@@ -2,17 +2,17 @@
 
 import importlib.util
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.experiment import Experiment
 from experiments.objective import is_percent
 from experiments.ranking.baselines import report_lines as baseline_lines
-from experiments.ranking.fidelity import Estimate
 from experiments.ranking.training import Truth, panel_steps, ranked_by
+from experiments.records import BaselineFigures, EarlyStopping, Estimate, OtherCounts, RankFigures
 from experiments.run_directory import RunDirectory
 from experiments.storage.tensorboard import EventLog
 from search_spaces import Genes
@@ -37,9 +37,10 @@ def write_report(
     truth: Truth,
     estimates: Mapping[str, Estimate],
     run: RunDirectory,
-    besides: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Writes everything below `rank/` and `tensorboard/rank`; returns the summary's figures, with `besides`."""
+    baselines: Mapping[str, BaselineFigures],
+    otherwise: OtherCounts,
+) -> RankFigures:
+    """Writes everything below `rank/` and `tensorboard/rank`; returns the summary's figures."""
     space, settings, figure = experiment.space, experiment.config.rank, experiment.data.outputs.figure
     costs = space.cost(genes)
     rows = [
@@ -52,24 +53,25 @@ def write_report(
         }
         for i, row in enumerate(genes)
     ]
-    figures = {
-        "panel": len(genes),
-        "objective": ranked_by(experiment),
-        "figure": figure,
-        "examples": len(experiment.data.validation),
-        "unit": experiment.data.unit,
-        **{name: estimate.as_dict() for name, estimate in estimates.items()},
-        **_early_stopping(experiment, truth),
-        **(besides or {}),
-    }
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
     plot = run.rank / "scatter.svg"
     drawn = draw_scatter(
         plot, inherited.figure, truth.figure, costs[settings.strata], settings.strata, estimates, figure
     )
-    figures["plot"] = str(plot.relative_to(run.path)) if drawn else None
-    whole = {"settings": settings.model_dump(exclude={"cache"}), **figures, "networks": rows}
+    figures = RankFigures(
+        panel=len(genes),
+        objective=ranked_by(experiment),
+        figure=figure,
+        examples=len(experiment.data.validation),
+        unit=experiment.data.unit,
+        estimates=estimates,
+        baselines=baselines,
+        counted_otherwise=otherwise,
+        early_stopping=_early_stopping(experiment, truth),
+        plot=str(plot.relative_to(run.path)) if drawn else None,
+    )
+    whole = {"settings": settings.model_dump(exclude={"cache"}), **figures.as_json(), "networks": rows}
     write_text_atomically(run.rank / "rank.json", json.dumps(sealed(whole), indent=1) + "\n")
     with EventLog(run.tensorboard / "rank") as log:
         known = {f"rank/{name}": estimate.value for name, estimate in estimates.items() if not estimate.reason}
@@ -80,40 +82,40 @@ def write_report(
     return figures
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """The figures of a ranking as lines to read."""
-    examples = f"{figures['examples']:,} {figures.get('unit', 'images')}"
-    lines = [f"{figures['panel']} architectures, by {figures['objective']} on {examples}"]
+def table(figures: RankFigures) -> str:
+    """Returns the figures of a ranking as lines to read."""
+    examples = f"{figures.examples:,} {figures.unit}"
+    lines = [f"{figures.panel} architectures, by {figures.objective} on {examples}"]
     width = max(map(len, NAMES.values()))
-    percent = is_percent(figures.get("figure", "accuracy"))
+    percent = is_percent(figures.figure)
     for name, title in NAMES.items():
-        estimate = figures[name]
+        estimate = figures.estimates[name]
         points = name == "regret" and percent
         scale, unit, digits = (100, " points", 1) if points else (1, "", 3)
-        if estimate["value"] is None:
-            lines.append(f"{title:<{width}}  -  ({estimate['reason']})")
+        if math.isnan(estimate.value):
+            lines.append(f"{title:<{width}}  -  ({estimate.reason})")
             continue
-        value = f"{scale * estimate['value']:.{digits}f}{unit}"
-        if estimate["low"] is not None:
-            ends = (f"{scale * estimate[end]:.{digits}f}" for end in ("low", "high"))
+        value = f"{scale * estimate.value:.{digits}f}{unit}"
+        if not math.isnan(estimate.low):
+            ends = (f"{scale * end:.{digits}f}" for end in (estimate.low, estimate.high))
             value += f"  (95 %: {' to '.join(ends)})"
         lines.append(f"{title:<{width}}  {value}")
-    early = figures.get("early_stopping")
+    early = figures.early_stopping
     if early is not None:
-        stopped = f"{early['stopped']} of {figures['panel']} networks, whose figures are forecasts"
-        done = f"{early['share_of_steps']:.0%} of the training steps were done"
+        stopped = f"{early.stopped} of {figures.panel} networks, whose figures are forecasts"
+        done = f"{early.share_of_steps:.0%} of the training steps were done"
         lines.append(f"{'early stopping':<{width}}  {stopped}; {done}")
-    lines += baseline_lines(figures, *((100, " points") if percent else (1, "")))
-    lines.append(f"{'plot':<{width}}  {figures['plot'] or NO_PLOT}")
+    lines += baseline_lines(figures.baselines, figures.counted_otherwise, *((100, " points") if percent else (1, "")))
+    lines.append(f"{'plot':<{width}}  {figures.plot or NO_PLOT}")
     return "\n".join(lines)
 
 
-def _early_stopping(experiment: Experiment, truth: Truth) -> dict[str, Any]:
+def _early_stopping(experiment: Experiment, truth: Truth) -> EarlyStopping | None:
     if experiment.config.rank.early_stopping is None or experiment.config.rank.truth is not None:
-        return {}
+        return None
     steps = panel_steps(experiment)
     stopped = int((truth.steps < steps).sum())
-    return {"early_stopping": {"stopped": stopped, "share_of_steps": float(truth.steps.mean() / steps)}}
+    return EarlyStopping(stopped, float(truth.steps.mean() / steps))
 
 
 def draw_scatter(

@@ -4,7 +4,6 @@ A truth table, where one is named, says what the panel reaches, and nothing is t
 """
 
 import sys
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -13,11 +12,12 @@ from experiments.experiment import Experiment
 from experiments.objective import objective_from
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.baselines import baselines, counted_otherwise
-from experiments.ranking.fidelity import Estimate, fidelity
+from experiments.ranking.fidelity import fidelity
 from experiments.ranking.on_ray import train_panel_on_ray
 from experiments.ranking.panel import choose
 from experiments.ranking.report import write_report
 from experiments.ranking.training import Truth, panel_directory, ranked_by, train_panel
+from experiments.records import Estimate, RankFigures
 from experiments.run_directory import RunDirectory
 from experiments.truth_tables import TruthTable, read_table
 from search_spaces import Genes, UserError
@@ -28,7 +28,7 @@ from supernet.training.evaluation import Scores
 _WORST = -1e300
 
 
-def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool) -> dict[str, Any]:
+def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRequest, quiet: bool) -> RankFigures:
     """Compares the order of a panel with inherited weights with the order of the same networks trained on their own.
 
     Args:
@@ -53,11 +53,9 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
     truth, cheap = known or (_trained(experiment, genes, run, stop, quiet), None)
     estimates = compare(experiment, inherited, truth)
     of_truth, score, quality = _orders(experiment, inherited, truth)
-    besides = {
-        "baselines": baselines(of_truth, quality, experiment.space.cost(genes)["params"].astype(float), cheap),
-        "counted_otherwise": counted_otherwise(experiment.space, genes, of_truth, score),
-    }
-    return write_report(experiment, genes, inherited, truth, estimates, run, besides)
+    without = baselines(of_truth, quality, experiment.space.cost(genes)["params"].astype(float), cheap)
+    otherwise = counted_otherwise(experiment.space, genes, of_truth, score)
+    return write_report(experiment, genes, inherited, truth, estimates, run, without, otherwise)
 
 
 def truth_of(

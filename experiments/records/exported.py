@@ -65,6 +65,45 @@ class MeasuredLatency:
 
 
 @dataclass(frozen=True)
+class DeviceFigures:
+    """Figures of an exported network on a device.
+
+    Attributes:
+        memory: What the compiler counts, or the device's runtime.
+        predicted: What a device file predicts; None without one.
+        measured: What was measured; None where the device is another machine.
+    """
+
+    memory: CompiledMemory
+    predicted: Prediction | None = None
+    measured: MeasuredLatency | None = None
+
+
+@dataclass(frozen=True)
+class ConvertedNetwork:
+    """An exported network that was written in another format.
+
+    Attributes:
+        subnet: Name of the exported network.
+        directory: Where the other format is.
+        report: Content of `report.json` there.
+    """
+
+    subnet: str
+    directory: str
+    report: JsonObject
+
+    @property
+    def latencies(self) -> Mapping[str, float]:
+        """Milliseconds a batch by how they are known, `predicted` and `measured`."""
+        return {name: self.report[name]["latency_ms"] for name in ("predicted", "measured") if name in self.report}
+
+    def as_json(self) -> JsonObject:
+        """Returns the network as `supernest export --format ... --json` prints it."""
+        return {"subnet": self.subnet, "directory": self.directory, **self.report}
+
+
+@dataclass(frozen=True)
 class ExportedNetwork:
     """An exported network.
 

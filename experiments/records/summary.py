@@ -7,6 +7,7 @@ from typing import Self
 from experiments.records.answer import Answer
 from experiments.records.exported import ExportedNetwork
 from experiments.records.plain import JsonObject, plain
+from experiments.records.ranking import ProxyFigures, RankFigures
 from experiments.records.stages import GradientFigures, IncubationFigures, SearchFigures, TrainingFigures
 
 
@@ -37,8 +38,8 @@ class Summary:
         gradient: Of the gradient search.
         search: Of the search.
         subnets: Exported networks, in the order of the budgets.
-        rank: Of the ranking, as `rank.json` has them.
-        proxies: Of the zero-cost proxies, as `proxies.json` has them, without scores.
+        rank: Of the ranking.
+        proxies: Of the zero-cost proxies.
         new_budgets: Budgets that were asked for later, by name.
     """
 
@@ -51,15 +52,15 @@ class Summary:
     gradient: GradientFigures | None = None
     search: SearchFigures | None = None
     subnets: Sequence[ExportedNetwork] | None = None
-    rank: JsonObject | None = None
-    proxies: JsonObject | None = None
+    rank: RankFigures | None = None
+    proxies: ProxyFigures | None = None
     new_budgets: Mapping[str, Answer] = field(default_factory=dict)
 
     def as_json(self) -> JsonObject:
         """Returns the summary as `summary.json` has it, without its hash."""
         content = plain(self)
         del content["new_budgets"]
-        for name in ("train", "gradient"):
+        for name in ("train", "gradient", "rank", "proxies"):
             if (figures := getattr(self, name)) is not None:
                 content[name] = figures.as_json()
         if self.subnets is not None:
@@ -73,6 +74,8 @@ class Summary:
         """Reads what `as_json` gives, with a hash or without."""
         space, search, subnets = content.get("space"), content.get("search"), content.get("subnets")
         train, gradient, incubation = (content.get(name) for name in ("train", "gradient", "incubation"))
+        train, gradient = content.get("train"), content.get("gradient")
+        rank, proxies = content.get("rank"), content.get("proxies")
         return cls(
             name=content.get("name", ""),
             objective=content.get("objective", "error"),
@@ -83,7 +86,7 @@ class Summary:
             gradient=None if gradient is None else GradientFigures.from_json(gradient),
             search=None if search is None else SearchFigures(**search),
             subnets=None if subnets is None else [ExportedNetwork.from_json(row) for row in subnets],
-            rank=content.get("rank"),
-            proxies=content.get("proxies"),
+            rank=None if rank is None else RankFigures.from_json(rank),
+            proxies=None if proxies is None else ProxyFigures.from_json(proxies),
             new_budgets={name: Answer.from_json(found) for name, found in content.get("new_budgets", {}).items()},
         )

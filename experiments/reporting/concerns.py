@@ -1,5 +1,7 @@
 """Concerns about a run that its figures alone do not show: what may be wrong, and what to do."""
 
+import math
+
 from experiments.reporting.run_facts import RunFacts
 
 _CLOSE = 0.05  # of the way from guessing to a perfect answer
@@ -29,8 +31,8 @@ def concerns(facts: RunFacts) -> list[str]:
         )
     found += [over for subnet in facts.subnets if (over := subnet.network.over_limit)]
     found += _of_device(facts)
-    tau = (facts.summary.rank or {}).get("kendall_tau", {}).get("value")
-    if tau is not None and tau < _TRUSTED_TAU / 2:
+    tau = facts.summary.rank.estimates["kendall_tau"].value if facts.summary.rank else math.nan
+    if tau < _TRUSTED_TAU / 2:
         found.append(
             f"The supernet's ranking agrees little with networks trained alone (Kendall's tau-b {tau:.2f}). Choose "
             "among several candidates by training each, or train the supernet longer."
@@ -50,7 +52,7 @@ def _of_device(facts: RunFacts) -> list[str]:
         "one that it says is within a limit may be over. Measure again on a quiet machine, in larger batches: "
         "supernest profile --batch-sizes 64."
         for size, of in sorted(held_out.items())
-        if "latency" in of and ((tau := of["latency"]["kendall_tau"]) is None or tau < _TRUSTED_TAU)
+        if (tau := of.latency.kendall_tau) is None or tau < _TRUSTED_TAU
     ]
 
 

@@ -90,7 +90,7 @@ def status_of(path: Path) -> Status:
         train=_training(path, facts, config["train"]["steps"]),
         search=SearchStatus(found, config["search"]["evaluations"]) if found else None,
         export=[subnet.name for subnet in facts.subnets] or None,
-        panel=facts.summary.rank["panel"] if facts.summary.rank else None,
+        panel=facts.summary.rank.panel if facts.summary.rank else None,
     )
 
 

@@ -51,7 +51,7 @@ def compare(
     genes = space.sample(np.random.default_rng(seed), architectures)
     with _started(space, params, data, peer, python) as ask:
         figures: dict[str, Any] = {"family": family, "batch": batch, "architectures": architectures, "peer": peer}
-        figures["device"] = this_device()
+        figures["device"] = this_device().as_json()
         if ask is not None:
             difference = max(_difference(net, params, row, data["x"], ask) for row in genes[:_CHECKED])
             if not difference < _TOLERANCE:

@@ -11,6 +11,7 @@ from flax import nnx
 
 from experiments.devices.measure import Memory, cores
 from experiments.devices.runtime import RUNTIMES, Network, Runtime
+from experiments.records import RuntimeFacts
 from search_spaces import UserError
 from search_spaces.randomness import Purpose, stream
 
@@ -52,9 +53,9 @@ class Jax(Runtime):
     def version(self) -> str:
         return jax.__version__
 
-    def as_dict(self) -> dict[str, Any]:
-        found = super().as_dict()
-        return found if jax.default_backend() == "cpu" else {name: found[name] for name in ("name", "version")}
+    @property
+    def facts(self) -> RuntimeFacts:
+        return super().facts if jax.default_backend() == "cpu" else RuntimeFacts(self.name, self.version)
 
     def build(self, networks: Sequence[Network]) -> list[Compiled]:
         """Compiles networks, several at a time."""

@@ -292,7 +292,7 @@ def test_a_network_that_takes_more_memory_than_predicted_is_told_of(supernest, t
 def test_a_new_budget_is_refined_and_exported(supernest, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space = build_space("vit", "small", {**SMALL, "width": [16]})
-    write_device(tmp_path / "machine.json", space, device=this_device())
+    write_device(tmp_path / "machine.json", space, device=this_device().as_json())
     text = YAML.replace("[16, 32]", "[16]") + "device: machine.json\nbudgets: {full: {latency_ms: 100%}}\n"
     (tmp_path / "e.yaml").write_text(text, encoding="utf-8")
     code, out, err = supernest("run", "e.yaml", "--out", "run", "--json", "--quiet")

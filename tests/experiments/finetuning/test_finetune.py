@@ -16,6 +16,7 @@ from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import finetune
 from experiments.objective import OBJECTIVES
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.records import Interval
 from search_spaces import UserError
 
 SECTIONS: dict[str, Any] = {
@@ -134,8 +135,8 @@ def test_intervals_end_where_the_figure_does() -> None:
     before, after = (
         Measured({"accuracy": value}, OBJECTIVES["error"], np.array([value - 0.4, value + 0.4])) for value in (0.1, 0.9)
     )
-    assert after.interval == {"value": 0.9, "low": 0.0, "high": 1.0}
-    assert after.gain(before) == pytest.approx({"value": 0.8, "low": 0.8, "high": 0.8})
+    assert after.interval == Interval(0.9, 0.0, 1.0)
+    assert dataclasses.astuple(after.gain(before)) == pytest.approx((0.8, 0.8, 0.8))
 
 
 def test_another_finetuning_is_not_written_over(here: Path) -> None:

@@ -47,7 +47,7 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.built, self.stop, self.stop_after, self.slow = 0, StopRequest(), 10**9, 1.0
-        self.device, self.software, self.as_dict = Jax.device, Jax().software, Jax().as_dict
+        self.device, self.software, self.facts = Jax.device, Jax().software, Jax().facts
         monkeypatch.setattr(profile, "untrained", lambda net, data, architecture, size: (architecture, size))
         monkeypatch.setattr(profile, "median_seconds", self.seconds)
         monkeypatch.setattr(profile, "_GROUP", 9)
@@ -63,7 +63,9 @@ class Machine:
 
     def run(self, out: Path, protocol: Protocol = PROTOCOL) -> dict[str, Any]:
         meter = Meter(NET, DATA, self)  # type: ignore[arg-type]
-        return profile.profile(NET, out, protocol, self.stop, True, meter)
+        device = profile.profile(NET, out, protocol, self.stop, True, meter)
+        assert device.sha256 == read_device(out).sha256
+        return json.loads(out.read_text())
 
 
 @pytest.fixture
@@ -84,7 +86,6 @@ def test_times_that_are_macs_are_predicted_for_every_network(machine, tmp_path):
         assert table["held_out"]["networks"] == PROTOCOL.held_out
         assert table["held_out"]["latency"]["median_error"] < 0.01
         assert table["held_out"]["latency"]["kendall_tau"] > 0.95
-    assert json.loads((tmp_path / "d.json").read_text()) == content
     assert {"platform", "model"} <= content["device"].keys()
     assert {"jax", "supernest"} <= content["software"].keys()
 
@@ -189,13 +190,13 @@ def test_a_device_file_of_something_else_is_not_overwritten(machine, tmp_path, k
 
 def test_files_of_earlier_versions_that_name_no_runtime_are_of_jax(machine, tmp_path):
     whole = machine.run(tmp_path / "d.json")
-    assert whole["runtime"] == Jax().as_dict()
+    assert whole["runtime"] == Jax().facts.as_json()
     old = sealed({key: value for key, value in whole.items() if key != "runtime"})
     (tmp_path / "d.json").write_text(json.dumps(old))
     path = measurements_path(tmp_path / "d.json")
     header, _, rest = path.read_text().partition("\n")
     path.write_text(json.dumps({k: v for k, v in json.loads(header).items() if k != "runtime"}) + "\n" + rest)
-    assert read_device(tmp_path / "d.json").runtime["name"] == "jax"
+    assert read_device(tmp_path / "d.json").runtime.name == "jax"
     machine.built = 0
     assert machine.run(tmp_path / "d.json") == whole
     assert machine.built == 0
@@ -228,6 +229,14 @@ def test_drawn_networks_differ_and_hold_the_ends():
     more, same = protocols.draw(SPACE, replace(PROTOCOL, networks=50))
     np.testing.assert_array_equal(more[:30], training)
     np.testing.assert_array_equal(same, held_out)
+
+
+def test_a_quick_profile_is_a_fifth_of_the_whole_one_which_goes_on_from_it():
+    space = build_space("vit", "small", {"depth": [1, 2, 3]})
+    quick, whole = ([*protocols.all_wanted(protocols.draw(space, of), of)] for of in (protocols.QUICK, Protocol()))
+    assert set(quick) < set(whole)
+    assert len(whole) == 5 * len(quick)
+    assert (protocols.QUICK.warmup, protocols.QUICK.repeats) == (Protocol().warmup, Protocol().repeats)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from experiments.devices.measure import this_cpu
 from experiments.devices.runtime import RUNTIMES, runtime_here
 from experiments.experiment import build_experiment
 from experiments.profiling.networks import untrained
+from experiments.records import RuntimeFacts
 from search_spaces import UserError
 from tests.experiments.device_files import write_device
 
@@ -65,11 +66,14 @@ def macs_of(rows: list[dict[str, Any]]) -> np.ndarray:
 
 
 def test_onnxruntime_measures_a_device(supernest: Any, here: Path) -> None:
-    arguments = ("profile", "e.yaml", "--repeats", "2", *FEW)
+    few = ("--networks", "10", "--held-out", "3", "--quiet")
+    arguments = ("profile", "e.yaml", "--repeats", "2", "--quick", *few)
     code, out, err = supernest(*arguments, "--runtime", "onnxruntime", "--threads", "1", "--json")
     assert code == 0, err
     content = json.loads(out)
     assert content["runtime"] == {"name": "onnxruntime", "version": content["software"]["onnxruntime"], "threads": 1}
+    asked = {name: content["protocol"][name] for name in ("batch_sizes", "networks", "held_out", "repeats")}
+    assert asked == {"batch_sizes": [1], "networks": 10, "held_out": 3, "repeats": 2}
     device = read_device("device.json")
     assert device.name.endswith(f"onnxruntime {content['runtime']['version']}, 1 thread")
     experiment = build_experiment(load_config("e.yaml", ("device=device.json",)))
@@ -172,8 +176,8 @@ def test_times_taken_elsewhere_make_a_device_file(supernest: Any, here: Path, fo
     assert code == 0, err
     assert out.startswith("remote Pixel 8; litert 2.1, 4 threads; 10 networks measured to fit\n")
     device = read_device("pixel.json")
-    assert device.runtime == {"name": "litert", "version": "2.1", "threads": 4}
-    assert device.accuracy[1]["latency"]["kendall_tau"] == 1
+    assert device.runtime == RuntimeFacts("litert", "2.1", 4)
+    assert device.accuracy[1].latency.kendall_tau == 1
     # An experiment takes it as any other, and knows that this machine is not the phone.
     experiment = build_experiment(load_config("e.yaml", ("device=pixel.json", "budgets={a: latency_ms<=50%}")))
     assert experiment.cost_on_device is not None
@@ -292,7 +296,7 @@ def test_exports_are_timed_by_the_runtime_of_the_device(
     supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = build_experiment(load_config("e.yaml")).space
-    write_device(here / "cpu.json", space, device=this_cpu(), runtime={"name": "onnxruntime", "threads": 1})
+    write_device(here / "cpu.json", space, device=this_cpu().as_json(), runtime={"name": "onnxruntime", "threads": 1})
     settings = ("--set", "device=cpu.json", "--set", "budgets.full=latency_ms<=100%")
     with monkeypatch.context() as patched:  # said before the training, not after it
         patched.setattr("experiments.devices.runtimes.onnxruntime.NEEDED", ("no_such_runtime",))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
-from experiments.ranking.fidelity import Estimate, fidelity, kendall_tau, regret, spearman, top
+from experiments.ranking.fidelity import fidelity, kendall_tau, regret, spearman, top
+from experiments.records import Estimate
 
 TIED = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0, 2.0])
 
@@ -109,10 +110,10 @@ def test_a_panel_that_tells_nothing_gets_a_reason_and_no_number(
         if name == "regret":
             assert not math.isnan(estimate.value)
             continue
-        told = estimate.as_dict()
+        told = estimate.as_json()
         assert (told["value"], told["low"], told["high"]) == (None, None, None)
         assert ("too few" if name.startswith("tau_top") else reason) in told["reason"] or reason in told["reason"]
 
 
 def test_plain_values_keep_numbers() -> None:
-    assert Estimate(0.5, 0.25, math.nan).as_dict() == {"value": 0.5, "low": 0.25, "high": None, "reason": ""}
+    assert Estimate(0.5, 0.25, math.nan).as_json() == {"value": 0.5, "low": 0.25, "high": None, "reason": ""}

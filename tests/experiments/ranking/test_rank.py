@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from experiments.experiment import build_experiment
 from experiments.ranking import report as rank_report
 from experiments.ranking.stage import compare
 from experiments.ranking.training import Truth
+from experiments.records import Estimate, RankFigures
 from supernet.training.evaluation import Scores
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -178,12 +180,11 @@ def test_kills_do_not_change_the_outcome(here: Path) -> None:
 
 
 def test_figures_of_a_panel_without_an_order_say_why() -> None:
-    nothing = {"value": None, "low": None, "high": None, "reason": "too few to judge an order: 1, of at least 3"}
-    regret = {"value": 0.125, "low": 0.0, "high": 0.25, "reason": ""}
-    figures: dict[str, Any] = dict.fromkeys(rank_report.NAMES, nothing)
-    lines = rank_report.table(
-        {"panel": 6, "objective": "accuracy", "examples": 1200, **figures, "regret": regret, "plot": "rank/scatter.svg"}
-    ).splitlines()
+    nothing = Estimate(math.nan, math.nan, math.nan, "too few to judge an order: 1, of at least 3")
+    estimates = {**dict.fromkeys(rank_report.NAMES, nothing), "regret": Estimate(0.125, 0.0, 0.25)}
+    figures = RankFigures(6, "accuracy", 1200, estimates, plot="rank/scatter.svg")
+    assert RankFigures.from_json(json.loads(json.dumps(figures.as_json()))).as_json() == figures.as_json()
+    lines = rank_report.table(figures).splitlines()
     assert lines[0] == "6 architectures, by accuracy on 1,200 images"
     assert lines[3] == "tau-b, best 10 %  -  (too few to judge an order: 1, of at least 3)"
     assert lines[5].split("  ", 1)[1].strip() == "12.5 points  (95 %: 0.0 to 25.0)"

@@ -64,16 +64,16 @@ def test_the_published_figures(data_dir: Path) -> None:
     truth, params = table.measure("c10_val_200ep"), table.space.cost(table.genes)["params"].astype(float)
     assert table.cheap is not None
     found = baselines(truth, truth, params, (table.cheap[1], table.measure(table.cheap[0])))
-    assert found["parameters"]["kendall_tau"] == pytest.approx(0.538, abs=6e-4)
-    assert found["parameters"]["tau_top_10"] == pytest.approx(0.00, abs=5e-3)
-    assert found["12 epochs"]["kendall_tau"] == pytest.approx(0.633, abs=5e-4)
-    assert found["12 epochs"]["tau_top_10"] == pytest.approx(0.464, abs=5e-4)
+    assert found["parameters"].kendall_tau == pytest.approx(0.538, abs=6e-4)
+    assert found["parameters"].tau_top_10 == pytest.approx(0.00, abs=5e-3)
+    assert found["12 epochs"].kendall_tau == pytest.approx(0.633, abs=5e-4)
+    assert found["12 epochs"].tau_top_10 == pytest.approx(0.464, abs=5e-4)
     # 341 cells do not join input and output, and their accuracies are those of guesses.
     assert (truth <= 10.5).sum() >= 341
     counted = counted_otherwise(table.space, table.genes, truth, params)
-    assert counted["networks"] == 6_466
-    assert counted["tau_a"] == pytest.approx(0.5146, abs=5e-5)
-    assert counted["isomorphic_once"] == pytest.approx(0.5466, abs=5e-5)
+    assert counted.networks == 6_466
+    assert counted.tau_a == pytest.approx(0.5146, abs=5e-5)
+    assert counted.isomorphic_once == pytest.approx(0.5466, abs=5e-5)
 
 
 # ---------------------------------------------------------------- how ties count
