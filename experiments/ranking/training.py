@@ -23,12 +23,11 @@ from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import OnePath
-from experiments.training.stage import TrainingDiverged, train, train_step, trained_params
+from experiments.training.stage import AnyStep, TrainingDiverged, train, train_step, trained_params
 from search_spaces.randomness import Purpose
 from supernet.engine.embedding import embed
 from supernet.engine.randomness import key
 from supernet.tasks.distillation import Distillation
-from supernet.training.training import TrainStep
 
 _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
@@ -195,7 +194,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str,
     }
 
 
-def _trained_alone(member: Experiment, step: TrainStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
+def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
     """Figure and loss of one network after its training, which goes on from a checkpoint in `work`."""
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
