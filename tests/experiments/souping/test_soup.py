@@ -12,6 +12,7 @@ import yaml
 from safetensors.numpy import load_file
 
 import supernest as sn
+from experiments.benchmarks import soups
 from experiments.configuration.experiment_config import load_config
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.souping.settings import Souping
@@ -286,3 +287,17 @@ def test_soups_in_python_are_those_of_the_command(supernest: Any, here: Path) ->
     assert several.keys() == {"one", "full"}
     with pytest.raises(sn.UserError, match="nothing to average"):
         sn.soup(out="new")
+
+
+def test_the_benchmark_measures_every_mean(here: Path) -> None:
+    tuned_ones = [Path("tuned/one"), Path("tuned/two")]
+    found = soups.compared(load_config("run/config.yaml"), {"small": tuned_ones, "full": [Path("run/subnets/full")]})
+    for one in found.values():
+        assert one.best.validation == max(one.single) <= one.greedy.validation
+    assert found["full"].best == found["full"].uniform == found["full"].greedy
+    best = max(tuned_ones, key=lambda path: report(path)["validation_accuracy"])
+    assert found["small"].best.test == pytest.approx(report(best)["test_accuracy"])
+    # What one shape alone owns is divided by its owners in one mean, and by all networks in the other.
+    assert found["full"].owned != found["full"].padded
+    figures = soups.summary([found["full"], found["full"]])
+    assert figures["greedy, gain, test"] == [0.0, 0.0]
