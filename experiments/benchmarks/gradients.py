@@ -40,7 +40,7 @@ from experiments.process.interrupt import StopRequest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.gradient_statistics import gradient_statistics
-from experiments.training.stage import Progress, initial, train, train_step
+from experiments.training.stage import Progress, gradient_step, initial, train
 from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
 from search_spaces.randomness import Purpose
 from supernet.engine.supernet import Params
@@ -107,7 +107,7 @@ def _of_seed(config: Path, overrides: list[str], steps: int) -> dict[str, dict[s
     found["complexity_aware"] = measure(experiment, progress, walk)
     for trained, settings in _TRAINED.items():
         experiment = _experiment(config, overrides, "pada", settings)
-        progress = _trained(experiment, train_step(experiment))
+        progress = _trained(experiment, gradient_step(experiment))
         base = measure(experiment, progress, SAMPLERS["uniform"](experiment.space, seed, plan))
         found[f"{trained}_weights_uniform"] = base
         for part, own in (_PARTS if trained == "pada" else {"": {}}).items():

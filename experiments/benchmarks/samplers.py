@@ -40,7 +40,7 @@ from experiments.storage.cached_results import cached, digest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.gradient_statistics import gradient_statistics
-from experiments.training.stage import initial, train, train_step
+from experiments.training.stage import gradient_step, initial, train
 from samplers import SAMPLERS, Plan, Sampler
 from samplers.sampler import equal_scores
 from search_spaces import Genes, UserError
@@ -202,7 +202,7 @@ class _Board:
 
     def _measure(self, experiment: Experiment, work: Path) -> dict[str, Any]:
         """Trains one supernet, from a checkpoint in `work` where there is one, and takes its figures."""
-        step, speed = train_step(experiment), _Speed(work)
+        step, speed = gradient_step(experiment), _Speed(work)
         with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
             train(experiment, checkpoints, lambda done: speed, self._stop, not sys.stderr.isatty(), step=step)
             _, progress = checkpoints.restore(initial(experiment, step))

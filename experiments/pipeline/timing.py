@@ -14,10 +14,10 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.pipeline.demands import in_bytes
 from experiments.training.batches import Batch, BatchMaker
 from experiments.training.rematerialization import device_bytes
-from experiments.training.stage import initial, train_step
+from experiments.training.stage import AnyStep, initial, train_step
 from samplers import Paths
 from samplers.sampler import equal_scores
-from supernet.training.training import TrainState, TrainStep
+from supernet.training.training import TrainState
 
 _STEPS = 5
 _MOST_SECONDS = 20.0  # that one program is timed for
@@ -119,7 +119,7 @@ def _largest_of_each(experiment: Experiment) -> Iterator[np.ndarray]:
 
 
 def _time_steps(
-    step: TrainStep, state: TrainState, batches: Callable[[int], Batch], paths_of: Callable[[int], Paths]
+    step: AnyStep, state: TrainState, batches: Callable[[int], Batch], paths_of: Callable[[int], Paths]
 ) -> tuple[list[float], TrainState]:
     """Returns the seconds of a few steps, and the state after them."""
     seconds: list[float] = []

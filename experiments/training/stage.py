@@ -61,9 +61,14 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
         experiment: What is trained.
         trained: Names of the weights that are trained, as `TrainStep` takes them.
     """
-    settings = experiment.config.train
-    if settings.method == "evolution_strategy" and trained is None:
+    if experiment.config.train.method == "evolution_strategy" and trained is None:
         return evolution_step(experiment)
+    return gradient_step(experiment, trained)
+
+
+def gradient_step(experiment: Experiment, trained: Collection[str] | None = None) -> TrainStep:
+    """The compiled step with gradients, whatever the configuration's method; arguments are those of `train_step`."""
+    settings = experiment.config.train
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(

@@ -11,7 +11,7 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
-from experiments.training.stage import Progress, initial, train, train_step, trained_params
+from experiments.training.stage import Progress, gradient_step, initial, train, trained_params
 from samplers import SAMPLERS
 from supernet.training.training import TrainStep
 from tests.marks import slow_but
@@ -90,5 +90,5 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(name, base, shared_ste
 def test_a_step_measures_gradient_norms_only_for_a_sampler_that_needs_them(base):
     for name in SAMPLERS:
         sampler = SAMPLERS[name](base.space, 0, base.sampler.plan, **SETTINGS.get(name, {}))
-        step = train_step(dataclasses.replace(base, sampler=sampler))
+        step = gradient_step(dataclasses.replace(base, sampler=sampler))
         assert (step._gene_norms is not None) == ("gene_norms" in sampler.needs)

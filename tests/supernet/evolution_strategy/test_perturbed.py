@@ -123,7 +123,7 @@ def test_the_update_is_the_sum_of_full_perturbations_also_in_stacks():
     one = small("vit")
     genes = np.array(one.space.largest.genes, np.int32)
     program = one.space.program(genes)
-    forward = lambda params, x: one.net.apply(params, genes, x, program=program)[0]  # noqa: E731
+    forward = lambda params, x: one.net.apply(params, jnp.asarray(genes), x, program=program)[0]  # noqa: E731
     passes = PerturbedPass(forward, one.params, (one.x,), rank=2)
     noise = jax.vmap(passes.draw)(jax.random.split(jax.random.key(5), 3))
     coefficients = jnp.array([0.5, -2.0, 1.0])
