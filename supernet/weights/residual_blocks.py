@@ -1,4 +1,4 @@
-"""Residual blocks: a matrix as a sum of blocks of about one bit a weight, each of what the blocks before have left.
+"""Residual blocks: a matrix as a sum of blocks of a bit and some more a weight, each of what those before have left.
 
 A block keeps the signs of a residual, a bit each, and its magnitudes as a product of two thin matrices, the truncated
 singular value decomposition of the absolute values. Since signs only mirror, the residual that is left is never larger
@@ -16,17 +16,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import ArpackError, svds
 
-_MOST_RANK, _WHOLE = (
-    16,
-    256,
-)  # largest rank; smallest side of a matrix of which only the largest singular values are sought
+_MOST_RANK = 16
+_WHOLE = 256  # smallest side of a matrix of which only the largest singular values are sought
 _LARGEST = 60000.0  # that float16 holds, with some room
 
 
 def rank_of(rows: int, columns: int) -> int:
-    """Returns the rank of a block's magnitudes: its two float16 matrices take about a quarter of the bytes of signs."""
+    """Returns the rank of a block's magnitudes.
+
+    Where both sides are 128 or more, its two float16 matrices take at most a quarter of the bytes of the signs. They
+    cannot take less than rank 1 does: as much as the signs at 32 by 32, twice as much at 16 by 16.
+    """
     return max(1, min(_MOST_RANK, rows * columns // (64 * (rows + columns)), rows, columns))
 
 
@@ -79,7 +81,7 @@ def decomposed(matrix: Float[np.ndarray, "m n"], count: int) -> Iterator[Block]:
 
     Args:
         matrix: Finite numbers.
-        count: Number of blocks, about as many as bits a weight.
+        count: Number of blocks.
     """
     residual = matrix.astype(np.float64)
     for _ in range(count):
@@ -90,17 +92,29 @@ def decomposed(matrix: Float[np.ndarray, "m n"], count: int) -> Iterator[Block]:
 
 def _block(residual: Float[np.ndarray, "m n"]) -> Block:
     magnitudes = np.abs(residual)
-    rank = rank_of(*residual.shape)
-    if min(residual.shape) < _WHOLE:
-        u, s, v = np.linalg.svd(magnitudes, full_matrices=False)
-        u, s, v = u[:, :rank], s[:rank], v[:rank]
-    else:
-        start = np.ones(min(residual.shape)) / np.sqrt(min(residual.shape))
-        u, s, v = svds(magnitudes, k=rank, v0=start)
-        assert u is not None
-        assert v is not None
-        order = np.argsort(-s)
-        u, s, v = u[:, order], s[order], v[order]
+    u, s, v = _largest_singular(magnitudes, rank_of(*residual.shape))
     root = np.sqrt(np.maximum(s, 0))
     thin = (np.clip(part, -_LARGEST, _LARGEST).astype(np.float16) for part in (u * root, root[:, None] * v))
     return Block(np.packbits(residual < 0), *map(np.ascontiguousarray, thin))
+
+
+def _largest_singular(
+    magnitudes: Float[np.ndarray, "m n"], rank: int
+) -> tuple[Float[np.ndarray, "m r"], Float[np.ndarray, " r"], Float[np.ndarray, "r n"]]:
+    """Returns the largest singular values, in falling order, with their vectors."""
+    rows, columns = magnitudes.shape
+    if not magnitudes.any():
+        return np.zeros((rows, rank)), np.zeros(rank), np.zeros((rank, columns))
+    if min(rows, columns) >= _WHOLE:
+        start = np.ones(min(rows, columns)) / np.sqrt(min(rows, columns))
+        try:
+            u, s, v = svds(magnitudes, k=rank, v0=start)
+        except ArpackError:  # such as numbers too small for its iteration; the whole decomposition knows no such case
+            pass
+        else:
+            assert u is not None
+            assert v is not None
+            order = np.argsort(-s)
+            return u[:, order], s[order], v[order]
+    u, s, v = np.linalg.svd(magnitudes, full_matrices=False)
+    return u[:, :rank], s[:rank], v[:rank]
