@@ -36,7 +36,7 @@ from experiments.user_input.paths import UserPath, shown
 @click.option(
     "--quick", is_flag=True,
     help="Measure a fifth: batches of 1, 40 networks and 20 held-out ones, unless the options above say otherwise. The "
-    "same command without it measures the rest.",
+    "same command without it measures the rest. A file that has more already is left as it is.",
 )  # fmt: skip
 @click.option(
     "--runtime",

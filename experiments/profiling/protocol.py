@@ -51,6 +51,15 @@ class Protocol:
         if max(self.batch_sizes) > _LARGEST_BATCH:
             raise UserError(f"--batch-sizes: {max(self.batch_sizes)} is out of range. Give at most {_LARGEST_BATCH:,}.")
 
+    def has_more_than(self, other: "Protocol") -> bool:
+        """Whether all that another one measures is measured, in the same way, and more."""
+        if (self.warmup, self.repeats, self.seed) != (other.warmup, other.repeats, other.seed):
+            return False
+        if self.batch_sizes[0] != other.batch_sizes[0] or not set(self.batch_sizes).issuperset(other.batch_sizes):
+            return False
+        counts = [(len(one.batch_sizes), one.networks, one.held_out) for one in (self, other)]
+        return counts[0] != counts[1] and all(here >= there for here, there in zip(*counts, strict=True))
+
 
 QUICK = Protocol(batch_sizes=(1,), networks=40, held_out=20)
 """A fifth of the measurements of the default, which count when the rest is measured later."""

@@ -5,6 +5,7 @@ training ones. The held-out ones, which no fit has seen, say how well any networ
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +89,8 @@ class Meter:
 def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, quiet: bool, meter: Meter) -> Device:
     """Measures what is not measured yet, fits the tables, and writes the device file.
 
+    A file that is there and has all of this and more, of the same device, runtime and software, is left as it is.
+
     Args:
         net: The supernet whose subnets are measured; its weights are not needed.
         out: The device file; measurements are kept beside it, so that a later call goes on.
@@ -105,6 +108,9 @@ def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, qui
     """
     networks, identity = draw(net.space, protocol), meter.identity
     refuse_other(out, net.space, identity)
+    if (there := _larger(out, identity, protocol)) is not None:
+        print(f"note: {out}: has all of this and more, and is left as it is: {_size(there)}.", file=sys.stderr)
+        return there
     protocol_of = {"protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats}}
     header = {"space": net.space.fingerprint, **identity.as_json(), **protocol_of}
     with Measurements(measurements_path(out), header) as measurements:
@@ -212,6 +218,25 @@ def refuse_other(out: Path, space: SearchSpace, identity: DeviceIdentity) -> Non
             f"{out}: measured with {known.text}, and this is {now.text}; "
             "measurements of two runtimes are never mixed. Choose another file with --out."
         )
+
+
+def _larger(out: Path, identity: DeviceIdentity, protocol: Protocol) -> Device | None:
+    """Returns the device file that is there, where it has all that a protocol measures and more."""
+    if not out.exists():
+        return None
+    there = read_device(out)
+    if DeviceIdentity(there.device, dict(there.software), there.runtime) != identity:
+        return None
+    try:
+        known = Protocol(**{**there.protocol, "batch_sizes": tuple(there.protocol["batch_sizes"])})
+    except (KeyError, TypeError, UserError):  # of another version, which measured in another way
+        return None
+    return there if known.has_more_than(protocol) else None
+
+
+def _size(device: Device) -> str:
+    known, batches = device.protocol, ", ".join(map(str, device.tables))
+    return f"{known['networks']} networks and {known['held_out']} held-out ones, in batches of {batches}"
 
 
 def measurements_path(out: Path) -> Path:

@@ -150,6 +150,41 @@ def test_a_complete_profile_is_not_measured_again_and_a_larger_one_only_adds(mac
 
 
 @pytest.mark.parametrize(
+    ("fewer", "left"),
+    [
+        ({"networks": 20}, True),
+        ({"held_out": 5, "batch_sizes": (1,)}, True),
+        ({"networks": 20, "held_out": 12}, False),  # more of something
+        ({"networks": 20, "batch_sizes": (8,)}, False),  # what latency_ms means is another batch size
+        ({"networks": 20, "batch_sizes": (1, 4)}, False),
+    ],
+)
+def test_a_file_that_has_more_is_left_as_it_is(machine, tmp_path, capsys, fewer, left):
+    out = tmp_path / "d.json"
+    whole = machine.run(out)
+    machine.built = 0
+    found = machine.run(out, replace(PROTOCOL, **fewer))
+    said = capsys.readouterr().err
+    assert (found == whole) == left
+    if left:
+        assert machine.built == 0
+        assert said == (
+            f"note: {out}: has all of this and more, and is left as it is: 30 networks and 10 held-out ones, in "
+            "batches of 1, 8.\n"
+        )
+    else:
+        assert found["protocol"]["networks"] == 20
+        assert said == ""
+
+
+def test_a_larger_file_of_other_software_is_not_kept(machine, tmp_path):
+    out = tmp_path / "d.json"
+    whole = machine.run(out)
+    out.write_text(json.dumps(sealed({**whole, "software": {"jax": "0.0.1"}})))
+    assert machine.run(out, replace(PROTOCOL, networks=20))["software"] == whole["software"]
+
+
+@pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         ("device", {"platform": "gpu", "model": "X1"}, r"measured on gpu X1, and this is .*never mixed"),
