@@ -219,13 +219,13 @@ class Run:
 
         Args:
             names: Which; all of them when none is given.
-            bits: Blocks of each weight, each of a bit a weight and a little more; 1 to 24.
+            bits: Blocks of each weight, each of a bit a weight and some more; 1 to 24.
 
         Returns:
             The report of each, with its directory; `load_subnet(directory, size="250kB")` reads a part.
 
         Raises:
-            UserError: A network was written before, or its code is not here.
+            UserError: A network was written before, its code is not here, or it would be larger than in float32.
         """
         if not 1 <= bits <= 24:
             raise UserError(f"bits: {bits} is out of range. Give 1 to 24.")

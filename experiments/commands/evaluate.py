@@ -19,7 +19,7 @@ from experiments.user_input.paths import UserPath
 @click.option(
     "--size",
     metavar="BYTES",
-    help="Of a nested export, the most bytes of weights that are read: 250kB.  [default: all]",
+    help="Of a nested export, the most bytes of weights that are read: 250000 or 250kB.  [default: all]",
 )
 @set_option
 @plugin_option

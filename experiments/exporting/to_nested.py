@@ -40,13 +40,15 @@ def export_nested(run: Path, names: Sequence[str] = (), bits: int = BITS) -> lis
     Args:
         run: The run directory, with exported subnets.
         names: Which; all of them when empty.
-        bits: Blocks of each weight, of about a bit a weight.
+        bits: Blocks of each weight, of a bit a weight and some more.
 
     Returns:
-        The networks in blocks; `sizes` of a report has bytes and validation figure of each number of whole levels.
+        The networks in blocks; `sizes` of a report has bytes and validation figure of each number of whole levels, and
+        `float32_parity_error` is of the network before it is cut into blocks.
 
     Raises:
-        UserError: There is no such subnet, the code of its family is not here, or it was written before.
+        UserError: There is no such subnet, the code of its family is not here, its outputs are not the supernet's, it
+            would be larger than in float32, or it was written before. Those before it are there.
     """
     return convert_exports(run, names, lambda name: run / "nested" / name, partial(_converted, bits=bits))
 
@@ -146,7 +148,9 @@ def _converted(source: Source, directory: Path, bits: int) -> Mapping[str, Any]:
     arrays = {name: np.asarray(leaf) for name, leaf in flatten(source.subnet.weights).items()}
     if not any(map(in_blocks, arrays.values())):
         raise UserError(f"{source.directory}: has no weight that is large enough for residual blocks.")
+    _check_smaller(source.directory, arrays, bits)
     judge = Judge(source.subnet, source.data, source.directory)
+    difference = source.prove(source.subnet.predict(source.examples), "the exported network")
     shown = objective_of(source.data).shown
     blocks, figures = nested_blocks(arrays, bits, judge)
     index = write_nested(directory, arrays, blocks)
@@ -158,6 +162,7 @@ def _converted(source: Source, directory: Path, bits: int) -> Mapping[str, Any]:
     return {
         "float32_bytes": sum(leaf.nbytes for leaf in arrays.values()),
         "float32": {shown: judge.figure(arrays)},
+        "float32_parity_error": difference,
         "sizes": [
             {"levels": levels, "bytes": size, shown: value}
             for levels, (size, value) in enumerate(zip(whole, figures, strict=True), 1)
@@ -165,3 +170,14 @@ def _converted(source: Source, directory: Path, bits: int) -> Mapping[str, Any]:
         "blocks": len(blocks),
         "versions": {},
     }
+
+
+def _check_smaller(where: Path, arrays: Mapping[str, np.ndarray], bits: int) -> None:
+    """Refuses more blocks than fit into the bytes of the weights in float32."""
+    cut = [leaf for leaf in arrays.values() if in_blocks(leaf)]
+    level, whole = sum(packed_bytes(*matrix_shape(leaf.shape)) for leaf in cut), sum(leaf.nbytes for leaf in cut)
+    if bits * level > whole:
+        raise UserError(
+            f"bits: {bits} blocks of each weight of {where} take {bits * level:,} bytes, more than its {whole:,} in "
+            f"float32. Give at most {whole // level}."
+        )

@@ -6,9 +6,12 @@ order of importance. `nested.json` lists the blocks with their hashes, so that w
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,15 @@ from supernet.weights.residual_blocks import Block, packed_bytes
 
 NESTED = "nested.json"
 _REMEDY = "Export it again from its run."
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|kB|MB|GB)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|kB|MB|GB)?")
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_LARGEST = Decimal(10**18)  # more than any file has
+_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
+    "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Bytes of a number, by safetensors' name of its type."""
+_DIMENSIONS = 32  # of a tensor, at most; NumPy has a limit itself
 _SMALLEST = 256  # weights; smaller tensors stay as they are
 
 
@@ -91,23 +101,95 @@ class Index:
 
     @classmethod
     def read(cls, directory: Path) -> "Index":
-        """Reads the index of a directory.
+        """Reads the index of a directory; it is compared with the names, types and sizes of the tensors beside it.
+
+        So no more memory is needed for its weights than 32 times the size of the file: a block has a bit a weight.
 
         Raises:
-            UserError: It is damaged.
+            UserError: It is damaged, or is of other tensors than those beside it.
         """
         found = read_json(directory / NESTED, _REMEDY)
         try:
-            shapes = {str(name): tuple(map(int, shape)) for name, shape in found["shapes"].items()}
-            blocks = [Entry(**entry) for entry in found["blocks"]]
-            return cls(shapes, dict(found["plain"]), int(found["plain_bytes"]), blocks)
-        except (KeyError, TypeError, ValueError, AttributeError):
+            index = _parsed(found)
+        except (KeyError, TypeError, AttributeError):
             raise UserError(f"{directory / NESTED}: is damaged. {_REMEDY}") from None
+        fault = next(_faults(index), None) or next(_differences(index, _tensors(directory)), None)
+        if fault is not None:
+            raise UserError(f"{directory / NESTED}: {fault}. {_REMEDY}")
+        return index
+
+
+def _parsed(found: Mapping[str, Any]) -> Index:
+    """Returns what JSON holds; raises KeyError, TypeError or AttributeError where values are of other types."""
+    shapes = {name: tuple(_of(int, size) for size in shape) for name, shape in found["shapes"].items()}
+    plain = {name: _of(str, digest) for name, digest in found["plain"].items()}
+    kinds = {"weight": str, "level": int, "sha256": str}
+    blocks = [Entry(**{key: _of(kinds[key], value) for key, value in entry.items()}) for entry in found["blocks"]]
+    return Index(shapes, plain, _of(int, found["plain_bytes"]), blocks)
+
+
+def _of(kind: type, value: Any) -> Any:
+    if type(value) is not kind:  # a bool is no number here
+        raise TypeError
+    return value
+
+
+def _faults(index: Index) -> Iterator[str]:
+    """Says what is wrong in an index by itself; each is only looked for where those before are not there."""
+    for name, shape in index.shapes.items():
+        if not 2 <= len(shape) <= _DIMENSIONS or min(shape) < 1 or math.prod(shape) >= _LARGEST:
+            yield f"shapes: {name!r}: {list(shape)}, expected 2 to {_DIMENSIONS} numbers above 0, of a file's size"
+    for name in sorted(index.shapes.keys() & index.plain.keys()):
+        yield f"{name!r} is in shapes and in plain, expected in one of them"
+    seen: Counter[str] = Counter()
+    for number, entry in enumerate(index.blocks):
+        if entry.weight not in index.shapes:
+            yield f"blocks: number {number} is of {entry.weight!r}, which shapes does not have"
+        if entry.level != seen[entry.weight]:
+            yield f"blocks: number {number} is level {entry.level} of {entry.weight!r}, expected {seen[entry.weight]}"
+        if entry.level and number < len(index.shapes):
+            yield f"blocks: number {number} is a second one of {entry.weight!r}, expected one of every weight before"
+        seen[entry.weight] += 1
+    for name in sorted(index.shapes.keys() - seen.keys()):
+        yield f"blocks: none is of {name!r}, expected one or more of each weight"
+
+
+def _differences(index: Index, tensors: Mapping[str, tuple[str, Sequence[int]]]) -> Iterator[str]:
+    """Says where an index is not of the tensors of a file, type and shape by name."""
+    blocks = {_block_name(number): entry for number, entry in enumerate(index.blocks)}
+    plain = [_plain_name(name) for name in index.plain]
+    for name in sorted(tensors.keys() ^ {*plain, *blocks}):
+        yield f"{name!r} is {f'not in {WEIGHTS}' if name in blocks or name in plain else f'in {WEIGHTS} only'}"
+    for name, entry in blocks.items():
+        kind, shape = tensors[name]
+        if kind != "U8" or list(shape) != [index.bytes_of(entry)]:
+            yield f"{name!r} of {WEIGHTS} is {kind} {list(shape)}, expected U8 [{index.bytes_of(entry)}]"
+    for name in plain:
+        kind, shape = tensors[name]
+        if kind not in _BYTES or len(shape) > _DIMENSIONS:
+            known = ", ".join(_BYTES)
+            yield f"{name!r} of {WEIGHTS} is {kind} {list(shape)}, expected {known} and at most {_DIMENSIONS} numbers"
+    size = sum(_BYTES[kind] * math.prod(shape) for kind, shape in map(tensors.__getitem__, plain))
+    if index.plain_bytes != size:
+        yield f"plain_bytes: {index.plain_bytes}, expected {size}, which {WEIGHTS} has"
+
+
+def _tensors(directory: Path) -> dict[str, tuple[str, Sequence[int]]]:
+    """Returns type and shape of each tensor of the weights' file; reads its header only."""
+    path = directory / WEIGHTS
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path}: missing, or not a regular file. {_REMEDY}")
+    try:
+        with safe_open(path, "numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (one.get_dtype(), one.get_shape()) for name, one in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). {_REMEDY}") from None
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     """Returns rows and columns of a weight as a matrix: its last axis are the columns."""
-    return int(np.prod(shape[:-1])), int(shape[-1])
+    return math.prod(shape[:-1]), int(shape[-1])
 
 
 def in_blocks(leaf: np.ndarray) -> bool:
@@ -119,7 +201,7 @@ def parse_size(given: int | str) -> int:
     """Returns a size in bytes.
 
     Args:
-        given: Bytes, or a number with a unit: `250kB`, `1.5MB`. A kB has 1,000 bytes.
+        given: Bytes, as a number or as text, or with a unit: `250000`, `250kB`, `1.5MB`. A kB has 1,000 bytes.
 
     Raises:
         UserError: It is none.
@@ -129,7 +211,7 @@ def parse_size(given: int | str) -> int:
     match = _SIZE.fullmatch(given) if isinstance(given, str) else None
     if match is None:
         raise UserError(f"size: {given!r} is no size. Give bytes, or a number with kB, MB or GB, such as 1.5MB.")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(min(Decimal(match[1]), _LARGEST) * _UNITS[match[2] or "B"])
 
 
 def write_nested(directory: Path, arrays: Mapping[str, np.ndarray], blocks: Sequence[tuple[str, int, Block]]) -> Index:
@@ -143,7 +225,7 @@ def write_nested(directory: Path, arrays: Mapping[str, np.ndarray], blocks: Sequ
     names = {name for name, _, _ in blocks}
     plain = {name: np.ascontiguousarray(leaf) for name, leaf in arrays.items() if name not in names}
     packed = [block.packed() for _, _, block in blocks]
-    stored = {f"plain.{name}": leaf for name, leaf in plain.items()}
+    stored = {_plain_name(name): leaf for name, leaf in plain.items()}
     stored |= {_block_name(number): content for number, content in enumerate(packed)}
     (directory / WEIGHTS).write_bytes(save(stored))
     index = Index(
@@ -180,7 +262,7 @@ def read_blocks(directory: Path, index: Index, count: int) -> dict[str, np.ndarr
 
     Args:
         directory: Where `weights.safetensors` is.
-        index: Its index.
+        index: Its index, as `Index.read` gives it.
         count: Number of blocks.
 
     Returns:
@@ -194,7 +276,7 @@ def read_blocks(directory: Path, index: Index, count: int) -> dict[str, np.ndarr
     try:
         with safe_open(directory / WEIGHTS, "numpy") as file:
             for name, digest in index.plain.items():
-                plain[name] = _checked(directory, file.get_tensor(f"plain.{name}"), digest)
+                plain[name] = _checked(directory, file.get_tensor(_plain_name(name)), digest)
             for number, entry in enumerate(index.blocks[:count]):
                 content = _checked(directory, file.get_tensor(_block_name(number)), entry.sha256)
                 found[entry.weight] += Block.unpacked(content, *matrix_shape(index.shapes[entry.weight])).values
@@ -205,6 +287,10 @@ def read_blocks(directory: Path, index: Index, count: int) -> dict[str, np.ndarr
 
 def _folders(directory: Path) -> Iterator[str]:
     return (f"{path.name}/" for path in directory.iterdir() if path.is_dir())
+
+
+def _plain_name(name: str) -> str:
+    return f"plain.{name}"
 
 
 def _block_name(number: int) -> str:

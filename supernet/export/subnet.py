@@ -132,7 +132,7 @@ def load_subnet(directory: str | os.PathLike[str], size: int | str | None = None
     where = Path(directory)
     if (where / NESTED).is_file():
         return read_subnet(where, read_nested(where, None if size is None else parse_size(size)))
-    if size is not None:
+    if size is not None and where.is_dir():
         raise UserError(
             f"size: {where} is no nested export, and is read whole. Leave it out, or write one: supernest export RUN "
             "--format nested"
