@@ -137,7 +137,7 @@ def _trained(
     lineage: Lineage | None, stop: StopRequest, quiet: bool,
 ) -> FinetunedNetwork:  # fmt: skip
     train_settings, data = member.config.train, member.data
-    before = _measured(subnet, member, str(settings.source))
+    before = _measured(subnet, member, settings.config.seed, str(settings.source))
     start = embed(member.net, nnx.to_pure_dict(nnx.state(subnet.module)), architecture)
     keep = train_settings.keep_last, train_settings.keep_best
     with Checkpoints(settings.work / _CHECKPOINTS, *keep, run=identity) as checkpoints:
@@ -155,7 +155,7 @@ def _trained(
     found: list[FinetunedNetwork] = []
 
     def measure(trained: Subnet) -> JsonObject:
-        after = _measured(trained, member, str(settings.out))
+        after = _measured(trained, member, settings.config.seed, str(settings.out))
         gains = {
             split: SplitGain(before[split].interval, now.interval, now.gain(before[split]))
             for split, now in after.items()
@@ -181,8 +181,9 @@ def _trained(
     return found[-1]
 
 
-def _measured(subnet: Subnet, member: Experiment, where: str) -> dict[str, Measured]:
-    data, objective, seed = member.data, objective_of(member.data), member.config.seed
+def _measured(subnet: Subnet, member: Experiment, seed: int, where: str) -> dict[str, Measured]:
+    """Measures a network on both splits; the experiment's own seed gives all variants the same groups of examples."""
+    data, objective = member.data, objective_of(member.data)
     splits = {"validation": data.validation, "test": data.test}
     return {split: measured(subnet, rows, objective, seed, f"{where}: {split} split") for split, rows in splits.items()}
 

@@ -4,7 +4,7 @@ Each variant is an exported network of its own, below one directory. The seed of
 examples and their changes; what is held out stays the same for all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,15 @@ from search_spaces.typed_settings import show
 from supernet.storage.manifest import discard_directory
 
 _MAY_DIFFER = ("train.", "data.augmentation.")
+_NO_EFFECT = "has no effect in a finetuning. Leave it out."
+_REFUSED = {
+    "train.steps": "is that of the supernet. Write steps instead.",
+    "train.epochs": "is that of the supernet. Write steps instead.",
+    "train.optimizer.learning_rate": "is that of the supernet. Write learning_rate instead.",
+    "train.distillation.teachers": "has no effect in a finetuning. Name the teacher on the command line: --teacher",
+    **dict.fromkeys(("train.path_batch", "train.diagnose_every", "train.incubation"), _NO_EFFECT),
+}
+"""Keys that a finetuning gives values of its own, and what to do instead."""
 _MOST = 1000
 
 
@@ -59,7 +68,7 @@ def read_variants(path: Path, base: Finetuning) -> list[Variant]:
 
     Args:
         path: YAML file with a list. Each entry has a `name`, may have `seed`, `steps` and `learning_rate`, and keys of
-            the experiment below `train` and `data.augmentation`.
+            the experiment below `train` and `data.augmentation` that have an effect.
         base: What all have in common; `out` is the directory that gets a directory for each.
 
     Raises:
@@ -98,18 +107,43 @@ def _variant(path: Path, number: int, entry: Any, base: Finetuning) -> Variant:
                 f"{path}: [{number}]: {shown_key(key)}: may not differ between variants, which share network and data. "
                 "Set keys of train and of data.augmentation."
             )
+        _check_effect(f"{path}: [{number}]", key, value, base)
         tree = override(tree, key.split("."), value)
     try:
         config = config_of(tree, path.absolute().parent, path.name)
     except UserError as error:
         _, _, text = str(error).splitlines()[0].partition(": ")
         raise UserError(f"{path}: [{number}]: {text}") from None
+    if "train.distillation.weight" in _keys(entry) and config.train.distillation.type == "none":
+        raise UserError(
+            f"{path}: [{number}]: train.distillation.weight: has no effect where train.distillation.type is none, and "
+            "the teacher gives half of the loss. Set the type to largest too."
+        )
     config.bind(base.config.identity)
     settings = replace(
         base, config=config, out=base.out / given.name, seed=given.seed, steps=given.steps or base.steps,
         learning_rate=given.learning_rate or base.learning_rate,
     )  # fmt: skip
     return Variant(given.name, settings)
+
+
+def _check_effect(where: str, key: str, value: Any, base: Finetuning) -> None:
+    """Refuses a key whose value a finetuning does not use."""
+    for full in _keys({key: value}):
+        for refused, text in _REFUSED.items():
+            if f"{full}.".startswith(f"{refused}."):
+                raise UserError(f"{where}: {shown_key(full)}: {text}")
+        if f"{full}.".startswith("train.distillation.") and base.teacher is None:
+            raise UserError(f"{where}: {shown_key(full)}: has no effect without a teacher. Give one: --teacher")
+
+
+def _keys(tree: Mapping[Any, Any]) -> Iterator[str]:
+    """Yields the dotted keys of all values of nested groups."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from (f"{key}.{below}" for below in _keys(value))
+        else:
+            yield str(key)
 
 
 def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: bool) -> list[FinetunedNetwork]:
