@@ -233,6 +233,8 @@ def test_an_altered_or_truncated_file_is_named(copy, name):
 def test_what_cannot_be_a_subnet_says_so(copy, tmp_path):
     with pytest.raises(UserError, match=r"manifest\.json"):
         load_subnet(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no such directory"):
+        load_subnet(tmp_path / "nowhere", size="1MB")
     config = json.loads((copy / "config.json").read_text())
     for change, message in [
         ({"family": "vitt"}, "family 'vitt' is not known here"),
