@@ -31,7 +31,8 @@ def soup(
         The network; of several shapes a network each, by name; of runs the new run.
 
     Raises:
-        UserError: They do not go together, or the mean loses more than the tolerance; nothing is written then.
+        UserError: They do not go together, the method or the tolerance cannot be used, or the mean loses more than the
+            tolerance; nothing is written then.
     """
     from experiments.process.interrupt import StopRequest
     from experiments.storage.run_files import is_run

@@ -5,7 +5,7 @@ same weights wherever they overlap, so their average means something; and only w
 examples that are held out now can the average be judged on these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -47,7 +47,8 @@ class Lineage:
     Attributes:
         parent: Identity of the supernet that the network, or the one that it was finetuned from, was cut from: hashes
             of its `config` and `weights`.
-        trained_on: Data of all trainings, the first one first.
+        trained_on: Data of all trainings, the first one first; of a mean those of all its networks, the one that they
+            have in common last.
     """
 
     parent: Mapping[str, str]
@@ -56,6 +57,20 @@ class Lineage:
     def then(self, data: TrainedOn) -> "Lineage":
         """Returns the lineage after a further training."""
         return self if data == self.trained_on[-1] else replace(self, trained_on=(*self.trained_on, data))
+
+    @staticmethod
+    def of_mean(lineages: "Sequence[Lineage]") -> "Lineage":
+        """Returns the lineage of the mean of networks that have one parent and were last trained on the same data.
+
+        Args:
+            lineages: Of the networks, at least one.
+        """
+        first = lineages[0]
+        if all(one == first for one in lineages):
+            return first
+        last = first.trained_on[-1]
+        earlier = dict.fromkeys(data for one in lineages for data in one.trained_on if data != last)
+        return replace(first, trained_on=(*earlier, last))
 
     def has_seen(self, data: TrainedOn) -> bool:
         """Returns whether a training had a split of the same data in which other examples were held out."""
@@ -77,6 +92,9 @@ class Lineage:
             return None
         try:
             trained = tuple(TrainedOn(str(one["data"]), str(one["split"])) for one in found["trained_on"])
-            return cls({str(name): str(value) for name, value in found["parent"].items()}, trained)
+            parent = {str(name): str(value) for name, value in found["parent"].items()}
         except (KeyError, TypeError, AttributeError):
-            raise UserError(f"{directory / REPORT}: {LINEAGE}: is damaged. {_REMEDY}") from None
+            trained, parent = (), {}
+        if not trained or not parent:
+            raise UserError(f"{directory / REPORT}: {LINEAGE}: is damaged. {_REMEDY}")
+        return cls(parent, trained)

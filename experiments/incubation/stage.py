@@ -134,6 +134,11 @@ def incubate(experiment: Experiment, run: Path, stop: StopRequest, quiet: bool) 
     return figures_of(experiment, meta, hybrids, trainer.score())
 
 
+def is_incubated(run: Path) -> bool:
+    """Returns whether a run directory holds parts of an incubation; one that took its weights over holds none."""
+    return (run / _DIRECTORY).is_dir()
+
+
 def start_of(experiment: Experiment, run: Path, identity: str | None = None) -> Params:
     """Returns the weights that a training starts from: the modules that lie in its run directory, put together.
 

@@ -8,14 +8,41 @@ where no shape loses more than a tolerance, not where one figure gets better.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
+
+from search_spaces import UserError
+from search_spaces.typed_settings import show
 
 Method = Literal["greedy", "uniform"]
 Members = tuple[int, ...]
 """Numbers of ingredients, in the order in which they were taken."""
 Shape = TypeVar("Shape", bound=Hashable)
+_LARGEST_TOLERANCE = 1000
+
+
+def check_method(method: Any) -> None:
+    """Refuses a method that is not known.
+
+    Raises:
+        UserError: It is none of `Method`.
+    """
+    if method not in get_args(Method):
+        raise UserError(f"--method: {show(method)} is not known. Give {' or '.join(get_args(Method))}.")
+
+
+def check_tolerance(tolerance: Any) -> None:
+    """Refuses a tolerance that is no number of a size that makes sense.
+
+    Raises:
+        UserError: It is neither None nor a number of 0 to 1000.
+    """
+    if tolerance is None:
+        return
+    number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
+    if not number or not 0 <= tolerance <= _LARGEST_TOLERANCE:
+        raise UserError(f"--tolerance: {show(tolerance)} is not a number of 0 to {_LARGEST_TOLERANCE}.")
 
 
 def by_error(errors: Sequence[float]) -> list[int]:

@@ -71,6 +71,26 @@ class Soup:
         networks = [SoupedNetwork(**{**one, "ingredients": tuple(one["ingredients"])}) for one in content["networks"]]
         return cls(**{**known, "networks": tuple(networks)})
 
+    def at(self, out: Path) -> "Soup":
+        """Returns the soup with the places of its networks in a directory, to which it may have been moved.
+
+        Args:
+            out: The network's directory; of a soup of several shapes, that of all of them.
+
+        Raises:
+            ValueError: The name of a network leads out of the directory.
+        """
+        place = out.absolute()
+        if self.tolerance is None:
+            (network,) = self.networks
+            return dataclasses.replace(self, networks=(dataclasses.replace(network, directory=str(place)),))
+        names = [Path(network.directory).name for network in self.networks]
+        if any(name in ("", "..") or (place / name).is_symlink() for name in names):
+            raise ValueError
+        placed = zip(self.networks, names, strict=True)
+        networks = (dataclasses.replace(network, directory=str(place / name)) for network, name in placed)
+        return dataclasses.replace(self, networks=tuple(networks))
+
     def lines(self) -> list[str]:
         """Returns lines to read: the ingredients, and what came out."""
         objective = OBJECTIVES[self.objective]
@@ -122,10 +142,13 @@ def existing(out: Path, identity: str, several: bool) -> Soup | None:
         content = read_sealed(out / SOUP_FILE, away)
     else:
         verify_manifest(out, away)
-        content = read_json(out / REPORT, away).get(SOUP, {})
-    if content.get("identity") != identity:
+        content = read_json(out / REPORT, away).get(SOUP)
+    if not isinstance(content, dict) or content.get("identity") != identity:
         raise UserError(f"--out: {out} holds another network, and is left as it is. Choose another directory.")
-    found = Soup.from_json(content)
+    try:
+        found = Soup.from_json(content).at(out)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{out / (SOUP_FILE if several else REPORT)}: is damaged. {away}") from None
     for network in found.networks if several else ():
         verify_manifest(Path(network.directory), away)
     return found

@@ -19,7 +19,7 @@ import numpy as np
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.lineage import TrainedOn
-from experiments.incubation.stage import start_of
+from experiments.incubation.stage import is_incubated, start_of
 from experiments.objective import OBJECTIVES, objective_of
 from experiments.pipeline.recorded_data import check_data, record_data
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -27,7 +27,7 @@ from experiments.records import Summary, TrainingFigures
 from experiments.records.plain import JsonObject
 from experiments.run_directory import RunDirectory
 from experiments.searching.stage import weights_fingerprint
-from experiments.souping.choice import Members, Method, by_error, greedy
+from experiments.souping.choice import Members, Method, by_error, check_method, greedy
 from experiments.souping.report import SOUP_FILE
 from experiments.souping.settings import check_out
 from experiments.storage.checkpoints import Checkpoints
@@ -35,7 +35,7 @@ from experiments.storage.run_files import CONFIG, identity_of, is_run, read_run,
 from experiments.training.curves import probed
 from experiments.training.stage import Progress, initial, train_step, trained_progress
 from search_spaces import UserError
-from search_spaces.sealed_json import read_sealed, sealed
+from search_spaces.sealed_json import SEAL, read_sealed, sealed
 from supernet.engine.supernet import Params
 from supernet.storage.manifest import atomic_directory, write_text_atomically
 from supernet.weights.averages import owned_mean
@@ -114,10 +114,11 @@ def soup_of_runs(inputs: Sequence[Path], out: Path, method: Method, stop: StopRe
         What was taken, and what it reaches.
 
     Raises:
-        UserError: A run is not trained to its end, or began with other weights than the first; or something else is in
-            the place of the soup.
+        UserError: A run is not trained to its end, or nothing shows that it began with the weights of the first; the
+            method is not known; or something else is in the place of the soup.
         Interrupted: `stop` was requested.
     """
+    check_method(method)
     check_out(out, inputs)
     if out.exists() and not (out / SOUP_FILE).is_file():
         raise UserError(f"--out: {out} exists, and is no soup. Choose another directory.")
@@ -180,8 +181,13 @@ def _check_alike(path: Path, experiment: Experiment, one: Path, first: Experimen
         )
     if ours.train.incubation is None:
         start = initial(experiment, train_step(experiment)).train.params
-    else:
+    elif is_incubated(path):
         start = start_of(experiment, path, identity_of(path))
+    else:
+        raise UserError(
+            f"{path}: holds none of the modules of train.incubation from which its training started, so nothing shows "
+            "that it began as others did: its weights were taken over from other runs, or averaged. Give those runs."
+        )
     hashed = weights_fingerprint(start)
     if began is not None and hashed != began:
         raise UserError(
@@ -200,8 +206,11 @@ def _existing(out: Path, identity: str) -> SoupOfRuns:
     content = dict(read_sealed(out / SOUP_FILE, f"Move {out} away."))
     if content.get("identity") != identity or read_run(out).get("identity") != identity:
         raise UserError(f"--out: {out} holds another soup, and is left as it is. Choose another directory.")
-    content.pop("sha256")
-    return SoupOfRuns(**{**content, "runs": tuple(content["runs"])})
+    del content[SEAL]
+    try:  # it may have been moved
+        return SoupOfRuns(**{**content, "runs": tuple(content["runs"]), "directory": str(out.absolute())})
+    except (KeyError, TypeError):
+        raise UserError(f"{out / SOUP_FILE}: is damaged. Move {out} away.") from None
 
 
 class _Pot:

@@ -9,9 +9,10 @@ from pathlib import Path
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.exporting.lineage import TrainedOn
 from experiments.finetuning.settings import FINETUNED
-from experiments.souping.choice import Method
+from experiments.souping.choice import Method, check_method, check_tolerance
 from experiments.souping.report import SOUP
 from experiments.storage.run_files import CONFIG, is_run
+from experiments.user_input.yaml_files import read_yaml
 from search_spaces import UserError
 from search_spaces.sealed_json import read_json
 from supernet.export.subnet import REPORT
@@ -31,6 +32,9 @@ class Souping:
         method: Whether all are taken, or those that do no harm.
         tolerance: By how much the objective of a shape may exceed that of its best ingredient, for networks of several
             shapes; 0 when None.
+
+    Raises:
+        UserError: The method is not known, or the tolerance is no number of 0 to 1000.
     """
 
     inputs: tuple[Path, ...]
@@ -40,6 +44,10 @@ class Souping:
     method: Method = "greedy"
     tolerance: float | None = None
 
+    def __post_init__(self) -> None:
+        check_method(self.method)
+        check_tolerance(self.tolerance)
+
     def identity(self, contents: Sequence[str], data: TrainedOn) -> str:
         """Returns the hash of all that decides the outcome.
 
@@ -47,8 +55,9 @@ class Souping:
             contents: Hash of each ingredient.
             data: The data, as they were loaded.
         """
+        tolerance = float(self.tolerance) if self.tolerance else None  # none is 0
         decides = {
-            "ingredients": list(contents), "data": asdict(data), "method": self.method, "tolerance": self.tolerance,
+            "ingredients": list(contents), "data": asdict(data), "method": self.method, "tolerance": tolerance,
             "evaluation": self.config.as_dict()["evaluation"], "seed": self.config.seed,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -70,16 +79,26 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
 def experiment_of(inputs: Sequence[Path]) -> Path:
     """Returns the experiment file of the run that a network lies in, or that it was finetuned from.
 
+    A run that only a report names may be anybody's: the code of its plug-ins is not run unless its file is given.
+
     Args:
         inputs: Directories of networks; the first that tells it is believed.
 
     Raises:
-        UserError: None does.
+        UserError: A directory is missing, none tells it, or a report names a run with plug-ins.
     """
     for given in inputs:
+        if not given.is_dir():
+            raise UserError(f"{given}: no such directory. Give directories of exported networks, or of runs.")
+    for given in inputs:
         place = given.absolute()
-        for _ in range(_LONGEST_CHAIN):
+        for number in range(_LONGEST_CHAIN):
             if is_run(run := place.parent.parent):
+                if number and read_yaml(run / CONFIG).get("plugins"):
+                    raise UserError(
+                        f"--data: missing, as {given} lies in no run, and the one that its report names has plug-ins, "
+                        f"whose code would run. If you trust them: --data {run / CONFIG}"
+                    )
                 return run / CONFIG
             if (source := _source(place)) is None:
                 break

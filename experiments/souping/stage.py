@@ -6,13 +6,13 @@ decides; the test split is read once, by the reports of what comes out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.exporting.lineage import LINEAGE, TrainedOn
+from experiments.exporting.lineage import LINEAGE, Lineage, TrainedOn
 from experiments.exporting.stage import reached
 from experiments.finetuning.frame import export_again
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -73,13 +73,12 @@ def soup(settings: Souping, stop: StopRequest) -> Soup:
     _check_working(work)
     members = _members(work, names)
     if not work.several:
-        (made,) = (_exported(work, *one, settings.out) for one in _of_shapes(work, members).values())
+        (made,) = (_exported(work, *one, settings.out, settings.out) for one in _of_shapes(work, members).values())
         return _record(work, (made,))
     with atomic_directory(settings.out) as temporary:
         of_shapes = _of_shapes(work, members)
-        networks = tuple(_exported(work, *one, temporary / names[shape]) for shape, one in of_shapes.items())
-        moved = (replace(one, directory=str(settings.out.absolute() / Path(one.directory).name)) for one in networks)
-        made = _record(work, tuple(moved))
+        places = {shape: (temporary / names[shape], settings.out / names[shape]) for shape in of_shapes}
+        made = _record(work, tuple(_exported(work, *one, *places[shape]) for shape, one in of_shapes.items()))
         write_soup(temporary, made)
     return made
 
@@ -152,20 +151,21 @@ def _of_shapes(work: _Work, members: Members) -> dict[Genes, tuple[Genes, Member
     return {shape: found[shape] for shape in dict.fromkeys(pot.shapes)}
 
 
-def _exported(work: _Work, shape: Genes, members: Members, network: Mixed, out: Path) -> SoupedNetwork:
-    """Exports the network of a shape."""
+def _exported(work: _Work, shape: Genes, members: Members, network: Mixed, out: Path, final: Path) -> SoupedNetwork:
+    """Exports the network of a shape to a directory that then gets another place, which its report tells."""
     if work.stop:
         raise Interrupted("stopped before the soup was written. The same command starts again.")
     pot, objective, data = work.pot, work.pot.held_out.objective, work.pot.experiment.data
     best = next(number for number in by_error(pot.errors) if pot.shapes[number] == shape)
     source, made = work.ingredients[best], []
+    lineage = Lineage.of_mean([work.ingredients[number].lineage for number in members])
 
     def measure(subnet: Subnet) -> Mapping[str, Any]:
         splits = {"validation": data.validation, "test": data.test}
         figures = {name: reached(subnet, rows, f"{source.path}: {name} split") for name, rows in splits.items()}
         made.append(
             SoupedNetwork(
-                directory=str(out.absolute()),
+                directory=str(final.absolute()),
                 ingredients=tuple(str(work.ingredients[number].path.absolute()) for number in members),
                 best_validation=objective.value(pot.errors[best]),
                 validation=objective.value(pot.error(network)),
@@ -174,7 +174,7 @@ def _exported(work: _Work, shape: Genes, members: Members, network: Mixed, out: 
         )
         return {
             **{f"{split}_{name}": value for split in splits for name, value in figures[split].items()},
-            SOUP: _record(work, tuple(made)).as_json(), LINEAGE: source.lineage.as_json(),
+            SOUP: _record(work, tuple(made)).as_json(), LINEAGE: lineage.as_json(),
             "data_fingerprint": data.fingerprint, "seed": work.pot.experiment.config.seed,
         }  # fmt: skip
 

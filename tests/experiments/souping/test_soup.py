@@ -14,9 +14,14 @@ from safetensors.numpy import load_file
 import supernest as sn
 from experiments.benchmarks import soups
 from experiments.configuration.experiment_config import load_config
+from experiments.exporting.lineage import Lineage, TrainedOn
+from experiments.finetuning.settings import Finetuning
+from experiments.finetuning.variants import read_variants
 from experiments.process.interrupt import Interrupted, StopRequest
-from experiments.souping.settings import Souping
+from experiments.souping.settings import Souping, experiment_of
 from experiments.souping.stage import soup
+from search_spaces.sealed_json import SEAL, sealed
+from supernet.storage.manifest import write_manifest
 
 SECTIONS: dict[str, Any] = {
     "name": "soup",
@@ -70,6 +75,17 @@ def report(directory: str | Path) -> dict[str, Any]:
     return json.loads((Path(directory) / "report.json").read_text())
 
 
+def changed(source: str, name: str, file: str, change: Any) -> str:
+    """A copy of a network in which a file's content was changed, and the manifest with it."""
+    shutil.copytree(source, name)
+    content = json.loads(Path(name, file).read_text())
+    change(content)
+    Path(name, file).write_text(json.dumps(content))
+    Path(name, "manifest.json").unlink()
+    write_manifest(Path(name))
+    return name
+
+
 def test_variants_are_networks_of_one_parent_that_differ(supernest: Any, here: Path) -> None:
     names = [row["name"] for row in VARIANTS]
     assert sorted(path.name for path in (here / "tuned").iterdir()) == sorted(names)
@@ -80,6 +96,9 @@ def test_variants_are_networks_of_one_parent_that_differ(supernest: Any, here: P
     assert [one["seed"] for one in reports] == [0, 1, 0]
     assert len({one["finetuned"]["identity"] for one in reports}) == 3
     assert reports[2]["finetuned"]["learning_rate"] == 0.3
+    # The network that all began as is measured on the same groups of examples, whatever their seeds.
+    for split in ("validation", "test"):
+        assert len({json.dumps(one["finetuned"][split]["before"]) for one in reports}) == 1
     first, second = (weights(here / "tuned" / name) for name in ("one", "two"))
     assert any(np.any(first[name] != second[name]) for name in first)
     # Again: nothing is trained anew.
@@ -106,6 +125,9 @@ def test_the_uniform_soup_is_the_mean(supernest: Any, here: Path) -> None:
     # The same command finds it; a soup is an ingredient of others.
     code, out, _ = supernest("soup", "tuned/one", "tuned/two", "--method", "uniform", "--out", "uniform")
     assert (code, out.count("mean of 2")) == (0, 1)
+    shutil.copytree("uniform", "moved")
+    code, out, _ = supernest("soup", "tuned/one", "tuned/two", "--method", "uniform", "--out", "moved")
+    assert (code, out.count(f"{here / 'moved'}: mean of 2")) == (0, 1)
     assert supernest("soup", "uniform", "tuned/one", "--out", "again")[0] == 0
     code, _, err = supernest("soup", "tuned/one", "--out", "uniform")
     assert code == 2
@@ -155,9 +177,56 @@ def test_subnets_of_several_shapes_share_what_they_overlap_in(supernest: Any, he
     assert (
         report("shapes/one")["soup"]["identity"] == json.loads((here / "shapes" / "soup.json").read_text())["identity"]
     )
+    assert report("shapes/one")["soup"]["networks"][0]["directory"] == str(here / "shapes" / "one")
     assert supernest("soup", *ingredients, "--tolerance", "1", "--out", "shapes")[0] == 0
     for network in found["networks"]:
         sn.load_subnet(network["directory"])
+    # A soup that was moved is read where it is now, and nowhere else.
+    now = (here / "shapes").rename(here / "shapes_now")
+    again = json.loads(supernest("soup", *ingredients, "--tolerance", "1", "--out", "shapes_now", "--json")[1])
+    assert [one["directory"] for one in again["networks"]] == [str(now / "one"), str(now / "full")]
+    written = now / "soup.json"
+    content = json.loads(written.read_text())
+    del content[SEAL]
+    content["networks"][0]["directory"] = "one/.."
+    written.write_text(json.dumps(sealed(content)))
+    code, _, err = supernest("soup", *ingredients, "--tolerance", "1", "--out", "shapes_now")
+    assert (code, err) == (2, "error: shapes_now/soup.json: is damaged. Move shapes_now away.\n")
+
+
+def test_a_soup_descends_from_all_of_its_networks(supernest: Any, here: Path) -> None:
+    def before(data: str) -> Any:
+        return lambda content: content["lineage"]["trained_on"].insert(0, {"data": data, "split": "s"})
+
+    inputs = [changed(f"tuned/{name}", f"{name}_before", "report.json", before(name)) for name in ("one", "two")]
+    assert supernest("soup", *inputs, "--method", "uniform", "--out", "of_both")[0] == 0
+    best = report("of_both")["soup"]["networks"][0]["ingredients"][0]
+    last = report("tuned/one")["lineage"]["trained_on"]
+    first = Path(best).name.removesuffix("_before")
+    other = {"one": "two", "two": "one"}[first]
+    told = [{"data": data, "split": "s"} for data in (first, other)]
+    assert report("of_both")["lineage"]["trained_on"] == [*told, *last]
+
+
+def test_the_lineage_of_a_mean_has_the_common_training_last() -> None:
+    one, two, last = (TrainedOn(data, "s") for data in ("one", "two", "last"))
+
+    def mean(*trained: tuple[TrainedOn, ...]) -> tuple[TrainedOn, ...]:
+        return Lineage.of_mean([Lineage({"weights": "w"}, each) for each in trained]).trained_on
+
+    assert mean((last, one, last)) == (last, one, last)
+    assert mean((last,), (one, last)) == (one, last)
+    assert mean((last, one, last), (two, one, last)) == (one, two, last)
+
+
+def test_no_tolerance_is_a_tolerance_of_0() -> None:
+    config, data = sn.Experiment(**SECTIONS).config, TrainedOn("d", "s")
+
+    def identity(tolerance: float | None) -> str:
+        return Souping((Path("a"),), Path("b"), config, "e", tolerance=tolerance).identity(["c"], data)
+
+    assert identity(None) == identity(0) == identity(0.0)
+    assert identity(1) == identity(1.0) != identity(0)
 
 
 def test_a_mean_that_loses_too_much_is_refused_or_left_out(supernest: Any, here: Path) -> None:
@@ -190,7 +259,9 @@ def test_a_stop_leaves_nothing(here: Path) -> None:
         (("tuned/one", "--out", "variants.yaml"), "--out: variants.yaml exists, and is no soup."),
         (("tuned/one", "tuned/../tuned/one", "--out", "new"), "is given twice (as tuned/one)"),
         (("nowhere", "--data", "run/config.yaml", "--out", "new"), "nowhere/manifest.json: no such directory"),
-        (("nowhere", "--out", "new"), "--data: missing, as nowhere neither lies in a run"),
+        (("nowhere", "--out", "new"), "nowhere: no such directory. Give directories of exported networks, or of runs."),
+        (("tuned/one", "nowhere", "--out", "new"), "nowhere: no such directory"),
+        (("tuned", "--out", "new"), "--data: missing, as tuned neither lies in a run"),
         (("tuned/one", "tuned/two", "--tolerance", "0.1", "--out", "new"), "--tolerance: is for networks of several"),
         (("tuned/one", "tuned/two", "--set", "seed=1", "--out", "new"), "was trained with another split of the data"),
         (("tuned/one", "tuned/two", "--set", "data.validation_fraction=0.1", "--out", "new"), "another split"),
@@ -207,38 +278,45 @@ def test_what_cannot_work_is_one_line(supernest: Any, here: Path, arguments: tup
 
 
 def test_networks_that_do_not_go_together_are_refused(supernest: Any, here: Path) -> None:
-    def changed(name: str, file: str, change: Any) -> str:
-        """A copy of a network in which a file's content was changed, and the manifest with it."""
-        from supernet.storage.manifest import write_manifest
-
-        shutil.copytree("tuned/two", name)
-        content = json.loads(Path(name, file).read_text())
-        change(content)
-        Path(name, file).write_text(json.dumps(content))
-        Path(name, "manifest.json").unlink()
-        write_manifest(Path(name))
-        return name
+    def other(name: str, file: str, change: Any) -> str:
+        return changed("tuned/two", name, file, change)
 
     others = {
-        changed("parent", "report.json", lambda c: c["lineage"]["parent"].update(weights="f" * 64)): (
+        other("parent", "report.json", lambda c: c["lineage"]["parent"].update(weights="f" * 64)): (
             "parent: began with other weights than tuned/one: it descends from another supernet ("
         ),
-        changed("names", "config.json", lambda c: c["labels"].reverse()): "names: labels is [",
-        changed("scaled", "config.json", lambda c: c["preprocessing"].update(mean=[0.1])): "scaled: preprocessing is {",
-        changed("silent", "report.json", lambda c: c.pop("lineage")): "silent: does not say which supernet it descends",
-        changed("elsewhere", "report.json", lambda c: c["lineage"]["trained_on"][0].update(data="0")): (
+        other("names", "config.json", lambda c: c["labels"].reverse()): "names: labels is [",
+        other("scaled", "config.json", lambda c: c["preprocessing"].update(mean=[0.1])): "scaled: preprocessing is {",
+        other("silent", "report.json", lambda c: c.pop("lineage")): "silent: does not say which supernet it descends",
+        other("elsewhere", "report.json", lambda c: c["lineage"]["trained_on"][0].update(data="0")): (
             "elsewhere: was trained on other data than those of"
         ),
-        changed("damaged", "report.json", lambda c: c.update(lineage=[])): "lineage: is damaged",
+        other("damaged", "report.json", lambda c: c.update(lineage=[])): "lineage: is damaged",
+        other("untrained", "report.json", lambda c: c["lineage"].update(trained_on=[])): "lineage: is damaged",
+        other("orphan", "report.json", lambda c: c["lineage"].update(parent={})): "lineage: is damaged",
     }
-    for other, message in others.items():
-        code, _, err = supernest("soup", "tuned/one", other, "--out", "new")
+    for name, message in others.items():
+        code, _, err = supernest("soup", "tuned/one", name, "--out", "new")
         assert (code, len(err.splitlines())) == (2, 1)
         assert message in err
     Path("damaged/weights.safetensors").write_bytes(b"")
     code, _, err = supernest("soup", "tuned/one", "damaged", "--out", "new")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "weights.safetensors: truncated" in err
+
+
+def test_plug_ins_of_a_run_that_only_a_report_names_are_not_imported(tmp_path: Path) -> None:
+    run, stray = tmp_path / "run", tmp_path / "elsewhere" / "stray" / "network"
+    for directory in (run / "subnets" / "full", stray):
+        directory.mkdir(parents=True)
+    (run / "config.yaml").write_text("plugins: []")
+    (run / "run.json").write_text("{}")
+    (stray / "report.json").write_text(json.dumps({"finetuned": {"source": str(run / "subnets" / "full")}}))
+    assert experiment_of([stray]) == run / "config.yaml"
+    (run / "config.yaml").write_text("plugins: [planted]")
+    assert experiment_of([run / "subnets" / "full"]) == run / "config.yaml"
+    with pytest.raises(sn.UserError, match=r"the one that its report names has plug-ins, whose code would run\."):
+        experiment_of([stray])
 
 
 @pytest.mark.parametrize(
@@ -254,6 +332,13 @@ def test_networks_that_do_not_go_together_are_refused(supernest: Any, here: Path
         ("[{name: a, seed: -1}]", "[0].seed: -1 is out of range"),
         ("[{name: a, space.width: [8]}]", "[0]: space.width: may not differ between variants"),
         ("[{name: a, train.batchsize: 8}]", "[0]: train.batchsize: no such setting"),
+        ("[{name: a, train.steps: 5}]", "[0]: train.steps: is that of the supernet. Write steps instead."),
+        ("[{name: a, train.epochs: 5}]", "[0]: train.epochs: is that of the supernet. Write steps instead."),
+        ("[{name: a, train.optimizer: {learning_rate: 1}}]", "learning_rate: is that of the supernet. Write learning_"),
+        ("[{name: a, train.path_batch: share}]", "[0]: train.path_batch: has no effect in a finetuning."),
+        ("[{name: a, train.diagnose_every: 5}]", "[0]: train.diagnose_every: has no effect in a finetuning."),
+        ("[{name: a, train.incubation.modules: 2}]", "[0]: train.incubation.modules: has no effect in a finetuning."),
+        ("[{name: a, train.distillation.temperature: 2}]", "temperature: has no effect without a teacher."),
         ("[{name: a, data.augmentation.crop: -1}]", "crop: -1 is not a number of pixels"),
         ("[{name: a}, {name: b, train.optimizer.warmup_steps: 99, steps: 5, train.batch_size: 0}]", "batch_size: 0"),
     ],
@@ -266,6 +351,24 @@ def test_a_wrong_variant_is_told_before_any_is_trained(supernest: Any, here: Pat
     assert err.startswith("error: wrong.yaml: ")
     assert len(err.splitlines()) == 1
     assert not (here / "wrong").exists()
+
+
+def test_variants_that_are_taught_may_differ_in_how(here: Path) -> None:
+    base = Finetuning(
+        Path("run/subnets/small"), Path("taught"), load_config("run/config.yaml"), "config", teacher=Path("run")
+    )
+
+    def trained(entry: str) -> Any:
+        Path("taught.yaml").write_text(f"[{{name: a, {entry}}}]")
+        (variant,) = read_variants(Path("taught.yaml"), base)
+        return variant.settings.experiment(400, Path("teacher")).train.distillation
+
+    assert trained("train.distillation.temperature: 2.0").temperature == 2.0
+    assert trained("train.distillation: {type: largest, weight: 0.9}").weight == 0.9
+    with pytest.raises(sn.UserError, match=r"weight: has no effect where train\.distillation\.type is none"):
+        trained("train.distillation.weight: 0.9")
+    with pytest.raises(sn.UserError, match=r"teachers: has no effect in a finetuning\. Name the teacher on"):
+        trained("train.distillation.teachers: [x]")
 
 
 def test_a_place_that_is_taken_is_told_before_any_is_trained(supernest: Any, here: Path) -> None:
@@ -287,6 +390,11 @@ def test_soups_in_python_are_those_of_the_command(supernest: Any, here: Path) ->
     assert several.keys() == {"one", "full"}
     with pytest.raises(sn.UserError, match="nothing to average"):
         sn.soup(out="new")
+    for wrong in ({"method": "Greedy"}, {"tolerance": -1.0}, {"tolerance": float("nan")}, {"tolerance": "0.1"}):
+        arguments: dict[str, Any] = {**wrong}
+        (name,) = wrong
+        with pytest.raises(sn.UserError, match=rf"--{name}: .* is not "):
+            sn.soup("tuned/one", "run/subnets/full", out="new", **arguments)
 
 
 def test_the_benchmark_measures_every_mean(here: Path) -> None:

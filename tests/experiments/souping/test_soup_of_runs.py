@@ -1,6 +1,7 @@
 """`supernest soup` of runs: supernets that began with the same weights give a run that is searched and exported."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import supernest as sn
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
+from experiments.run_directory import RunDirectory
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import identity_of
 from experiments.training.stage import trained_params
@@ -72,6 +74,9 @@ def test_the_mean_is_a_run_that_is_searched_and_exported(supernest: Any, here: P
     # The same command finds it, and another one leaves it.
     code, out, _ = supernest("soup", "one", "slow", "--method", "uniform", "--out", "mean")
     assert (code, out.count("mean of 2")) == (0, 1)
+    shutil.copytree("mean", "moved")
+    code, out, _ = supernest("soup", "one", "slow", "--method", "uniform", "--out", "moved")
+    assert (code, out.count(f"{here / 'moved'}: mean of 2")) == (0, 1)
     code, _, err = supernest("soup", "one", "--out", "mean")
     assert code == 2
     assert "--out: mean holds another soup, and is left as it is." in err
@@ -116,6 +121,18 @@ def test_a_run_of_another_supernet_or_without_training_is_refused(supernest: Any
     assert "trained for 0 of 12 steps" in err
 
 
+def test_a_run_without_the_modules_that_it_began_with_is_refused(supernest: Any, here: Path) -> None:
+    """As a soup of incubated runs is, and a run that took over an incubated one's weights."""
+    incubated = changed(
+        space={"depth": [2]},
+        train={"incubation": {"modules": 2, "meta_steps": 5, "module_steps": 5, "warmup_steps": 1}},
+    )
+    RunDirectory.create_or_resume(here / "averaged", sn.Experiment(**incubated).config).close()
+    code, _, err = supernest("soup", "averaged", "--out", "new")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "averaged: holds none of the modules of train.incubation from which its training started" in err
+
+
 def test_weights_that_began_otherwise_are_refused(supernest: Any, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds whose splits are the same, as of a source with a validation split of its own."""
     from experiments.configuration.data_section import DataSection
@@ -130,3 +147,6 @@ def test_in_python_a_soup_of_runs_is_a_run(here: Path) -> None:
     found = sn.soup("one", "slow", out="python", method="uniform")
     assert isinstance(found, sn.Run)
     assert found.summary["train"]["taken_from"].count(str(here)) == 2
+    wrong: Any = "Greedy"
+    with pytest.raises(sn.UserError, match="--method: 'Greedy' is not known"):
+        sn.soup("one", "slow", out="new", method=wrong)
