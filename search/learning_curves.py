@@ -238,6 +238,9 @@ class Outlook:
             higher: Whether the figure is a share that is better the higher it is. Of a loss, the part of the first one
                 that was won counts.
             prior: The curves that it rests on; those of `curve_prior` when None.
+
+        Raises:
+            ValueError: The first loss is 0, or as `CurvePrior.forecast` does.
         """
         rises, seen = rising(figures, higher), slice(0 if higher else 1, None)
         return cls((prior or curve_prior()).forecast(times[seen], rises[seen]), figures[0], higher)
@@ -257,8 +260,16 @@ class Outlook:
 
 
 def rising(figures: Sequence[float], higher: bool) -> list[float]:
-    """Returns figures so that they rise to 1 at most: shares as they are, losses as what is won of the first."""
-    return list(figures) if higher else [1 - figure / figures[0] for figure in figures]
+    """Returns figures so that they rise to 1 at most: shares as they are, losses as what is won of the first.
+
+    Raises:
+        ValueError: The first loss is 0, of which no part can be won.
+    """
+    if higher:
+        return list(figures)
+    if not figures[0]:
+        raise ValueError(f"figures: the first of {list(figures)!r} is 0, of which no part can be won.")
+    return [1 - figure / figures[0] for figure in figures]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from numpy import ndarray
 
 from experiments.configuration.result_sections import EarlyStoppingSection
 from experiments.experiment import Experiment
-from experiments.objective import LOSS, is_percent, objective_of
+from experiments.objective import LOSS, is_percent
 from experiments.storage.tensorboard import EventLog
+from experiments.training.one_path import logged_errors
 from search.learning_curves import EarlyStopping, Outlook
 from search_spaces.sealed_json import read_sealed, sealed
 from supernet.storage.manifest import write_text_atomically
@@ -61,11 +62,9 @@ class CurveProbe:
         self._member, self._genes, self._ranked_by = member, genes, ranked_by
         self._rule = EarlyStopping(settings.tolerance, settings.confidence)
         self._path = work / _CURVE
-        self._points = (
-            [Point(**point) for point in read_sealed(self._path, f"Delete {work}.")["points"]]
-            if (self._path.exists())
-            else []
-        )
+        self._points: list[Point] = []
+        if self._path.exists():
+            self._points = [Point(**point) for point in read_sealed(self._path, f"Delete {work}.")["points"]]
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
         scores = self._member.evaluator(state.evaluation_params, self._genes)
@@ -76,18 +75,19 @@ class CurveProbe:
             self._points.append(point)
         content = sealed({"points": [asdict(one) for one in self._points]})
         write_text_atomically(self._path, json.dumps(content) + "\n")
-        objective = objective_of(self._member.data)
-        error = float(objective.of(scores)[0])
-        log.scalars(done, {f"validation_{objective.name}": error})
+        errors = logged_errors(self._member, scores, log, done)
         if len(self._points) >= _LEAST and done < self._member.steps:
             self._stop_if_known(done)
-        return dict.fromkeys(("smallest", "largest", "mean"), error)
+        return errors
 
     def _stop_if_known(self, done: int) -> None:
         times = [one.step / self._member.steps for one in self._points]
-        figure_name = self._member.data.outputs.figure
-        of_loss = Outlook.of(times, [one.loss for one in self._points], higher=False)
-        of_figure = Outlook.of(times, [one.figure for one in self._points], higher=is_percent(figure_name))
+        losses, figures = [one.loss for one in self._points], [one.figure for one in self._points]
+        higher = is_percent(self._member.data.outputs.figure)
+        if losses[0] == 0 or (figures[0] == 0 and not higher):
+            return  # nothing can be won of 0, so that nothing is forecast
+        of_loss = Outlook.of(times, losses, higher=False)
+        of_figure = Outlook.of(times, figures, higher=higher)
         decides = of_loss if self._ranked_by == LOSS else of_figure
         if self._rule.certain(decides):
             raise Known(done, of_figure.figure, of_loss.figure, decides.interval(self._rule.confidence))

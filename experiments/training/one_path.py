@@ -10,6 +10,7 @@ from experiments.objective import objective_of
 from experiments.storage.tensorboard import EventLog
 from experiments.training.curves import ProbeErrors
 from samplers import Paths, Sampler, SamplerState, Score
+from supernet.training.evaluation import Scores
 from supernet.training.training import TrainState
 
 
@@ -38,11 +39,23 @@ def one_path_probe(member: Experiment, genes: Int[np.ndarray, " g"]) -> ProbeErr
         member: The experiment that trains it.
         genes: Its canonical genes.
     """
-    objective = objective_of(member.data)
 
     def probe(state: TrainState, log: EventLog, done: int) -> dict[str, float]:
-        error = float(objective.of(member.evaluator(state.evaluation_params, genes[None]))[0])
-        log.scalars(done, {f"validation_{objective.name}": error})
-        return dict.fromkeys(("smallest", "largest", "mean"), error)
+        return logged_errors(member, member.evaluator(state.evaluation_params, genes[None]), log, done)
 
     return probe
+
+
+def logged_errors(member: Experiment, scores: Scores, log: EventLog, done: int) -> dict[str, float]:
+    """Logs the validation error of one architecture, and returns it as a probe does.
+
+    Args:
+        member: The experiment that trains it.
+        scores: Its scores.
+        log: Where to.
+        done: Number of steps so far.
+    """
+    objective = objective_of(member.data)
+    error = float(objective.of(scores)[0])
+    log.scalars(done, {f"validation_{objective.name}": error})
+    return dict.fromkeys(("smallest", "largest", "mean"), error)

@@ -96,6 +96,14 @@ def test_an_outlook_is_told_in_the_figure() -> None:
     assert of_accuracy.interval(0.99)[1] <= 1
 
 
+def test_nothing_is_forecast_of_a_first_loss_of_0() -> None:
+    with pytest.raises(ValueError, match=r"the first of .* is 0"):
+        rising([0.0, 0.0], higher=False)
+    with pytest.raises(ValueError, match=r"the first of .* is 0"):
+        Outlook.of([0.1, 0.2], [0.0, 0.1], higher=False)
+    assert rising([0.0, 0.5], higher=True) == [0.0, 0.5]
+
+
 def test_rules_follow_from_the_distribution() -> None:
     uniform = Forecast(np.array([0.4, 0.6]), np.array([0.0, 1.0]), 1.0)
     of_accuracy, of_loss = Outlook(uniform, 0.1, higher=True), Outlook(uniform, 2.0, higher=False)

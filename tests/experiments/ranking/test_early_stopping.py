@@ -4,14 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.ranking.early_stopping import CurveProbe
 from experiments.ranking.panel import choose
 from experiments.ranking.training import Truth, train_panel
+from experiments.storage.tensorboard import EventLog
+from experiments.training.stage import train_step
+from search_spaces.sealed_json import sealed
 
 CONFIG = """\
 data: {source: digits, train_limit: 300}
@@ -86,6 +91,19 @@ def test_a_stopped_training_goes_on_to_the_same_bits(experiment: Experiment, tmp
     with pytest.raises(Interrupted, match="network 2 of 2 of the panel"):
         trained(experiment, tmp_path / "stopped", Later())
     np.testing.assert_array_equal(trained(experiment, tmp_path / "stopped"), undisturbed)
+
+
+def test_a_loss_that_begins_at_0_is_not_forecast(experiment: Experiment, tmp_path: Path) -> None:
+    early = experiment.config.rank.early_stopping
+    assert early is not None
+    genes = experiment.space.extremes[:1]
+    points = [{"step": step, "figure": 1.0, "loss": 0.0} for step in (2, 4)]
+    (tmp_path / "curve.json").write_text(json.dumps(sealed({"points": points})))
+    probe = CurveProbe(experiment, genes, early, "loss", tmp_path)
+    state = train_step(experiment).init(experiment.net.init(jax.random.key(0)))
+    with EventLog(tmp_path, main_process=False) as log:
+        errors = probe(state, log, 6)
+    assert 0 <= errors["mean"] <= 1
 
 
 def test_a_ranking_says_what_was_stopped(supernest: Any, here: Path) -> None:
