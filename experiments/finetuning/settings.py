@@ -88,7 +88,7 @@ class Finetuning:
         train = settings.model_copy(
             update={
                 "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
-                "path_batch": "whole", "diagnose_every": None, "incubation": None,
+                "path_batch": "whole", "diagnose_every": None, "incubation": None, "method": "gradient",
             }
         )  # fmt: skip
         seed = self.config.seed if self.seed is None else self.seed

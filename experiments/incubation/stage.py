@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import Experiment
-from experiments.incubation.members import Incubation, Member
+from experiments.incubation.members import KEY, Incubation, Member
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.records import IncubationFigures
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import one_path_probe
-from experiments.training.stage import AnyStep, train, train_step, trained_params
+from experiments.training.stage import RATE, AnyStep, TrainingDiverged, train, train_step, trained_params
 from search_spaces.randomness import Purpose
 from supernet.engine.modules import assembled_weights, hybrid_weights
 from supernet.engine.randomness import key
@@ -105,10 +105,18 @@ class Trainer:
                     probe=one_path_probe(member.experiment, member.genes), name=member.title,
                 )  # fmt: skip
             except Interrupted as stopped:
-                raise Interrupted(f"{stopped} ({member.title} of train.incubation)") from None
+                raise Interrupted(f"{stopped} ({member.title} of {KEY})") from None
+            except TrainingDiverged as diverged:
+                said = self._with_own_rate(str(diverged).removeprefix("train: "))
+                raise TrainingDiverged(f"{KEY}: {member.title}: {said}") from None
         reached = figures.probe[objective_of(self._experiment.data).name]
         assert reached is not None  # the last step is always probed
         return reached
+
+    def _with_own_rate(self, message: str) -> str:
+        """Names the rate of the parts where they have one of their own."""
+        own = self._incubation.settings.learning_rate is not None
+        return message.replace(RATE, f"{KEY}.learning_rate") if own else message
 
 
 def incubate(experiment: Experiment, run: Path, stop: StopRequest, quiet: bool) -> IncubationFigures:

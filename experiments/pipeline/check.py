@@ -17,7 +17,14 @@ from experiments.devices.runtime import runtime_here
 from experiments.experiment import Experiment, build_experiment
 from experiments.incubation.members import KEY, check_incubation
 from experiments.pipeline.demands import check_demands, warnings
-from experiments.pipeline.description import DataSizes, Description, SearchPlan, SpaceCosts, TrainingPlan
+from experiments.pipeline.description import (
+    DataSizes,
+    Description,
+    IncubationPlan,
+    SearchPlan,
+    SpaceCosts,
+    TrainingPlan,
+)
 from experiments.process.plugin_errors import plugin_errors
 from experiments.ranking.proxies import proxies_of
 from experiments.ranking.stage import panel_of, table_of
@@ -70,6 +77,11 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     if "gradient" in stages:
         if config.train.incubation is not None:
             raise UserError(f"{KEY}: not for gradient search, which trains fresh weights. Leave it out.")
+        if config.train.method != "gradient":
+            raise UserError(
+                f"train.method: {config.train.method} is not for gradient search, which trains by backpropagation. Set "
+                "gradient."
+            )
         build_superposed(experiment.space, config.supernet.sharing, Passes(config.train.precision))
         if config.train.rematerialize is True:
             raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")
@@ -100,9 +112,9 @@ def _check_statistics(experiment: Experiment) -> None:
         f"is all that batch statistics of family {experiment.space.family} have here, and its last map has one "
         "position: of one value, normalisation leaves zero"
     )
-    sizes = (1,) if config.ray is None else config.ray.sizes
-    shares = [share for workers in sizes for share in schedule_of(experiment, workers).shares(paths)]
-    if min(share.rows.stop - share.rows.start for share in shares) < 2:
+    if config.train.method == "evolution_strategy":
+        _check_groups(config.train.batch_size, config.train.evolution_strategy.groups, why)
+    elif _fewest_rows(experiment, paths) < 2:
         parts = paths if config.train.path_batch == "share" else 1
         raise UserError(
             f"train.batch_size: {config.train.batch_size}; one image a path {why}. Set {2 * parts} or more, or larger "
@@ -113,6 +125,22 @@ def _check_statistics(experiment: Experiment) -> None:
             f"evaluation.calibration_batch_size: {config.evaluation.calibration_batch_size}; one image {why}. Set 2 or "
             "more."
         )
+
+
+def _check_groups(batch_size: int, groups: int, why: str) -> None:
+    if batch_size // groups < 2:
+        raise UserError(
+            f"train.evolution_strategy.groups: {groups} parts of a batch of {batch_size}; one image a member {why}. "
+            f"Set train.batch_size {2 * groups} or more, or fewer groups, or larger images, or smaller strides."
+        )
+
+
+def _fewest_rows(experiment: Experiment, paths: int) -> int:
+    """Returns the rows of the smallest share of a step with gradients, however many workers there are."""
+    ray = experiment.config.ray
+    sizes = (1,) if ray is None else ray.sizes
+    shares = [share for workers in sizes for share in schedule_of(experiment, workers).shares(paths)]
+    return min(share.rows.stop - share.rows.start for share in shares)
 
 
 def _check_contracts(experiment: Experiment) -> None:
@@ -143,16 +171,29 @@ def describe(config: ExperimentConfig) -> Description:
     _check_contracts(experiment)
     sizes = len(data.train), len(data.validation), len(data.test)
     smallest, largest = (_cost(experiment, end.genes) for end in (space.smallest, space.largest))
-    rematerialize = bool(training_net(experiment).passes.rematerialize)
     return Description(
         name=config.name,
         data=DataSizes(config.data.source, *sizes, data.describe(), data.examples_text, list(data.notes)),
         device=_device(config),
         space=SpaceCosts(space.family, space.size, space.num_genes, space.programs, smallest, largest),
-        train=TrainingPlan(experiment.steps, experiment.sampler.paths_per_step, rematerialize),
+        train=_training(experiment),
         search=SearchPlan(config.search.type, config.search.evaluations),
         budgets={budget.name: dict(budget.limits) for budget in experiment.budgets},
         warnings=warnings(experiment),
+    )
+
+
+def _training(experiment: Experiment) -> TrainingPlan:
+    train = experiment.config.train
+    parts, population = train.incubation, None
+    if train.method == "evolution_strategy":
+        population = train.evolution_strategy.population
+    return TrainingPlan(
+        experiment.steps,
+        experiment.sampler.paths_per_step,
+        bool(training_net(experiment).passes.rematerialize),
+        None if parts is None else IncubationPlan(parts.modules, parts.meta_steps, parts.module_steps),
+        population,
     )
 
 

@@ -8,6 +8,7 @@ from experiments.experiment import Experiment
 from experiments.training.rematerialization import device_bytes
 from samplers.sampler import MOST_PATHS
 from search_spaces import UserError, ViTSpace
+from supernet.evolution_strategy.settings import EvolutionStrategySettings
 
 _TRAINING_COPIES = 4  # of each weight: itself, its gradient and two moments
 _ANY_BATCH = 4096  # examples; batches may repeat examples up to here, however few there are
@@ -78,7 +79,22 @@ def warnings(experiment: Experiment) -> list[str]:
             f"subnet ({in_bytes(activations)} an example), and this machine has {in_bytes(memory)}. Set a smaller "
             "train.batch_size, or train.accumulate."
         )
+    if config.train.method == "evolution_strategy":
+        found += _small_chunks(config.train.evolution_strategy)
     return found
+
+
+def _small_chunks(settings: EvolutionStrategySettings) -> list[str]:
+    """Warns where programs hold few members, as the pairs of a group have no larger divisor within the chunk."""
+    pairs, most = settings.population // (2 * settings.groups), settings.chunk // 2
+    if 2 * settings.pairs_of_chunk >= min(pairs, most):
+        return []
+    better = 2 * settings.groups * most * -(-pairs // most)
+    return [
+        f"train.evolution_strategy.chunk: {settings.chunk}, but programs of equal size that hold the {pairs:,} pairs "
+        f"of a group have {2 * settings.pairs_of_chunk} members each, which is slow. Set "
+        f"train.evolution_strategy.population={better}."
+    ]
 
 
 def _activations(experiment: Experiment) -> float:

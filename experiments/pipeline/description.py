@@ -64,6 +64,21 @@ class SpaceCosts:
 
 
 @dataclass(frozen=True)
+class IncubationPlan:
+    """The incubation before a training.
+
+    Attributes:
+        modules: Modules that are trained.
+        meta_steps: Steps of the meta-model.
+        module_steps: Steps of each module.
+    """
+
+    modules: int
+    meta_steps: int
+    module_steps: int
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """The training of an experiment.
 
@@ -71,11 +86,15 @@ class TrainingPlan:
         steps: Steps in all.
         paths_per_step: Subnets that a step trains.
         rematerialize: Whether sublayers are computed again for the backward pass.
+        incubation: Steps before the training; None without any.
+        population: Members of each path, of an evolution strategy; None with gradients.
     """
 
     steps: int
     paths_per_step: int
     rematerialize: bool
+    incubation: IncubationPlan | None = None
+    population: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,13 +158,24 @@ def report_lines(found: Description) -> list[str]:
         f"{space.programs} compiled program{'s' if space.programs > 1 else ''}",
         f"smallest  {_costs(space.smallest)}",
         f"largest   {_costs(space.largest)}",
-        f"train     {train.steps:,} steps of {train.paths_per_step} paths"
-        + (", sublayers computed again for the backward pass" if train.rematerialize else ""),
+        *_training(train),
         f"search    {search.type}: {search.evaluations:,} evaluations",
         *(f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in found.budgets.items()),
         *(f"warning   {text}" for text in found.warnings),
         *(timing_lines(found.timing) if found.timing else ()),
     ]
+
+
+def _training(train: TrainingPlan) -> list[str]:
+    members = "" if train.population is None else f", {train.population:,} members a path"
+    again = ", sublayers computed again for the backward pass" if train.rematerialize else ""
+    lines = [f"train     {train.steps:,} steps of {train.paths_per_step} paths{members}{again}"]
+    if (parts := train.incubation) is not None:
+        lines.append(
+            f"          after an incubation of {parts.meta_steps:,} steps of the meta-model and {parts.module_steps:,} "
+            f"of each of {parts.modules:,} modules"
+        )
+    return lines
 
 
 def _costs(costs: Costs) -> str:

@@ -48,6 +48,7 @@ class Timing:
         search_minutes: Expected minutes of search.
         memory_bytes: The most memory that was held so far.
         warnings: Where that is close to what the machine has.
+        untimed_steps: Steps of the incubation before the training, which none of these minutes hold.
     """
 
     programs: Sequence[ProgramTiming]
@@ -56,6 +57,7 @@ class Timing:
     search_minutes: float
     memory_bytes: int
     warnings: Sequence[str]
+    untimed_steps: int = 0
 
 
 def timing(config: ExperimentConfig) -> Timing:
@@ -88,7 +90,14 @@ def timing(config: ExperimentConfig) -> Timing:
         search_minutes=round(search * experiment.config.search.evaluations / 60, 2),
         memory_bytes=memory,
         warnings=_warnings(memory),
+        untimed_steps=untimed_steps(config),
     )
+
+
+def untimed_steps(config: ExperimentConfig) -> int:
+    """Returns the steps of all parts of the incubation that an experiment begins with."""
+    parts = config.train.incubation
+    return 0 if parts is None else parts.meta_steps + parts.modules * parts.module_steps
 
 
 def report_lines(found: Timing) -> list[str]:
@@ -102,6 +111,7 @@ def report_lines(found: Timing) -> list[str]:
         *programs,
         f"minutes   about {found.train_minutes:.1f} of training ({found.step_ms:.1f} ms a step) and "
         f"{found.search_minutes:.1f} of search, on this machine as busy as it is now",
+        *([f"          and {found.untimed_steps:,} steps of incubation, not timed"] if found.untimed_steps else []),
         f"memory    {in_bytes(found.memory_bytes)} at most so far, of {in_bytes(device_bytes())}",
         *(f"warning   {text}" for text in found.warnings),
     ]

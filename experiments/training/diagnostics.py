@@ -40,6 +40,7 @@ class Diagnostics:
         ends = space.cost(space.extremes)["macs"]
         self._edges = np.linspace(ends[0], ends[1], _BINS + 1)[1:-1]
         self._visits = np.zeros((space.num_genes, int(space.cardinalities.max())), np.int64)
+        self._left_out, self._warned = 0, False
         self._losses: list[tuple[np.ndarray, np.ndarray]] = []
         self._best: dict[str, float] = dict.fromkeys(("smallest", "largest"), experiment.reference_error)
 
@@ -108,9 +109,33 @@ class Diagnostics:
                     f"{self._best[end]:.3f}; guessing gives {chance:.3f}. Train it more often (the sampler 'sandwich' "
                     "does at every step), or lower train.optimizer.learning_rate."
                 )
-                self._log.text(done, f"warnings/{end}_end_collapses", text)
-                if not self._quiet and sys.stderr.isatty():  # elsewhere TensorBoard and the report say it
-                    tqdm.write(f"warning: {text}", file=sys.stderr)
+                self._warn(done, f"{end}_end_collapses", text)
+
+    def members_left_out(self, done: int, count: int) -> None:
+        """Counts members of an evolution strategy that a step left out, and warns of the first.
+
+        Args:
+            done: Number of steps, this one included; every `train.log_every`, the count since then is logged.
+            count: Members that the step left out.
+        """
+        train = self._experiment.config.train
+        self._left_out += count
+        if count and not self._warned:
+            self._warned = True
+            self._warn(
+                done, "members_left_out",
+                f"step {done} leaves {count} members out, as their fitness or that of the other one of their pair is "
+                "not finite. Lower train.evolution_strategy.sigma if there are many more "
+                "(evolution_strategy/members_left_out in TensorBoard).",
+            )  # fmt: skip
+        if done % train.log_every == 0:
+            self._log.scalars(done, {"evolution_strategy/members_left_out": self._left_out})
+            self._left_out = 0
+
+    def _warn(self, done: int, name: str, text: str) -> None:
+        self._log.text(done, f"warnings/{name}", text)
+        if not self._quiet and sys.stderr.isatty():  # elsewhere TensorBoard and the report say it
+            tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
 def _gene_names(space: SearchSpace) -> list[str]:

@@ -50,8 +50,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
             "Set a divisor of it."
         )
     check_fitness(settings.fitness, experiment.data.outputs)
-    if settings.cost_exponent:
-        _costs(experiment, experiment.space.extremes)
+    _costs(experiment, experiment.space.extremes)  # the metric must be known, also where the exponent is 0
     net, largest = _net(experiment), np.array(experiment.space.largest.genes, np.int32)
     example = net.example(experiment.space.largest)
     shape = np.zeros((1, *example.shape), example.dtype)

@@ -30,6 +30,9 @@ from supernet.engine.supernet import Params
 from supernet.evolution_strategy.step import EvolutionStep
 from supernet.training.training import StepResult, TrainState, TrainStep
 
+RATE = "train.optimizer.learning_rate"
+"""Key that the message of a diverged training says to lower."""
+
 
 class TrainingDiverged(UserError):
     """A path's loss is not a number."""
@@ -190,8 +193,8 @@ def train(
                     done = number + 1
                     curves.add(done, paths, losses, result)
                     diagnostics.add(done, paths, losses, sampler_state)
-                    if isinstance(step, EvolutionStep) and done % settings.log_every == 0:
-                        curves.log.scalars(done, {"evolution_strategy/members_left_out": step.left_out})
+                    if isinstance(step, EvolutionStep):
+                        diagnostics.members_left_out(done, step.left_out)
                     news.over()
                     bar.update()
                     last = done == steps
@@ -308,6 +311,6 @@ def _check_finite(
         if not math.isfinite(loss):
             raise TrainingDiverged(
                 f"train: the loss of the {role} path {experiment.space.architecture(genes).description} is {loss} at "
-                f"step {number}; {checkpoints.last_good()}. Lower train.optimizer.learning_rate or set clip_norm, "
-                "in a new run directory."
+                f"step {number}; {checkpoints.last_good()}. Lower {RATE} or set train.optimizer.clip_norm, in a new "
+                "run directory."
             )

@@ -7,13 +7,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from search_spaces import Registry, UserError
 from supernet.tasks.outputs import Outputs
 
 HostFitness = Callable[[np.ndarray, np.ndarray], float]
-"""A user's function of a member's outputs [b, ..., c] and the targets [b, ...]; higher is better. Runs in Python."""
+"""A user's function of a member's outputs and targets, which runs in Python; higher is better.
+
+Outputs are float[b, *t, c]. Targets of images are distributions, float[b, c]: one-hot, unless augmentation or label
+smoothing changes them. Those of other data with classes are their numbers, int[b] or int[b, t], a negative one is no
+label; with label smoothing they are distributions too. Those of regression are float[b, c], standardised; NaN is no
+label. Factors of examples, which samplers give, do not reach the function.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def shaped(fitness: Float[np.ndarray, " n"], shaping: Literal["rank", "standardi
     Returns:
         float64[n] of unit variance; zeros where all members are equal.
     """
-    finite = np.repeat(np.isfinite(fitness.reshape(-1, 2)).all(axis=1), 2)
+    finite = np.repeat(finite_pairs(fitness), 2)
     values = np.zeros(len(fitness))
     for group in np.split(np.arange(len(fitness)), groups):
         rows = group[finite[group]]
@@ -79,9 +85,10 @@ def ranks(values: np.ndarray) -> Float[np.ndarray, " n"]:
     return (last - (counts + 1) / 2)[inverse]
 
 
-def left_out(fitness: np.ndarray) -> int:
-    """Members whose fitness is not finite."""
-    return int(np.count_nonzero(~np.isfinite(fitness)))
+def finite_pairs(fitness: Float[np.ndarray, "*k n"]) -> Bool[np.ndarray, "*k pairs"]:
+    """Returns which pairs have two members with a finite fitness; the others are left out of the update."""
+    first, second = fitness[..., ::2], fitness[..., 1::2]
+    return np.isfinite(first) & np.isfinite(second)
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array) -> Float[Array, ""]:

@@ -6,6 +6,9 @@ from typing import Literal
 from search_spaces import UserError, did_you_mean
 from supernet.evolution_strategy.fitness import FITNESS
 
+_MOST_MEMBERS = 2**20
+_MOST_STEPS = 10**9
+
 
 @dataclass(frozen=True)
 class EvolutionStrategySettings:
@@ -26,7 +29,8 @@ class EvolutionStrategySettings:
         cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
         cost_exponent: Exponent of the penalty: the fitness on a path counts by (cost / cost of the largest path) to the
             power of its negative; 0 does not penalise.
-        chunk: Number of members that one program evaluates at once. More take more memory.
+        chunk: Most members that one program evaluates at once; it is the largest number of pairs within it that divides
+            those of a group. More take more memory.
 
     Raises:
         UserError: A value outside its range.
@@ -45,10 +49,13 @@ class EvolutionStrategySettings:
 
     def __post_init__(self) -> None:
         checks = {
-            "population": (2 <= self.population <= 2**20 and self.population % 2 == 0, "an even number of at least 2"),
+            "population": (
+                2 <= self.population <= _MOST_MEMBERS and self.population % 2 == 0,
+                f"an even number from 2 to {_MOST_MEMBERS:,}",
+            ),
             "sigma": (0 < self.sigma <= 1000, "more than 0 and at most 1000"),
             "rank": (1 <= self.rank <= 1024, "at least 1 and at most 1024"),
-            "noise_reuse": (1 <= self.noise_reuse <= 10**9, "at least 1"),
+            "noise_reuse": (1 <= self.noise_reuse <= _MOST_STEPS, f"at least 1 and at most {_MOST_STEPS:,}"),
             "groups": (
                 self.groups >= 1 and self.population % (2 * self.groups) == 0,
                 f"a number of groups that divides the {self.population // 2} pairs of the population evenly",

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Shaped
 
-from search_spaces import Program
+from search_spaces import Program, UserError
 from supernet.engine.supernet import Params, Supernet
-from supernet.evolution_strategy.fitness import left_out, shaped
+from supernet.evolution_strategy.fitness import finite_pairs, shaped
 from supernet.evolution_strategy.population import Population
 from supernet.evolution_strategy.settings import EvolutionStrategySettings
 from supernet.evolution_strategy.used import used_entries
@@ -86,7 +86,7 @@ class EvolutionStep:
 
     Attributes:
         evaluate: How members are evaluated: here, or elsewhere.
-        left_out: Members so far whose fitness was not finite.
+        left_out: Members that the last step left out, both of each pair that has a fitness that is not finite.
     """
 
     def __init__(
@@ -130,6 +130,9 @@ class EvolutionStep:
 
         Returns:
             The state, and what the paths give without perturbation.
+
+        Raises:
+            UserError: A path whose own loss is finite has no pair of members with two finite fitnesses.
         """
         del roles, teacher, measure, work
         factors = np.ones(len(x), np.float32) if example_weights is None else example_weights
@@ -140,9 +143,21 @@ class EvolutionStep:
                 announce(self.net.space.program(row))
         results = [self._result(state.params, row, x, targets, factors) for row in paths.genes]
         fitness = self.evaluate(state, paths, Examples(x, targets, factors))
-        self.left_out += left_out(fitness)
+        finite = finite_pairs(fitness)
+        for row, result, pairs in zip(paths.genes, results, finite, strict=True):
+            # Where the path's own loss is not finite, the caller is told by it that training diverged.
+            if not pairs.any() and np.isfinite(float(result.loss)):
+                raise self._nothing_finite(row, paths.step)
+        self.left_out = 2 * int(np.count_nonzero(~finite))
         state, norm = self.advance(state, Evaluated(paths, fitness))
         return state, StepResult(results, norm, None)
+
+    def _nothing_finite(self, genes: np.ndarray, step: int) -> UserError:
+        return UserError(
+            f"train.evolution_strategy.fitness: {self.settings.fitness} gives each pair of members of "
+            f"{self.net.space.architecture(genes).description} a value that is not finite at step {step}, so that "
+            "nothing can be learned. Lower train.evolution_strategy.sigma, or correct the function if it is your own."
+        )
 
     def evaluate_here(self, state: TrainState, paths: StepPaths, examples: Examples) -> Float[np.ndarray, "k n"]:
         """The fitness of all members, chunk after chunk in this process."""

@@ -16,6 +16,7 @@ from experiments.incubation.members import Incubation
 from experiments.incubation.stage import Trainer, incubate, start_of
 from experiments.pipeline.check import validate
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.training.stage import TrainingDiverged
 from search_spaces import UserError
 from supernet.engine.modules import MODULE
 
@@ -166,6 +167,28 @@ def test_what_cannot_work_is_one_line_before_anything_runs(supernest: Any, here:
     assert text in error
     assert len(error.strip().splitlines()) == 1, error
     assert not (here / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ((), "train.optimizer.learning_rate"),
+        (("train.incubation.learning_rate=900",), "train.incubation.learning_rate"),
+    ],
+)
+def test_a_part_that_diverges_is_named_with_the_key_in_force(here: Path, settings: tuple[str, ...], key: str) -> None:
+    optimizer = "{type: sgd, learning_rate: 900, weight_decay: 0.0, clip_norm: null}"
+    experiment = build_experiment(load_config("e.yaml", (f"train.optimizer={optimizer}", *settings)))
+    with pytest.raises(TrainingDiverged) as error:
+        incubate(experiment, here, StopRequest(), quiet=True)
+    assert str(error.value).startswith("train.incubation: meta-model: the loss of the ")
+    assert f"Lower {key} or set train.optimizer.clip_norm" in str(error.value)
+
+
+def test_check_tells_of_the_parts(supernest: Any, here: Path) -> None:
+    code, out, error = supernest("check", "e.yaml")
+    assert code == 0, error
+    assert "          after an incubation of 5 steps of the meta-model and 4 of each of 2 modules" in out.splitlines()
 
 
 def test_gradient_search_does_not_incubate(here: Path) -> None:

@@ -25,6 +25,8 @@ SETTINGS: dict[str, Any] = {
 ONE_POSITION = {"strides": (2, 2), "stem_stride": 2}
 """Images of 8 pixels end in a map of 1 x 1."""
 
+STRATEGY = {"method": "evolution_strategy", "distillation": {"type": "none"}}
+
 
 def config(**changes: dict[str, Any]) -> ExperimentConfig:
     sections = {key: {**SETTINGS.get(key, {}), **changes.get(key, {})} for key in {*SETTINGS, *changes}}
@@ -58,6 +60,8 @@ def test_the_size_of_calibration_batches_is_its_own_setting():
         ({"train": {"batch_size": 1}}, r"train\.batch_size: 1; one image a path .* Set 2 or more"),
         ({"train": {"batch_size": 4, "path_batch": "share"}, "sampler": {"type": "uniform", "paths": 4}},
          r"train\.batch_size: 4; one image a path .* Set 8 or more"),
+        ({"train": {**STRATEGY, "batch_size": 8, "evolution_strategy": {"groups": 8}}},
+         r"train\.evolution_strategy\.groups: 8 parts of a batch of 8; one image a member .* train\.batch_size 16 "),
         ({"evaluation": {"calibration_batch_size": 1}}, r"evaluation\.calibration_batch_size: 1; one image .* Set 2"),
     ],
 )  # fmt: skip
@@ -69,3 +73,6 @@ def test_statistics_of_one_value_are_refused(changes, message):
 
 def test_two_images_are_enough():
     validate(config(space=ONE_POSITION, train={"batch_size": 2}, evaluation={"calibration_batch_size": 2}))
+    # Members see whole parts of the batch, however the paths of gradients would be cut.
+    members = {**STRATEGY, "batch_size": 2, "evolution_strategy": {"groups": 1}}
+    validate(config(space=ONE_POSITION, train=members, evaluation={"calibration_batch_size": 2}))

@@ -1,10 +1,15 @@
 """`supernest check --time`: every program is timed, and nothing is left behind."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.pipeline.timing import Timing, report_lines, untimed_steps
 
 YAML = """\
 space: {family: vit, preset: small, depth: [1, 2], width: [16, 32], heads: [1], mlp_ratio: [1.0]}
@@ -38,3 +43,13 @@ def test_each_program_is_timed_and_minutes_follow(supernest: Any, here: Path, di
         code, out, _ = supernest("check", "e.yaml", "--time")
         assert code == 0
         assert [line.split()[0] for line in out.splitlines()][-4:] == ["program", "program", "minutes", "memory"]
+
+
+def test_steps_of_an_incubation_are_named_as_not_timed() -> None:
+    found = Timing([], 1.0, 2.0, 3.0, 10**9, [], untimed_steps=1300)
+    assert report_lines(found)[1] == "          and 1,300 steps of incubation, not timed"
+    assert "incubation" not in "\n".join(report_lines(dataclasses.replace(found, untimed_steps=0)))
+    parts = "{modules: 2, meta_steps: 500, module_steps: 400}"
+    config = ExperimentConfig.model_validate(yaml.safe_load(YAML.replace("TYPE", "none")) | {"train": {
+        "steps": 600, "incubation": yaml.safe_load(parts)}})  # fmt: skip
+    assert untimed_steps(config) == 1300

@@ -1,7 +1,9 @@
 """Training by an evolution strategy: it resumes bit for bit, takes any fitness, and refuses what it cannot do."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -9,11 +11,14 @@ import pytest
 
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
-from experiments.pipeline.check import validate
+from experiments.finetuning.settings import Finetuning
+from experiments.pipeline.check import describe, validate
+from experiments.pipeline.description import report_lines
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import BatchMaker
+from experiments.training.diagnostics import Diagnostics
 from experiments.training.evolution_strategy import evolution_step
 from experiments.training.stage import Progress, initial, train, train_step
 from samplers import SAMPLERS
@@ -135,19 +140,60 @@ def test_weights_that_no_path_uses_do_not_move(base, shared_step):
     jax.tree.map(lambda a, b, mask: np.testing.assert_array_equal(np.asarray(a) != b, mask), after.params, before, used)
 
 
-def test_a_member_without_a_finite_fitness_is_counted_and_left_out(base, shared_step):
+def test_a_member_without_a_finite_fitness_is_counted_and_left_out(base, shared_step, monkeypatch):
     def evaluate(*given):
         found = shared_step.evaluate_here(*given)
         found[0, 3] = np.nan
         found[1, 5] = np.inf
         return found
 
-    counted = shared_step.left_out
-    shared_step.evaluate = evaluate
+    monkeypatch.setattr(shared_step, "evaluate", evaluate)
     _, after, _, _ = one_step(base, shared_step)
-    shared_step.evaluate = shared_step.evaluate_here
-    assert shared_step.left_out == counted + 2
+    assert shared_step.left_out == 4  # two pairs
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.params))
+
+
+def test_a_path_without_a_pair_of_finite_fitness_is_an_error(base, shared_step, monkeypatch):
+    def evaluate(*given):
+        found = shared_step.evaluate_here(*given)
+        found[1, ::2] = np.nan  # of each pair one
+        return found
+
+    monkeypatch.setattr(shared_step, "evaluate", evaluate)
+    with pytest.raises(UserError, match=r"^train\.evolution_strategy\.fitness: loss gives .* not finite at step 0, so"):
+        one_step(base, shared_step)
+
+
+def test_members_left_out_are_counted_between_logs_and_warned_of_once(base):
+    class Log:
+        """Keeps what is written."""
+
+        def __init__(self) -> None:
+            self.values, self.texts = [], []
+
+        def scalars(self, done, values):
+            self.values.append((done, values["evolution_strategy/members_left_out"]))
+
+        def text(self, done, tag, text):
+            self.texts.append((done, tag))
+
+    diagnostics = Diagnostics(base, cast(Any, log := Log()), quiet=True)
+    for done, count in enumerate([0, 2, 4, 0, 0, 6, 0, 0, 0, 0, 0, 0], 1):
+        diagnostics.members_left_out(done, count)
+    assert log.values == [(4, 6), (8, 6), (12, 0)]
+    assert log.texts == [(2, "warnings/members_left_out")]
+
+
+def test_the_documented_fitness_takes_both_forms_of_targets(file):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "evolution_strategy.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    given: dict[str, Any] = {}
+    exec(code.replace("@FITNESS", "# @FITNESS"), given)
+    function, outputs = given["worst_class"], np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
+    classes = np.array([0, 1, 2, 2])
+    assert function(outputs, np.eye(3, dtype=np.float32)[classes]) == 0.5
+    assert function(outputs, classes) == 0.5
+    assert function(outputs[None], np.array([[0, 1, -1, 2]])) == 1.0  # tokens, one without a label
 
 
 @pytest.mark.parametrize("settings", [("fitness=accuracy",), ("fitness=margin",), ("groups=2", "shaping=standardise")])
@@ -205,3 +251,28 @@ def test_what_it_cannot_do_is_refused_in_one_line(file, setting, message):
         validate(load_config(file, (*settings, setting)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_metric_is_refused_also_without_a_penalty(file):
+    with pytest.raises(UserError, match=r"^train\.evolution_strategy\.cost_metric: 'joules' is not known"):
+        validate(load_config(file, ("train.evolution_strategy.cost_metric=joules",)))
+
+
+def test_gradient_search_refuses_the_method(file):
+    with pytest.raises(UserError, match=r"^train\.method: evolution_strategy is not for gradient search"):
+        validate(load_config(file), ("gradient",))
+
+
+def test_finetuning_trains_by_gradients_and_keeps_its_teacher(file):
+    settings = Finetuning(Path("source"), Path("out"), load_config(file), "config")
+    trained = settings.experiment(60, Path("teacher")).train
+    assert (trained.method, trained.distillation.teachers) == ("gradient", ("teacher",))
+
+
+def test_check_says_the_population_and_warns_of_small_chunks(file):
+    found = describe(load_config(file))
+    assert "train     12 steps of 2 paths, 16 members a path" in report_lines(found)
+    assert found.warnings == []
+    (warning,) = describe(load_config(file, ("train.evolution_strategy={population: 254, chunk: 16}",))).warnings
+    assert warning.startswith("train.evolution_strategy.chunk: 16, but programs of equal size that hold the 127 pairs")
+    assert warning.endswith("Set train.evolution_strategy.population=256.")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from search_spaces import UserError
-from supernet.evolution_strategy.fitness import left_out, ranks, shaped
+from supernet.evolution_strategy.fitness import finite_pairs, ranks, shaped
 from supernet.evolution_strategy.settings import EvolutionStrategySettings
 
 
@@ -33,7 +33,7 @@ def test_a_pair_without_a_finite_fitness_is_left_out_whole(bad):
     found = shaped(values, "rank", 1)
     np.testing.assert_array_equal(found[2:4], 0)
     np.testing.assert_allclose(found[[0, 1, 4, 5]], shaped(values[[0, 1, 4, 5]], "rank", 1))
-    assert left_out(values) == 1
+    assert finite_pairs(values[None]).tolist() == [[True, False, True]]
     assert not shaped(np.full(4, bad), "rank", 1).any()
 
 
@@ -49,6 +49,17 @@ def test_equal_members_do_not_move_anything():
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(UserError, match=rf"^train\.evolution_strategy\.{setting}: "):
         EvolutionStrategySettings(**{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [("population", 2**21, "an even number from 2 to 1,048,576"),
+     ("noise_reuse", 10**10, "at least 1 and at most 1,000,000,000")],
+)  # fmt: skip
+def test_settings_beyond_their_bounds_say_them(setting, value, expected):
+    with pytest.raises(UserError) as error:
+        EvolutionStrategySettings(**{setting: value})
+    assert str(error.value) == f"train.evolution_strategy.{setting}: {value} is out of range. Give {expected}."
 
 
 def test_chunks_divide_the_groups():
