@@ -110,8 +110,8 @@ def plugins_forgotten() -> Iterator[None]:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Lets go of compiled programs before they take all memory mappings that Linux gives a process (65,530).
 
-    After a file that took much memory too, and gives the memory back: three processes of tests share a small machine, and
-    what the compiler has freed stays in glibc's heap, a gigabyte in half a minute of the processor.
+    After a file that took much memory too, and gives the memory back: three processes of tests share a small machine,
+    and what the compiler has freed stays in glibc's heap, a gigabyte in half a minute of the processor.
     """
     process = Path("/proc/self")
     if not process.exists():
