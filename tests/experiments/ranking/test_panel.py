@@ -156,7 +156,7 @@ def test_results_are_kept_and_shared_by_what_decides_them(
     assert {path.name for home in homes for path in home.iterdir()} == {"result.json", ".lock"}
 
     trained: list[int] = []
-    monkeypatch.setattr(panel_training, "train", lambda member, *rest: trained.append(member.config.seed) or 1 / 0)
+    monkeypatch.setattr(panel_training, "train", lambda member, *_, probe: trained.append(member.config.seed) or 1 / 0)
     again = train_panel(experiment, genes[::-1], tmp_path / "panel", StopRequest(), quiet=True)
     np.testing.assert_array_equal(again.loss, first.loss[::-1])
     other = experiment_with(tmp_path, "sampler={type: uniform}", "train.distillation.type=none", "search.evaluations=9")

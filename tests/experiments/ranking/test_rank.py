@@ -77,7 +77,7 @@ def test_a_ranking_leaves_its_figures_table_and_plot(
     assert summary["train"]["steps"] == 12
 
     # The panel is there, so another interval, a smaller panel or another objective trains nothing.
-    monkeypatch.setattr("experiments.ranking.training.train", lambda *given: 1 / 0)
+    monkeypatch.setattr("experiments.ranking.training.train", lambda *given, **named: 1 / 0)
     found_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "matplotlib" else found_spec(name))
     options = ("--set", "rank.panel=3", "--set", "rank.objective=loss", "--json")
@@ -96,7 +96,7 @@ def test_a_panel_is_shared_through_a_cache(supernest: Any, here: Path, monkeypat
         assert supernest("train", "small.yaml", "--out", out, *cache)[0] == 0
     assert supernest("rank", "small.yaml", "--out", "a", *cache)[0] == 0
     assert len(list((here / "shared").glob("*/result.json"))) == 3
-    monkeypatch.setattr("experiments.ranking.training.train", lambda *given: 1 / 0)
+    monkeypatch.setattr("experiments.ranking.training.train", lambda *given, **named: 1 / 0)
     assert supernest("rank", "small.yaml", "--out", "b", *cache)[0] == 0
     assert not (here / "b" / "rank" / "panel").exists()
 
