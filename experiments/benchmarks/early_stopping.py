@@ -53,7 +53,7 @@ class Trainings:
         return self.losses.shape[1] - 1
 
     def outlook(self, row: int, epoch: int) -> Outlook:
-        """What a training will end at, as seen after an epoch."""
+        """Returns the forecast of a training's final loss from its losses up to an epoch."""
         if (row, epoch) not in self._known:
             times = [i / self.epochs for i in range(epoch + 1)]
             self._known[row, epoch] = Outlook.of(times, self.losses[row, : epoch + 1].tolist(), False, self.prior)
@@ -62,10 +62,10 @@ class Trainings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule has made of a panel.
+    """Final losses and epochs of a panel whose trainings a rule has stopped.
 
     Attributes:
-        values: Final loss of each training, as far as the rule knows it.
+        values: Final loss of each training; the forecast of one that was stopped.
         epochs: Epochs that were trained.
     """
 
@@ -140,7 +140,7 @@ def racing(stopping: EarlyStopping) -> Rule:
 
 
 def rules(stopping: EarlyStopping) -> dict[str, Rule]:
-    """All that is compared."""
+    """Returns the rules that are compared, by name."""
     return {
         "whole": whole,
         "half of the epochs": half,

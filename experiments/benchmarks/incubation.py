@@ -47,7 +47,7 @@ _WORKERS = 2
 
 
 class Clock:
-    """What `train` takes as its bar: notes the processor's time at each step."""
+    """Stopwatch in place of a progress bar: notes the processor's time at each step of a training."""
 
     def __init__(self) -> None:
         self._times = [time.process_time()]

@@ -1,4 +1,4 @@
-"""Where benchmarks find real data."""
+"""Directory of the real data sets that benchmarks read."""
 
 import os
 from pathlib import Path

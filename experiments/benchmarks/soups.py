@@ -44,7 +44,7 @@ _OF_EACH = 3  # finetunings of each shape that are averaged over shapes
 
 @dataclass(frozen=True)
 class Reached:
-    """What a network reaches, in the figure that people read.
+    """Figures of a network on both splits: accuracy of classifiers, perplexity of language models.
 
     Attributes:
         validation: On the validation split.

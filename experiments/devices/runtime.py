@@ -83,7 +83,7 @@ class Runtime(ABC):
 
     @property
     def facts(self) -> RuntimeFacts:
-        """What a device file says of it."""
+        """Name, version and threads of the runtime, as a device file holds them."""
         return RuntimeFacts(self.name, self.version, self.threads or cores())
 
 

@@ -43,7 +43,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """What runs networks on a device.
+    """Runtime that runs networks on a device.
 
     Attributes:
         name: Name of the runtime.

@@ -24,7 +24,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
     none = "train.method: evolution_strategy has no gradients"
     if "gene_norms" in experiment.sampler.needs:
         raise UserError(
-            f"sampler.type: {sampler} learns from the gradients of weights. {none}. Set sandwich or random."
+            f"sampler.type: {sampler} learns from the gradients of weights. {none}. Set sandwich or uniform."
         )
     refused = {
         "distillation": (train.distillation.type != "none", f"{none} for a teacher to shape. Set type to none."),

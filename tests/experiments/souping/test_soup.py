@@ -14,11 +14,10 @@ from safetensors.numpy import load_file
 import supernest as sn
 from experiments.benchmarks import soups
 from experiments.configuration.experiment_config import load_config
-from experiments.exporting.lineage import Lineage, TrainedOn
 from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.variants import read_variants
 from experiments.process.interrupt import Interrupted, StopRequest
-from experiments.souping.settings import Souping, experiment_of
+from experiments.souping.settings import Souping
 from experiments.souping.stage import soup
 from search_spaces.sealed_json import SEAL, sealed
 from supernet.storage.manifest import write_manifest
@@ -208,27 +207,6 @@ def test_a_soup_descends_from_all_of_its_networks(supernest: Any, here: Path) ->
     assert report("of_both")["lineage"]["trained_on"] == [*told, *last]
 
 
-def test_the_lineage_of_a_mean_has_the_common_training_last() -> None:
-    one, two, last = (TrainedOn(data, "s") for data in ("one", "two", "last"))
-
-    def mean(*trained: tuple[TrainedOn, ...]) -> tuple[TrainedOn, ...]:
-        return Lineage.of_mean([Lineage({"weights": "w"}, each) for each in trained]).trained_on
-
-    assert mean((last, one, last)) == (last, one, last)
-    assert mean((last,), (one, last)) == (one, last)
-    assert mean((last, one, last), (two, one, last)) == (one, two, last)
-
-
-def test_no_tolerance_is_a_tolerance_of_0() -> None:
-    config, data = sn.Experiment(**SECTIONS).config, TrainedOn("d", "s")
-
-    def identity(tolerance: float | None) -> str:
-        return Souping((Path("a"),), Path("b"), config, "e", tolerance=tolerance).identity(["c"], data)
-
-    assert identity(None) == identity(0) == identity(0.0)
-    assert identity(1) == identity(1.0) != identity(0)
-
-
 def test_a_mean_that_loses_too_much_is_refused_or_left_out(supernest: Any, here: Path) -> None:
     ingredients = ("tuned/wild", "run/subnets/full")
     code, out, err = supernest("soup", *ingredients, "--method", "uniform", "--out", "lost")
@@ -303,20 +281,6 @@ def test_networks_that_do_not_go_together_are_refused(supernest: Any, here: Path
     code, _, err = supernest("soup", "tuned/one", "damaged", "--out", "new")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "weights.safetensors: truncated" in err
-
-
-def test_plug_ins_of_a_run_that_only_a_report_names_are_not_imported(tmp_path: Path) -> None:
-    run, stray = tmp_path / "run", tmp_path / "elsewhere" / "stray" / "network"
-    for directory in (run / "subnets" / "full", stray):
-        directory.mkdir(parents=True)
-    (run / "config.yaml").write_text("plugins: []")
-    (run / "run.json").write_text("{}")
-    (stray / "report.json").write_text(json.dumps({"finetuned": {"source": str(run / "subnets" / "full")}}))
-    assert experiment_of([stray]) == run / "config.yaml"
-    (run / "config.yaml").write_text("plugins: [planted]")
-    assert experiment_of([run / "subnets" / "full"]) == run / "config.yaml"
-    with pytest.raises(sn.UserError, match=r"the one that its report names has plug-ins, whose code would run\."):
-        experiment_of([stray])
 
 
 @pytest.mark.parametrize(
