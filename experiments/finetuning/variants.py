@@ -33,7 +33,10 @@ _REFUSED = {
     "train.epochs": "is that of the supernet. Write steps instead.",
     "train.optimizer.learning_rate": "is that of the supernet. Write learning_rate instead.",
     "train.distillation.teachers": "has no effect in a finetuning. Name the teacher on the command line: --teacher",
-    **dict.fromkeys(("train.path_batch", "train.diagnose_every", "train.incubation"), _NO_EFFECT),
+    **dict.fromkeys(
+        ("train.path_batch", "train.diagnose_every", "train.incubation", "train.method", "train.evolution_strategy"),
+        _NO_EFFECT,
+    ),
 }
 """Keys that a finetuning gives values of its own, and what to do instead."""
 _MOST = 1000

@@ -301,6 +301,8 @@ def test_networks_that_do_not_go_together_are_refused(supernest: Any, here: Path
         ("[{name: a, train.optimizer: {learning_rate: 1}}]", "learning_rate: is that of the supernet. Write learning_"),
         ("[{name: a, train.path_batch: share}]", "[0]: train.path_batch: has no effect in a finetuning."),
         ("[{name: a, train.diagnose_every: 5}]", "[0]: train.diagnose_every: has no effect in a finetuning."),
+        ("[{name: a, train.method: evolution_strategy}]", "[0]: train.method: has no effect in a finetuning."),
+        ("[{name: a, train.evolution_strategy: {sigma: 0.1}}]", "[0]: train.evolution_strategy.sigma: has no effect"),
         ("[{name: a, train.incubation.modules: 2}]", "[0]: train.incubation.modules: has no effect in a finetuning."),
         ("[{name: a, train.distillation.temperature: 2}]", "temperature: has no effect without a teacher."),
         ("[{name: a, data.augmentation.crop: -1}]", "crop: -1 is not a number of pixels"),
