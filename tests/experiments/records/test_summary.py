@@ -57,12 +57,19 @@ GRADIENT = {
     "validation_error": 0.25, "expected_cost_over_budget": {"macs": 0.9}, "mean_probability": 0.5,
     "genes_changed_for_budget": 0, "entropy": {"width": 0.5},
 }  # fmt: skip
+RANK = {
+    "panel": 3, "objective": "loss", "figure": "accuracy", "examples": 9, "unit": "images",
+    "kendall_tau": {"value": 0.5, "low": None, "high": None, "reason": ""},
+    "regret": {"value": None, "low": None, "high": None, "reason": "too few"},
+    "baselines": {"parameters": {"kendall_tau": 0.25, "tau_top_10": None, "regret": 0.5}},
+    "early_stopping": {"stopped": 1, "share_of_steps": 0.75}, "plot": None,
+}  # fmt: skip
 SUMMARIES = st.fixed_dictionaries(
     {"name": st.text(), "objective": st.just("loss")},
     optional={
         "chance": NUMBERS, "space": st.just({"family": "vit", "size": 10**30}), "train": TRAIN,
         "gradient": st.just(GRADIENT), "search": st.just({"evaluated": 4, "failed": 1}),
-        "subnets": st.lists(networks(), max_size=2), "rank": st.just({"panel": 3, "plot": None}),
+        "subnets": st.lists(networks(), max_size=2), "rank": st.just(RANK),
         "new_budgets": st.dictionaries(st.text(), answers(), min_size=1, max_size=2),
     },
 )  # fmt: skip
