@@ -19,7 +19,7 @@ from experiments.process.progress import progress_bar
 from experiments.profiling.fitting import write_device
 from experiments.profiling.networks import untrained
 from experiments.profiling.protocol import Protocol, Wanted, all_wanted, draw
-from experiments.profiling.stage import refuse_other
+from experiments.profiling.stage import larger, refuse_other, size_of
 from experiments.records import DeviceIdentity, Hardware, RuntimeFacts
 from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
@@ -132,13 +132,16 @@ def take_back(space: SearchSpace, spec: Path, times: Path, out: Path, device: st
         The device file.
 
     Raises:
-        UserError: The list is damaged or of another space, times do not match it, or `out` is of something else.
+        UserError: The list is damaged or of another space, times do not match it, or `out` is of something else or of
+            more networks.
     """
     content, protocol = _read_spec(space, spec)
     rows = {row["id"]: row for row in content["networks"]}
     found = _read_times(times, spec, list(rows))
     identity = DeviceIdentity(Hardware("remote", device), content["software"], runtime)
     refuse_other(out, space, identity)
+    if (there := larger(out, identity, protocol)) is not None:
+        raise UserError(f"{out}: has all that {spec} lists and more: {size_of(there)}. Choose another file with --out.")
     measured = [
         Measurement(
             tuple(row["genes"]), row["batch_size"], found[name] / 1e3, _NO_DRIFT, row["fixed_bytes"],

@@ -108,8 +108,8 @@ def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, qui
     """
     networks, identity = draw(net.space, protocol), meter.identity
     refuse_other(out, net.space, identity)
-    if (there := _larger(out, identity, protocol)) is not None:
-        print(f"note: {out}: has all of this and more, and is left as it is: {_size(there)}.", file=sys.stderr)
+    if (there := larger(out, identity, protocol)) is not None:
+        print(f"note: {out}: has all of this and more, and is left as it is: {size_of(there)}.", file=sys.stderr)
         return there
     protocol_of = {"protocol": {"warmup": protocol.warmup, "repeats": protocol.repeats}}
     header = {"space": net.space.fingerprint, **identity.as_json(), **protocol_of}
@@ -220,7 +220,7 @@ def refuse_other(out: Path, space: SearchSpace, identity: DeviceIdentity) -> Non
         )
 
 
-def _larger(out: Path, identity: DeviceIdentity, protocol: Protocol) -> Device | None:
+def larger(out: Path, identity: DeviceIdentity, protocol: Protocol) -> Device | None:
     """Returns the device file that is there, where it has all that a protocol measures and more."""
     if not out.exists():
         return None
@@ -234,7 +234,8 @@ def _larger(out: Path, identity: DeviceIdentity, protocol: Protocol) -> Device |
     return there if known.has_more_than(protocol) else None
 
 
-def _size(device: Device) -> str:
+def size_of(device: Device) -> str:
+    """Returns how much a device file was measured with, as text."""
     known, batches = device.protocol, ", ".join(map(str, device.tables))
     return f"{known['networks']} networks and {known['held_out']} held-out ones, in batches of {batches}"
 

@@ -185,6 +185,23 @@ def test_times_taken_elsewhere_make_a_device_file(supernest: Any, here: Path, fo
     assert runtime_here(device) is None
 
 
+def test_times_of_fewer_networks_do_not_replace_those_of_more(supernest: Any, here: Path) -> None:
+    def taken(spec: str) -> tuple[int, str, str]:
+        lines = (f"{row['id']},{5 + i}" for i, row in enumerate(rows_of(here / spec)))
+        Path("times.csv").write_text("\n".join(["id,milliseconds", *lines]))
+        return supernest(
+            "profile", "e.yaml", "--spec", spec, "--measured", "times.csv", "--out", "pixel.json", *ANDROID
+        )
+
+    assert supernest("profile", "e.yaml", "--spec", "more.json", *FEW, "--networks", "11")[0] == 0
+    assert taken("more.json")[0] == 0
+    before = Path("pixel.json").read_bytes()
+    code, _, err = taken("phone.json")
+    assert (code, "pixel.json: has all that phone.json lists and more: 11 networks and 3 held-out" in err) == (2, True)
+    assert Path("pixel.json").read_bytes() == before
+    assert taken("more.json")[0] == 0
+
+
 GOOD = [("n000", "1"), *((f"n{i:03}", "2") for i in range(1, 13))]
 
 
