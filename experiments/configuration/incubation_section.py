@@ -10,6 +10,16 @@ from experiments.configuration.plugin_section import STRICT
 from experiments.user_input.problems import Problem, ProblemsError
 from supernet.training.optimizer import OptimizerSettings
 
+PARTS = "incubation"
+"""Directory of a run that holds the parts of an incubation."""
+META_PART = "meta"
+"""Name of the meta-model's training."""
+
+
+def module_part(index: int) -> str:
+    """Returns the name of the training of a module, from 0."""
+    return f"module_{index + 1}"
+
 
 class IncubationSection(BaseModel):
     """Start of the training: the largest network, put together from modules that were trained one by one.
@@ -32,6 +42,12 @@ class IncubationSection(BaseModel):
     module_steps: Positive
     learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = None
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] | None = None
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Training steps of each part, by the name of its directory in `incubation/` of a run."""
+        modules = {module_part(index): self.module_steps for index in range(self.modules)}
+        return {META_PART: self.meta_steps, **modules}
 
     def optimizer(self, settings: OptimizerSettings) -> OptimizerSettings:
         """Returns the settings of these trainings' optimizer.

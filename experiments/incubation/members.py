@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Int
 
-from experiments.configuration.incubation_section import IncubationSection
+from experiments.configuration.incubation_section import META_PART, IncubationSection, module_part
 from experiments.experiment import Experiment
 from experiments.training.one_path import OnePath
 from search_spaces import SearchSpace, UserError
@@ -81,14 +81,14 @@ class Incubation:
         """The training of the meta-model."""
         settings = self.settings
         space = divided(self.experiment.space, {MODULE: settings.modules})
-        return Member("meta", "meta-model", self._experiment(space, settings.meta_steps, 0), 0)
+        return Member(META_PART, "meta-model", self._experiment(space, settings.meta_steps, 0), 0)
 
     def module(self, index: int) -> Member:
         """The training of a module, from 0, between the layers of the meta-model."""
         settings = self.settings
         space = divided(self.experiment.space, layers_of_hybrid(index, settings.modules, self.layers))
         return Member(
-            f"module_{index + 1}",
+            module_part(index),
             f"module {index + 1} of {settings.modules}",
             self._experiment(space, settings.module_steps, index + 1),
             index + 1,

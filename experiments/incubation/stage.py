@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.configuration.incubation_section import PARTS
 from experiments.experiment import Experiment
 from experiments.incubation.members import KEY, Incubation, Member
 from experiments.objective import objective_of
@@ -24,8 +25,6 @@ from search_spaces.randomness import Purpose
 from supernet.engine.modules import assembled_weights, hybrid_weights
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
-
-_DIRECTORY = "incubation"
 
 
 class Trainer:
@@ -88,7 +87,7 @@ class Trainer:
         return member.experiment.net.init(key(self._experiment.config.seed, Purpose.MODULE_WEIGHTS, member.number))
 
     def _checkpoints(self, member: Member) -> Checkpoints:
-        directory = self._run / _DIRECTORY / member.name / "checkpoints"
+        directory = self._run / PARTS / member.name / "checkpoints"
         return Checkpoints(directory, keep_last=1, keep_best=0, run=f"{self._identity}/{member.name}")
 
     def _weights(self, member: Member) -> Params:
@@ -96,7 +95,7 @@ class Trainer:
             return trained_params(member.experiment, checkpoints, train_step(member.experiment, member.trained))
 
     def _trained(self, member: Member, step: AnyStep, start: Params, stop: StopRequest, quiet: bool) -> float:
-        log = self._run / "tensorboard" / _DIRECTORY / member.name
+        log = self._run / "tensorboard" / PARTS / member.name
         with self._checkpoints(member) as checkpoints:
             try:
                 figures = train(
@@ -144,7 +143,7 @@ def incubate(experiment: Experiment, run: Path, stop: StopRequest, quiet: bool) 
 
 def is_incubated(run: Path) -> bool:
     """Returns whether a run directory holds parts of an incubation; one that took its weights over holds none."""
-    return (run / _DIRECTORY).is_dir()
+    return (run / PARTS).is_dir()
 
 
 def start_of(experiment: Experiment, run: Path, identity: str | None = None) -> Params:

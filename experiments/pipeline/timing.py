@@ -97,7 +97,7 @@ def timing(config: ExperimentConfig) -> Timing:
 def untimed_steps(config: ExperimentConfig) -> int:
     """Returns the steps of all parts of the incubation that an experiment begins with."""
     parts = config.train.incubation
-    return 0 if parts is None else parts.meta_steps + parts.modules * parts.module_steps
+    return 0 if parts is None else sum(parts.steps.values())
 
 
 def report_lines(found: Timing) -> list[str]:

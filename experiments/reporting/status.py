@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from experiments.configuration.incubation_section import PARTS, IncubationSection
 from experiments.records.plain import JsonObject
 from experiments.reporting.run_facts import RunFacts, read_run
 from experiments.run_directory import LOCK
@@ -35,6 +37,19 @@ class TrainingStatus:
 
 
 @dataclass(frozen=True)
+class PartStatus:
+    """Progress of a part of an incubation.
+
+    Attributes:
+        step: Step of its last whole checkpoint; 0 where there is none.
+        steps: Steps in all.
+    """
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class SearchStatus:
     """Progress of a search.
 
@@ -54,6 +69,7 @@ class Status:
     Attributes:
         name: Name of the experiment.
         process: Number of the process that works on it; None where none does.
+        incubation: Each part that the training starts from, by name.
         train: Its training.
         search: Its search.
         export: Names of exported networks.
@@ -62,6 +78,7 @@ class Status:
 
     name: str
     process: int | None
+    incubation: Mapping[str, PartStatus] | None
     train: TrainingStatus | None
     search: SearchStatus | None
     export: Sequence[str] | None
@@ -87,6 +104,7 @@ def status_of(path: Path) -> Status:
     return Status(
         name=facts.name,
         process=worker(path),
+        incubation=_incubation(path, config["train"].get("incubation")),
         train=_training(path, facts, config["train"]["steps"]),
         search=SearchStatus(found, config["search"]["evaluations"]) if found else None,
         export=[subnet.name for subnet in facts.subnets] or None,
@@ -110,7 +128,7 @@ def worker(path: Path) -> int | None:
 
 
 def _training(path: Path, facts: RunFacts, steps: int | None) -> TrainingStatus | None:
-    saved = [int(at.parent.name.removeprefix("step_")) for at in path.glob(f"checkpoints/step_*[0-9]/{MANIFEST}")]
+    saved = _saved(path)
     logged = max((max(curve) for curve in facts.curves.values()), default=0)
     step = max(logged, *saved, 0) if saved else logged
     if not step:
@@ -120,10 +138,24 @@ def _training(path: Path, facts: RunFacts, steps: int | None) -> TrainingStatus 
     return TrainingStatus(step, steps, max(saved, default=None), ended, dict(sorted(last.items())))
 
 
+def _incubation(path: Path, settings: Mapping[str, Any] | None) -> Mapping[str, PartStatus] | None:
+    if settings is None or not (path / PARTS).is_dir():
+        return None
+    steps = IncubationSection.model_validate(settings).steps
+    return {name: PartStatus(max(_saved(path / PARTS / name), default=0), of) for name, of in steps.items()}
+
+
+def _saved(path: Path) -> list[int]:
+    """Returns the steps of the whole checkpoints of a training."""
+    return [int(at.parent.name.removeprefix("step_")) for at in path.glob(f"checkpoints/step_*[0-9]/{MANIFEST}")]
+
+
 def shown(status: Status) -> str:
     """Returns a status as lines for people."""
     process, search = status.process, status.search
     lines = [("name", status.name), ("process", "none is at work" if process is None else f"{process} is at work")]
+    for name, part in (status.incubation or {}).items():
+        lines.append(("incubate", f"{name.replace('_', ' ')}, step {part.step:,} of {part.steps:,}"))
     if train := status.train:
         of = f" of {train.steps:,}" if train.steps else ""
         kept = "no checkpoint yet" if train.checkpoint is None else f"checkpoint of step {train.checkpoint:,}"

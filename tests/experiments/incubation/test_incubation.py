@@ -125,6 +125,10 @@ def test_a_run_incubates_trains_on_and_is_not_incubated_again(supernest: Any, he
     assert 0 <= summary["incubation"]["assembled"] <= 1
     assert summary["train"]["steps"] == 4
     assert "assembled" in (here / "run" / "report.html").read_text("utf-8")
+    code, told, _ = supernest("status", "run")
+    assert [line for line in told.splitlines() if line.startswith("incubate")] == [
+        "incubate meta, step 5 of 5", "incubate module 1, step 4 of 4", "incubate module 2, step 4 of 4",
+    ]  # fmt: skip
     before = {path: path.stat().st_mtime_ns for path in (here / "run" / "incubation").rglob("*")}
     assert supernest("run", "e.yaml", "--out", "run")[0] == 0
     assert {path: path.stat().st_mtime_ns for path in (here / "run" / "incubation").rglob("*")} == before

@@ -36,7 +36,7 @@ def test_every_stage_says_how_far_it_is(supernest: Any, here: Path, monkeypatch:
     with RunDirectory.create_or_resume("run", load_config("e.yaml")):
         begun = found()
     assert begun["process"] > 0
-    assert [begun[stage] for stage in ("train", "search", "export", "rank")] == [None] * 4
+    assert [begun[stage] for stage in ("incubation", "train", "search", "export", "rank")] == [None] * 5
     monkeypatch.setattr(progress, "SECONDS", 0)
     code, _, err = supernest("train", "e.yaml", "--out", "run")
     assert code == 0
