@@ -29,12 +29,31 @@ from experiments.user_input.paths import UserPath
     default=None,
     help="Begin with the tokens that the tokenizer puts before a text, such as <s>.  [default: as in training]",
 )
+@click.option(
+    "--draft",
+    type=UserPath(),
+    metavar="SUBNET",
+    help="A smaller export with the same tokenizer: it proposes tokens, of which SUBNET checks several at once. "
+    "The text is what SUBNET alone would write, or is drawn from the same distribution.",
+)
+@click.option(
+    "--draft-tokens",
+    type=click.IntRange(1, 100),
+    help="Number of tokens that --draft proposes at a time.  [default: 4]",
+)
 @json_option
 def generate(
-    subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, bos: bool | None, as_json: bool
-) -> None:
+    subnet: Path, prompt: str, tokens: int, temperature: float, seed: int, bos: bool | None, draft: Path | None,
+    draft_tokens: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Continue a text with an exported language model."""
-    from experiments.subnets.generation import continued
+    from experiments.subnets.generation import Draft, continued
+    from search_spaces.errors import UserError
 
-    found = continued(subnet, prompt, tokens, temperature, seed, bos)
+    if draft is None and draft_tokens is not None:
+        raise UserError("--draft-tokens: of which draft? Name it: --draft SUBNET")
+    helper = None if draft is None else Draft(draft) if draft_tokens is None else Draft(draft, draft_tokens)
+    found = continued(subnet, prompt, tokens, temperature, seed, bos, helper)
+    if not as_json and (told := found.get("draft")):
+        click.echo(f"note: {told['accepted']} of {told['proposed']} proposed tokens were kept.", err=True)
     click.echo(json.dumps(found) if as_json else found["prompt"] + found["text"])

@@ -1,28 +1,45 @@
 """Text from an exported language model: prompt to tokens, tokens to those that follow, and back to text."""
 
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.tokenizer import BYTES, load_tokenizer
+from experiments.records.plain import JsonObject
 from experiments.subnets.loading import load_exported
-from experiments.subnets.tokenizer import tokenizer_of
+from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
 from search_spaces.sealed_json import parse_json
 from supernet.engine.randomness import key
 from supernet.export.generate import generate
+from supernet.export.speculative import speculate
+from supernet.export.subnet import Subnet
 from supernet.standalone.language import LanguageModel
 
 _GENERATION = ("generation_config.json", "config.json")
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A model that proposes what another checks.
+
+    Attributes:
+        directory: An exported subnet with the tokenizer of the other.
+        proposed: How many tokens it proposes a round.
+    """
+
+    directory: Path
+    proposed: int = 4
+
+
 def continued(
-    directory: Path, prompt: str, count: int, temperature: float, seed: int, bos: bool | None = None
-) -> dict[str, Any]:
+    directory: Path, prompt: str, count: int, temperature: float, seed: int, bos: bool | None = None,
+    draft: Draft | None = None,
+) -> JsonObject:  # fmt: skip
     """What a model writes after a prompt, up to the end of a text.
 
     Args:
@@ -32,35 +49,50 @@ def continued(
         temperature: 0 takes the likeliest token each time.
         seed: Of what is drawn at other temperatures.
         bos: Whether the prompt begins with what the tokenizer puts before a text; as in training when None.
+        draft: Proposes tokens, so that the model takes several at a time; none when None.
 
     Returns:
-        For JSON: `prompt`, the `text` that follows it, and its `tokens`.
+        For JSON: `prompt`, the `text` that follows it, and its `tokens`; with a draft, `draft` with the `rounds`, and
+        how many tokens were `proposed` and `accepted`.
 
     Raises:
         UserError: It is no such subnet, or the sequence is empty or too long for it.
     """
+    subnet, model, name = language_model(directory)
+    tokenizer = load_tokenizer(name)
+    begin = tokenizer.begin if (subnet.config.get("bos", False) if bos is None else bos) else ()
+    given = np.append(np.array(begin, np.int64), tokenizer.encode(prompt.encode("utf-8", "surrogateescape")))
+    stops = {tokenizer.end, *(() if name == BYTES else _stops(Path(name)))}
+    if given.size and given.max() >= model.form.vocabulary:
+        raise UserError(
+            f"{directory}: token {given.max()} of the prompt is none of the {model.form.vocabulary} that the "
+            f"model knows. Export it with its own tokenizer: data.tokenizer."
+        )
+    draws, tokens = key(seed, Purpose.GENERATED_TOKENS), jnp.asarray(given, jnp.int32)
+    told: JsonObject = {}
+    if draft is None:
+        found = generate(model, tokens[None], count, temperature, draws)[0].tolist()
+    else:
+        _, helper, known = language_model(draft.directory)
+        check_tokenizer(str(draft.directory), known, name)
+        speculated = speculate(model, helper, tokens, count, draft.proposed, temperature, draws)
+        found, rounds = speculated.tokens.tolist(), speculated.rounds
+        told = {"draft": {"rounds": rounds, "proposed": rounds * draft.proposed, "accepted": speculated.accepted}}
+    following = list(takewhile(lambda token: token not in stops, found))
+    # Decoded together, as a token's text may depend on what is before it.
+    before = tokenizer.decode(given.tolist())
+    text = tokenizer.decode([*given.tolist(), *following]).removeprefix(before)
+    return {"prompt": prompt, "text": text, "tokens": following, **told}
+
+
+def language_model(directory: Path) -> tuple[Subnet, LanguageModel, str]:
+    """Returns an exported language model, its module, and the name of its tokenizer."""
     subnet = load_exported(directory)
     if not isinstance(subnet.module, LanguageModel):
         raise UserError(
             f"{directory}: a network of family {subnet.config['family']}, which writes no text. Give a language model."
         )
-    name = tokenizer_of(subnet, directory) or BYTES
-    tokenizer = load_tokenizer(name)
-    begin = tokenizer.begin if (subnet.config.get("bos", False) if bos is None else bos) else ()
-    given = np.append(np.array(begin, np.int64), tokenizer.encode(prompt.encode("utf-8", "surrogateescape")))
-    stops = {tokenizer.end, *(() if name == BYTES else _stops(Path(name)))}
-    if given.size and given.max() >= subnet.module.form.vocabulary:
-        raise UserError(
-            f"{directory}: token {given.max()} of the prompt is none of the {subnet.module.form.vocabulary} that the "
-            f"model knows. Export it with its own tokenizer: data.tokenizer."
-        )
-    draws = key(seed, Purpose.GENERATED_TOKENS)
-    found = generate(subnet.module, jnp.asarray(given, jnp.int32)[None], count, temperature, draws)[0].tolist()
-    following = list(takewhile(lambda token: token not in stops, found))
-    # Decoded together, as a token's text may depend on what is before it.
-    before = tokenizer.decode(given.tolist())
-    text = tokenizer.decode([*given.tolist(), *following]).removeprefix(before)
-    return {"prompt": prompt, "text": text, "tokens": following}
+    return subnet, subnet.module, tokenizer_of(subnet, directory) or BYTES
 
 
 def _stops(tokenizer: Path) -> set[int]:

@@ -32,21 +32,33 @@ def generate(
     Raises:
         UserError: The model is an encoder, an empty prompt, a sequence longer than it takes, or a negative temperature.
     """
-    form, length = model.form, prompt.shape[1] + count
+    check_generation(model, prompt.shape[1], count, temperature, key)
+    graph, state = nnx.split(model)
+    key = randomness.key(0, Purpose.GENERATED_TOKENS) if key is None else key
+    return _generate(graph, state, prompt, key, jnp.float32(temperature), count, temperature > 0)
+
+
+def check_generation(
+    model: LanguageModel, given: int, count: int, temperature: float, key: jax.Array | None, name: str = "the model"
+) -> None:
+    """Refuses what a model cannot generate; arguments and errors as those of `generate`.
+
+    Args:
+        given: Tokens of the prompt.
+        name: What the model is called in messages.
+    """
+    form, length = model.form, given + count
     if not form.causal:
-        raise UserError("generate: the model is an encoder, which sees what would be generated. Give a decoder.")
-    if prompt.shape[1] < 1 or count < 1:
-        raise UserError(f"generate: {prompt.shape[1]} tokens of prompt and {count} to follow. Give at least one each.")
+        raise UserError(f"generate: {name} is an encoder, which sees what would be generated. Give a decoder.")
+    if given < 1 or count < 1:
+        raise UserError(f"generate: {given} tokens of prompt and {count} to follow. Give at least one each.")
     if length > form.length:
         raise UserError(
-            f"generate: {prompt.shape[1]} tokens of prompt and {count} to follow are more than the model takes, "
+            f"generate: {given} tokens of prompt and {count} to follow are more than {name} takes, "
             f"{form.length}. Shorten one of them."
         )
     if temperature < 0 or (temperature > 0 and key is None):
         raise UserError(f"generate: temperature {temperature}; it is at least 0, and needs a seed unless it is 0.")
-    graph, state = nnx.split(model)
-    key = randomness.key(0, Purpose.GENERATED_TOKENS) if key is None else key
-    return _generate(graph, state, prompt, key, jnp.float32(temperature), count, temperature > 0)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))

@@ -124,6 +124,25 @@ def test_drawn_text_is_the_same_for_a_seed_alone(supernest: Any, here: Path) -> 
     assert tokens("--seed", "1") == tokens("--seed", "2")
 
 
+def test_a_draft_changes_how_often_the_network_is_asked_and_not_what_it_writes(supernest: Any, here: Path) -> None:
+    def written(*more: str) -> dict[str, Any]:
+        code, out, err = supernest(
+            "generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", *more, "--json"
+        )
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    alone, with_draft = written(), written("--draft", "run/subnets/same", "--draft-tokens", "3")
+    assert with_draft.pop("draft") == {"rounds": 3, "proposed": 9, "accepted": 9}
+    assert with_draft == alone
+    hot = ("--temperature", "3", "--draft", "run/subnets/same", "--seed")
+    assert written(*hot, "1") == written(*hot, "1") != written(*hot, "2")
+    code, out, err = supernest(
+        "generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", "--draft", "run/subnets/same"
+    )
+    assert (code, out, err) == (0, f"To be{alone['text']}\n", "note: 12 of 12 proposed tokens were kept.\n")
+
+
 def test_a_copied_tokenizer_makes_the_tokens_and_its_end_ends_the_text(supernest: Any, here: Path) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra `text`")
     ends = set()
@@ -148,6 +167,13 @@ def test_a_copied_tokenizer_makes_the_tokens_and_its_end_ends_the_text(supernest
         (["run/subnets/same", "--prompt", ""], "0 tokens of prompt"),
         (["run/subnets/same", "--prompt", "x", "--tokens", "24"], "are more than the model takes, 24"),
         (["run/subnets/none", "--prompt", "x"], "no such directory"),
+        (["run/subnets/same", "--prompt", "x", "--draft", "run/subnets/images"], "run/subnets/images: a network of"),
+        (
+            ["run/subnets/same", "--prompt", "x", "--draft", "run/subnets/encoder", "--tokens", "9"],
+            "the draft is an encoder",
+        ),
+        (["run/subnets/same", "--prompt", "x", "--draft", "run/subnets/words"], "run/subnets/words: its tokenizer is"),
+        (["run/subnets/same", "--prompt", "x", "--draft-tokens", "2"], "--draft-tokens: of which draft?"),
     ],
 )
 def test_what_writes_no_text_says_why(supernest: Any, here: Path, arguments: list[str], expected: str) -> None:
