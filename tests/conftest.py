@@ -1,5 +1,6 @@
 """What every test runs under: the CPU, checked array types, a compilation cache, and where the real data lies."""
 
+import csv
 import ctypes
 import gc
 import os
@@ -58,9 +59,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _ran[:] = [item.path]
 
 
+@cache
+def listed_as_slow() -> frozenset[str]:
+    """Tests that were measured to take long: `python -m experiments.benchmarks.suite --list tests/slow_tests.csv`."""
+    with (REPOSITORY / "tests" / "slow_tests.csv").open(encoding="utf-8", newline="") as file:
+        return frozenset(row["test"] for row in csv.DictReader(file))
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with the tests that start Ray: they wait more than they work."""
+    """Begins with the tests that start Ray: they wait more than they work. Marks those that are listed as slow."""
     items.sort(key=lambda item: not starts_ray(item.path))
+    for item in items:
+        if item.nodeid in listed_as_slow():
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

@@ -4,10 +4,14 @@ Command: `make test test-all; python -m experiments.benchmarks.suite --json`
 
 `fast_s` and `all_s` are the wall time of the last `make test` and `make test-all`, null where there was none. Times of
 folders and tests are those of `make test-all`, added up over its processes; what else the machine does is in them.
+
+`--list tests/slow_tests.csv` writes the list of tests that `make test` leaves out for their time, beside those that are
+marked: do it on an idle machine. Take out of it what should be run all the same.
 """
 
+import csv
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +24,7 @@ from search_spaces import UserError
 
 _TABLES = {"fast_s": "tests_fast.xml", "all_s": "tests.xml"}
 _SLOWEST = 25
+_FAST_S = 2.5
 
 
 @click.command()
@@ -30,11 +35,21 @@ _SLOWEST = 25
     show_default=True,
     help="Folder of the tables.",
 )
+@click.option(
+    "--list",
+    "listed",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"Add to FILE the tests of the last make test that took more than {_FAST_S} seconds.",
+)
 @json_option
-def main(directory: Path, as_json: bool) -> None:
+def main(directory: Path, listed: Path | None, as_json: bool) -> None:
     """Prints the figures of the last runs of the tests."""
     try:
-        show(figures(directory), as_json)
+        if listed is not None:
+            write_slow(directory / _TABLES["fast_s"], listed)
+        else:
+            show(figures(directory), as_json)
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
 
@@ -56,16 +71,43 @@ def figures(directory: Path) -> dict[str, Any]:
     found |= {name: float(suite.attrib["time"]) for name, suite in suites.items()}
     folders: dict[str, float] = defaultdict(float)
     tests: dict[str, float] = defaultdict(float)
-    for case in suites["all_s"].iter("testcase"):
-        module, seconds = case.attrib["classname"], float(case.attrib["time"])
-        folders["/".join(module.split(".")[:-1])] += seconds
-        tests[f"{module.replace('.', '/')}.py::{case.attrib['name']}"] += seconds
+    for test, seconds in _times(suites["all_s"]):
+        folders[str(Path(test.partition("::")[0]).parent)] += seconds
+        tests[test] += seconds
     return {
         **found,
         "tests": len(tests),
         "folders_s": _longest(folders, len(folders)),
         "slowest_s": _longest(tests, _SLOWEST),
     }
+
+
+def write_slow(table: Path, listed: Path) -> None:
+    """Adds the tests of a table that took long to the list of those that `make test` leaves out.
+
+    Args:
+        table: What the last `make test` left.
+        listed: The list, CSV with `seconds` and `test`.
+
+    Raises:
+        UserError: There is no such table.
+    """
+    if not table.is_file():
+        raise UserError(f"{table}: no such file. It is left by make test: run that first.")
+    known: dict[str, float] = {}
+    if listed.is_file():
+        with listed.open(encoding="utf-8", newline="") as file:
+            known = {row["test"]: float(row["seconds"]) for row in csv.DictReader(file)}
+    known |= {test: round(seconds, 1) for test, seconds in _times(_suite(table)) if seconds > _FAST_S}
+    with listed.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("seconds", "test"), *((known[test], test) for test in sorted(known))])
+
+
+def _times(suite: ElementTree.Element) -> Iterator[tuple[str, float]]:
+    """Yields each test and its seconds."""
+    for case in suite.iter("testcase"):
+        yield f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}", float(case.attrib["time"])
 
 
 def _suite(path: Path) -> ElementTree.Element:

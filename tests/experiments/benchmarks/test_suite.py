@@ -1,5 +1,6 @@
 """The suite's times are read from the tables that pytest leaves."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -37,3 +38,24 @@ def test_without_a_table_it_says_what_to_run(tmp_path: Path) -> None:
     found = CliRunner().invoke(main, ["--directory", str(tmp_path)])
     assert found.exit_code
     assert str(found.exception).endswith("tests.xml: no such file. It is left by make test-all: run that first.")
+
+
+def test_what_takes_long_is_added_to_the_list(tmp_path: Path) -> None:
+    (tmp_path / "tests_fast.xml").write_text(TABLE)
+    listed = tmp_path / "slow.csv"
+    listed.write_text("seconds,test\n4.0,tests/search/test_a.py::test_zero\n")
+    assert CliRunner().invoke(main, ["--directory", str(tmp_path), "--list", str(listed)]).exit_code == 0
+    assert listed.read_text().splitlines() == [
+        "seconds,test",
+        "7.0,tests/experiments/data/test_c.py::test_one[x]",
+        "4.0,tests/search/test_a.py::test_zero",
+        "3.5,tests/search/test_b.py::test_two",
+    ]
+
+
+def test_tests_that_are_listed_as_slow_exist() -> None:
+    with Path("tests/slow_tests.csv").open(encoding="utf-8", newline="") as file:
+        listed = [row["test"] for row in csv.DictReader(file)]
+    for test in listed:
+        file_of, _, name = test.partition("::")
+        assert f"def {name.partition('[')[0]}(" in Path(file_of).read_text("utf-8"), test
