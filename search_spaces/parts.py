@@ -58,11 +58,13 @@ class Init(NamedTuple):
         distribution: `normal`, `truncated_normal`, `uniform` or `constant`.
         fan: `fan_in` (entries that an output reads), `fan_out` (those that an input reaches) or `fan_avg`, the mean of
             both, as the first product of the part counts them; None for a scale of its own.
+        dtype: `float32`, or `int8`: rounded, and -127 to 127.
     """
 
     scale: float
     distribution: Literal["normal", "truncated_normal", "uniform", "constant"] = "normal"
     fan: Literal["fan_in", "fan_out", "fan_avg"] | None = None
+    dtype: Literal["float32", "int8"] = "float32"
 
 
 ONES, ZEROS, TABLE = Init(1.0, "constant"), Init(0.0, "constant"), Init(0.02)

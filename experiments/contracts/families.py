@@ -156,8 +156,13 @@ def _check_traced(net: Supernet, architecture: Architecture, module: nnx.Module,
 def _varied(params: Params) -> Params:
     """Weights that are all different, so that a slice of the wrong ones shows."""
     rng = stream(0, Purpose.CONTRACT, 1)
-    noise = lambda leaf: leaf + np.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype)  # noqa: E731
-    return jax.tree.map(noise, params)
+
+    def noisy(leaf: jax.Array) -> jax.Array:
+        if np.issubdtype(leaf.dtype, np.integer):
+            return leaf // 2 + rng.integers(-9, 10, leaf.shape).astype(leaf.dtype)
+        return leaf + np.asarray(0.1 * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    return jax.tree.map(noisy, params)
 
 
 def _batch(net: Supernet, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -1,5 +1,7 @@
 """Training by an evolution strategy: its step, and what it refuses."""
 
+from math import prod
+
 import numpy as np
 
 from experiments.experiment import Experiment
@@ -8,7 +10,10 @@ from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.evolution_strategy.fitness import check_fitness
+from supernet.evolution_strategy.perturbed import PerturbedPass
 from supernet.evolution_strategy.step import EvolutionStep
+from supernet.evolution_strategy.votes import accumulated_votes
+from supernet.layers.integers import EXACT, LARGEST
 from supernet.layers.passes import Passes
 
 
@@ -20,6 +25,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
     """
     train, sampler = experiment.config.train, experiment.config.sampler.type
     if train.method != "evolution_strategy":
+        refuse_integer_weights(experiment.net, "train.method: gradient")
         return
     none = "train.method: evolution_strategy has no gradients"
     if "gene_norms" in experiment.sampler.needs:
@@ -54,22 +60,77 @@ def check_evolution_strategy(experiment: Experiment) -> None:
     net, largest = _net(experiment), np.array(experiment.space.largest.genes, np.int32)
     example = net.example(experiment.space.largest)
     shape = np.zeros((1, *example.shape), example.dtype)
-    evolution_step(experiment).population.perturbed(experiment.space.program(largest), shape)
+    passes = evolution_step(experiment).population.perturbed(experiment.space.program(largest), shape)
+    if net.has_integer_weights:
+        _check_integers(experiment, passes)
 
 
 def evolution_step(experiment: Experiment) -> EvolutionStep:
     """The step that the configuration asks for."""
-    config, settings = experiment.config, experiment.config.train
+    config, settings, net = experiment.config, experiment.config.train, _net(experiment)
     exponent = settings.evolution_strategy.cost_exponent
+    if net.has_integer_weights and settings.optimizer.type == "votes":
+        voters = settings.evolution_strategy.population // 2 * experiment.sampler.paths_per_step
+        optimizer = accumulated_votes(settings.optimizer.rate(experiment.steps), voters**0.5)
+    elif net.has_integer_weights:
+        raise UserError(
+            f"train.optimizer.type: {settings.optimizer.type} moves weights by fractions, and those of family "
+            f"{net.space.family} are int8. Set votes."
+        )
+    else:
+        optimizer = settings.optimizer.build(experiment.steps)
 
     def penalty(genes: np.ndarray) -> np.ndarray:
         costs = _costs(experiment, np.concatenate([genes, [experiment.space.largest.genes]]))
         return (costs[:-1] / costs[-1]) ** -exponent
 
     return EvolutionStep(
-        _net(experiment), settings.evolution_strategy, settings.optimizer.build(experiment.steps),
+        net, settings.evolution_strategy, optimizer,
         key(config.seed, Purpose.PERTURBATIONS), settings.ema, experiment.data.outputs, penalty if exponent else None,
     )  # fmt: skip
+
+
+def refuse_integer_weights(net: Supernet, what: str) -> None:
+    """Refuses to train by gradients what has none.
+
+    Args:
+        net: What would be trained.
+        what: Where that is asked for, and what.
+
+    Raises:
+        UserError: Its weights are whole numbers.
+    """
+    if net.has_integer_weights:
+        raise UserError(
+            f"{what} cannot train family {net.space.family}, whose weights are int8 and have no gradients. Set "
+            "train.method to evolution_strategy, and train with `run` or `train`."
+        )
+
+
+def _check_integers(experiment: Experiment, passes: PerturbedPass) -> None:
+    """Refuses settings that int8 weights have no use for, and sums beyond what float32 holds exactly.
+
+    Raises:
+        UserError: There is one.
+    """
+    train, settings = experiment.config.train, experiment.config.train.evolution_strategy
+    if train.ema is not None:
+        raise UserError(f"train.ema: {train.ema}, but an average of int8 weights is none. Set null.")
+    if settings.shaping != "sign":
+        raise UserError(
+            f"train.evolution_strategy.shaping: {settings.shaping}, but pairs vote on int8 weights. Set sign."
+        )
+    if settings.sigma != round(settings.sigma):
+        raise UserError(
+            f"train.evolution_strategy.sigma: {settings.sigma} is no whole number, which int8 weights need. Set 1 or 2."
+        )
+    reads = max((prod(leaf.shape[axis] for axis in leaf.reads) for leaf in passes.leaves if leaf.low_rank), default=1)
+    largest = LARGEST * (LARGEST + int(settings.sigma) * settings.rank) * reads
+    if largest >= EXACT:
+        raise UserError(
+            f"train.evolution_strategy.sigma: sums over {reads} perturbed weights may reach {largest:,}, beyond the "
+            f"{EXACT:,} that are exact. Set a smaller sigma or rank."
+        )
 
 
 def _net(experiment: Experiment) -> Supernet:

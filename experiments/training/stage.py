@@ -20,7 +20,7 @@ from experiments.training.batches import Batch, BatchMaker
 from experiments.training.curves import Curves, Probe, ProbeErrors
 from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
-from experiments.training.evolution_strategy import evolution_step
+from experiments.training.evolution_strategy import evolution_step, refuse_integer_weights
 from experiments.training.rematerialization import training_net
 from samplers import Paths, Score, StepFeedback
 from search_spaces import Program, UserError
@@ -72,6 +72,7 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
 def gradient_step(experiment: Experiment, trained: Collection[str] | None = None) -> TrainStep:
     """The compiled step with gradients, whatever the configuration's method; arguments are those of `train_step`."""
     settings = experiment.config.train
+    refuse_integer_weights(experiment.net, "train: backpropagation")
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(

@@ -94,8 +94,10 @@ def _fresh(part: Part, name: str, sizes: Sizes, rngs: nnx.Rngs) -> jax.Array:
     """A fresh weight or statistic of a part."""
     shape, init = lengths({**part.weights, **part.statistics}[name], sizes), part.init(name)
     if init.distribution == "constant":
-        return jnp.full(shape, init.scale, jnp.float32)
-    return _deviation(part, init, shape, sizes) * _UNIT[init.distribution](rngs.params(), shape)
+        drawn = jnp.full(shape, init.scale, jnp.float32)
+    else:
+        drawn = _deviation(part, init, shape, sizes) * _UNIT[init.distribution](rngs.params(), shape)
+    return drawn if init.dtype == "float32" else jnp.clip(jnp.round(drawn), -127, 127).astype(init.dtype)
 
 
 def _deviation(part: Part, init: Init, shape: tuple[int, ...], sizes: Sizes) -> float:

@@ -33,6 +33,7 @@ from supernet.engine.randomness import FreshWeights
 from supernet.engine.stages import Context, Stage, merged, run
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
+from supernet.layers.integers import is_carried
 from supernet.layers.passes import PLAIN
 from supernet.standalone import MODULES
 from supernet.tasks.task import TASKS
@@ -249,6 +250,7 @@ class ElasticNetwork(SuperposedSupernet):
         """See `SuperposedSupernet.superpose`."""
         weights, sharing = self.weights, self.sharing
         plain = sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
+        plain = jax.tree.map(lambda leaf: leaf if is_carried(leaf) else leaf.astype(jnp.float32), plain)
         mixed = jax.tree.map(lambda leaf: leaf, plain)
         for stack, sublayer in weights.sublayers:
             own = weights.own(weights.part(plain, stack), sublayer)

@@ -81,6 +81,11 @@ class Supernet(ABC):
         """The tree of `plain_weights`, and of effective weights, with shapes and types in place of arrays."""
         return jax.eval_shape(self.plain_weights, key(0, Purpose.WEIGHTS))
 
+    @cached_property
+    def has_integer_weights(self) -> bool:
+        """Whether weights are whole numbers, which have no gradients."""
+        return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in jax.tree.leaves(self.shapes))
+
     def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
         """What a pass gives for one example that the largest subnet takes, with shapes in place of arrays."""
         example = self.example(self.space.largest)

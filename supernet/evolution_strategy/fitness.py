@@ -52,7 +52,9 @@ def check_fitness(name: str, outputs: Outputs) -> None:
         )
 
 
-def shaped(fitness: Float[np.ndarray, " n"], shaping: Literal["rank", "standardise"], groups: int) -> np.ndarray:
+def shaped(
+    fitness: Float[np.ndarray, " n"], shaping: Literal["rank", "standardise", "sign"], groups: int
+) -> Float[np.ndarray, " n"]:
     """Coefficients of members: ranks or values, less the mean of their group, over the deviation of the population.
 
     Both members of a pair, of which one has a fitness that is not finite, get 0: the other one alone would pull along
@@ -60,12 +62,17 @@ def shaped(fitness: Float[np.ndarray, " n"], shaping: Literal["rank", "standardi
 
     Args:
         fitness: Members of a pair after each other, groups after each other.
-        shaping: `rank`: the mean rank of equals, within the group. `standardise`: the value.
+        shaping: `rank`: the mean rank of equals, within the group. `standardise`: the value. `sign`: 1 for the better
+            one of a pair, -1 for the other, 0 for equals, whatever the group.
         groups: How many there are.
 
     Returns:
-        float64[n] of unit variance; zeros where all members are equal.
+        float64[n] of unit variance, but for equals of `sign`; zeros where all members are equal.
     """
+    if shaping == "sign":
+        first, second = np.where(finite_pairs(fitness), fitness.reshape(-1, 2).T, 0.0)
+        better = np.sign(first - second)
+        return np.stack([better, -better], axis=1).reshape(-1)
     finite = np.repeat(finite_pairs(fitness), 2)
     values = np.zeros(len(fitness))
     for group in np.split(np.arange(len(fitness)), groups):

@@ -2,7 +2,8 @@
 
 A matrix that products read, or rows of which are looked up, is perturbed by `sigma / sqrt(r) * A B^T` with normal
 factors A [m, r] and B [n, r]; what is added or multiplied entry by entry (biases, scales, positions, the kernels of
-depthwise convolutions) by `sigma` times normal noise of its own shape.
+depthwise convolutions) by `sigma` times normal noise of its own shape. For weights of whole numbers, noise is signs
+instead, and nothing is divided by `sqrt(r)`, so that a perturbed weight is a whole number too.
 """
 
 import math
@@ -64,21 +65,27 @@ class LeafNoise:
         shapes = self.factor_shapes(rank) if self.low_rank else (self.shape,)
         return sum(map(math.prod, shapes))
 
-    def draw(self, key: jax.Array, rank: int) -> tuple[jax.Array, ...]:
-        """Standard normal numbers: both factors, or noise of the leaf's shape; none for an unused leaf."""
+    def draw(self, key: jax.Array, rank: int, signs: bool = False) -> tuple[jax.Array, ...]:
+        """Standard normal numbers, or signs: both factors, or noise of the leaf's shape; none for an unused leaf."""
         if not self.used:
             return ()
+        numbers = _signs if signs else jax.random.normal
         if not self.low_rank:
-            return (jax.random.normal(key, self.shape),)
+            return (numbers(key, self.shape),)
         left, right = self.factor_shapes(rank)
-        both = jax.random.normal(key, (math.prod(left) + math.prod(right),))
+        both = numbers(key, (math.prod(left) + math.prod(right),))
         return both[: math.prod(left)].reshape(left), both[math.prod(left) :].reshape(right)
 
-    def full(self, noise: Sequence[jax.Array], rank: int) -> jax.Array:
-        """The perturbation as one array of unit variance: what is never formed in passes, for tests and comparisons."""
+    def full(self, noise: Sequence[jax.Array], unit: float) -> jax.Array:
+        """The perturbation as one array: what is never formed in passes, for tests and comparisons.
+
+        Args:
+            noise: `draw`'s.
+            unit: What a product of two factors counts.
+        """
         if not noise:
             return jnp.zeros(self.shape)
-        return noise[0] if len(noise) == 1 else jnp.sum(noise[0] * noise[1], axis=-1) / jnp.sqrt(rank)
+        return noise[0] if len(noise) == 1 else jnp.sum(noise[0] * noise[1], axis=-1) * unit
 
 
 class PerturbedPass:
@@ -89,16 +96,20 @@ class PerturbedPass:
         params: Weights, or their shapes.
         inputs: Other arguments, or their shapes.
         rank: Rank of the noise of a matrix.
+        signs: Whether noise is signs.
 
     Attributes:
         leaves: The noise of each leaf of the weights, in the order of the tree.
+        unit: What a product of two factors counts in the perturbation of a matrix.
 
     Raises:
         UserError: A matrix takes part in an operation for which no product of low rank is known.
     """
 
-    def __init__(self, forward: Callable[..., jax.Array], params: Any, inputs: Sequence[Any], rank: int) -> None:
-        self.rank = rank
+    def __init__(
+        self, forward: Callable[..., jax.Array], params: Any, inputs: Sequence[Any], rank: int, signs: bool = False
+    ) -> None:
+        self.rank, self.unit, self._signs = rank, 1.0 if signs else rank**-0.5, signs
         shapes, self._structure = jax.tree_util.tree_flatten_with_path(params)
         self._traced = jax.make_jaxpr(lambda *given: forward(*given))(params, *inputs)
         paths = ["/".join(str(getattr(key, "key", key)) for key in path) for path, _ in shapes]
@@ -111,10 +122,10 @@ class PerturbedPass:
 
     def draw(self, key: jax.Array) -> list[tuple[jax.Array, ...]]:
         """The noise of one pair, from a key of its own: each leaf has a stream, each layer of a stack a part of it."""
-        return [leaf.draw(jax.random.fold_in(key, i), self.rank) for i, leaf in enumerate(self.leaves)]
+        return [leaf.draw(jax.random.fold_in(key, i), self.rank, self._signs) for i, leaf in enumerate(self.leaves)]
 
     def __call__(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any, *inputs: Any) -> jax.Array:
-        """The pass with `params + scale * E`, where E has unit variance; no array of the shape of E is formed.
+        """The pass with `params + scale * E`; no array of the shape of E is formed.
 
         Args:
             params: The weights.
@@ -136,14 +147,14 @@ class PerturbedPass:
         if len(noise) == 1:
             return base + scale * noise[0]
         axes = tuple(frozenset({(i, axis)}) for axis in range(base.ndim))
-        return Tracked(base, noise[0], noise[1] * (scale / self.rank**0.5), axes)
+        return Tracked(base, noise[0], noise[1] * (scale * self.unit), axes)
 
     def materialised(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any) -> Any:
         """The perturbed weights themselves, as arrays: what the pass computes with, without ever forming them."""
         bases = jax.tree.leaves(params)
         each = zip(self.leaves, bases, noise, strict=True)
         return jax.tree.unflatten(
-            self._structure, [base + scale * leaf.full(own, self.rank) for leaf, base, own in each]
+            self._structure, [base + scale * leaf.full(own, self.unit) for leaf, base, own in each]
         )
 
     def weighted_sum(self, coefficients: jax.Array, noise: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
@@ -153,14 +164,25 @@ class PerturbedPass:
             coefficients: float32[q].
             noise: Of q pairs, on a leading axis.
         """
-        return [leaf_sum(leaf, coefficients, own, self.rank) for leaf, own in zip(self.leaves, noise, strict=True)]
+        each = zip(self.leaves, noise, strict=True)
+        return [leaf_sum(leaf, coefficients, own, self.rank, self.unit) for leaf, own in each]
 
     def tree(self, leaves: Sequence[jax.Array]) -> Any:
         """Leaves as the tree of the weights."""
         return jax.tree.unflatten(self._structure, leaves)
 
 
-def leaf_sum(leaf: LeafNoise, coefficients: jax.Array, noise: tuple[jax.Array, ...], rank: int) -> jax.Array:
+def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """1 and -1, equally likely, 32 from each number that is drawn."""
+    count = math.prod(shape)
+    words = jax.random.bits(key, (-(-count // 32), 1))
+    bits = (words >> jnp.arange(32, dtype=words.dtype)) & 1
+    return (2.0 * bits.reshape(-1)[:count].astype(jnp.float32) - 1.0).reshape(shape)
+
+
+def leaf_sum(
+    leaf: LeafNoise, coefficients: jax.Array, noise: tuple[jax.Array, ...], rank: int, unit: float
+) -> jax.Array:
     """Sum over pairs of a coefficient times the noise of a leaf, as one product of its factors."""
     if not noise:
         return jnp.zeros(leaf.shape)
@@ -173,7 +195,7 @@ def leaf_sum(leaf: LeafNoise, coefficients: jax.Array, noise: tuple[jax.Array, .
         factor.transpose(0, *(1 + i for i in order), factor.ndim - 1).reshape(count, layers, -1, rank)
         for factor in noise
     )
-    total = jnp.einsum("qlar,qlbr->lab", left * (coefficients / rank**0.5)[:, None, None, None], right)
+    total = jnp.einsum("qlar,qlbr->lab", left * (coefficients * unit)[:, None, None, None], right)
     return total.reshape([leaf.shape[i] for i in order]).transpose([order.index(i) for i in range(len(order))])
 
 

@@ -38,6 +38,7 @@ class Population:
     def __init__(self, net: Supernet, settings: EvolutionStrategySettings, outputs: Outputs, key: jax.Array) -> None:
         self.net, self.settings, self.outputs, self._key = net, settings, outputs, key
         self._fitness = FITNESS[settings.fitness]
+        self._signs = net.has_integer_weights
         self._passes: dict[tuple[Program, tuple[int, ...]], PerturbedPass] = {}
         self.chunk_program = jax.jit(self._chunk, static_argnames="program")
         self.direction_program = jax.jit(self._direction, static_argnames=("program", "shape"))
@@ -52,7 +53,8 @@ class Population:
             def forward(params: Params, genes: jax.Array, x: jax.Array) -> jax.Array:
                 return self.net.apply(params, genes, x, program=program)[0]
 
-            self._passes[kind] = PerturbedPass(forward, self.net.shapes, inputs, self.settings.rank)
+            shapes = jax.eval_shape(carried, self.net.shapes)
+            self._passes[kind] = PerturbedPass(forward, shapes, inputs, self.settings.rank, self._signs)
         return self._passes[kind]
 
     def fitness(
@@ -77,19 +79,23 @@ class Population:
             example_weights: Factor of each example.
         """
         settings, genes = self.settings, np.asarray(genes, np.int32)
-        group = chunk * settings.groups // settings.chunks
+        count, group = settings.groups_of_chunk, chunk * settings.groups // settings.chunks
         size = len(x) // settings.groups
-        part = slice(group * size, (group + 1) * size)
-        weights = np.asarray(example_weights, np.float32)[part]
+
+        def part(values: Any) -> Any:
+            """Those of the groups of the chunk, one after the other on an axis of their own."""
+            return values[group * size : (group + count) * size].reshape(count, size, *values.shape[1:])
+
         first = np.int32(chunk * settings.pairs_of_chunk)
+        weights = np.asarray(example_weights, np.float32)
         found = self.chunk_program(
-            params, genes, self.epoch(step), first, x[part], targets[part], weights,
+            params, genes, self.epoch(step), first, part(x), part(targets), part(weights),
             program=self.net.space.program(genes),
         )  # fmt: skip
         if isinstance(self._fitness, CompiledFitness):
             return np.asarray(found, np.float64)
-        function, given = self._fitness, np.asarray(targets[part])
-        return np.array([float(function(one, given)) for one in np.asarray(found)], np.float64)
+        function, given = self._fitness, np.repeat(np.asarray(part(targets)), len(found) // count, axis=0)
+        return np.array([float(function(*one)) for one in zip(np.asarray(found), given, strict=True)], np.float64)
 
     def epoch(self, step: int) -> np.uint32:
         """Number of the noise of a step."""
@@ -104,6 +110,8 @@ class Population:
         masks: Sequence[Params],
     ) -> Params:
         """The negative of the estimated gradient of fitness, summed over the paths: what an optimiser descends along.
+
+        Of integer weights, it is the negative of the votes of all pairs instead, whole numbers.
 
         Args:
             coefficients: Of each path's members: shaped fitness times the path's weight.
@@ -137,21 +145,26 @@ class Population:
         weights: jax.Array,
         program: Program,
     ) -> jax.Array:
-        """Fitness of each member, or its outputs where the fitness is a user's function."""
-        passes, sigma = self.perturbed(program, x), self.settings.sigma
+        """Fitness of each member, or its outputs where the fitness is a user's function; groups on a leading axis."""
+        passes, sigma = self.perturbed(program, x[0]), self.settings.sigma
         fitness = self._fitness if isinstance(self._fitness, CompiledFitness) else None
+        params = carried(params)
 
-        def pair(number: jax.Array) -> jax.Array:
-            noise = passes.draw(self._noise_key(epoch, number))
+        def group(numbers: jax.Array, x: jax.Array, targets: Any, weights: jax.Array) -> jax.Array:
+            def pair(number: jax.Array) -> jax.Array:
+                noise = passes.draw(self._noise_key(epoch, number))
 
-            def member(sign: jax.Array) -> jax.Array:
-                logits = passes(params, noise, sign * sigma, genes, x)
-                return logits if fitness is None else fitness.function(self.outputs, logits, targets, weights)
+                def member(sign: jax.Array) -> jax.Array:
+                    logits = passes(params, noise, sign * sigma, genes, x)
+                    return logits if fitness is None else fitness.function(self.outputs, logits, targets, weights)
 
-            return jax.vmap(member)(jnp.array([1.0, -1.0]))
+                return jax.vmap(member)(jnp.array([1.0, -1.0]))
 
-        found = jax.vmap(pair)(first + jnp.arange(self.settings.pairs_of_chunk))
-        return found.reshape(-1, *found.shape[2:])
+            return jax.vmap(pair)(numbers)
+
+        numbers = first + jnp.arange(self.settings.pairs_of_chunk).reshape(len(x), -1)
+        found = jax.vmap(group)(numbers, x, targets, weights)
+        return found.reshape(-1, *found.shape[3:])
 
     def _direction(
         self, coefficients: jax.Array, epoch: jax.Array, mask: Params, program: Program, shape: tuple[int, ...]
@@ -169,5 +182,11 @@ class Population:
         numbers = jnp.arange(pairs).reshape(settings.chunks, -1)
         start = [jnp.zeros(leaf.shape) for leaf in passes.leaves]
         total, _ = jax.lax.scan(add, start, (numbers, coefficients.reshape(settings.chunks, -1)))
-        scale = -1.0 / (settings.population * settings.sigma)
+        # The coefficient of a pair is the difference of two signs, so that half of it is a vote.
+        scale = -0.5 if self._signs else -1.0 / (settings.population * settings.sigma)
         return jax.tree.map(lambda leaf, own: leaf * scale * own, passes.tree(total), mask)
+
+
+def carried(params: Params) -> Params:
+    """Weights as passes of a population compute with them: whole numbers in float32, as which products are quicker."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

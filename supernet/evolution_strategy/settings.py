@@ -17,20 +17,21 @@ class EvolutionStrategySettings:
     Args:
         population: Number of perturbed networks that a path of a step is evaluated with; pairs of them have opposite
             perturbations.
-        sigma: Standard deviation of the perturbation of a weight.
+        sigma: Standard deviation of the perturbation of a weight. Of int8 weights, a whole number: their perturbations
+            are products of signs, times this.
         rank: Rank of the perturbation of a matrix: number of columns of both factors.
         noise_reuse: Number of consecutive steps with the same perturbations.
         groups: Number of equal groups of the population, each of which sees its own equal part of the batch. Fitness is
             compared within a group.
         fitness: Quantity that a member maximises: `loss` (its negative), `accuracy`, or a registered function of
             outputs and targets.
-        shaping: Form of fitness in the update: centred `rank`s, or `standardise`d values; both with unit variance over
-            the population.
+        shaping: Form of fitness in the update: centred `rank`s, or `standardise`d values, both with unit variance over
+            the population; or the `sign` of the difference within each pair, which int8 weights need.
         cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
         cost_exponent: Exponent of the penalty: the fitness on a path counts by (cost / cost of the largest path) to the
             power of its negative; 0 does not penalise.
-        chunk: Most members that one program evaluates at once; it is the largest number of pairs within it that divides
-            those of a group. More take more memory.
+        chunk: Most members that one program evaluates at once: the largest number of pairs within it that divides those
+            of a group, or of whole groups that divides all of them. More take more memory.
 
     Raises:
         UserError: A value outside its range.
@@ -42,7 +43,7 @@ class EvolutionStrategySettings:
     noise_reuse: int = 1
     groups: int = 1
     fitness: str = "loss"
-    shaping: Literal["rank", "standardise"] = "rank"
+    shaping: Literal["rank", "standardise", "sign"] = "rank"
     cost_metric: str = "macs"
     cost_exponent: float = 0.0
     chunk: int = 16
@@ -75,12 +76,26 @@ class EvolutionStrategySettings:
             )
 
     @property
+    def pairs_of_group(self) -> int:
+        """Pairs that see the same examples."""
+        return self.population // (2 * self.groups)
+
+    @property
+    def groups_of_chunk(self) -> int:
+        """Groups that one program evaluates, whole ones where there are several: as many as fit and divide them."""
+        return _divisor(self.groups, self.chunk // (2 * self.pairs_of_group))
+
+    @property
     def pairs_of_chunk(self) -> int:
-        """Pairs that one program evaluates: the most that divide those of a group and fit in the chunk."""
-        pairs = self.population // (2 * self.groups)
-        return max(n for n in range(1, min(pairs, self.chunk // 2) + 1) if pairs % n == 0)
+        """Pairs that one program evaluates: those of its groups, or as many of a group's as fit and divide them."""
+        return self.groups_of_chunk * _divisor(self.pairs_of_group, self.chunk // 2)
 
     @property
     def chunks(self) -> int:
         """Programs that evaluate the population on one path, one after the other."""
         return self.population // (2 * self.pairs_of_chunk)
+
+
+def _divisor(count: int, most: int) -> int:
+    """Returns the largest divisor of a number up to `most`; at least 1."""
+    return max(n for n in range(1, max(1, min(count, most)) + 1) if count % n == 0)

@@ -12,11 +12,13 @@ from search_spaces import UserError
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW or SGD with linear warm-up, cosine or constant rate, and clipping by global norm.
+    """AdamW or SGD with linear warm-up, cosine or constant rate, and clipping by global norm; or votes.
 
     Args:
-        type: Optimizer: `adamw` or `sgd`.
-        learning_rate: Peak learning rate.
+        type: Optimizer: `adamw`, `sgd`, or `votes`, by which an evolution strategy moves int8 weights; it has a
+            learning rate with its schedule, and nothing else of what is below.
+        learning_rate: Peak learning rate. Of `votes`: number of steps of 1 that a weight takes for votes of one
+            standard deviation.
         weight_decay: Rate of decoupled decay (AdamW), or factor of the decay added to the gradient (SGD), of kernels;
             biases, normalisation scales and positions are not decayed.
         betas: Decay rates a step of AdamW's two moments.
@@ -33,7 +35,7 @@ class OptimizerSettings:
         UserError: A value outside its range.
     """
 
-    type: Literal["adamw", "sgd"] = "adamw"
+    type: Literal["adamw", "sgd", "votes"] = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.999)
@@ -80,7 +82,15 @@ class OptimizerSettings:
         return optax.join_schedules([warmup, rest], [self.warmup_steps])
 
     def build(self, steps: int) -> optax.GradientTransformation:
-        """The transformation for a training of `steps` steps."""
+        """The transformation for a training of `steps` steps.
+
+        Raises:
+            UserError: The type is not one of those that descend along gradients.
+        """
+        if self.type == "votes":
+            raise UserError(
+                "train.optimizer.type: votes move int8 weights, by train.method evolution_strategy. Set adamw or sgd."
+            )
         rate = self.rate(steps)
         if self.type == "adamw":
             core = optax.adamw(rate, *self.betas, weight_decay=self.weight_decay, mask=decayed)

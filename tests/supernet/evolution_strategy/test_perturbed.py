@@ -92,7 +92,7 @@ def test_a_linear_fitness_gives_its_gradient(rank):
     passes = PerturbedPass(lambda params, x: x @ params, jnp.zeros(shape), (jnp.ones((1, 6)),), rank)
     gradient = jax.random.normal(jax.random.key(3), shape)
     noise = jax.jit(jax.vmap(passes.draw))(jax.random.split(jax.random.key(4), pairs))
-    each = jax.vmap(lambda own: passes.leaves[0].full(own, rank))(noise[0])
+    each = jax.vmap(lambda own: passes.leaves[0].full(own, passes.unit))(noise[0])
     fitness = jnp.tensordot(each, gradient, 2)
     (total,) = passes.weighted_sum(fitness, noise)
     # The variance of an entry of f * E is |G|^2 (r + 2) / r plus smaller terms; five deviations of the mean.
@@ -105,7 +105,7 @@ def test_the_variance_of_the_estimate_falls_with_the_rank():
     def spread(rank):
         passes = PerturbedPass(lambda params, x: x @ params, jnp.zeros((6, 5)), (jnp.ones((1, 6)),), rank)
         noise = jax.vmap(passes.draw)(jax.random.split(jax.random.key(4), 4000))
-        each = jax.vmap(lambda own: passes.leaves[0].full(own, rank))(noise[0])
+        each = jax.vmap(lambda own: passes.leaves[0].full(own, passes.unit))(noise[0])
         return np.var(each[:, 0, 0] * each[:, 0, 0])
 
     assert spread(1) > 1.5 * spread(8) > 1.5 * spread(64)
@@ -128,7 +128,7 @@ def test_the_update_is_the_sum_of_full_perturbations_also_in_stacks():
     noise = jax.vmap(passes.draw)(jax.random.split(jax.random.key(5), 3))
     coefficients = jnp.array([0.5, -2.0, 1.0])
     for leaf, own, total in zip(passes.leaves, noise, passes.weighted_sum(coefficients, noise), strict=True):
-        each = jnp.stack([leaf.full([factor[q] for factor in own], 2) for q in range(3)])
+        each = jnp.stack([leaf.full([factor[q] for factor in own], passes.unit) for q in range(3)])
         np.testing.assert_allclose(total, jnp.tensordot(coefficients, each, 1), atol=1e-4)
 
 
@@ -141,7 +141,7 @@ def test_layers_and_leaves_have_noise_of_their_own():
     last, stack = passes.leaves
     assert (stack.reads, stack.writes) == ((1,), (2,))
     noise = passes.draw(jax.random.key(0))
-    each = [last.full(noise[0], 1), *stack.full(noise[1], 1)]
+    each = [last.full(noise[0], 1.0), *stack.full(noise[1], 1.0)]
     for i, a in enumerate(each):
         for b in each[:i]:
             assert np.abs(a - b).max() > 0.5
