@@ -26,6 +26,9 @@ class Purpose(StrEnum):
     ARCHITECTURE_HIDDEN_TOKENS = "architecture hidden tokens"
     HIDDEN_TOKENS_OF_EVALUATION = "hidden tokens of evaluation"
     MODULE_EXAMPLES = "module examples"
+    SERVER_EXAMPLES = "server examples"
+    CLIENT_SHARDS = "client shards"
+    CLIENT_EXAMPLES = "client examples"
     # weights
     WEIGHTS = "weights"
     PANEL_WEIGHTS = "panel weights"
@@ -48,6 +51,9 @@ class Purpose(StrEnum):
     EXTREME_STARTS = "extreme starts"
     COST_CHECK = "cost check"
     PREDICTOR_FOLDS = "predictor folds"
+    # federations
+    ASKED_CLIENTS = "asked clients"
+    SENT_LAYERS = "sent layers"
     # evaluation
     EVALUATION_ORDER = "evaluation order"
     CALIBRATION = "calibration"

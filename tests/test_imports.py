@@ -82,10 +82,12 @@ def test_stages_meet_in_the_pipeline() -> None:
     """A stage imports another one only where it continues it: panels train, exports follow search."""
     stages = {
         "training", "searching", "gradient", "ranking", "exporting", "profiling", "finetuning", "souping", "incubation",
+        "federation",
     }  # fmt: skip
     continues = {
         "ranking": {"training"}, "gradient": {"training", "searching"}, "exporting": {"training", "searching"},
         "finetuning": {"training", "exporting"}, "incubation": {"training"},
+        "federation": {"exporting"},
         "souping": {"training", "searching", "exporting", "finetuning", "incubation"},
     }  # fmt: skip
     arrows = rooms_of("experiments")

@@ -120,6 +120,7 @@ def run_stages(
 
 
 def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
+    from experiments.federation import report as federation_report
     from experiments.pipeline import run as pipeline
     from experiments.ranking import proxies as proxy_report
     from experiments.ranking import report as rank_report
@@ -133,6 +134,8 @@ def _report(summary: "Summary", stages: Sequence[str], path: Path) -> str:
         return f"{proxy_report.table(summary.proxies)}\n{path}"
     if "rank" in stages and summary.rank is not None:
         return f"{rank_report.table(summary.rank)}\n{path}"
+    if "federate" in stages and summary.federation is not None:
+        return f"{federation_report.table(summary.federation)}\n{path}"
     of_stage = summary.as_json()[stages[-1]]
     figures = {name: value for name, value in of_stage.items() if isinstance(value, int | float | str)}
     return "\n".join([*(f"{name}: {value}" for name, value in figures.items()), str(path)])

@@ -20,6 +20,7 @@ from pydantic import (
 
 from experiments.configuration.data_section import DataSection
 from experiments.configuration.device_section import DeviceSection
+from experiments.configuration.federation_section import FederationSection
 from experiments.configuration.plugin_section import STRICT
 from experiments.configuration.plugins import import_plugins
 from experiments.configuration.pretrained_section import StartSection, with_pretrained
@@ -83,6 +84,7 @@ class ExperimentConfig(BaseModel):
         train: Training of the supernet.
         search: Choice of the subnets that are evaluated.
         gradient: Training of one architecture together with its weights (`supernest gradient`).
+        federation: Training by clients that keep their data (`supernest federate`); null for none.
         evaluation: Evaluation of subnets.
         budgets: Limits of each exported subnet, by a name that you choose: `half: {macs: 50%}` or `half: macs<=50%`. An
             amount is in the metric's unit, or in percent of what the dearest subnet costs.
@@ -105,6 +107,7 @@ class ExperimentConfig(BaseModel):
     train: TrainSection
     search: SearchSection = SearchSection()
     gradient: GradientSection = GradientSection()
+    federation: FederationSection | None = None
     evaluation: EvaluationSection = EvaluationSection()
     budgets: Annotated[
         tuple[InstanceOf[Budget], ...],

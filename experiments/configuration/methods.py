@@ -38,6 +38,9 @@ _OTHERS = (
     ("evolution strategy (`train.method: evolution_strategy`)", "supernet.evolution_strategy.population"),
     ("distillation (`train.distillation`)", "supernet.tasks.distillation"),
     ("adaptive divergence (`train.distillation.loss: alpha`)", "supernet.tasks.divergences"),
+    ("compression for clients (`federation.compression`)", "supernet.federation.compression"),
+    ("merging of clients (`federation.compression`)", "supernet.federation.merging"),
+    ("choice of clients and layers (`federation`)", "experiments.federation.choice"),
     ("order by importance (`supernest import --calibrate`)", "supernet.ordering.importance"),
 )
 

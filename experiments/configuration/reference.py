@@ -71,6 +71,9 @@ def _table(keys: Schema, required: list[str] | None = None, above: str = "") -> 
             continue
         default = f"`{_yaml(key['default'])}`" if "default" in key else ""
         yield f"| `{above}{name}` | {_cell(_kind(key))} | {default} | {_cell(key['description'])} |"
+        members = key.get("additionalProperties")
+        if isinstance(members, Mapping) and "properties" in members:
+            yield from _table(members["properties"], members["required"], f"{above}{name}.NAME.")
 
 
 def _kind(key: Schema) -> str:

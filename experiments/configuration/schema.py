@@ -68,8 +68,10 @@ def _field(name: str, field: FieldInfo) -> Schema:
         return _budgets()
     if name == "sharing":
         return {"enum": list(SHARING)}
+    if typing.get_origin(field.annotation) is dict and (member := _section_of(typing.get_args(field.annotation)[1])):
+        return {"type": "object", "minProperties": 1, "additionalProperties": _model(member)}
     kinds = typing.get_args(field.annotation) if isinstance(field.annotation, types.UnionType) else (field.annotation,)
-    section = next((one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    section = next(filter(None, map(_section_of, kinds)), None)
     if section is not None:
         schema = _plugins(section) if issubclass(section, PluginSection) else _model(section)
         forms = [schema, *([{"type": "string"}] if issubclass(section, SealedSection) else [])]
@@ -79,6 +81,11 @@ def _field(name: str, field: FieldInfo) -> Schema:
         cls = typing.cast(type, field.annotation)
         return _object(summary(cls), dict(_settings(cls)), _missing(cls))
     return _value(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation)
+
+
+def _section_of(kind: Any) -> type[BaseModel] | None:
+    """Returns a type that is a section; None for any other."""
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _value(kind: Any) -> Schema:

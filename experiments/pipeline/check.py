@@ -15,6 +15,8 @@ from experiments.data.pictures import check_pictures
 from experiments.data.text import caches_written_last
 from experiments.devices.runtime import runtime_here
 from experiments.experiment import Experiment, build_experiment
+from experiments.federation.federation import KEY as FEDERATION
+from experiments.federation.federation import check_federation
 from experiments.incubation.members import KEY, check_incubation
 from experiments.pipeline.demands import check_demands, warnings
 from experiments.pipeline.description import (
@@ -60,6 +62,7 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     check_demands(experiment)
     check_evolution_strategy(experiment)
     check_incubation(experiment)
+    check_federation(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
@@ -69,6 +72,8 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     _check_passes(experiment)
     _check_statistics(experiment)
     panel_of(experiment)
+    if "federate" in stages and config.federation is None:
+        raise UserError(f"{FEDERATION}: not set. Give the section, with rounds and clients.")
     if "export" in stages and experiment.cost_on_device is not None:
         runtime_here(experiment.cost_on_device.device)  # must be installed where it times the exports
     if "proxies" in stages:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from experiments.configuration.experiment_config import ExperimentConfig
     from experiments.run_directory import RunDirectory
 
-_FIRST = {"train", "gradient", "proxies"}
+_FIRST = {"train", "gradient", "federate", "proxies"}
 
 
 def open_run(

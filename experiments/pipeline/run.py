@@ -10,6 +10,8 @@ from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Split
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.stage import export, reached
+from experiments.federation.on_ray import federate_on_ray
+from experiments.federation.stage import federate
 from experiments.gradient.stage import gradient_search
 from experiments.incubation.on_ray import incubate_on_ray
 from experiments.incubation.stage import incubate, start_of
@@ -46,7 +48,8 @@ def run(
     Args:
         config: The experiment.
         directory: Its run directory, locked by the caller.
-        stages: Which of `STAGES`, in this order, `rank`, `proxies`, and `gradient` (in place of `train`).
+        stages: Which of `STAGES`, in this order, `rank`, `proxies`, `federate`, and `gradient` (in place of
+            `train`).
         quiet: No progress bars.
 
     Returns:
@@ -99,6 +102,9 @@ def run(
                 if config.train.accumulate > 1:
                     print("warning: gradient search does not accumulate; it takes its batches whole", file=sys.stderr)
                 summary = told(gradient=gradient_search(experiment, checkpoints, directory, stop, quiet))
+            if "federate" in stages:
+                clients = federate if config.ray is None else federate_on_ray
+                summary = told(federation=clients(experiment, directory.path, stop, quiet))
             if {"search", "export", "rank"} & set(stages):
                 params = trained_params(experiment, checkpoints)
                 if "search" in stages:

@@ -14,6 +14,7 @@ from experiments.records.exported import (
     MeasuredLatency,
     Prediction,
 )
+from experiments.records.federation import FederationFigures, RoundFigures
 from experiments.records.finetuning import FinetunedNetwork, Interval, SplitGain
 from experiments.records.ranking import (
     BaselineFigures,
@@ -38,6 +39,7 @@ __all__ = [
     "EarlyStopping",
     "Estimate",
     "ExportedNetwork",
+    "FederationFigures",
     "Figures",
     "FinetunedNetwork",
     "FoundSubnet",
@@ -53,6 +55,7 @@ __all__ = [
     "ProxyFigures",
     "ProxyOrder",
     "RankFigures",
+    "RoundFigures",
     "RuntimeFacts",
     "SearchFigures",
     "SpaceFigures",

@@ -6,6 +6,7 @@ from typing import Self
 
 from experiments.records.answer import Answer
 from experiments.records.exported import ExportedNetwork
+from experiments.records.federation import FederationFigures
 from experiments.records.plain import JsonObject, plain
 from experiments.records.ranking import ProxyFigures, RankFigures
 from experiments.records.stages import GradientFigures, IncubationFigures, SearchFigures, TrainingFigures
@@ -36,6 +37,7 @@ class Summary:
         incubation: Of the modules that the training started from.
         train: Of the training.
         gradient: Of the gradient search.
+        federation: Of the training by clients.
         search: Of the search.
         subnets: Exported networks, in the order of the budgets.
         rank: Of the ranking.
@@ -50,6 +52,7 @@ class Summary:
     incubation: IncubationFigures | None = None
     train: TrainingFigures | None = None
     gradient: GradientFigures | None = None
+    federation: FederationFigures | None = None
     search: SearchFigures | None = None
     subnets: Sequence[ExportedNetwork] | None = None
     rank: RankFigures | None = None
@@ -74,7 +77,7 @@ class Summary:
         """Reads what `as_json` gives, with a hash or without."""
         space, search, subnets = content.get("space"), content.get("search"), content.get("subnets")
         train, gradient, incubation = (content.get(name) for name in ("train", "gradient", "incubation"))
-        train, gradient = content.get("train"), content.get("gradient")
+        federation = content.get("federation")
         rank, proxies = content.get("rank"), content.get("proxies")
         return cls(
             name=content.get("name", ""),
@@ -84,6 +87,7 @@ class Summary:
             incubation=None if incubation is None else IncubationFigures.from_json(incubation),
             train=None if train is None else TrainingFigures.from_json(train),
             gradient=None if gradient is None else GradientFigures.from_json(gradient),
+            federation=None if federation is None else FederationFigures.from_json(federation),
             search=None if search is None else SearchFigures(**search),
             subnets=None if subnets is None else [ExportedNetwork.from_json(row) for row in subnets],
             rank=None if rank is None else RankFigures.from_json(rank),

@@ -77,7 +77,7 @@ def _run(facts: RunFacts, key: str) -> dict[str, Any]:
     summary, space = facts.summary.as_json(), facts.summary.space
     stages = {
         stage: {k: _figure(v) for k, v in summary[stage].items() if isinstance(v, int | float | str)}
-        for stage in ("incubation", "train", "gradient", "search")
+        for stage in ("incubation", "train", "gradient", "federation", "search")
         if stage in summary
     }
     return {

@@ -1,0 +1,94 @@
+"""Clients of a federation: learned convolutional compression against slices, and choices of clients and layers.
+
+Command: `python -m experiments.benchmarks.federation --seeds 3 --json`
+
+For each seed and each variant of `experiments/federation.yaml` the rounds are run in this process; all variants of a
+seed have the same fresh weights, shards and examples of the server. Accuracies are of the validation split after the
+last round: `mean` over all clients of the network that each would be sent next, `mean_own` of it on classes in the
+shares that the client has, and that of the server's largest network. Bytes are those of all weights that were sent.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from experiments.benchmarks.output import show
+from experiments.commands.options import json_option
+from experiments.configuration.experiment_config import load_config
+from experiments.experiment import build_experiment
+from experiments.federation.stage import Rounds
+from experiments.process.interrupt import StopRequest
+from experiments.records import RoundFigures
+
+_DIGITS = Path(__file__).parents[1] / "federation.yaml"
+_PREFIX = ("federation.compression={type: prefix}", "federation.server.steps=0")
+VARIANTS: Mapping[str, Sequence[str]] = {
+    "convolution": (),
+    "convolution_published": ("federation.compression={type: convolution, activation: leaky, dilation: weights}",),
+    "prefix": _PREFIX,
+    "prefix_server_steps": ("federation.compression={type: prefix}",),
+    "clients_uniform": (*_PREFIX, "federation.client_choice={type: uniform, number: 3}"),
+    "clients_ucb": (*_PREFIX, "federation.client_choice={type: ucb, number: 3}"),
+    "layers_uniform": (*_PREFIX, "federation.layer_choice={type: uniform, number: 1}"),
+    "layers_importance": (*_PREFIX, "federation.layer_choice={type: importance, number: 1}"),
+}
+"""Name to the settings that differ from the experiment's."""
+
+
+@click.command()
+@click.option("--config", type=click.Path(exists=True, path_type=Path), default=_DIGITS, show_default=True)
+@click.option("--set", "overrides", multiple=True, help="A setting of the experiment, such as federation.rounds=4.")
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--variants", default=",".join(VARIANTS), help="Names with commas between.  [default: all]")
+@json_option
+def main(config: Path, overrides: tuple[str, ...], seeds: int, variants: str, as_json: bool) -> None:
+    """Runs the benchmark."""
+    names = variants.split(",")
+    if unknown := sorted(set(names) - VARIANTS.keys()):
+        raise click.BadParameter(f"{', '.join(unknown)}: unknown. Choose from {', '.join(VARIANTS)}.")
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    for seed in range(seeds):
+        for name in names:
+            found[name].append(measured(config, [*overrides, *VARIANTS[name], f"seed={seed}"]))
+            click.echo(f"seed {seed} {name} {found[name][-1]}", err=True)
+    show({name: over_seeds(runs) for name, runs in found.items()}, as_json)
+
+
+def measured(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Figures of one run: accuracies after its last round, and bytes of all rounds."""
+    experiment = build_experiment(load_config(path, overrides))
+    with tempfile.TemporaryDirectory() as nowhere:
+        rounds = Rounds(experiment, Path(nowhere), StopRequest())
+        clients, progress, told = rounds.here(), rounds.fresh(), list[RoundFigures]()
+        for number in range(rounds.federation.settings.rounds):
+            progress, figures = rounds.round(progress, number, clients)
+            told.append(figures)
+    last = told[-1]
+    return {
+        "mean": last.mean, "mean_own": last.mean_own, "server": last.server,
+        **{f"size_{name}": accuracy for name, accuracy in last.sizes.items()},
+        "half_way": told[len(told) // 2 - 1].mean if len(told) > 1 else last.mean,
+        "bytes_down": sum(one.bytes_down for one in told),
+        "bytes_up": sum(one.bytes_up for one in told),
+        "asked": np.bincount(np.concatenate([one.asked for one in told])).tolist(),
+    }  # fmt: skip
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation over seeds of each accuracy, and all values; of other figures, all values."""
+    summary: dict[str, Any] = {}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        summary[name] = values
+        if isinstance(values[0], float):
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            summary[f"{name}_mean"], summary[f"{name}_spread"] = round(float(np.mean(values)), 4), round(spread, 4)
+    return summary
+
+
+if __name__ == "__main__":
+    main()
