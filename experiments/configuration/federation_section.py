@@ -12,6 +12,8 @@ from search_spaces.choice import Value
 from search_spaces.names import name_fault
 from supernet.training.optimizer import OptimizerSettings
 
+DIRECTORY = "federation"
+"""Part of a run directory that a federation has."""
 SERVER = "server"
 """Name of the server's own network among those that are exported."""
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -24,7 +26,7 @@ class ClientSize(BaseModel):
     Attributes:
         number: Number of these clients.
         network: Choice of the space to the value of their network, in all of its layers; the largest where none is
-            given. `{width: 16, depth: 2}`
+            given: `{width: 16, depth: 2}`.
     """
 
     model_config = STRICT
@@ -41,8 +43,8 @@ class CompressionSection(BaseModel):
             that size, each entry averaged over its owners.
         activation: Function that convolved weights pass: `none`, or the published `leaky` (0.85 w above 0, 0.001 w
             below).
-        dilation: What of a client's weights is dilated: `updates`, what training changed, or the `weights`, as
-            published. Both mean the same to `prefix`.
+        dilation: Part of a reply that is dilated: the `updates`, by which training changed the weights, or the
+            `weights`, as published. Both mean the same to `prefix`.
     """
 
     model_config = STRICT
@@ -135,7 +137,8 @@ class FederationSection(BaseModel):
         learning_rate: Learning rate of the clients; null for that of `train.optimizer`.
         concentration: Parameter of the Dirichlet distribution by which the examples of each class are dealt out to
             the clients: 0.1 gives most clients few classes, 100 gives all the same.
-        clients: Name of each size to its clients. `{full: {number: 2}, half: {number: 4, network: {width: 16}}}`
+        clients: Name of each size to its clients, such as `{full: {number: 2}, half: {number: 4, network: {width:
+            16}}}`.
         compression: Compression of the server's weights to those of a client.
         server: The server's own examples and steps.
         client_choice: Choice of the clients that a round asks.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.configuration.federation_section import DIRECTORY
 from experiments.experiment import Experiment
 from experiments.federation.choice import Rewards, asked_clients, sent_layers
 from experiments.federation.exports import export_networks
@@ -25,7 +26,6 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from supernet.storage.manifest import write_text_atomically
 
-DIRECTORY = "federation"
 ROUNDS = "rounds.jsonl"
 Clients = Callable[[Sequence[Sent]], Iterable[Reply]]
 """Has clients do what messages ask, and gives their replies in the order of the messages."""

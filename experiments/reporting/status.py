@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.configuration.federation_section import DIRECTORY
 from experiments.configuration.incubation_section import PARTS, IncubationSection
 from experiments.records.plain import JsonObject
 from experiments.reporting.run_facts import RunFacts, read_run
@@ -38,7 +39,7 @@ class TrainingStatus:
 
 @dataclass(frozen=True)
 class PartStatus:
-    """Progress of a part of an incubation.
+    """Progress of a part of an incubation, or of a federation, whose steps are rounds.
 
     Attributes:
         step: Step of its last whole checkpoint; 0 where there is none.
@@ -70,6 +71,7 @@ class Status:
         name: Name of the experiment.
         process: Number of the process that works on it; None where none does.
         incubation: Each part that the training starts from, by name.
+        federation: The rounds of its clients.
         train: Its training.
         search: Its search.
         export: Names of exported networks.
@@ -79,6 +81,7 @@ class Status:
     name: str
     process: int | None
     incubation: Mapping[str, PartStatus] | None
+    federation: PartStatus | None
     train: TrainingStatus | None
     search: SearchStatus | None
     export: Sequence[str] | None
@@ -105,6 +108,7 @@ def status_of(path: Path) -> Status:
         name=facts.name,
         process=worker(path),
         incubation=_incubation(path, config["train"].get("incubation")),
+        federation=_federation(path, config.get("federation")),
         train=_training(path, facts, config["train"]["steps"]),
         search=SearchStatus(found, config["search"]["evaluations"]) if found else None,
         export=[subnet.name for subnet in facts.subnets] or None,
@@ -145,6 +149,12 @@ def _incubation(path: Path, settings: Mapping[str, Any] | None) -> Mapping[str, 
     return {name: PartStatus(max(_saved(path / PARTS / name), default=0), of) for name, of in steps.items()}
 
 
+def _federation(path: Path, settings: Mapping[str, Any] | None) -> PartStatus | None:
+    if settings is None or not (path / DIRECTORY).is_dir():
+        return None
+    return PartStatus(max(_saved(path / DIRECTORY), default=0), settings["rounds"])
+
+
 def _saved(path: Path) -> list[int]:
     """Returns the steps of the whole checkpoints of a training."""
     return [int(at.parent.name.removeprefix("step_")) for at in path.glob(f"checkpoints/step_*[0-9]/{MANIFEST}")]
@@ -156,6 +166,8 @@ def shown(status: Status) -> str:
     lines = [("name", status.name), ("process", "none is at work" if process is None else f"{process} is at work")]
     for name, part in (status.incubation or {}).items():
         lines.append(("incubate", f"{name.replace('_', ' ')}, step {part.step:,} of {part.steps:,}"))
+    if status.federation:
+        lines.append(("federate", f"round {status.federation.step:,} of {status.federation.steps:,}"))
     if train := status.train:
         of = f" of {train.steps:,}" if train.steps else ""
         kept = "no checkpoint yet" if train.checkpoint is None else f"checkpoint of step {train.checkpoint:,}"

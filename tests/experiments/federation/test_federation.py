@@ -225,6 +225,7 @@ def test_the_command_runs_reports_and_is_not_run_again(supernest: Any, here: Pat
     summary = json.loads((here / "run" / "summary.json").read_text("utf-8"))["federation"]
     assert summary["subnets"]["only"] == "federation/subnets/only"
     assert f"sent to clients: {summary['bytes_down']:,} bytes" in out
+    assert "federate round 1 of 1" in supernest("status", "run")[1].splitlines()
     before = {path: path.stat().st_mtime_ns for path in (here / "run" / "federation").rglob("*")}
     assert supernest("federate", "e.yaml", "--out", "run", *settings, "--quiet")[:2] == (0, out)
     after = {path: path.stat().st_mtime_ns for path in before}
