@@ -12,13 +12,11 @@ from experiments.configuration.federation_section import FederationSection
 from experiments.experiment import Experiment
 from experiments.federation.networks import FederatedNetwork
 from experiments.federation.shards import Shards, shards
-from search_spaces import Architecture, SearchSpace, UserError
+from search_spaces import FAMILIES, Architecture, SearchSpace, UserError
 from search_spaces.errors import did_you_mean
-from supernet.federation.shapes import WeightShapes
+from supernet.federation.shapes import WeightShapes, is_compressible
 
 KEY = "federation"
-FAMILIES = ("vit",)
-"""Families whose weights all lie in one stack of layers of equal shape, and which keep no batch statistics."""
 
 
 class Size(NamedTuple):
@@ -116,10 +114,13 @@ def check_federation(experiment: Experiment) -> None:
     if settings is None:
         return
     space = experiment.space
-    if space.family not in FAMILIES:
+    if len(experiment.data.class_names) < 2:
+        raise UserError(f"{KEY}: the data have no classes, by which examples are dealt out. Use labelled images.")
+    if not is_compressible(space):
+        known = [name for name in FAMILIES if FAMILIES[name].divisible and FAMILIES[name].takes(experiment.data.inputs)]
         raise UserError(
-            f"{KEY}: family {space.family} is not compressed here. Use {' or '.join(FAMILIES)}, or leave the section "
-            "out."
+            f"{KEY}: family {space.family} has no single stack of equal layers without batch statistics, whose weights "
+            f"could be compressed. Use {' or '.join(sorted(known)) or 'such a family'}, or leave the section out."
         )
     for name, size in settings.clients.items():
         _check_network(space, f"{KEY}.clients.{name}.network", size.network)

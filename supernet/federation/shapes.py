@@ -13,7 +13,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from search_spaces import SearchSpace
-from search_spaces.parts import flat, lengths
+from search_spaces.parts import CENTRE, flat, lengths
 from supernet.weights.described import Weights
 
 FlatWeights = Mapping[str, Float[Array, "..."]]
@@ -67,6 +67,20 @@ class WeightShapes:
     def sliced(self, weight: Float[Array, "..."]) -> Float[Array, "..."]:
         """Returns the first entries of every axis: what a client of this size has in the supernet."""
         return weight[tuple(slice(0, length) for length in self.client)]
+
+
+def is_compressible(space: SearchSpace) -> bool:
+    """Returns whether the networks of a space are compressed to smaller ones of it.
+
+    Their layers are then one stack of equal ones, of which smaller networks have the first; smaller weights are
+    matrices or vectors, the first entries of larger ones; and there are no batch statistics.
+    """
+    if not space.divisible or space.network.stacks[0].positions is not None:
+        return False
+    sublayers = list(space.network.sublayers)
+    centred = any(axis.keeps == CENTRE for sublayer in sublayers for axis in sublayer.axes.values())
+    shapes = weight_shapes(space, space).values()
+    return not centred and not any(s.statistics for s in sublayers) and all(len(of.plane) <= 2 for of in shapes)
 
 
 def weight_shapes(server: SearchSpace, client: SearchSpace) -> dict[str, WeightShapes]:

@@ -46,6 +46,7 @@ ALL = ["federation.client_choice={type: all}", "federation.layer_choice={type: a
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "e.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    (tmp_path / "t.txt").write_text("some words of a text " * 500, encoding="utf-8")
     return tmp_path
 
 
@@ -238,7 +239,11 @@ def test_the_command_runs_reports_and_is_not_run_again(supernest: Any, here: Pat
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["space={family: mobilenet, preset: small}"], "federation: family mobilenet is not compressed here. Use vit"),
+        (["space={family: mobilenet, preset: small}"],
+         "federation: family mobilenet has no single stack of equal layers without batch statistics, whose weights "
+         "could be compressed. Use vit, or leave the section out."),
+        (["data={source: text, path: t.txt, context: 16}", "space={family: language, preset: small}"],
+         "federation: the data have no classes, by which examples are dealt out. Use labelled images."),
         (["federation.clients={big: {network: {width: 16}}}"],
          "federation.clients.big.network.width: 16 is larger than the 12 of the server. Give one of [8, 12]."),
         (["federation.clients={odd: {network: {width: 9}}}"], "federation.clients.odd.network.width: 9 is no value of"),

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search_spaces import ViTSpace
+from search_spaces import ViTSpace, build_space
 from supernet.engine.supernet import build_supernet
 from supernet.federation.compression import Filters, compressed, dilated, fresh_filters, sliced
-from supernet.federation.shapes import FlatWeights, WeightShapes, flattened, nested, weight_shapes
+from supernet.federation.shapes import FlatWeights, WeightShapes, flattened, is_compressible, nested, weight_shapes
 
 SPACE = ViTSpace(
     (12, 16), (2, 3), (1, 2), (1.0, 2.0), head_dim=4, patch_size=2, image_size=4, channels=1, classes=3,
@@ -58,6 +58,12 @@ def test_shapes_are_those_of_both_networks() -> None:
     only_shallower = weight_shapes(SERVER, replace(SERVER, depth=(2,)))
     assert not any(of.smaller for of in only_shallower.values())
     assert only_shallower["layers/fc1/kernel"].client == (2, 16, 32)
+
+
+@pytest.mark.parametrize("family", ["vit", "mobilenet"])
+def test_networks_of_one_stack_without_batch_statistics_are_compressed(family: str) -> None:
+    given = {"image_size": 8, "patch_size": 2} if family == "vit" else {}
+    assert is_compressible(build_space(family, "small", given)) == (family == "vit")
 
 
 def test_a_fresh_filter_is_the_slice_of_the_supernet_to_the_bit(server: FlatWeights) -> None:
