@@ -16,7 +16,7 @@ from experiments.commands.options import config_argument, json_option, set_optio
 @set_option
 @click.option(
     "--time", "timed", is_flag=True,
-    help="Compile and time a few steps of each program, too: expected minutes and memory of the run.",
+    help="Also compile and time a few training steps, and print the minutes and memory that the run will take.",
 )  # fmt: skip
 @json_option
 def check(config: Path, overrides: Sequence[str], timed: bool, as_json: bool) -> None:

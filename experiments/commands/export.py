@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 @click.command()
 @stage_options
 @plugin_option
-@click.option("--budget", metavar="LIMITS", help="Another budget, such as 'macs<=40%,latency_ms<=3'.")
-@click.option("--refine", type=click.IntRange(min=1), metavar="N", help="Evaluate up to N subnets for the budget.")
-@click.option("--device", type=UserPath(), help="Device file whose latency and memory the budget limits.")
+@click.option(
+    "--budget", metavar="LIMITS", help="Budget to export the best subnet for, such as 'macs<=40%,latency_ms<=3'."
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Evaluate up to N more subnets for the budget before choosing.",
+)
+@click.option(
+    "--device", type=UserPath(), help="Device file that predicts the latency and memory which the budget limits."
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -32,15 +41,15 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--min-tau", type=click.FloatRange(-1, 1), metavar="TAU",
-    help="Least Kendall tau that the device file may have.  [default: the run's device.min_tau, or 0.7]",
+    help="Least Kendall's tau of a device file's predictions.  [default: the run's device.min_tau, or 0.7]",
 )  # fmt: skip
-@click.option("--show", is_flag=True, help="Say which subnet is best for the budget; export nothing.")
+@click.option("--show", is_flag=True, help="Print which subnet is best for the budget, and export nothing.")
 @click.option(
     "--format", "form", type=click.Choice(["standalone", "transformers", "onnx", "pytorch", "tflite", "nested"]),
     default="standalone", show_default=True,
-    help="Format to write exports in once more: transformers (language models), onnx (needs the extra onnx), pytorch "
-    "(vision transformers and MobileNets; extra pytorch), tflite (the same; extra litert), nested (residual blocks, "
-    "which are read up to any size).",
+    help="Format of the exports: standalone, or a conversion of exported networks to transformers (language models), "
+    "onnx (needs the extra onnx), pytorch (vision transformers and MobileNets; extra pytorch), tflite (the same "
+    "networks; extra litert) or nested (residual blocks, of which any share can be loaded).",
 )  # fmt: skip
 @click.option(
     "--batch",
@@ -50,21 +59,21 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--bits", type=click.IntRange(1, 24), metavar="N",
-    help="Residual blocks of each weight of a nested export. A block has at most 1.25 bits a weight where both sides "
-    "are 128 or more, and more where they are less: 2 at 32 by 32, 3 at 16 by 16.  [default: 8]",
+    help="Number of residual blocks of each weight of a nested export. A block takes at most 1.25 bits a weight where "
+    "both sides of the matrix are 128 or more, 2 at 32 by 32, and 3 at 16 by 16.  [default: 8]",
 )  # fmt: skip
-@click.option("--opset", type=click.Choice(["20", "23"]), help="Version of ONNX's operators.  [default: 20]")
+@click.option("--opset", type=click.Choice(["20", "23"]), help="Version of ONNX's set of operators.  [default: 20]")
 @click.option(
     "--any-size", is_flag=True, help="Let the ONNX file take pictures of any size: it crops and resizes them."
 )
 @click.option(
     "--quantize",
     type=click.Choice(["int8"]),
-    help="Write an ONNX file of eight-bit products, calibrated on training data.",
+    help="Quantise an ONNX file: products in eight-bit integers, calibrated on training data.",
 )
 @click.option(
     "--max-loss", type=click.FloatRange(min=0), metavar="POINTS",
-    help="Points of validation accuracy (percent of an error) that --quantize may lose.  [default: 1]",
+    help="Most points of validation accuracy (or percent of an error) that --quantize may lose.  [default: 1]",
 )  # fmt: skip
 @click.option(
     "--subnet",
@@ -87,12 +96,11 @@ def export(
     max_loss: float | None,
     subnets: Sequence[str], model_type: str | None, dtype: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Export the best subnets of a finished search only.
+    """Export the best subnets of a finished search; train and search nothing.
 
-    CONFIG may be the run directory. With --budget, the best subnet for another budget, from what was evaluated: the
-    answer comes at once, the export after it. With --format transformers, language models that were exported are
-    written to RUN/transformers, with their tokenizer. With --format onnx, pytorch, tflite or nested, exported networks
-    are written to RUN/onnx, RUN/pytorch, RUN/tflite or RUN/nested.
+    CONFIG is an experiment file or the run directory. With --budget, the best evaluated subnet for another budget is
+    printed at once, and then exported. With --format, exported networks are converted and written to a directory of
+    the run, such as RUN/onnx; transformers also gets their tokenizer.
     """
     from search_spaces.errors import UserError
 

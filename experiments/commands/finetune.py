@@ -15,15 +15,17 @@ from experiments.user_input.paths import UserPath
 @click.argument("subnet", type=UserPath())
 @click.option(
     "--out", type=UserPath(), required=True,
-    help="Directory that the network is exported to, a new one; with --variants, that gets a directory for each.",
+    help="New directory for the exported network; with --variants, for a directory of each variant.",
 )  # fmt: skip
 @click.option(
     "--data", type=UserPath(), metavar="YAML",
-    help="Experiment file with the network's space, with data and settings of training.  [default: that of its run]",
+    help="Experiment file that gives the data and the settings of training; its space must be the network's.  "
+    "[default: that of the network's run]",
 )  # fmt: skip
 @click.option(
     "--teacher", type=UserPath(), metavar="RUN|SUBNET",
-    help="Exported network to learn from, or a run whose supernet's largest network teaches.  [default: labels alone]",
+    help="Teacher of the distillation: an exported network, or a run, whose largest subnet teaches.  [default: labels "
+    "alone]",
 )  # fmt: skip
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: a tenth of the experiment's]"
@@ -34,12 +36,13 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(min=0, max=2**31 - 1),
-    help="Seed of the order of examples and of their changes; what is held out stays.  [default: the experiment's]",
+    help="Seed of the order of the examples and of their augmentation; the held-out examples stay the same.  [default: "
+    "the experiment's]",
 )  # fmt: skip
 @click.option(
     "--variants", type=UserPath(), metavar="YAML",
-    help="Train several variants instead, at the same time on the workers of the experiment's section ray: a list such "
-    "as - {name: slow, seed: 1, steps: 500, learning_rate: 0.0001, data.augmentation.flip: true}",
+    help="Train several variants instead, in parallel on the workers of the experiment's section ray. The file is a "
+    "list of entries such as - {name: slow, seed: 1, steps: 500, learning_rate: 0.0001, data.augmentation.flip: true}",
 )  # fmt: skip
 @set_option
 @plugin_option
@@ -49,11 +52,11 @@ def finetune(
     subnet: Path, out: Path, data: Path | None, teacher: Path | None, steps: int | None, learning_rate: float | None,
     seed: int | None, variants: Path | None, overrides: Sequence[str], quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Train an exported subnet on, and export it again; the same command resumes.
+    """Train an exported subnet further, and export the result; the same command resumes.
 
-    The optimiser, the batch size and other settings of training are those of the experiment; inputs are normalised as
-    the network was made for, batch statistics are calibrated anew. What is won on validation and test split is printed,
-    with 95 % intervals, and stands in the new report.json. Variants can be averaged: supernest soup.
+    Optimiser, batch size and other settings of training are those of the experiment. Inputs are normalised as in the
+    network's first training, and batch statistics are calibrated again. The gain on the validation and the test split
+    is printed with 95 % intervals, and written to the new report.json. supernest soup averages variants.
     """
     from experiments.finetuning.settings import Finetuning
     from experiments.finetuning.stage import finetune as run

@@ -16,14 +16,15 @@ from experiments.user_input.paths import UserPath
 @click.option("--out", type=UserPath(), required=True, help="Directory to write; must not exist.")
 @click.option(
     "--calibrate", "texts", multiple=True, type=UserPath(), metavar="TEXT",
-    help="Order heads, MLP units, channels and layers by what matters on this text; may be repeated.",
+    help="Text by which heads, MLP units, channels and layers are ordered: those that matter most on it come first. "
+    "May be repeated.",
 )  # fmt: skip
 @click.option(
     "--sequences",
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Number of sequences of text to order by.",
+    help="Number of sequences of --calibrate that are used.",
 )
 @click.option(
     "--context", type=click.IntRange(min=1), help="Number of tokens in a sequence.  [default: the longest, up to 1024]"

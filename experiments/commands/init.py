@@ -11,11 +11,14 @@ from experiments.user_input.paths import UserPath
 
 @click.command()
 @click.argument("file", type=UserPath(), default="experiment.yaml")
-@click.option("--family", help="Family of the space, as supernest list families.  [default: one that suits the data]")
+@click.option(
+    "--family",
+    help="Family of the search space; supernest list families names them.  [default: one that suits the data]",
+)
 @click.option(
     "--data", metavar="SOURCE=PATH",
-    help="Data to look at, such as folder=photos, npz=images.npz or text=corpus.txt: a space and a patch size are "
-    "proposed that train in minutes.",
+    help="Data that the file is written for, such as folder=photos, npz=images.npz or text=corpus.txt. Proposes a "
+    "space and a patch size that train in minutes.",
 )  # fmt: skip
 @plugin_option
 def init(file: Path, family: str | None, data: str | None) -> None:

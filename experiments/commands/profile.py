@@ -18,48 +18,56 @@ from experiments.user_input.paths import UserPath, shown
     type=UserPath(),
     default="device.json",
     show_default=True,
-    help="Device file to write; an unfinished one is continued.",
+    help="Device file to write; one that is unfinished is continued.",
 )
 @click.option(
     "--batch-sizes",
     default="1,64",
     show_default=True,
-    help="Numbers of examples a call, separated by commas; budgets take the first unless told otherwise.",
-)
-@click.option("--networks", default=100, show_default=True, help="Number of networks that the tables are fitted to.")
-@click.option(
-    "--held-out", default=50, show_default=True, help="Number of networks that predictions are compared with."
+    help="Batch sizes to measure, separated by commas. Budgets refer to the first one unless they are told another.",
 )
 @click.option(
-    "--repeats", default=20, show_default=True, help="Number of times that each network is measured; the median counts."
+    "--networks", default=100, show_default=True, help="Number of networks that the predictions are fitted to."
+)
+@click.option(
+    "--held-out", default=50, show_default=True, help="Number of other networks that the predictions are tested on."
+)
+@click.option(
+    "--repeats",
+    default=20,
+    show_default=True,
+    help="Number of measurements of each network, of which the median counts.",
 )
 @click.option(
     "--quick", is_flag=True,
-    help="Measure a fifth: batches of 1, 40 networks and 20 held-out ones, unless the options above say otherwise. The "
-    "same command without it measures the rest. A file that has more already is left as it is.",
+    help="Measure about a fifth: batches of 1, 40 networks and 20 held-out ones, where the options above say nothing "
+    "else. Without --quick, the same command measures the rest. A device file with more measurements is left as it is.",
 )  # fmt: skip
 @click.option(
     "--runtime",
     default="jax",
     show_default=True,
-    help="Runtime of the networks: jax, onnxruntime (extra onnx), litert (extra litert); with --measured, any name.",
+    help="Runtime that runs the networks: jax, onnxruntime (extra onnx) or litert (extra litert). With --measured, any "
+    "name.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N",
-    help="Number of threads of onnxruntime or litert, or of --measured.  [default: the cores of this process]",
+    help="Number of threads that onnxruntime or litert uses, or that --measured used.  [default: the cores of this "
+    "process]",
 )  # fmt: skip
 @click.option(
     "--spec",
     type=UserPath(),
     metavar="FILE",
-    help="Measure nothing: write the networks as ONNX files in a folder beside FILE, and a list of them to FILE.",
+    help="Measure nothing: write the networks as ONNX files into a folder beside FILE, and a list of them to FILE.",
 )
 @click.option(
     "--measured", type=UserPath(), metavar="FILE",
-    help="Measure nothing: take the times of --spec's networks from FILE, CSV or JSON with id and milliseconds.",
+    help="Measure nothing: read the times of the networks of --spec from FILE, which is CSV or JSON with id and "
+    "milliseconds.",
 )  # fmt: skip
-@click.option("--device", metavar="NAME", help="Name of the device that --measured is of, such as 'Pixel 8'.")
-@click.option("--runtime-version", metavar="VERSION", help="Version of the runtime that --measured is of.")
+@click.option("--device", metavar="NAME", help="Name of the device on which --measured was taken, such as 'Pixel 8'.")
+@click.option("--runtime-version", metavar="VERSION", help="Version of the runtime with which --measured was taken.")
 @set_option
 @json_option
 @quiet_option
@@ -71,10 +79,10 @@ def profile(
 ) -> None:  # fmt: skip
     """Measure latency and memory of a space's subnets on this device; the same command resumes.
 
-    Standalone networks are built for the runtime and measured. The result is a file that says what any subnet costs;
-    name it in an experiment, on any machine, with device: FILE. With a section ray, the device is that of its workers.
-    A device without Python, such as a phone, is profiled in two steps: --spec writes networks to be timed there, --spec
-    with --measured makes the device file of their times.
+    Networks are built for the runtime and timed. The device file that is written predicts the costs of any subnet of
+    the space: name it in an experiment on any machine, with device: FILE. Where the experiment has a section ray, the
+    device is that of its workers. A device without Python, such as a phone, takes two commands: --spec writes the
+    networks to time there, and --spec with --measured reads their times and writes the device file.
     """
     from experiments.experiment import build_experiment
     from experiments.process.interrupt import stop_on_signals

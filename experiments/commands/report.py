@@ -15,9 +15,9 @@ from experiments.user_input.paths import UserPath
     help="HTML file to write.  [default: RUN/report.html for one run, comparison.html for several]",
 )  # fmt: skip
 def report(runs: Sequence[Path], out: Path | None) -> None:
-    """Write one page about one or several runs, finished or going.
+    """Write an HTML page about one or several runs, finished or still running.
 
-    The page needs no network and no other file: open it in a browser, or send it to somebody.
+    The page is a single file that loads nothing else: open it in a browser, or send it to somebody.
     """
     from experiments.reporting import write_report
 

@@ -12,9 +12,9 @@ from experiments.user_input.paths import UserPath
 @click.command()
 @click.option(
     "--format", "form", type=click.Choice(["json", "markdown", "methods"]), default="json", show_default=True,
-    help="Form: a JSON schema for editors, tables of keys for readers, or a table of methods and papers.",
+    help="Form of the output: a JSON schema for editors, tables of keys for readers, or a table of methods and papers.",
 )  # fmt: skip
-@click.option("--out", type=UserPath(), help="File to write, and to write over.  [default: print it]")
+@click.option("--out", type=UserPath(), help="File to write; an existing one is replaced.  [default: print it]")
 @plugin_option
 def schema(form: str, out: Path | None) -> None:
     """Print the JSON schema of an experiment file: every key with its description, unit and default.

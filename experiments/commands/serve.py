@@ -18,11 +18,15 @@ _MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
     help="Address to listen on. 127.0.0.1 takes requests of this machine only, 0.0.0.0 of other machines too.",
 )  # fmt: skip
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 takes one that is free."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
     "--batch-size", type=click.IntRange(1, 4096), default=16, show_default=True,
-    help="Largest number of examples that are computed together, and of a request.",
+    help="Largest number of examples that one request may have, and that are computed together.",
 )  # fmt: skip
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of likeliest classes in an answer."
@@ -37,7 +41,7 @@ _MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
 )  # fmt: skip
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
-    help="Requests a second that one client address may send, on average over ten seconds.",
+    help="Most requests a second of one client address, on average over ten seconds.",
 )  # fmt: skip
 @plugin_option
 def serve(subnet: Path, **settings: Any) -> None:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("inputs", type=UserPath(), nargs=-1, required=True, metavar="NETWORK|RUN...")
 @click.option(
-    "--out", type=UserPath(), required=True, help="Directory of the soup, a new one; of runs, a run directory."
+    "--out", type=UserPath(), required=True, help="New directory for the averaged networks, or for the averaged run."
 )
 @click.option(
     "--method", type=click.Choice(["greedy", "uniform"]), default="greedy", show_default=True,
-    help="Networks that are taken: all (uniform), or the best and each that improves the mean on the validation split; "
-    "of several shapes, each with which no shape loses more than --tolerance.",
+    help="uniform averages all networks. greedy begins with the best and adds each network that improves the average "
+    "on the validation split; for networks of several shapes, each with which no shape loses more than --tolerance.",
 )  # fmt: skip
 @click.option(
     "--tolerance", type=click.FloatRange(min=0, max=1000),
-    help="Largest loss of a shape on the validation split against its best network, for networks of several shapes: "
-    "0.01 is one point of accuracy, or 0.01 nats.  [default: 0]",
+    help="For networks of several shapes: the most that a shape may lose on the validation split against its best "
+    "network. 0.01 is one point of accuracy, or 0.01 nats.  [default: 0]",
 )  # fmt: skip
 @click.option(
     "--data", type=UserPath(), metavar="YAML",
@@ -41,12 +41,12 @@ def soup(
     inputs: tuple[Path, ...], out: Path, method: str, tolerance: float | None, data: Path | None,
     overrides: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
-    """Average the weights of exported networks, and export the average; or those of runs, into a new run.
+    """Average the weights of exported networks or of runs, and write the average as a network or a run.
 
-    Networks of one shape give one network; subnets of several shapes of one run are averaged where they overlap, and
-    give a network each. All must descend from one run. Only validation examples decide; batch statistics are
-    calibrated anew. Networks to average are made by supernest finetune --variants. Runs must have begun with the same
-    weights; the new run can be searched and exported.
+    Networks of one shape give one network. Subnets of several shapes are averaged where their weights overlap, and
+    each shape gives a network. All networks must descend from one run; supernest finetune --variants makes such
+    networks. Only validation examples decide what is averaged, and batch statistics are calibrated again. Runs must
+    have begun with the same weights; the new run can be searched and exported.
     """
     from experiments.process.interrupt import stop_on_signals
     from experiments.souping.settings import Souping, experiment_of

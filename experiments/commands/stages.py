@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 @click.command()
 @stage_options
 def run(config: Path, **options: Any) -> None:
-    """Train, search and export; the same command resumes."""
+    """Train the supernet, search it, and export the best subnets; the same command resumes."""
     run_stages(config, ("train", "search", "export"), **options)
 
 
 @click.command()
 @stage_options
 def train(config: Path, **options: Any) -> None:
-    """Train the supernet only."""
+    """Train the supernet; search and export nothing."""
     run_stages(config, ("train",), **options)
 
 
 @click.command()
 @stage_options
 def gradient(config: Path, **options: Any) -> None:
-    """Train weights and architecture together for one budget, by gradients, instead of a supernet for all.
+    """Search an architecture for one budget by gradients, while its weights are trained.
 
-    The result is the first candidate of the run's search: export it, or search on from it. Settings are in the section
-    gradient.
+    The architecture that is found is the first candidate of the run's search: export it, or continue from it with
+    supernest search. Settings are in the experiment's section gradient.
     """
     run_stages(config, ("gradient",), **options)
 
@@ -44,13 +44,14 @@ def gradient(config: Path, **options: Any) -> None:
 @stage_options
 @click.option(
     "--from", "trained", type=UserPath(), metavar="RUN",
-    help="Run whose trained supernet is searched, in a run directory of its own (--out).",
+    help="Run directory whose trained supernet is searched; results are written to another one (--out).",
 )  # fmt: skip
 def search(config: Path, trained: Path | None, **options: Any) -> None:
-    """Search a trained supernet only.
+    """Search the trained supernet of a run; train and export nothing.
 
-    CONFIG may be the run directory, or with --from that of the trained run. More evaluations, another searcher, budgets
-    or settings of evaluation go on in the same run: what was evaluated is looked up where it still holds.
+    CONFIG is an experiment file, the run directory, or with --from the directory of the trained run. A run can be
+    searched again with more evaluations, another searcher, other budgets or other settings of the evaluation: earlier
+    evaluations are reused where they still apply.
     """
     if trained is not None and options["out"] is None:
         from search_spaces.errors import UserError
@@ -63,13 +64,14 @@ def search(config: Path, trained: Path | None, **options: Any) -> None:
 @stage_options
 @click.option(
     "--proxies", metavar="NAMES",
-    help="Compare zero-cost proxies instead, which need no supernet: names with commas between, or all for each that "
-    "the networks can have.",
+    help="Compare zero-cost proxies instead, which need no supernet. Names separated by commas, or all: each proxy "
+    "that is defined for these networks.",
 )  # fmt: skip
 def rank(config: Path, proxies: str | None, overrides: Sequence[str], **options: Any) -> None:
     """Compare a trained supernet's ranking with that of networks trained on their own.
 
-    A panel of architectures is trained, each on its own; the same command resumes. Settings are in the section rank.
+    A panel of architectures is trained, each from scratch; the same command resumes. Settings are in the experiment's
+    section rank.
     """
     if proxies is None:
         run_stages(config, ("rank",), overrides=overrides, **options)

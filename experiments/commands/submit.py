@@ -14,8 +14,12 @@ STAGES = ("run", "train", "search", "export", "rank", "gradient")
 
 @click.command()
 @click.argument("config", type=UserPath(), required=False)
-@click.option("--address", required=True, help="Dashboard of the cluster, such as http://127.0.0.1:8265.")
-@click.option("--out", metavar="PATH", help="Run directory on the cluster: absolute, seen by all of its nodes.")
+@click.option("--address", required=True, help="Address of the cluster's dashboard, such as http://127.0.0.1:8265.")
+@click.option(
+    "--out",
+    metavar="PATH",
+    help="Run directory on the cluster: an absolute path that all of its nodes can read and write.",
+)
 @click.option(
     "--stage", type=click.Choice(STAGES), default="run", show_default=True, help="Command that runs on the cluster."
 )
