@@ -10,7 +10,7 @@ References:
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from samplers.sampler import Examples, Plan, SamplerState, StepFeedback
 
@@ -45,7 +45,7 @@ class Epochs:
         return self.of(step + 1) > self.of(step)
 
     def importance_after(self, step: int) -> float:
-        """How much importance weighs against uniform in the epoch after that of `step`: `e / epochs` after epoch e.
+        """Returns the weight of importance against uniform draws in the next epoch: `e / epochs` after epoch e.
 
         It is 0 up to epoch 1, and below 1 to the last, so nothing ever has probability 0.
         """
@@ -155,10 +155,10 @@ class DataImportance:
 
 def half_averages(
     averages: Float32[np.ndarray, " n"],
-    seen: np.ndarray,
+    seen: Bool[np.ndarray, " n"],
     rows: Int64[np.ndarray, " m"],
     values: Float32[np.ndarray, " m"],
-) -> tuple[Float32[np.ndarray, " n"], np.ndarray]:
+) -> tuple[Float32[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Takes in observations in order: the first of a row replaces its average, a later one is averaged with it.
 
     Args:
@@ -186,5 +186,5 @@ def mixed(importance: Float[np.ndarray, " n"], tau: float) -> Float64[np.ndarray
 
 
 def effective_sample_size(probabilities: Float[np.ndarray, " n"]) -> float:
-    """What share of the outcomes is alive: 1 where all are as likely, 1 ÷ n where one alone is drawn."""
+    """Returns the share of the outcomes that is alive: 1 where all are as likely, 1 ÷ n where one alone is drawn."""
     return float(1 / np.sum(np.square(probabilities)) / len(probabilities))

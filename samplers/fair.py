@@ -60,7 +60,7 @@ class FairSampler(Sampler):
         return [(int(n), np.flatnonzero(cardinalities == n)) for n in np.unique(cardinalities)]
 
     def draw(self, step: int) -> Int32[np.ndarray, "k g"]:
-        """What is drawn, before the genes that mean nothing are set to 0."""
+        """Returns the genes that are drawn, before those that mean nothing are set to 0."""
         paths = self.paths_per_step
         numbers = np.arange(step * paths, (step + 1) * paths)
         genes = np.empty((paths, self.space.num_genes), np.int32)

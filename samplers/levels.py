@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Num
+from jaxtyping import Bool, Float, Int, Int32, Num
 
 from samplers.windows import Box, CostOf, Drawn, EmptyWindow, draw
 from search_spaces import SearchSpace, UserError
@@ -58,7 +58,7 @@ class Levels:
         return all(high < low for (_, high), (low, _) in itertools.pairwise(windows))
 
     def inside(self, level: int, costs: Num[np.ndarray, " a"]) -> Bool[np.ndarray, " a"]:
-        """Which costs belong to a level."""
+        """Returns which costs belong to a level."""
         low, high = self.windows[level]
         return (costs >= low) & (costs <= high)
 
@@ -128,7 +128,7 @@ def build_tables(
     levels: Levels,
     count: int,
     seed: int,
-    floor: Sequence[int] | np.ndarray | None = None,
+    floor: Sequence[int] | Int[np.ndarray, " g"] | None = None,
     first: int = 0,
 ) -> Tables:
     """Draws `count` architectures of each level, distributed as `space.sample` given the level's costs.

@@ -124,7 +124,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
 
     @cached_property
     def _entries(self) -> list[tuple[Int32[np.ndarray, "d g"], np.ndarray, np.ndarray]]:
-        """Of each level's table the different architectures, each row's one of them, and how many rows each has."""
+        """Returns of each level the different architectures, each row's place among them, and their numbers of rows."""
         tables = (self.space.canonical(table) for table in self.tables.genes)
         return [np.unique(t, axis=0, return_inverse=True, return_counts=True) for t in tables]  # type: ignore[return-value]
 
@@ -155,7 +155,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
         )
 
     def preference(self, genes: Int32[np.ndarray, "a g"], anchor: Int32[np.ndarray, " g"]) -> Float[np.ndarray, " a"]:
-        """Of architectures; smaller for wide and shallow ones."""
+        """Returns the preference for architectures; smaller for wide and shallow ones."""
         narrow, shallow = genes.copy(), genes.copy()
         deep, wide = self._columns
         narrow[:, wide] = anchor[wide]
@@ -211,7 +211,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
         return self.candidates if 2 * state["count"][level] >= self.capacities[level] else 1
 
     def chances(self, state: SamplerState, step: int) -> Float[np.ndarray, " d"]:
-        """With what chance a random path of a step is each of the different architectures of its level's table."""
+        """Returns the chance of each different architecture of a level's table to be a random path of a step."""
         level = self.walk.level(step)
         entries, entry_of_row, _ = self._entries[level]
         # The smallest of n draws with replacement is in a group of rows with equal preference if all n are in it or

@@ -120,7 +120,7 @@ class ProgressiveSampler(Sampler):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """What each stage opens: "largest" for the first, then the name of a choice."""
+        """Openings of the stages: "largest" for the first, then the name of a choice."""
         return ("largest", *(name for name, _ in self._openings))
 
     @cached_property
@@ -155,7 +155,7 @@ class ProgressiveSampler(Sampler):
         return tuple(1 if s < first else 2 if s <= last else 4 for s in range(len(self.stages)))
 
     def stage(self, step: int) -> int:
-        """Which stage a step belongs to."""
+        """Returns the stage that a step belongs to."""
         return int(np.searchsorted(self.starts, step, side="right")) - 1
 
     # ---------------------------------------------------------------- drawing

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Float, Float32, Int, Int32, Int64, Shaped
 
 from search_spaces import Registry, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest
@@ -20,10 +20,10 @@ MOST_PATHS = 4096
 
 ROLES = ("largest", "smallest", "random")
 
-SamplerState = dict[str, np.ndarray]
+SamplerState = dict[str, Shaped[np.ndarray, "..."]]
 """What a sampler has learned: a flat pytree of arrays, part of the checkpoint. Empty where nothing is learned."""
 
-Cost = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+Cost = Callable[[Int[np.ndarray, "a g"]], Mapping[str, Shaped[np.ndarray, " a"]]]
 """Genes int32[a, g] to metric name to one number an architecture; `SearchSpace.cost` is one."""
 
 Score = Callable[[Int32[np.ndarray, "k g"]], Float[np.ndarray, " k"]]
@@ -32,7 +32,7 @@ Score = Callable[[Int32[np.ndarray, "k g"]], Float[np.ndarray, " k"]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How training will go, for what is scheduled over it.
+    """Plan of a training, for what is scheduled over it.
 
     Attributes:
         steps: Training steps in all.
@@ -74,7 +74,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class StepFeedback:
-    """What a training step tells the sampler.
+    """Feedback of a training step to the sampler.
 
     Attributes:
         step: Which step it was, from 0.
@@ -183,8 +183,8 @@ class Sampler(ABC):
             raise UserError(f"sampler: {type(self).__name__} follows a schedule. Give it a plan of the training.")
         return self.plan
 
-    def costs(self, genes: np.ndarray, metric: str) -> Float[np.ndarray, " a"]:
-        """What architectures cost.
+    def costs(self, genes: Int[np.ndarray, "a g"], metric: str) -> Float[np.ndarray, " a"]:
+        """Returns what architectures cost.
 
         Raises:
             UserError: The metric is not known.
@@ -209,7 +209,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry("sampler", "samplers")
 
 
 def equal_scores(sampler: Sampler) -> Score | None:
-    """What a sampler that needs scores is given where nothing depends on which paths it draws; None for others."""
+    """Returns equal scores for dry runs of a sampler that needs scores; None for other samplers."""
     return (lambda genes: np.ones(len(genes))) if "scores" in sampler.needs else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float64, Int32
+from jaxtyping import Float, Float64, Int, Int32
 
 from search.budget import CostFunction, ResolvedBudget
 from search.sampling import Unseen, draw, meets_any
@@ -89,7 +89,7 @@ class Allocation:
             millionth of the largest number of the surrogate.
     """
 
-    genes: np.ndarray
+    genes: Int[np.ndarray, " g"]
     predicted: float
     proven: bool
 

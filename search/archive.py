@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from search.archive_lines import (
     DIGEST,
@@ -30,7 +29,7 @@ from search.archive_lines import (
 from search.budget import CostFunction, Costs
 from search.searcher import Searcher
 from search_spaces import Genes, SearchSpace, UserError
-from search_spaces.sealed_json import parse_json
+from search_spaces.sealed_json import JsonObject, parse_json
 
 _FORMAT = "supernest search archive"
 _VERSION = 2
@@ -63,12 +62,12 @@ class Archive:
 
     genes: Genes
     objectives: Float[np.ndarray, "n m"]
-    costs: dict[str, np.ndarray]
+    costs: dict[str, Shaped[np.ndarray, " n"]]
     generations: Int[np.ndarray, " n"]
     fractions: Float[np.ndarray, " n"]
     partial_errors: Float[np.ndarray, " n"]
 
-    def __init__(self, path: Path, space: SearchSpace, header: dict[str, Any]) -> None:
+    def __init__(self, path: Path, space: SearchSpace, header: JsonObject) -> None:
         self.path, self.space = path, space
         self.run: dict[str, str] = dict(header["run"])
         self._digest = chained("", header)
@@ -176,10 +175,10 @@ class Archive:
 
     @property
     def failed(self) -> Bool[np.ndarray, " n"]:
-        """Where the evaluation failed."""
+        """Entries whose evaluation failed."""
         return np.isnan(self.errors) & (self.fractions == 1)
 
-    def record(self, index: int) -> dict[str, Any]:
+    def record(self, index: int) -> JsonObject:
         """One entry in the form in which it is written: JSON types only, None for a NaN."""
         return self._record(
             self.genes[index],
@@ -219,7 +218,7 @@ class Archive:
         for row, values, cost, stop in zip(genes, objectives, rows, stops, strict=True):
             record = self._record(row, values, cost, generation, stop)
             digest = chained(digest, record)
-            lines.append(line_of(record | {DIGEST: digest}))
+            lines.append(line_of({**record, DIGEST: digest}))
         first = len(self) + 2  # the header is line 1
         written = {"first": first, "last": first + len(genes) - 1, "time": datetime.now(UTC).isoformat()}
         try:
@@ -272,10 +271,10 @@ class Archive:
         self,
         genes: np.ndarray,
         objectives: np.ndarray,
-        costs: Costs,
+        costs: Mapping[str, np.generic],
         generation: int,
         stop: tuple[float, float],
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         record = {
             "architecture": self.space.architecture(genes).description,
             "genes": genes.tolist(),
@@ -348,12 +347,12 @@ class Archive:
 
 
 def times_path(path: Path) -> Path:
-    """Where it is written when the lines of an archive were: JSON lines of first line, last line, and UTC time."""
+    """Returns the file of the times at which lines were written: JSON lines of first line, last line, UTC time."""
     return path.with_suffix(".times")
 
 
-def _header(searcher: Searcher, run: Mapping[str, str]) -> dict[str, Any]:
-    settings = searcher.settings
+def _header(searcher: Searcher, run: Mapping[str, str]) -> JsonObject:
+    settings = dict(searcher.settings)
     if searcher.halving:
         settings["halving"] = searcher.halving
     if searcher.in_flight > 1:
@@ -372,7 +371,7 @@ def _header(searcher: Searcher, run: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _refuse_other(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def _refuse_other(path: Path, found: JsonObject, expected: JsonObject) -> None:
     for key, value in json.loads(line_of(expected)).items():
         there = found.get(key)
         if there != value:

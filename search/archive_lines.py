@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import UserError
-from search_spaces.sealed_json import parse_json
+from search_spaces.sealed_json import JsonObject, parse_json
 
 DIGEST = "digest"
 """Key of the digest with which a line ends."""
 
 
-def chained(previous: str, record: dict[str, Any]) -> str:
+def chained(previous: str, record: JsonObject) -> str:
     """Returns the digest of a record that follows the lines of another digest."""
     return hashlib.sha256(previous.encode() + line_of(record)).hexdigest()[:32]
 
@@ -54,7 +54,7 @@ def last_line(path: Path, content: bytes) -> int:
     return last
 
 
-def line_of(record: dict[str, Any]) -> bytes:
+def line_of(record: JsonObject) -> bytes:
     """Returns a record as a line of JSON, keys sorted, so that equal records have equal bytes."""
     return json.dumps(record, sort_keys=True, allow_nan=False).encode() + b"\n"
 
@@ -96,7 +96,7 @@ def number_of(value: float) -> float:
     return value
 
 
-def stop_of(record: dict[str, Any]) -> tuple[float, float]:
+def stop_of(record: JsonObject) -> tuple[float, float]:
     """Returns the share of the validation split on which an evaluation stopped, and the error there; else 1 and NaN.
 
     Raises:

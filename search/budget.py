@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from search_spaces import CostModel, Genes, SearchSpace, UserError, did_you_mean
 from search_spaces.extremes import highest, lowest, nearest
 from search_spaces.names import name_fault
 
-Costs = Mapping[str, np.ndarray]
+Costs = Mapping[str, Shaped[np.ndarray, " a"]]
 """Metric name to one number an architecture."""
 
 CostFunction = Callable[[Genes], Costs]
@@ -62,11 +62,11 @@ class ResolvedBudget:
     anchor: tuple[int, ...] | None = field(default=None, compare=False)
 
     def feasible(self, costs: Costs) -> Bool[np.ndarray, " a"]:
-        """Which architectures meet every limit; one that costs exactly the limit does."""
+        """Returns which architectures meet every limit; one that costs exactly the limit does."""
         return np.logical_and.reduce([np.asarray(costs[metric]) <= most for metric, most in self.limits])
 
     def excess(self, costs: Costs) -> Float[np.ndarray, " a"]:
-        """How far each architecture is over its worst limit, as a share of that limit; 0 where it meets all."""
+        """Returns how far each architecture is over its worst limit, as a share of that limit; 0 where it meets all."""
         over = [np.asarray(costs[metric]) / most - 1 for metric, most in self.limits]
         return np.maximum(np.maximum.reduce(over), 0.0)
 

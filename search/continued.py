@@ -2,13 +2,13 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from search.archive import Archive
 from search.searcher import Searcher, SearchState
 from search.wrapped import Wrapped
+from search_spaces.sealed_json import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,10 @@ class Continued(Wrapped):
         return cls.around(searcher, initial_state=searcher.tell(searcher.init(), archive.genes, objectives))
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         genes, errors = self.initial_state.genes, self.initial_state.errors
         digest = hashlib.sha256(genes.tobytes() + errors.tobytes()).hexdigest()
-        return super().settings | {"after": len(genes), "sha256": digest}
+        return {**super().settings, "after": len(genes), "sha256": digest}
 
     def init(self) -> SearchState:
         return self.initial_state

@@ -214,7 +214,7 @@ def curve_prior() -> CurvePrior:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a figure of a training will be at its last step.
+    """Forecast of a figure at the last step of a training.
 
     Attributes:
         forecast: Of the figure, turned so that it rises to 1 at most.

@@ -20,7 +20,7 @@ from search_spaces import Genes
 
 @dataclass(frozen=True)
 class Descents(SearchState):
-    """Where each budget's descent stands.
+    """State of each budget's descent.
 
     Attributes:
         centres: Index of the architecture whose neighbours are evaluated, a budget; -1 for one that starts anew.

@@ -24,7 +24,7 @@ which others it is evaluated with: a resumed search may group them differently."
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands after a batch.
+    """State of a search after a batch.
 
     Attributes:
         evaluated: Architectures evaluated so far, replayed ones included.
@@ -126,7 +126,7 @@ def run_search(
 
 
 class _Batch(NamedTuple):
-    """What a searcher asked for at once.
+    """Architectures that a searcher asked for at once.
 
     Attributes:
         asked: All of it.

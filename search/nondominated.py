@@ -24,7 +24,7 @@ def ranks(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
 
 
 def crowding(objectives: Float[np.ndarray, "n m"], rank: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """How alone each row is in its front: the sum over objectives of the gap between its neighbours ÷ the range.
+    """Returns how alone each row is in its front: the sum over objectives of its neighbours' gap ÷ the range.
 
     The ends of a front are infinitely alone. An objective in which a front does not vary adds nothing to the others.
     """

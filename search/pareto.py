@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,7 +12,7 @@ from search.archive import Archive
 from search.budget import CostFunction, ResolvedBudget
 from search.hypervolume import archive_hypervolume
 from search_spaces import UserError, did_you_mean
-from search_spaces.sealed_json import sealed
+from search_spaces.sealed_json import JsonObject, sealed
 
 FRONTS = ("macs", "params")
 
@@ -67,7 +66,7 @@ def pareto_summary(
     budgets: Sequence[ResolvedBudget],
     cost: CostFunction | None = None,
     reference: float | None = None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Returns the content of `pareto.json`: fronts, their hypervolumes, and the best network for each budget.
 
     Fronts, cheapest network last, and hypervolumes (`search.hypervolume`) are those for params, MACs and whatever the

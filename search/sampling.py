@@ -133,6 +133,6 @@ def draw_neighbours(
 
 
 def meets_any(budgets: Sequence[ResolvedBudget], cost: CostFunction, genes: Genes) -> Bool[np.ndarray, " a"]:
-    """Which architectures meet at least one of the budgets."""
+    """Returns which architectures meet at least one of the budgets."""
     costs = cost(genes)
     return np.logical_or.reduce([budget.feasible(costs) for budget in budgets])

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from search.halving import Rungs, check_rungs
 from search.sampling import Unseen, draw, draw_neighbours
 from search_spaces import Genes, Registry, SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Searcher(ABC):
         return ("error",)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         """Its own settings by name, as the header of its archive shows them: JSON types, in a new dictionary."""
         shared = {field.name for field in fields(Searcher)}
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
@@ -116,7 +117,7 @@ class Searcher(ABC):
     # ---------------------------------------------------------------- for strategies
 
     def costs(self, genes: Genes) -> Costs:
-        """What architectures cost."""
+        """Returns what architectures cost."""
         return (self.cost or self.space.cost)(genes)
 
     def rng(self, state: SearchState) -> np.random.Generator:

@@ -1,13 +1,13 @@
 """Seeded: a search whose first generation holds given architectures, such as one that gradient search has found."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from search.searcher import Searcher, SearchState
 from search.wrapped import Wrapped
 from search_spaces import Genes
+from search_spaces.sealed_json import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,8 @@ class Seeded(Wrapped):
         return cls.around(searcher, first=first)
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return super().settings | {"first": self.first}
+    def settings(self) -> JsonObject:
+        return {**super().settings, "first": self.first}
 
     def ask(self, state: SearchState) -> Genes:
         asked = super().ask(state)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from search.searcher import Searcher, SearchState
 from search_spaces import Genes
+from search_spaces.sealed_json import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Wrapped(Searcher):
         return cls(**shared, inner=searcher, **own)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> JsonObject:
         return {"strategy": type(self.inner).__name__, "settings": self.inner.settings}
 
     @property

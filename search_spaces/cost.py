@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, SupportsInt, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Num, Shaped
 
 from search_spaces.bounds import check_costs, check_entries, check_rows
 
@@ -15,7 +15,7 @@ _ROWS = 4096  # of a joint table: few look-ups, in tables that stay in the proce
 
 
 class Cost(NamedTuple):
-    """What a piece of a network costs for one example.
+    """Costs of a piece of a network for one example.
 
     Attributes:
         params: Number of trainable parameters.
@@ -67,7 +67,7 @@ class Term:
         return Term(tuple(int(c) for c in columns), np.array(rows, np.int64).reshape(shape))
 
 
-Factor = tuple[tuple[int, ...], np.ndarray]
+Factor = tuple[tuple[int, ...], Shaped[np.ndarray, "..."]]
 """Genes, and a number for each combination of their values: float64[n_1, ..., n_k]."""
 
 
@@ -158,7 +158,7 @@ class CostModel:
         return CostTables(sums=factors) if self._combine is np.add else CostTables(peaks=(factors,))
 
 
-def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product(a: Num[np.ndarray, "... k"], b: Num[np.ndarray, "k ..."]) -> Num[np.ndarray, "..."]:
     """`a @ b` of finite numbers, without NumPy's warning of invalid values.
 
     On some processors OpenBLAS's kernels for small matrices (0.3.31 here, see numpy/numpy#24067) compute lanes beyond

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Shaped
 
 from search_spaces.cost import CostTables, Factor
 
@@ -29,12 +29,12 @@ class Bucket(NamedTuple):
 
     column: int
     others: tuple[int, ...]
-    table: np.ndarray
-    least: np.ndarray
+    table: Shaped[np.ndarray, "..."]
+    least: Shaped[np.ndarray, "..."]
 
 
 class Completions:
-    """What gene vectors cost at least when only some of their genes are fixed.
+    """Least costs of gene vectors of which only some genes are fixed.
 
     Genes are fixed one after another in the order of `columns`. A cost has one or several components (its sum of
     tables, and each maximum of tables); the bound of each is exact on its own.

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float, Int32, Shaped
 
 from search_spaces.cost import CostTables, Tabulated
 from search_spaces.elimination import Completions
 from search_spaces.randomness import Purpose, stream
 from search_spaces.space import Genes, SearchSpace
 
-CostOf = Callable[[Genes], Mapping[str, np.ndarray]]
+CostOf = Callable[[Genes], Mapping[str, Shaped[np.ndarray, " a"]]]
 Limits = Sequence[tuple[str, float]]
 
 _BEAM, _LABELS = 64, 20_000
@@ -65,7 +65,7 @@ def highest(space: SearchSpace, cost: CostOf, metric: str) -> Extreme:
     found = []
     # The greatest sum plus maximum is the greatest over the members of the maximum.
     for chosen in itertools.product(*of.peaks):
-        sums = tuple((columns, -values) for columns, values in (*of.sums, *chosen))
+        sums = tuple((columns, np.asarray(-values)) for columns, values in (*of.sums, *chosen))
         genes, exact = _solved(space, [CostTables(sums)], lambda values: values[:, 0])
         found.append(_as_extreme(space, genes, negative, exact))
     best = min(found, key=lambda extreme: extreme.value)

@@ -30,7 +30,7 @@ KEEP_RULES = ("first", "equidistant", "ranked")
 
 
 class LanguageCost(NamedTuple):
-    """What a piece of a language model costs.
+    """Costs of a piece of a language model.
 
     Attributes:
         params: Number of trainable parameters.

@@ -24,7 +24,7 @@ from search_spaces.parts import CENTRE, Axis, Extent, Part, Product, Shape, Size
 
 @dataclass(frozen=True, eq=False)
 class Sublayer:
-    """What is computed at one size: parts, and products between activations.
+    """Part of a layer that is computed at one size: parts, and products between activations.
 
     Attributes:
         name: By which the family's stages are found.
@@ -74,7 +74,7 @@ class Sublayer:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """These, and before them the choice that it is an option of."""
+        """Choices of the sublayer, and before them the choice that it is an option of."""
         return self.choices if self.option is None else (self.option.of.choice, *self.choices)
 
     def on(self, values: Values) -> bool:
@@ -83,7 +83,7 @@ class Sublayer:
 
     @cached_property
     def centred(self) -> tuple[str, ...]:
-        """Those of the choices whose axes all keep the centre, so that a stage selects their values inside."""
+        """Choices whose axes all keep the centre, so that a stage selects their values inside."""
         sides = {name: {axis.keeps for axis in self._all_axes if name in axis.choices} for name in self.choices}
         return tuple(name for name, keeps in sides.items() if keeps == {CENTRE})
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from search_spaces.cost import product
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import JsonObject
 
 STRENGTHS = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 10.0)
 """Of the pull to the prior, from which cross-validation chooses."""
@@ -23,7 +23,7 @@ Measured = Float[np.ndarray, " a"]
 
 @dataclass(frozen=True)
 class PieceCosts:
-    """What networks cost by their pieces.
+    """Costs of networks as sums over their pieces.
 
     Attributes:
         kind: `sum`: `constant + counts @ values`. `peak`: `constant` and the value of the dearest piece.
@@ -41,8 +41,8 @@ class PieceCosts:
             return self.constant + counts @ self.values
         return self.constant + np.where(counts > 0, self.values, 0).max(axis=1, initial=0)
 
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
+    def as_dict(self) -> JsonObject:
+        """Returns the costs as plain values."""
         return {"kind": self.kind, "constant": self.constant, "pieces": self.values.tolist()}
 
 

@@ -51,7 +51,7 @@ class Pieces:
         ]
 
     def counts(self, genes: Genes) -> Int[np.ndarray, "a p"]:
-        """How often each architecture has each piece."""
+        """Returns how often each architecture has each piece."""
         counts = np.zeros((len(genes), len(self)), np.int64)
         for term, indices in zip(self._terms, self._indices, strict=True):
             found = np.broadcast_to(indices[tuple(genes[:, column] for column in term.columns)], len(genes))

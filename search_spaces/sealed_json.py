@@ -8,11 +8,14 @@ from typing import Any
 
 from search_spaces.errors import UserError
 
+JsonObject = Mapping[str, Any]
+"""An object of JSON, as it is read and written; only what owns the format looks into it."""
+
 SEAL = "sha256"
 """Key of the hash."""
 
 
-def sealed(content: Mapping[str, Any], owner: str = "") -> dict[str, Any]:
+def sealed(content: JsonObject, owner: str = "") -> JsonObject:
     """Returns the content with its hash under `sha256`.
 
     Args:
@@ -34,7 +37,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str) -> JsonObject:
     """Returns the JSON object that a file holds.
 
     Args:
@@ -58,7 +61,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return found
 
 
-def read_sealed(path: Path, remedy: str, owner: str = "") -> dict[str, Any]:
+def read_sealed(path: Path, remedy: str, owner: str = "") -> JsonObject:
     """Returns the content of a file that `sealed` made, with its hash.
 
     Args:
@@ -77,11 +80,11 @@ def read_sealed(path: Path, remedy: str, owner: str = "") -> dict[str, Any]:
     return found
 
 
-def is_intact(content: Mapping[str, Any], owner: str = "") -> bool:
+def is_intact(content: JsonObject, owner: str = "") -> bool:
     """Whether content that was read has the hash that `sealed` gave it."""
     return content.get(SEAL) == _digest(content, owner)
 
 
-def _digest(content: Mapping[str, Any], owner: str) -> str:
+def _digest(content: JsonObject, owner: str) -> str:
     text = json.dumps({key: value for key, value in content.items() if key != SEAL}, sort_keys=True)
     return hashlib.sha256(f"{owner}\n{text}".encode()).hexdigest()

@@ -146,7 +146,7 @@ class SearchSpace:
 
     @cached_property
     def ordered(self) -> Bool[np.ndarray, " g"]:
-        """Of which genes a later value makes a larger network."""
+        """Genes of which a later value makes a larger network."""
         each = [np.full(self.columns[choice.name].size, choice.ordered) for choice in self.choices]
         return np.concatenate(each)
 
@@ -217,7 +217,7 @@ class SearchSpace:
     # ---------------------------------------------------------------- canonical form and membership
 
     def active(self, genes: Genes) -> Bool[np.ndarray, "a g"]:
-        """Which genes mean something: False for positions beyond the sampled depth."""
+        """Returns which genes mean something: False for positions beyond the sampled depth."""
         active = np.ones(genes.shape, bool)
         for choice in self.choices:
             if choice.gate is None:
@@ -242,7 +242,7 @@ class SearchSpace:
         return self.canonical(genes)
 
     def contains(self, genes: Genes) -> Bool[np.ndarray, " a"]:
-        """Which rows are gene vectors of this space."""
+        """Returns which rows are gene vectors of this space."""
         genes = np.asarray(genes)
         return np.asarray(((genes >= 0) & (genes < self.cardinalities)).all(axis=1))
 
@@ -328,7 +328,7 @@ class SearchSpace:
 
     @property
     def programs(self) -> int:
-        """How many compiled programs the space can need."""
+        """Number of compiled programs that the space can need."""
         return math.prod(len(c.values) for c in self.choices if c.selects_program)
 
     # ---------------------------------------------------------------- drawing

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ class Subnet(subnet.Subnet):
 
     def predict_files(
         self, files: Iterable[str | os.PathLike[str]], *, top: int = 5, batch_size: int = 32
-    ) -> list[dict[str, Any]]:
+    ) -> list[Mapping[str, Any]]:
         """Predicts files, which are read as those of training were; see `supernest predict --help`.
 
         Args:
@@ -31,7 +31,7 @@ class Subnet(subnet.Subnet):
         """
         from experiments.prediction.predict import predict_files
 
-        return predict_files(self, files, top, batch_size)
+        return [prediction.as_json() for prediction in predict_files(self, files, top, batch_size)]
 
 
 def load_subnet(directory: str | os.PathLike[str], *, plugins: bool = False, size: int | str | None = None) -> Subnet:

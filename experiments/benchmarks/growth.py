@@ -49,7 +49,7 @@ def measure(setting: str, values: tuple[int, ...], base: dict[str, int], rounds:
 
 
 def stepped(layers: int, width: int, choices: int, batch: int, paths: int) -> tuple[Callable[[], Any], float]:
-    """What takes a step, and how long its gradient program compiles.
+    """Returns a function that takes a step, and the seconds that its gradient program took to compile.
 
     Args:
         layers: Of the largest network.

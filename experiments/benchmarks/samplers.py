@@ -94,7 +94,7 @@ def main(
 
 
 class _Board:
-    """What all samplers share: data, network, panel, candidates, evaluators.
+    """Data, network, panel, candidates and evaluators, which all samplers share.
 
     Args:
         experiment: Of the configuration.
@@ -130,7 +130,7 @@ class _Board:
                     experiment = self._experiment(name, self._base.config.seed + seed, passes)
                     key = self._key(experiment, passes)
                     home = self._out / "trained" / f"{name}-{seed}-{digest(key)}"
-                    result = cached(home, key, partial(self._measure, experiment), self._stop)
+                    result = dict(cached(home, key, partial(self._measure, experiment), self._stop))
                 except UserError as error:
                     refused[name] = str(error)
                     _say(f"{name}: not measured: {error}")
@@ -250,7 +250,7 @@ class _Speed(EventLog):
 
     @property
     def milliseconds(self) -> dict[str, float]:
-        """Of a step and of a pass, medians over the intervals between entries; nothing where there were too few."""
+        """Returns the median times of a step and of a pass between entries; nothing where there are too few."""
         if not self._intervals:
             return {}
         step, one = (1e3 * median(column) for column in zip(*self._intervals, strict=True))

@@ -15,11 +15,14 @@ from experiments.user_input.paths import UserPath
 @click.command()
 @click.argument("subnet", type=UserPath())
 @click.option("--data", required=True, metavar="YAML|SOURCE", help="Experiment file, or name of a data source.")
-@click.option("--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True,
+    help="Split of the data to measure on.",
+)  # fmt: skip
 @click.option(
     "--size",
     metavar="BYTES",
-    help="Of a nested export, the most bytes of weights that are read: 250000 or 250kB.  [default: all]",
+    help="Most bytes of weights to read from a nested export, such as 250000 or 250kB.  [default: all]",
 )
 @set_option
 @plugin_option
@@ -27,7 +30,7 @@ from experiments.user_input.paths import UserPath
 def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: Sequence[str], as_json: bool) -> None:
     """Measure an exported subnet on data, without the supernet.
 
-    With a source, its settings are given by --set: --data idx --set path=DIRECTORY.
+    Where --data names a data source, --set gives its settings: --data idx --set path=DIRECTORY.
     """
     from experiments.configuration.experiment_config import load_data_section
 
@@ -45,13 +48,13 @@ def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: S
     with errors_about_file(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
     tokenizer = getattr(section.build(), "tokenizer", None)
-    result = {**pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size), "split": split}
+    result = pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size)
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(json.dumps({**result.as_json(), "split": split}))
         return
     from experiments.objective import figures_text
 
-    reached = figures_text(result)
-    missing = [name for name, (_, count) in result.get("by_class", {}).items() if not count]
+    reached = figures_text(result.figures)
+    missing = [name for name, (_, count) in result.figures.get("by_class", {}).items() if not count]
     more = f"; none of class {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}" if missing else ""
-    click.echo(f"{subnet}: {reached} on {result['examples']:,} {split} {unit}{more}")
+    click.echo(f"{subnet}: {reached} on {result.examples:,} {split} {unit}{more}")

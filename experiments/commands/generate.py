@@ -54,6 +54,6 @@ def generate(
         raise UserError("--draft-tokens: of which draft? Name it: --draft SUBNET")
     helper = None if draft is None else Draft(draft) if draft_tokens is None else Draft(draft, draft_tokens)
     found = continued(subnet, prompt, tokens, temperature, seed, bos, helper)
-    if not as_json and (told := found.get("draft")):
-        click.echo(f"note: {told['accepted']} of {told['proposed']} proposed tokens were kept.", err=True)
-    click.echo(json.dumps(found) if as_json else found["prompt"] + found["text"])
+    if not as_json and found.draft is not None:
+        click.echo(f"note: {found.draft.accepted} of {found.draft.proposed} proposed tokens were kept.", err=True)
+    click.echo(json.dumps(found.as_json()) if as_json else found.prompt + found.text)

@@ -28,8 +28,8 @@ def predict(subnet: Path, files: Sequence[Path], top: int, batch_size: int, as_j
     of a folder, all pictures below it. For networks that take arrays they are tables (CSV, Parquet), whose columns are
     matched by name, or .npy and .npz files with arrays. Language models go on from a prompt: supernest generate.
     """
-    from experiments.prediction.predict import answer_text, predict_files
+    from experiments.prediction.predict import predict_files
     from experiments.subnets.loading import load_exported
 
     found = predict_files(load_exported(subnet, plugins=False), files, top, batch_size)
-    click.echo(json.dumps(found) if as_json else "\n".join(map(answer_text, found)))
+    click.echo(json.dumps([one.as_json() for one in found]) if as_json else "\n".join(map(str, found)))

@@ -15,6 +15,7 @@ from experiments.data.augment import Augmentation
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError
 from search_spaces import Registry
+from search_spaces.sealed_json import JsonObject
 from supernet.tasks.task import TASKS
 
 Augmented = Annotated[
@@ -47,7 +48,7 @@ class DataSection(PluginSection):
         return SOURCES
 
     @classmethod
-    def _located(cls, plugin: Any, settings: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+    def _located(cls, plugin: Any, settings: JsonObject, directory: Path | None) -> JsonObject:
         if directory is None:
             return settings
         located = {name: _located(directory, settings, name, plugin.names) for name in plugin.paths if name in settings}

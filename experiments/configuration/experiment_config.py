@@ -31,6 +31,7 @@ from experiments.configuration.space_section import SpaceSection, SupernetSectio
 from experiments.configuration.train_section import TrainSection
 from experiments.data import SOURCES, AnySource
 from experiments.devices.device_file import DEVICE_METRICS
+from experiments.records.plain import JsonObject
 from experiments.storage.run_files import CONFIG, check_config, is_run
 from experiments.storage.run_identity import run_identity
 from experiments.truth_tables import read_table
@@ -179,7 +180,7 @@ class ExperimentConfig(BaseModel):
             raise ProblemsError([Problem(("budgets", name), text.format(metric)) for name, metric in needed])
         return self
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """The whole configuration, defaults included, as plain values."""
         return json.loads(self.model_dump_json())
 
@@ -270,7 +271,7 @@ def load_data_section(settings: Iterable[str], source: str | None = None) -> Dat
     Raises:
         UserError: Anything that is wrong.
     """
-    tree: dict[str, Any] = {} if source is None else {"source": source}
+    tree: JsonObject = {} if source is None else {"source": source}
     for text in settings:
         keys, value = parse_override(text)
         tree = override(tree, keys[1:] if keys[0] == "data" and len(keys) > 1 else keys, value)

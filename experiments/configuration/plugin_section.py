@@ -21,6 +21,7 @@ from pydantic import (
 from experiments.user_input.problems import Location, Problem, ProblemsError, problem_of, refused, show
 from search_spaces.errors import UserError
 from search_spaces.registry import Registry
+from search_spaces.sealed_json import JsonObject
 
 Made = TypeVar("Made")
 
@@ -160,7 +161,7 @@ class PluginSection(BaseModel):
         return {**own, "settings": cls._located(plugin, settings, (info.context or {}).get("paths_from"))}
 
     @classmethod
-    def _located(cls, plugin: Any, settings: dict[str, Any], directory: Path | None) -> dict[str, Any]:
+    def _located(cls, plugin: Any, settings: JsonObject, directory: Path | None) -> JsonObject:
         """Returns the settings with paths made absolute; `directory` is what relative ones are relative to."""
         return settings
 

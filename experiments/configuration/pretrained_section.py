@@ -36,7 +36,7 @@ class StartSection(SealedSection):
 
     @property
     def imported(self) -> ImportedDirectory:
-        """What the directory holds."""
+        """Content of the imported directory."""
         return ImportedDirectory(Path(self.path))
 
 

@@ -19,6 +19,7 @@ from experiments.data.pictures import UNDECODABLE, check_pictures
 from experiments.user_input.paths import path_fault, shown
 from search_spaces import FAMILIES
 from search_spaces.errors import UserError, did_you_mean
+from search_spaces.sealed_json import JsonObject
 
 _TOKENS = 64  # of an image, at most: more make a step slow
 _LARGEST_SIDE = 64
@@ -37,7 +38,7 @@ _SMALL_LANGUAGE = """\
 class _Look(NamedTuple):
     """First impressions of data: settings of the source, and what was seen."""
 
-    settings: dict[str, Any]
+    settings: JsonObject
     seen: str
 
 
@@ -77,7 +78,7 @@ def propose(given: str, beside: Path) -> Proposal:
     return _tokens(source, settings, data, look, counts)
 
 
-def _build(plugin: type[AnySource], settings: dict[str, Any]) -> AnySource:
+def _build(plugin: type[AnySource], settings: JsonObject) -> AnySource:
     try:
         return plugin(**settings)
     except TypeError:
@@ -86,7 +87,7 @@ def _build(plugin: type[AnySource], settings: dict[str, Any]) -> AnySource:
         ) from None
 
 
-def _images(source: str, settings: dict[str, Any], data: ImageDataset, look: _Look, counts: str) -> Proposal:
+def _images(source: str, settings: JsonObject, data: ImageDataset, look: _Look, counts: str) -> Proposal:
     height, width, channels = data.image_shape
     if height != width:
         raise UserError(
@@ -114,7 +115,7 @@ def _images(source: str, settings: dict[str, Any], data: ImageDataset, look: _Lo
     return Proposal(family, "\n".join(lines), space, *_length(len(data.train), tokens), tuple(seen))
 
 
-def _tokens(source: str, settings: dict[str, Any], data: Dataset, look: _Look, counts: str) -> Proposal:
+def _tokens(source: str, settings: JsonObject, data: Dataset, look: _Look, counts: str) -> Proposal:
     steps, batch = _length(len(data.train), settings.get("context", 128), batch=16)
     lines = "\n".join(_settings(source, settings))
     return Proposal("language", lines, _SMALL_LANGUAGE, steps, batch, (f"{counts} sequences{look.seen}",))
@@ -135,7 +136,7 @@ def _length(examples: int, tokens: int, batch: int = _BATCH) -> tuple[int, int]:
     return max(300, min(2000, round(steps, -2))), batch
 
 
-def _settings(source: str, settings: dict[str, Any]) -> list[str]:
+def _settings(source: str, settings: JsonObject) -> list[str]:
     import yaml
 
     text = yaml.safe_dump({"source": source, **settings}, sort_keys=False, allow_unicode=True)

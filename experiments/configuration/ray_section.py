@@ -15,7 +15,7 @@ _URI = re.compile(r"[a-z][a-z0-9+.\-]+://")
 
 
 class RaySection(BaseModel):
-    """Where the stages run.
+    """Settings of the Ray workers that run the stages.
 
     A run goes on on another number of workers, or elsewhere, by the same command: the run directory keeps the section
     that it began with, and does not compare it.

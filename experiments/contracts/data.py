@@ -10,6 +10,7 @@ import numpy as np
 from experiments.contracts import require
 from experiments.data import AnySource, Dataset, Split
 from experiments.objective import OBJECTIVES
+from experiments.records.plain import JsonObject
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Supernet
 from supernet.tasks.task import TASKS
@@ -110,5 +111,5 @@ def check_task(data: Dataset, net: Supernet) -> None:
     require(own.task == data.inputs, TASK, f"{type(own).__name__}.task is {own.task!r}, not {data.inputs!r}.")
 
 
-def _through_json(config: dict[str, Any]) -> dict[str, Any]:
+def _through_json(config: JsonObject) -> JsonObject:
     return json.loads(json.dumps(config))

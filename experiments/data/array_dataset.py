@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int, Shaped
 from experiments.data.augment import Augmentation
 from experiments.data.class_names import class_numbers
 from experiments.data.dataset import Dataset, MakeBatch, Split
+from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from search_spaces.errors import did_you_mean
 from supernet.export.subnet import Subnet
@@ -127,7 +128,7 @@ class ArrayDataset(Dataset[ArraySplit]):
         """Name of each number to predict; none where labels are classes."""
         return self.train.targets
 
-    def settings(self, names: Collection[str]) -> dict[str, Any]:
+    def settings(self, names: Collection[str]) -> JsonObject:
         """See `Dataset.settings`: the shape of an example, its features, and how many outputs a network has."""
         sizes = {
             "input_shape": self.shape,
@@ -188,7 +189,7 @@ class ArrayDataset(Dataset[ArraySplit]):
         """See `Dataset.preprocessing`."""
         return Standardised(self.train.features, self.mean, self.std)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """See `Dataset.describe`."""
         found: dict[str, Any] = {"shape": list(self.shape)}
         return {**found, "classes": len(self.class_names)} if self.class_names else {**found, "targets": self.targets}

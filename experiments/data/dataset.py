@@ -11,6 +11,7 @@ from jaxtyping import Int
 from typing_extensions import TypeVar
 
 from experiments.data.augment import Augmentation
+from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from supernet.export.subnet import Subnet
 from supernet.tasks.inputs import Input
@@ -33,7 +34,7 @@ class Split(ABC):
 
     @abstractmethod
     def take(self, indices: Int[np.ndarray, " n"]) -> Self:
-        """These examples alone."""
+        """Returns the examples in these rows alone."""
 
     @property
     def strata(self) -> Int[np.ndarray, " n"]:
@@ -87,8 +88,8 @@ class Dataset(ABC, Generic[Part]):
     notes: tuple[str, ...] = ()
 
     @abstractmethod
-    def settings(self, names: Collection[str]) -> dict[str, Any]:
-        """Those settings of a space that follow from the data.
+    def settings(self, names: Collection[str]) -> JsonObject:
+        """Returns the settings of a space, of these names, that follow from the data.
 
         Args:
             names: Settings that the space's family has.
@@ -147,7 +148,7 @@ class Dataset(ABC, Generic[Part]):
 
     @abstractmethod
     def prepared(self, examples: np.ndarray) -> jax.Array:
-        """What a network takes of examples as they are stored."""
+        """Returns stored examples in the form that a network takes."""
 
     @abstractmethod
     def batches(
@@ -167,10 +168,10 @@ class Dataset(ABC, Generic[Part]):
 
     @abstractmethod
     def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Input:
-        """What an exported network of a space does to examples before, so that they are like `example`."""
+        """Returns the preprocessing of an exported network of a space, whose result is like `example`."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """Sizes, for `supernest check`."""
 
     @property

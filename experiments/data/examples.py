@@ -22,7 +22,7 @@ STATISTICS_LIMIT = 2048
 
 
 class ImageStore(ABC):
-    """Where the images of one split come from: row numbers in, pixels out."""
+    """Store of the images of one split: row numbers in, pixels out."""
 
     lazy: ClassVar[bool]
     """Whether a read decodes files, so that reading every image is costly."""

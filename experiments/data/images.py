@@ -12,6 +12,7 @@ import numpy as np
 from experiments.data.augment import Augmentation, augment, normalise
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from experiments.data.examples import Examples
+from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
@@ -53,7 +54,7 @@ class ImageDataset(Dataset[Examples]):
     fingerprint: str
     notes: tuple[str, ...] = ()
 
-    def settings(self, names: Collection[str]) -> dict[str, Any]:
+    def settings(self, names: Collection[str]) -> JsonObject:
         """See `Dataset.settings`: image size, channels and classes."""
         height, width, channels = self.image_shape
         if "image_size" in names and height != width:
@@ -107,7 +108,7 @@ class ImageDataset(Dataset[Examples]):
         height, width, _ = example.shape
         return Preprocessing((height, width), self.mean, self.std, self.train.store.background)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """See `Dataset.describe`."""
         return {"image_shape": list(self.image_shape), "classes": self.classes}
 

@@ -18,6 +18,7 @@ from jaxtyping import Int, Int32
 
 from experiments.data.augment import Augmentation
 from experiments.data.dataset import Dataset, MakeBatch, Split
+from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.export.subnet import Subnet
@@ -28,7 +29,7 @@ Sequenced = Int32[np.ndarray, "n t"]
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens are hidden, and by what.
+    """Rule by which tokens are hidden, and what stands in their place.
 
     Args:
         share: Of the tokens; above 0.
@@ -138,7 +139,7 @@ class TextDataset(Dataset[Sequences]):
     fingerprint: str
     notes: tuple[str, ...] = ()
 
-    def settings(self, names: Collection[str]) -> dict[str, Any]:
+    def settings(self, names: Collection[str]) -> JsonObject:
         """See `Dataset.settings`: context, vocabulary, and whether tokens see only what is before them."""
         causal = self.train.masking is None
         sizes = {"context": self.train.context, "vocabulary": self.vocabulary, "causal": causal}
@@ -206,7 +207,7 @@ class TextDataset(Dataset[Sequences]):
         """See `Dataset.preprocessing`."""
         return Tokens(self.vocabulary, getattr(space, "length", example.shape[0]))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> JsonObject:
         """See `Dataset.describe`."""
         return {"context": self.train.context, "vocabulary": self.vocabulary, "tokenizer": self.tokenizer}
 

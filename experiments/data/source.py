@@ -22,7 +22,7 @@ VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a source holds, before anything is held out.
+    """Splits that a source holds, before anything is held out.
 
     Args:
         where: The source in messages: its path, or its name.

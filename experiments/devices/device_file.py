@@ -64,7 +64,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Tables:
-    """What one batch size costs.
+    """Tables of costs for one batch size.
 
     Attributes:
         latency: Nanoseconds a batch.

@@ -32,7 +32,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Total bytes that the program needs."""
         return self.fixed + self.temporary
 
 
@@ -74,7 +74,7 @@ def cores() -> int:
 
 
 def allowed_cores() -> int:
-    """How many this process may run on."""
+    """Returns the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -101,6 +101,6 @@ def _cpu_model() -> str:
 
 
 def this_software() -> dict[str, str]:
-    """What decides the compiled programs: versions, and flags of the compiler."""
+    """Returns what decides the compiled programs: versions of the libraries, and flags of the compiler."""
     found = {name: version(name) for name in ("supernest", "jax", "jaxlib")}
     return {**found, "xla_flags": os.environ.get("XLA_FLAGS", "")}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records import Hardware
+from experiments.records.plain import JsonObject
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
 from supernet.storage.manifest import disk_errors_for
@@ -39,7 +40,7 @@ class Measurement:
 
     @property
     def key(self) -> tuple[tuple[int, ...], int]:
-        """What it is of."""
+        """Genes and batch size that were measured."""
         return self.genes, self.batch_size
 
 
@@ -70,7 +71,7 @@ class Measurements:
                 self._file.close()
                 raise
 
-    def _take(self, header: dict[str, Any]) -> None:
+    def _take(self, header: JsonObject) -> None:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +118,7 @@ class Measurements:
         self._file.close()
 
 
-def _refuse_other(path: Path, found: dict[str, Any], expected: Mapping[str, Any]) -> None:
+def _refuse_other(path: Path, found: JsonObject, expected: Mapping[str, Any]) -> None:
     if found.get("format") != _FORMAT:
         raise UserError(f"{path}: holds no measurements. {_OTHER.format(path=path)}")
     for key, value in expected.items():
@@ -144,7 +145,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def _read(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _read(path: Path, number: int, line: bytes) -> JsonObject:
     try:
         record = parse_json(line)
         if isinstance(record, dict):

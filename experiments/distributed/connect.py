@@ -231,7 +231,7 @@ def _listed(resources: Mapping[str, float], names: Iterable[str]) -> str:
 
 
 def missing_room(ray: ModuleType, section: RaySection) -> str:
-    """What is asked for, and what of it is free; nothing where that is enough."""
+    """Returns a message of what is asked for and how much of it is free; empty where that is enough."""
     asked, free, needed = _asked(section), ray.available_resources(), section.sizes[0]
     if all(free.get(name, 0) + 1e-9 >= needed * amount for name, amount in asked.items()):
         return ""

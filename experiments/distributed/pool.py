@@ -16,6 +16,7 @@ from experiments.distributed.process import begin, environment, module_path
 from experiments.experiment import Experiment
 from experiments.process.interrupt import Interrupted, StopRequest
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 
 _SECONDS, _POLL = 60.0, 0.5
 
@@ -42,7 +43,7 @@ class Resident:
     params: Any
 
     def __init__(
-        self, config: dict[str, Any], directory: str, cache: bool, path: Sequence[str], params: Sequence[Any]
+        self, config: JsonObject, directory: str, cache: bool, path: Sequence[str], params: Sequence[Any]
     ) -> None:
         begin(path)
 
@@ -78,7 +79,7 @@ class Resident:
         return function(self, *arguments)
 
     def once(self, make: Callable[[Any], Made]) -> Made:
-        """What an importable function or class makes of the experiment, made at the first call."""
+        """Returns what an importable function or class makes of the experiment, made at the first call."""
         if make not in self._made:
             self._made[make] = make(self.experiment)
         return self._made[make]

@@ -37,5 +37,5 @@ def begin(path: Sequence[str]) -> None:
 
 
 def module_path() -> list[str]:
-    """Where this process finds modules, in absolute paths."""
+    """Returns the directories in which this process finds modules, as absolute paths."""
     return [os.path.abspath(entry) for entry in sys.path]

@@ -42,7 +42,7 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What an exported network descends from.
+    """Ancestry of an exported network: the run, and the data that each training saw.
 
     Attributes:
         parent: Identity of the supernet that the network, or the one that it was finetuned from, was cut from: hashes

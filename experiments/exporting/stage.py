@@ -122,7 +122,7 @@ def export_budget(
 
 
 def _over_memory(memory: CompiledMemory, budget: ResolvedBudget, cost: DeviceCost | None) -> str | None:
-    """What to say where the compiler's own figure exceeds the limit that the device file's prediction meets."""
+    """Returns a warning where the compiler's count exceeds the limit that the device file's prediction meets."""
     most = dict(budget.limits).get("memory_bytes")
     if most is None or cost is None or memory.bytes <= most:
         return None
@@ -272,6 +272,6 @@ def reached(
 
 
 def _chunk(split: Split) -> int:
-    """How many examples are passed at a time; few where each has many outputs."""
+    """Returns the number of examples that are passed at a time; few where each has many outputs."""
     _, labels = split.read(np.arange(1))
     return max(_CHUNK // labels.size, 1)

@@ -8,6 +8,7 @@ from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
 from experiments.exporting.names import exported_names
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
+from experiments.records.plain import JsonObject
 from experiments.storage.run_files import identity_of, read_run_config
 from experiments.storage.run_identity import ORIGIN
 from experiments.subnets.loading import load_exported
@@ -72,7 +73,7 @@ def export_for_transformers(
     return found
 
 
-def _special(config: Mapping[str, Any], tokenizer: Path) -> dict[str, Any]:
+def _special(config: Mapping[str, Any], tokenizer: Path) -> JsonObject:
     """Special tokens of a decoder that was trained from nothing: a model type's own defaults are others."""
     if not config["module"]["form"]["causal"]:
         return {}

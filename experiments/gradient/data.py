@@ -15,7 +15,7 @@ from supernet.tasks.labels import Targets
 
 
 class Fed(NamedTuple):
-    """What the network takes, and what its outputs should be."""
+    """Inputs of the network, and the targets of its outputs."""
 
     x: Shaped[Array, "b ..."]
     targets: Targets

@@ -71,7 +71,7 @@ class Incubation:
 
     @cached_property
     def ends(self) -> Ends:
-        """Which module the weights outside the layers belong to."""
+        """Returns the module that each of the weights outside the layers belongs to."""
         net = build_supernet(self.experiment.space)
         assert isinstance(net, ElasticNetwork)
         return ends_of(net)

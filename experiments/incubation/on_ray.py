@@ -14,7 +14,7 @@ _META, _SCORE = "meta", "score"
 
 
 def incubate_on_ray(experiment: Experiment, run: Path, stop: StopRequest, quiet: bool) -> IncubationFigures:
-    """As `incubate`, on workers; a part whose worker dies goes on from its checkpoint on another.
+    """Does what `incubate` does, on workers; a part whose worker dies goes on from its checkpoint on another.
 
     Raises:
         UserError: Ray, or its cluster, cannot do it; or a part diverged.

@@ -22,6 +22,7 @@ from experiments.process.interrupt import Interrupted, stop_on_signals
 from experiments.ranking.proxies import rank_proxies
 from experiments.ranking.stage import rank
 from experiments.records import SpaceFigures, Summary
+from experiments.records.use import Evaluation
 from experiments.reporting import write_page
 from experiments.run_directory import RunDirectory
 from experiments.searching.on_ray import scoring
@@ -161,8 +162,8 @@ def evaluate_subnet(
     class_names: Sequence[str] = (),
     tokenizer: str | None = None,
     size: int | str | None = None,
-) -> dict[str, Any]:
-    """What an exported subnet reaches on examples, without any supernet; their classes are matched by name.
+) -> Evaluation:
+    """Measures an exported subnet on examples, without any supernet; their classes are matched by name.
 
     Args:
         directory: The subnet.
@@ -178,4 +179,4 @@ def evaluate_subnet(
     subnet = load_exported(directory, size=size)
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     split = split.for_network("--data", class_names, subnet)
-    return {"directory": str(directory), "examples": len(split), **reached(subnet, split, str(directory))}
+    return Evaluation(str(directory), len(split), reached(subnet, split, str(directory)))

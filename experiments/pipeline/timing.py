@@ -39,7 +39,7 @@ class ProgramTiming:
 
 @dataclass(frozen=True)
 class Timing:
-    """What a few steps say of an experiment.
+    """Time and memory of an experiment, as a few steps show them.
 
     Attributes:
         programs: Each compiled program.

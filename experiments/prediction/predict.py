@@ -1,13 +1,13 @@
 """Prediction of files with an exported network: labels with probabilities, or numbers."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.prediction.reader import READERS
+from experiments.records.use import FilePrediction
 from search_spaces import UserError
 from supernet.export.subnet import Subnet, filled_batch
 
@@ -16,7 +16,7 @@ TOP, BATCH = 5, 32
 
 def predict_files(
     subnet: Subnet, paths: Iterable[str | os.PathLike[str]], top: int = TOP, batch_size: int = BATCH
-) -> list[dict[str, Any]]:
+) -> list[FilePrediction]:
     """Reads files as those of training were read, and predicts them in batches.
 
     A batch is filled up to the largest before it, and one that is larger than that is compiled anew: once for pictures,
@@ -29,8 +29,7 @@ def predict_files(
         batch_size: Number of examples in a batch, at least 1.
 
     Returns:
-        For each example `file`, `row` where a file holds several, and what `Outputs.answers` gives: `top`, a list of
-        `label` and `probability`, or `values` by name.
+        The prediction of each example, in the order of files and rows.
 
     Raises:
         UserError: A file is missing, cannot be read or holds something else; or the network writes text.
@@ -40,7 +39,7 @@ def predict_files(
             raise UserError(f"predict: {name} {given} is less than 1. Give 1 or more.")
     reader = READERS[subnet.config["task"]](subnet)
     files = _files([Path(path) for path in paths], reader.suffixes)
-    found: list[dict[str, Any]] = []
+    found: list[FilePrediction] = []
     size = 0
     for names, examples in reader.read(files, batch_size):
         size = max(size, min(batch_size, len(examples)))
@@ -52,7 +51,9 @@ def predict_files(
                 f"{where}: the network's outputs are not finite. It has failed, or the values are too large."
             )
         answers = subnet.outputs.answers(outputs, tuple(subnet.config["labels"]), top)
-        found += [name | answer for name, answer in zip(names, answers, strict=True)]
+        found += [
+            FilePrediction(name["file"], name.get("row"), answer) for name, answer in zip(names, answers, strict=True)
+        ]
     return found
 
 
@@ -74,11 +75,3 @@ def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
 
 def _fits(path: Path, suffixes: Sequence[str]) -> bool:
     return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".") and path.is_file()
-
-
-def answer_text(answer: Mapping[str, Any]) -> str:
-    """Returns the prediction of one example as a line to read."""
-    where = f"{answer['file']} {answer['row']}" if "row" in answer else answer["file"]
-    said = [f"{one['label']} {one['probability']:.2%}" for one in answer.get("top", ())]
-    said += [f"{name} {value:.6g}" for name, value in answer.get("values", {}).items()]
-    return f"{where}: {', '.join(said)}"

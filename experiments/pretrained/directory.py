@@ -27,7 +27,7 @@ from experiments.pretrained.formats.streamed import StoredParams, StreamedFile, 
 from experiments.pretrained.formats.tokenizer_files import copy_tokenizer, has_tokenizer
 from experiments.user_input.yaml_files import dump_yaml, read_yaml
 from search_spaces import LanguageSpace, UserError, build_space
-from search_spaces.sealed_json import read_json
+from search_spaces.sealed_json import JsonObject, read_json
 from supernet.engine.supernet import Params, Supernet, build_supernet
 from supernet.export.subnet import TOKENIZER, flatten
 from supernet.families.language import LanguageSupernet
@@ -52,7 +52,7 @@ class ImportedDirectory:
 
     @property
     def home(self) -> Path:
-        """Where the supernet lies."""
+        """Directory of the supernet."""
         return self.path / HOME
 
     @property
@@ -79,7 +79,7 @@ class ImportedDirectory:
         return self.home / MANIFEST
 
     @cached_property
-    def space(self) -> dict[str, Any]:
+    def space(self) -> JsonObject:
         """Settings of the space, as in YAML.
 
         Raises:
@@ -98,7 +98,7 @@ class ImportedDirectory:
 
     @cached_property
     def source(self) -> Mapping[str, Any]:
-        """Where it came from: `name`, `model_type`, `settings` (the `config.json`), `ordered`.
+        """Origin of the weights: `name`, `model_type`, `settings` (the `config.json`), `ordered`.
 
         Raises:
             UserError: The file is missing or was altered.
@@ -197,7 +197,7 @@ def refuse_existing(out: Path) -> None:
         raise UserError(f"{out}: exists, and is left as it is. Name a new directory with --out.")
 
 
-def settings_of_space(space: LanguageSpace) -> dict[str, Any]:
+def settings_of_space(space: LanguageSpace) -> JsonObject:
     """The settings of a space that are not the family's defaults, as in YAML, without `context`, which data decide."""
     fields = [field for field in dataclasses.fields(space) if field.name != "context"]
     values = {field.name: getattr(space, field.name) for field in fields if getattr(space, field.name) != field.default}

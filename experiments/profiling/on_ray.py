@@ -50,7 +50,7 @@ class RayMeter(Meter):
 
 @contextmanager
 def meter(experiment: Experiment, out: Path, stop: StopRequest, runtime: str, threads: int | None) -> Iterator[Meter]:
-    """What measures: this process, or the workers of the section `ray`.
+    """Returns the function that measures: in this process, or on the workers of the section `ray`.
 
     Args:
         experiment: The experiment whose subnets are measured.

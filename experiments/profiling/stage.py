@@ -53,7 +53,7 @@ class Meter:
 
     @property
     def identity(self) -> DeviceIdentity:
-        """What is measured on, and with what."""
+        """Identity of the measurements: the device, the runtime and the space."""
         runtime = self._runtime
         return DeviceIdentity(runtime.device(), runtime.software, runtime.facts)
 
@@ -241,5 +241,5 @@ def size_of(device: Device) -> str:
 
 
 def measurements_path(out: Path) -> Path:
-    """Where the measurements behind a device file are."""
+    """Returns the file of the measurements behind a device file."""
     return out.with_name(f"{out.stem}.measurements.jsonl")

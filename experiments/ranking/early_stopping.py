@@ -23,7 +23,7 @@ _LEAST = 3  # evaluations before a training may stop
 
 @dataclass(frozen=True)
 class Point:
-    """What a network reaches after some steps."""
+    """Figure that a network reached after some steps."""
 
     step: int
     figure: float

@@ -16,7 +16,7 @@ from search_spaces import Genes
 def train_panel_on_ray(
     experiment: Experiment, genes: Genes, directory: Path, run: RunDirectory, stop: StopRequest, quiet: bool
 ) -> Truth:
-    """As `train_panel`, on workers; a network whose worker dies goes on from its checkpoint on another.
+    """Does what `train_panel` does, on workers; a network whose worker dies goes on from its checkpoint on another.
 
     Args:
         experiment: The experiment whose supernet is judged.

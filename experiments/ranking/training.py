@@ -8,7 +8,7 @@ that network, only without a compilation each.
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from flax import nnx
@@ -19,6 +19,7 @@ from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
 from experiments.ranking.early_stopping import CurveProbe, Known
+from experiments.records.plain import JsonObject
 from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
@@ -52,7 +53,7 @@ class Truth(NamedTuple):
 
 
 def ranked_by(experiment: Experiment) -> str:
-    """What architectures are ranked by: the validation figure of the data, such as `accuracy`, or `loss`."""
+    """Returns the figure that architectures are ranked by: that of the data, such as `accuracy`, or `loss`."""
     return experiment.config.rank.objective or objective_of(experiment.data).figure
 
 
@@ -108,7 +109,7 @@ class PanelTrainer:
     def __call__(
         self, genes: Int[np.ndarray, "p g"], directory: Path, stop: StopRequest, quiet: bool, repetition: int = 0
     ) -> Truth:
-        """As `train_panel`."""
+        """Trains architectures; see `train_panel`."""
         base, seeds = self._base, self._seeds_of(repetition)
         results = np.zeros((len(genes), len(seeds), 3))
         bar = progress_bar(total=results[..., 0].size, desc="panel", unit="network", quiet=quiet)
@@ -165,7 +166,7 @@ def train_panel(
 
 
 def panel_directory(cache: str | None, otherwise: Path) -> Path:
-    """Where a panel's results are kept: the configured cache, or `panel` below another directory."""
+    """Returns the directory of a panel's results: the configured cache, or `panel` below another directory."""
     return otherwise / "panel" if cache is None else Path(cache)
 
 
@@ -175,7 +176,7 @@ def _member(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experi
     return share(base, dataclasses.replace(base, config=config, sampler=sampler))
 
 
-def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str, Any]:
+def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> JsonObject:
     """All that decides a result; a sampler, a search or a budget does not."""
     config, start = base.config.as_dict(), base.config.start
     early = base.config.rank.early_stopping
@@ -194,7 +195,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> dict[str,
     }
 
 
-def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest) -> dict[str, Any]:
+def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest) -> JsonObject:
     """Figure and loss of one network after its training, which goes on from a checkpoint in `work`."""
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])

@@ -77,7 +77,7 @@ class RuntimeFacts:
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """What measurements are of; those of two are never mixed.
+    """Device, runtime and software of measurements; those of two are never mixed.
 
     Attributes:
         device: Where networks are measured.
@@ -96,7 +96,7 @@ class DeviceIdentity:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well a cost of networks is predicted that the tables were not fitted to.
+    """Accuracy of a predicted cost, on networks that the tables were not fitted to.
 
     Attributes:
         kendall_tau: Kendall's tau of predictions and measurements; None where it is not defined.
@@ -115,7 +115,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """How well a device file predicts one batch size.
+    """Accuracy of a device file's predictions for one batch size.
 
     Attributes:
         latency: Of the latency.

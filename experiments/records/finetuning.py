@@ -34,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class SplitGain:
-    """What finetuning won on a split.
+    """Gain of a finetuning on a split.
 
     Attributes:
         before: What the network reached.

@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from search_spaces.sealed_json import JsonObject as JsonObject
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-JsonObject = Mapping[str, Any]
-"""An object of JSON, as it is read and written; only the records themselves look into it."""
 
 
 def plain(record: "DataclassInstance", flat: Collection[str] = ()) -> dict[str, Any]:

@@ -6,15 +6,15 @@ Texts that come from a user (names of runs, budgets, classes) are escaped, as pl
 import html
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from experiments.objective import Objective, is_percent
+from experiments.records.plain import JsonObject
 from experiments.reporting.run_facts import RunFacts
 from experiments.storage.tensorboard import VISITS
 
-Chart = dict[str, Any]
+Chart = JsonObject
 _SIZES = ("smallest", "random", "largest")
 _NAMED = 40  # genes, beyond which a heat map has no room for a name in each row
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from experiments.ranking.report import table as ranking_table
+from experiments.records.plain import JsonObject
 from experiments.reporting import charts
 from experiments.reporting.concerns import concerns
 from experiments.reporting.run_facts import ExportedSubnet, RunFacts, interval, read_run
@@ -71,7 +72,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     return out
 
 
-def _run(facts: RunFacts, key: str) -> dict[str, Any]:
+def _run(facts: RunFacts, key: str) -> JsonObject:
     """Returns what the template shows of a run."""
     sections = [(name, title) for name, title, draw in _SECTIONS if draw(facts) is not None]
     summary, space = facts.summary.as_json(), facts.summary.space
@@ -99,7 +100,7 @@ def _run(facts: RunFacts, key: str) -> dict[str, Any]:
     }
 
 
-def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
+def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> JsonObject:
     network, over = subnet.network, subnet.over()
     costs = network.all_costs
     limits = [
@@ -130,7 +131,7 @@ def _subnet(facts: RunFacts, subnet: ExportedSubnet) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _payload(facts: RunFacts) -> dict[str, Any]:
+def _payload(facts: RunFacts) -> JsonObject:
     """Returns what the page's script draws: charts, and every candidate."""
     metrics = list(facts.candidates[0].costs) if facts.candidates else []
     return {

@@ -9,6 +9,7 @@ from experiments.configuration.device_section import DEVICE_COPY
 from experiments.devices.device_file import Device, read_device
 from experiments.objective import OBJECTIVES, Objective
 from experiments.records import ExportedNetwork, Summary
+from experiments.records.plain import JsonObject
 from experiments.reporting.events import Curve, read_events
 from experiments.storage.run_files import identity_of, read_summary
 from experiments.storage.run_files import read_run as read_run_json
@@ -167,7 +168,7 @@ def _subnet(run: Path, network: ExportedNetwork) -> ExportedSubnet:
     return ExportedSubnet(directory.name, network, architecture.get("architecture", {}), report)
 
 
-def _sealed(path: Path, expected: bool) -> dict[str, Any]:
+def _sealed(path: Path, expected: bool) -> JsonObject:
     """The content of a file that a stage leaves; of one that has not ended, nothing is expected."""
     remedy = "Run its stage again; nothing is computed twice."
     try:

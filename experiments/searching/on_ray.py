@@ -24,7 +24,7 @@ _PARTS = 16  # for each worker, so that none has long to wait for the others at 
 
 @contextmanager
 def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterator[ScoreGenes]:
-    """What scores candidates: in this process, or on the workers of the section `ray`, from the first call on.
+    """Returns what scores candidates: in this process, or on the workers of the section `ray`, from the first call on.
 
     A candidate's scores do not depend on which others it is evaluated with, so they are the same either way.
 

@@ -124,7 +124,7 @@ def candidate_objectives(scores: ScoreGenes, objective: Objective) -> Callable[.
 
 
 def gradient_result(run: RunDirectory) -> Path:
-    """Where a gradient search leaves the architecture that a search begins with."""
+    """Returns the file in which a gradient search leaves the architecture that a search begins with."""
     return run.path / "gradient" / "architecture.json"
 
 

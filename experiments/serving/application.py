@@ -4,7 +4,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -22,6 +21,7 @@ from experiments.serving.rate import Rate
 from experiments.serving.refusals import Refusal
 from experiments.serving.settings import Settings
 from supernet.export.subnet import Subnet, filled_batch
+from supernet.tasks.answers import ExampleAnswer
 
 
 class Application:
@@ -73,7 +73,7 @@ class Application:
         start = time.perf_counter()
         with self._metrics.open.track_inprogress():
             try:
-                response = JSONResponse({"predictions": await self._answers(request)})
+                response = JSONResponse({"predictions": [answer.as_json() for answer in await self._answers(request)]})
             except Refusal as refusal:
                 # What is left of a body that was not read is not taken for the next request.
                 headers = {**refusal.headers, "Connection": "close"}
@@ -86,7 +86,7 @@ class Application:
         self._metrics.seconds.observe(time.perf_counter() - start)
         return response
 
-    async def _answers(self, request: Request) -> list[dict[str, Any]]:
+    async def _answers(self, request: Request) -> list[ExampleAnswer]:
         wait = self._rate.wait(request.client.host if request.client else "")
         if wait:
             text = f"more than {self._settings.rate:g} requests a second. Wait, or send several examples in one."

@@ -28,7 +28,7 @@ from supernet.storage.manifest import atomic_directory
 
 @dataclass(frozen=True)
 class _Work:
-    """What all steps of a soup share."""
+    """Settings and data that all steps of a soup share."""
 
     settings: Souping
     ingredients: Sequence[Ingredient]

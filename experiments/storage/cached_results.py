@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.process.interrupt import Interrupted, StopRequest
+from experiments.records.plain import JsonObject
 from search_spaces.sealed_json import read_sealed, sealed
 from supernet.storage.manifest import discard_directory, disk_errors_for, write_text_atomically
 
@@ -24,7 +25,7 @@ def digest(key: Mapping[str, Any]) -> str:
 
 def cached(
     home: Path, key: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], stop: StopRequest
-) -> dict[str, Any]:
+) -> JsonObject:
     """The result that `home` holds for `key`; made now where there is none.
 
     Args:
@@ -52,7 +53,7 @@ def cached(
     return result
 
 
-def find(home: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+def find(home: Path, key: Mapping[str, Any]) -> JsonObject | None:
     """The result that `home` holds for `key`, if any.
 
     Raises:

@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from experiments.records.plain import JsonObject
 from experiments.storage import checkpoint_arrays as checkpoint_tree
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import parse_json, read_json
@@ -120,7 +121,7 @@ class Checkpoints:
         return min(metrics, key=lambda step: (metrics[step], -step), default=None)
 
     def last_good(self) -> str:
-        """What there is to go back to, as a part of a message; a save in the background is waited for."""
+        """Returns a part of a message that names the last whole checkpoint; waits for a save in the background."""
         self.wait()
         step = self.latest()
         return "no checkpoint was saved yet" if step is None else f"the last good checkpoint is of step {step}"
@@ -165,7 +166,7 @@ class Checkpoints:
                 f"{path}: is damaged: cannot be read ({type(error).__name__}). {_way_back(path)}"
             ) from error
 
-    def figures(self, step: int) -> dict[str, Any]:
+    def figures(self, step: int) -> JsonObject:
         """Returns the figures that were saved with a checkpoint.
 
         Raises:
@@ -213,7 +214,7 @@ class Checkpoints:
         stage: Path,
         step: int,
         arrays: dict[str, np.ndarray],
-        description: dict[str, Any],
+        description: JsonObject,
     ) -> None:
         try:
             with whole_or_nothing:
@@ -241,8 +242,8 @@ class Checkpoints:
         own = self._run is None or found.get("run") == self._run
         return metric if own and isinstance(metric, float) and not math.isnan(metric) else None
 
-    def _description(self, step: int) -> dict[str, Any]:
-        """What `checkpoint.json` says; nothing where it is missing or damaged."""
+    def _description(self, step: int) -> JsonObject:
+        """Returns the content of `checkpoint.json`; nothing where it is missing or damaged."""
         try:
             found = parse_json((self._path(step) / _DESCRIPTION).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -257,7 +258,7 @@ class Checkpoints:
             raise UserError(f"{fault} Delete the directory {path} to {way_on}.")
 
     def _fault(self, step: int) -> str | None:
-        """What is wrong with the files of a checkpoint, or with whose it is; `None` for nothing."""
+        """Returns what is wrong with the files or the owner of a checkpoint; None where nothing is."""
         path = self._path(step)
         try:
             verify_manifest(path, remedy="")
@@ -278,10 +279,10 @@ class Checkpoints:
             raise failure
 
 
-def _description(path: Path) -> dict[str, Any]:
+def _description(path: Path) -> JsonObject:
     """Reads what a checkpoint says of itself: the figures, and what `checkpoint_tree` needs."""
-    found = read_json(path / _DESCRIPTION, _way_back(path))
-    if isinstance(found.setdefault("figures", {}), dict):
+    found = {"figures": {}, **read_json(path / _DESCRIPTION, _way_back(path))}
+    if isinstance(found["figures"], dict):
         return found
     raise UserError(f"{path / _DESCRIPTION}: is damaged. {_way_back(path)}")
 

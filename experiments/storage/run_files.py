@@ -6,7 +6,6 @@ Light to import: an answer from a finished run needs no JAX.
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 from experiments.records.plain import JsonObject
 from experiments.records.summary import Summary
@@ -26,7 +25,7 @@ def is_run(directory: Path) -> bool:
     return (directory / CONFIG).is_file() and (directory / RUN).is_file()
 
 
-def read_run(directory: Path) -> dict[str, Any]:
+def read_run(directory: Path) -> JsonObject:
     """Returns what `run.json` says: versions that the run began with, and the hash of its configuration.
 
     Raises:
@@ -56,7 +55,7 @@ def check_config(directory: Path) -> None:
         )
 
 
-def read_run_config(directory: Path) -> dict[str, Any]:
+def read_run_config(directory: Path) -> JsonObject:
     """Returns the configuration of a run, as in YAML.
 
     Raises:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.tokenizer import BYTES, load_tokenizer
-from experiments.records.plain import JsonObject
+from experiments.records.use import DraftFigures, GeneratedText
 from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import UserError
@@ -39,8 +39,8 @@ class Draft:
 def continued(
     directory: Path, prompt: str, count: int, temperature: float, seed: int, bos: bool | None = None,
     draft: Draft | None = None,
-) -> JsonObject:  # fmt: skip
-    """What a model writes after a prompt, up to the end of a text.
+) -> GeneratedText:  # fmt: skip
+    """Writes on from a prompt, up to the end of a text.
 
     Args:
         directory: An exported subnet, with its tokenizer.
@@ -52,8 +52,7 @@ def continued(
         draft: Proposes tokens, so that the model takes several at a time; none when None.
 
     Returns:
-        For JSON: `prompt`, the `text` that follows it, and its `tokens`; with a draft, `draft` with the `rounds`, and
-        how many tokens were `proposed` and `accepted`.
+        The prompt, what follows it, the tokens of that, and what became of the draft's proposals.
 
     Raises:
         UserError: It is no such subnet, or the sequence is empty or too long for it.
@@ -69,7 +68,7 @@ def continued(
             f"model knows. Export it with its own tokenizer: data.tokenizer."
         )
     draws, tokens = key(seed, Purpose.GENERATED_TOKENS), jnp.asarray(given, jnp.int32)
-    told: JsonObject = {}
+    told = None
     if draft is None:
         found = generate(model, tokens[None], count, temperature, draws)[0].tolist()
     else:
@@ -77,12 +76,12 @@ def continued(
         check_tokenizer(str(draft.directory), known, name)
         speculated = speculate(model, helper, tokens, count, draft.proposed, temperature, draws)
         found, rounds = speculated.tokens.tolist(), speculated.rounds
-        told = {"draft": {"rounds": rounds, "proposed": rounds * draft.proposed, "accepted": speculated.accepted}}
+        told = DraftFigures(rounds, rounds * draft.proposed, speculated.accepted)
     following = list(takewhile(lambda token: token not in stops, found))
     # Decoded together, as a token's text may depend on what is before it.
     before = tokenizer.decode(given.tolist())
     text = tokenizer.decode([*given.tolist(), *following]).removeprefix(before)
-    return {"prompt": prompt, "text": text, "tokens": following, **told}
+    return GeneratedText(prompt, text, following, told)
 
 
 def language_model(directory: Path) -> tuple[Subnet, LanguageModel, str]:

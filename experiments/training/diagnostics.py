@@ -175,7 +175,7 @@ def cosines_of(products: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"]:
 
 
 def gradient_scalars(products: Float[np.ndarray, "n n"], k: int) -> dict[str, float]:
-    """What to log of a measured step.
+    """Returns the figures of a measured step that are logged.
 
     Args:
         products: `StepResult.products`.

@@ -15,7 +15,7 @@ from supernet.training.work import Work
 
 
 def schedule_of(experiment: Experiment, workers: int) -> Schedule:
-    """How the steps of an experiment are divided between so many workers."""
+    """Returns how the steps of an experiment are divided between so many workers."""
     config = experiment.config
     return Schedule(
         workers,

@@ -16,7 +16,7 @@ from supernet.training.training import TrainStep
 def gradient_statistics(
     experiment: Experiment, step: TrainStep, params: Params, state: SamplerState, steps: range
 ) -> dict[str, float]:
-    """What the gradients of so many steps of a sampler would be, all at the same weights.
+    """Estimates the gradients of so many steps of a sampler, all at the same weights.
 
     A step's gradient is the mean over its paths of weight times gradient. Drawing and batches are those of training;
     the weights are not updated and the sampler learns nothing.

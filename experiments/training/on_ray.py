@@ -254,7 +254,7 @@ def _followed(
 
 
 class _Waiting:
-    """How long there has been no room for the workers."""
+    """Time for which there has been no room for the workers."""
 
     def __init__(self) -> None:
         self._since: float | None = None

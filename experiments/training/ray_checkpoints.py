@@ -15,7 +15,7 @@ _IN_CHECKPOINTS = ("checkpoints", "tensorboard")
 
 
 class Place(NamedTuple):
-    """Where a worker reads and writes.
+    """Place where a worker reads and writes checkpoints.
 
     Attributes:
         run: A run directory.

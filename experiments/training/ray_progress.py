@@ -12,7 +12,7 @@ _SECONDS = 0.25
 
 
 class Report(NamedTuple):
-    """What the workers have told so far.
+    """News of the workers so far.
 
     Attributes:
         starts: For each time that they started: number of workers, and the step that they went on from.
@@ -68,7 +68,7 @@ class Bridge:
         return self._asked
 
     def report(self) -> Report:
-        """What the workers have told."""
+        """Returns the news of the workers so far."""
         return self._report
 
 

@@ -21,7 +21,7 @@ Parallel = Literal["paths", "data"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the steps of a training are divided.
+    """Division of the steps of a training between workers.
 
     Attributes:
         workers: How many there are, n.
@@ -67,7 +67,7 @@ class Schedule:
         return [[shares[i] for i in mine] for mine in deal(units, self.workers)]
 
     def unit(self, paths: int) -> int:
-        """What the rows must be a multiple of, so that a step of so many paths divides evenly."""
+        """Number that the rows must be a multiple of, so that a step of so many paths divides evenly."""
         return self._parts(paths) * self._wanted(paths)
 
     def check(self, paths: int, unit: int = 1) -> None:

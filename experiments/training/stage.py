@@ -22,7 +22,7 @@ from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
 from experiments.training.evolution_strategy import evolution_step, refuse_integer_weights
 from experiments.training.rematerialization import training_net
-from samplers import Paths, Score, StepFeedback
+from samplers import Paths, SamplerState, Score, StepFeedback
 from search_spaces import Program, UserError
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
@@ -43,10 +43,10 @@ AnyStep = TrainStep | EvolutionStep
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: all that the next step depends on."""
+    """Content of a checkpoint: all that the next step depends on."""
 
     train: TrainState
-    sampler: dict[str, Any]
+    sampler: SamplerState
 
 
 def initial(experiment: Experiment, step: AnyStep, params: Params | None = None) -> Progress:
@@ -280,7 +280,7 @@ def feedback_of(
     cosines: np.ndarray | None,
     score: Score | None,
 ) -> StepFeedback:
-    """What a step tells the sampler; only what the sampler needs is read from the device."""
+    """Returns what a step tells the sampler; only what the sampler needs is read from the device."""
     needs = experiment.sampler.needs
     results = result.paths
 

@@ -134,7 +134,7 @@ def _fields_at(model: "type[BaseModel]", location: Location) -> list[str]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a nested mapping as dotted key to value."""
+    """Returns a nested mapping as dotted key to value; Flax has the same, but imports JAX, which takes a second."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

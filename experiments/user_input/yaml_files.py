@@ -12,6 +12,7 @@ import yaml
 from experiments.user_input.paths import shown
 from experiments.user_input.problems import Problem, show
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import JsonObject
 
 _LARGEST_FILE = 1 << 18
 _DEEPEST = 64  # levels; experiments have six
@@ -150,7 +151,7 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> JsonObject:
     """Returns the mapping that a YAML file holds.
 
     Raises:
@@ -214,7 +215,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     return keys, parse_yaml(value, f"--set {shown_key('.'.join(keys))}")
 
 
-def override(tree: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+def override(tree: Mapping[str, Any], keys: Sequence[str], value: Any) -> JsonObject:
     """Returns a copy of a nested mapping with one value set; groups on the way are made where there are none.
 
     Raises:
@@ -223,7 +224,7 @@ def override(tree: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[s
     return _override(tree, list(keys), 0, value)
 
 
-def _override(tree: Mapping[str, Any], keys: Sequence[str], depth: int, value: Any) -> dict[str, Any]:
+def _override(tree: Mapping[str, Any], keys: Sequence[str], depth: int, value: Any) -> JsonObject:
     key = keys[depth]
     if depth == len(keys) - 1:
         return {**tree, key: value}

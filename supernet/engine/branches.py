@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from supernet.engine.stages import Context, Stage, pull_back, run, values_of
 from supernet.weights.cuts import Cut, Tree, at, chosen, put, put_layer, spread, take, take_layer
@@ -38,7 +39,7 @@ class Branches:
 
 
 def switched(
-    branches: Branches, index: jax.Array, params: Tree, x: Tree, context: Context, skippable: bool = True
+    branches: Branches, index: Int[Array, ""], params: Tree, x: Tree, context: Context, skippable: bool = True
 ) -> Tree:
     """The sublayer at the size of `index`, or its input unchanged where that is -1.
 
@@ -57,7 +58,7 @@ def switched(
 
 def layered(
     sublayers: Sequence[Branches],
-    indices: Sequence[jax.Array],
+    indices: Sequence[Int[Array, " l"]],
     params: Sequence[Tree],
     x: Tree,
     context: Context,
@@ -167,7 +168,7 @@ def layered(
     return network(tuple(indices), tuple(genes), tuple(params), x)
 
 
-def in_place(index: jax.Array, branches: Sequence[Callable[[Tree], Tree]], carry: Tree) -> Tree:
+def in_place(index: Int[Array, ""], branches: Sequence[Callable[[Tree], Tree]], carry: Tree) -> Tree:
     """`branches[index](carry)`, or the carry unchanged where `index` is -1.
 
     Each branch is a loop that runs once or not at all: XLA lets a loop write into the buffers that it carries, where it

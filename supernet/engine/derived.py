@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import Architecture, SearchSpace, UserError, build_space
 from search_spaces.parts import Init, Part, Sizes, lengths
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.randomness import FreshWeights
 from supernet.engine.supernet import build_supernet
 from supernet.weights.cuts import Tree
@@ -36,7 +38,7 @@ class DerivedNetwork(nnx.Module):
         self,
         weights: Weights,
         architecture: Architecture,
-        run: Callable[[Tree, jax.Array], jax.Array],
+        run: Callable[[Tree, Shaped[Array, "b ..."]], Float[Array, "b *t c"]],
         rngs: nnx.Rngs,
     ) -> None:
         self._run = run
@@ -51,12 +53,12 @@ class DerivedNetwork(nnx.Module):
         for name, tree in traverse_util.unflatten_dict(leaves).items():
             setattr(self, str(name), _held(tree))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """A batch of what the family's task takes, to logits."""
         return self._run(nnx.to_pure_dict(nnx.state(self)), x)
 
 
-def derived_config(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+def derived_config(space: SearchSpace, architecture: Architecture) -> JsonObject:
     """Returns what `rebuilt` makes the network of again: the settings of its space, and the architecture."""
     settings = {}
     for field in dataclasses.fields(space):  # type: ignore[arg-type]

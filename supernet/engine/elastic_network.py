@@ -22,10 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer
 from search_spaces.parts import flat
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.derived import DerivedNetwork, derived_config
 from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
@@ -55,21 +57,21 @@ class ElasticNetwork(SuperposedSupernet):
         """The stages of each sublayer of the stacks, by its name."""
 
     @abstractmethod
-    def embed(self, params: Params, x: jax.Array, context: Context) -> Tree:
+    def embed(self, params: Params, x: Shaped[Array, "b ..."], context: Context) -> Tree:
         """A batch of inputs to the stream that the layers read, with the weights outside the layers.
 
         The stream is an array, or a tree of some (the nodes of a cell).
         """
 
     @abstractmethod
-    def head(self, params: Params, x: Tree, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Tree, context: Context) -> Float[Array, "b *t c"]:
         """The stream behind the last layer to logits, with the weights outside the layers."""
 
     # ---------------------------------------------------------------- weights
 
     @cached_property
     def weights(self) -> Weights:
-        """Where the weights lie."""
+        """Layout of the weights."""
         return Weights(self.space)
 
     @property
@@ -77,7 +79,7 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.stacked`."""
         return next(stack.path.split("/")[-1] for stack in self.space.network.stacks if stack.layers is not None)
 
-    def plain_weights(self, key: jax.Array) -> Params:
+    def plain_weights(self, key: Key[Array, ""]) -> Params:
         """See `Supernet.plain_weights`; stacks have layers on a leading axis."""
         first, *others = self.space.covering
         keys = [key, *(jax.random.fold_in(key, _OTHERS - number) for number in range(len(others)))]
@@ -88,7 +90,7 @@ class ElasticNetwork(SuperposedSupernet):
         """See `Supernet.slice`."""
         return self.weights.slice(params, architecture, statistics)
 
-    def config(self, architecture: Architecture) -> dict[str, Any]:
+    def config(self, architecture: Architecture) -> JsonObject:
         """Arguments of the plain module by name: an axis, a choice that sizes none, or a property of the space.
 
         Of a derived module, the space's settings and the architecture.
@@ -136,13 +138,13 @@ class ElasticNetwork(SuperposedSupernet):
     def apply(
         self,
         params: Params,
-        genes: jax.Array,
-        x: jax.Array,
+        genes: Int[Array, " g"],
+        x: Shaped[Array, "b ..."],
         *,
         program: Program,
         statistics: Statistics | None = None,
         collect: bool = False,
-    ) -> tuple[jax.Array, Statistics]:
+    ) -> tuple[Float[Array, "b *t c"], Statistics]:
         """See `Supernet.apply`."""
         genes = jnp.asarray(genes)
         params, collected = self.sharing.effective(params, genes), {}
@@ -213,14 +215,18 @@ class ElasticNetwork(SuperposedSupernet):
         )
 
     def apply_sliced(
-        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
-    ) -> jax.Array:
+        self,
+        params: Params,
+        architecture: Architecture,
+        x: Shaped[Array, "b ..."],
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_sliced`."""
         params = self.sharing.effective(params, jnp.asarray(architecture.genes, jnp.int32))
         whole = {"weights": params, "statistics": statistics}
         return self._unrolled(architecture, x, lambda place, kind: self.weights.taken_at(place, whole[kind], kind))
 
-    def apply_plain(self, state: Tree, architecture: Architecture, x: jax.Array) -> jax.Array:
+    def apply_plain(self, state: Tree, architecture: Architecture, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """Logits of one architecture from the state of its plain module: what a derived module computes."""
         given = traverse_util.flatten_dict(state)
         return self._unrolled(architecture, x, lambda place, kind: self.weights.given_at(place, given, kind))
@@ -282,7 +288,7 @@ class ElasticNetwork(SuperposedSupernet):
         for path, total in totals.items():
             put(mixed, path, total)
 
-    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """See `SuperposedSupernet.apply_superposed`.
 
         A choice that no mask can express, because it changes shapes (a resolution), is a pass each, whose logits are
@@ -298,8 +304,14 @@ class ElasticNetwork(SuperposedSupernet):
         return sum(logits[1:], logits[0])
 
     def apply_masked(
-        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
-    ) -> jax.Array:
+        self,
+        params: Params,
+        genes: Int[Array, " g"],
+        x: Shaped[Array, "b ..."],
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
         known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}

@@ -19,14 +19,14 @@ from string import ascii_lowercase, ascii_uppercase
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from search_spaces.choice import Value
 from search_spaces.network import Sublayer
 from search_spaces.parts import FIRST, Axis, Shape, flat
 from supernet.weights.cuts import Tree, at, put
 
-Relaxed = Mapping[str, jax.Array]
+Relaxed = Mapping[str, Float[Array, "... _v"]]
 """By choice, the weight of each value: [v], or [l, v] where layers have genes of their own."""
 Values = Mapping[str, Sequence[Value]]
 
@@ -47,7 +47,7 @@ def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> T
     return mixed
 
 
-def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, jax.Array]:
+def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, Float[Array, " _n"]]:
     """For each axis, how much each of its entries counts where sizes are mixed; sums to 1. Only of one layer."""
     counts = {}
     axes = {axis.name: axis for shape in sublayer.weights.values() for axis in flat(shape) if isinstance(axis, Axis)}
@@ -62,7 +62,7 @@ def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, ja
     return counts
 
 
-def mean_of(outputs: Sequence[Tree], weights: jax.Array) -> Tree:
+def mean_of(outputs: Sequence[Tree], weights: Float[Array, " n"]) -> Tree:
     """The outputs of alternatives, each times its weight, added up."""
     return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *outputs)
 
@@ -78,7 +78,9 @@ def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
     return rows.reshape(*map(len, options), -1)
 
 
-def mixed_mask(shape: Shape, relaxed: Relaxed, values: Values, factors: Collection[str] = ()) -> jax.Array | None:
+def mixed_mask(
+    shape: Shape, relaxed: Relaxed, values: Values, factors: Collection[str] = ()
+) -> Float[Array, "..."] | None:
     """The mixed mask of one weight, which broadcasts against it; None where nothing of it is elastic.
 
     Args:

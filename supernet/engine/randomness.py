@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Key
 
 from search_spaces.randomness import Purpose, entropy
 
 
-def key(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> jax.Array:
+def key(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> Key[Array, ""]:
     """Returns the key of a purpose's draws; a step that is traced is folded into it.
 
     Args:
@@ -34,7 +35,7 @@ class FreshWeights(nnx.Rngs):
         seed: Number or key that the keys are drawn from.
     """
 
-    def __init__(self, seed: int | jax.Array) -> None:
+    def __init__(self, seed: int | Key[Array, ""]) -> None:
         super().__init__(seed)
         self.default = _Counted(self.default.key[...], tag="default")
 

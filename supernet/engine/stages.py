@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
 
 from supernet.weights.cuts import Tree
 
@@ -19,7 +20,7 @@ COUNTED: ContextVar[list[int] | None] = ContextVar("counted", default=None)
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage sees besides weights and activations.
+    """Context of a stage: all that it sees besides weights and activations.
 
     Attributes:
         shape: Of the network's input.
@@ -34,11 +35,11 @@ class Context:
 
     shape: tuple[int, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
-    genes: Mapping[str, jax.Array] = field(default_factory=dict)
+    genes: Mapping[str, Int[Array, "..."]] = field(default_factory=dict)
     statistics: Tree = None
     collected: dict[str, Tree] | None = None
-    shares: Mapping[str, jax.Array] = field(default_factory=dict)
-    input: jax.Array | None = None
+    shares: Mapping[str, Float[Array, " _n"]] = field(default_factory=dict)
+    input: Shaped[Array, "b ..."] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from search_spaces import Architecture, Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose
 from search_spaces.registry import Registry
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.randomness import FreshWeights, key
 from supernet.engine.stages import residual_bytes
 from supernet.layers.passes import PLAIN, Passes
@@ -60,14 +62,14 @@ class Supernet(ABC):
         """Name of the parts of the weights whose leaves have a leading axis of layers."""
 
     @abstractmethod
-    def plain_weights(self, key: jax.Array) -> Params:
+    def plain_weights(self, key: Key[Array, ""]) -> Params:
         """Fresh weights as large as the largest subnet needs, which the sharing scheme starts from."""
 
-    def init(self, key: jax.Array) -> Params:
+    def init(self, key: Key[Array, ""]) -> Params:
         """Fresh weights: those of the sharing scheme."""
         return self.shared(self.plain_weights(key), key)
 
-    def shared(self, plain: Params, key: jax.Array) -> Params:
+    def shared(self, plain: Params, key: Key[Array, ""]) -> Params:
         """The sharing scheme's weights that start from plain ones; `key` is what fresh plain ones are drawn with."""
         return self.sharing.init(plain, jax.random.fold_in(key, _OF_SHARING))
 
@@ -93,7 +95,7 @@ class Supernet(ABC):
 
     @cached_property
     def classes(self) -> int:
-        """Of how many classes (for language models: tokens) each output is a distribution."""
+        """Number of classes (for language models: tokens) that each output is a distribution of."""
         return self._shapes_of(lambda params, x: self.apply_sliced(params, self.space.largest, x)).shape[-1]
 
     def residual_bytes(self, rows: int) -> int:
@@ -122,13 +124,13 @@ class Supernet(ABC):
     def apply(
         self,
         params: Params,
-        genes: jax.Array,
-        x: jax.Array,
+        genes: Int[Array, " g"],
+        x: Shaped[Array, "b ..."],
         *,
         program: Program,
         statistics: Statistics | None = None,
         collect: bool = False,
-    ) -> tuple[jax.Array, Statistics]:
+    ) -> tuple[Float[Array, "b *t c"], Statistics]:
         """Runs the subnet that `genes` denotes; only what it uses is computed.
 
         Args:
@@ -145,24 +147,34 @@ class Supernet(ABC):
         """
 
     @cached_property
-    def compiled_apply(self) -> Callable[..., tuple[jax.Array, Statistics]]:
+    def compiled_apply(self) -> Callable[..., tuple[Float[Array, "b *t c"], Statistics]]:
         """`apply`, compiled; a program is made once, whoever asks for it."""
         return jax.jit(self.apply, static_argnames=("program", "collect"))
 
     @abstractmethod
     def apply_sliced(
-        self, params: Params, architecture: Architecture, x: jax.Array, statistics: Statistics | None = None
-    ) -> jax.Array:
+        self,
+        params: Params,
+        architecture: Architecture,
+        x: Shaped[Array, "b ..."],
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "b *t c"]:
         """Logits of one architecture that is known when traced: every weight sliced statically, layers unrolled."""
 
     @abstractmethod
     def apply_masked(
-        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
-    ) -> jax.Array:
+        self,
+        params: Params,
+        genes: Int[Array, " g"],
+        x: Shaped[Array, "b ..."],
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "b *t c"]:
         """Logits by the reference formulation: full-size products, masked to the architecture."""
 
     @abstractmethod
-    def config(self, architecture: Architecture) -> dict[str, Any]:
+    def config(self, architecture: Architecture) -> JsonObject:
         """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
 
     @abstractmethod

@@ -15,9 +15,8 @@ References:
 
 from abc import abstractmethod
 
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from search_spaces import SearchSpace, UserError
 from supernet.engine.supernet import Params, Supernet, build_supernet
@@ -40,7 +39,7 @@ class SuperposedSupernet(Supernet):
         """
 
     @abstractmethod
-    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """Logits of a relaxed architecture, by the batch's own statistics.
 
         Args:
@@ -66,7 +65,7 @@ def build_superposed(space: SearchSpace, sharing: str = "entangled", passes: Pas
 
 
 def values_of(space: SearchSpace) -> Bool[np.ndarray, "g v"]:
-    """Which entries of a relaxed architecture are values of their gene."""
+    """Returns which entries of a relaxed architecture are values of their gene."""
     return np.arange(space.cardinalities.max()) < space.cardinalities[:, None]
 
 

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num, Shaped
 
 from search_spaces import Registry, UserError
 from supernet.tasks.outputs import Outputs
 
-HostFitness = Callable[[np.ndarray, np.ndarray], float]
+HostFitness = Callable[[Float[np.ndarray, "b *t c"], Shaped[np.ndarray, "b ..."]], float]
 """A user's function of a member's outputs and targets, which runs in Python; higher is better.
 
 Outputs are float[b, *t, c]. Targets of images are distributions, float[b, c]: one-hot, unless augmentation or label
@@ -31,7 +30,7 @@ class CompiledFitness:
         figure: Name of the figure that outputs must have; None fits all.
     """
 
-    function: Callable[[Outputs, jax.Array, Any, jax.Array], Float[Array, ""]]
+    function: Callable[[Outputs, Float[Array, "b *t c"], Any, Float[Array, " b"]], Num[Array, ""]]
     figure: str | None = None
 
 
@@ -84,12 +83,11 @@ def shaped(
     return values / deviation if deviation > 0 else values
 
 
-def ranks(values: np.ndarray) -> Float[np.ndarray, " n"]:
-    """Ranks from 0; equals share the mean of theirs."""
-    unique, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    del unique
-    last = np.cumsum(counts)
-    return (last - (counts + 1) / 2)[inverse]
+def ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Returns ranks from 0; equals share the mean of theirs."""
+    from scipy.stats import rankdata  # takes most of a second to import, so only where it is used
+
+    return rankdata(values) - 1
 
 
 def finite_pairs(fitness: Float[np.ndarray, "*k n"]) -> Bool[np.ndarray, "*k pairs"]:
@@ -98,6 +96,6 @@ def finite_pairs(fitness: Float[np.ndarray, "*k n"]) -> Bool[np.ndarray, "*k pai
     return np.isfinite(first) & np.isfinite(second)
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array) -> Float[Array, ""]:
+def weighted_mean(values: Float[Array, " b"], weights: Float[Array, " b"]) -> Float[Array, ""]:
     """Mean over examples of values times their weights."""
     return jnp.mean(values * weights)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Literal
 
-from supernet.evolution_strategy.products import multiplied, use_of
+from supernet.evolution_strategy.products import Parameters, multiplied, use_of
 from supernet.evolution_strategy.tracked import MOVES, PARAMETERS, NoLowRankForm, Tracked, concatenated, rows, scaled
 from supernet.proxies.traced import called
 
@@ -66,7 +66,7 @@ class _Run:
             outputs = self._moved_or_multiplied(name, equation.params, inputs, bind)
         return outputs if primitive.multiple_results else [outputs]
 
-    def _moved_or_multiplied(self, name: str, params: dict[str, Any], inputs: list[Any], bind: Callable) -> Any:
+    def _moved_or_multiplied(self, name: str, params: Parameters, inputs: list[Any], bind: Callable) -> Any:
         try:
             if name in MOVES and not any(isinstance(value, Tracked) for value in inputs[1:]):
                 given = {key: params[key] for key in PARAMETERS[name] if key in params}
@@ -86,12 +86,12 @@ class _Run:
         self._unknown(name, inputs)
         return bind(*_bare(inputs))
 
-    def _cond(self, params: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    def _cond(self, params: Parameters, inputs: list[Any]) -> list[Any]:
         index, *operands = inputs
         branches = [lambda branch=branch: self._plain(branch, operands, "cond") for branch in params["branches"]]
         return jax.lax.switch(index, branches)
 
-    def _while(self, params: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    def _while(self, params: Parameters, inputs: list[Any]) -> list[Any]:
         first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         tests, consts, carry = inputs[:first], inputs[first:second], inputs[second:]
         tests, carry = self._checked("while", tests), self._checked("while", carry)
@@ -101,7 +101,7 @@ class _Run:
             carry,
         )
 
-    def _scan(self, params: dict[str, Any], inputs: list[Any]) -> list[Any]:
+    def _scan(self, params: Parameters, inputs: list[Any]) -> list[Any]:
         first, second = params["num_consts"], params["num_consts"] + params["num_carry"]
         consts, carry, stacks = inputs[:first], self._checked("scan", inputs[first:second]), inputs[second:]
         stacks = [rows(value) if isinstance(value, Tracked) else value for value in stacks]

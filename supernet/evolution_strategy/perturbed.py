@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Num
 
 from search_spaces import UserError
 from supernet.evolution_strategy.interpreter import run
@@ -65,7 +66,7 @@ class LeafNoise:
         shapes = self.factor_shapes(rank) if self.low_rank else (self.shape,)
         return sum(map(math.prod, shapes))
 
-    def draw(self, key: jax.Array, rank: int, signs: bool = False) -> tuple[jax.Array, ...]:
+    def draw(self, key: Key[Array, ""], rank: int, signs: bool = False) -> tuple[Num[Array, "..."], ...]:
         """Standard normal numbers, or signs: both factors, or noise of the leaf's shape; none for an unused leaf."""
         if not self.used:
             return ()
@@ -76,7 +77,7 @@ class LeafNoise:
         both = numbers(key, (math.prod(left) + math.prod(right),))
         return both[: math.prod(left)].reshape(left), both[math.prod(left) :].reshape(right)
 
-    def full(self, noise: Sequence[jax.Array], unit: float) -> jax.Array:
+    def full(self, noise: Sequence[Num[Array, "..."]], unit: float) -> Num[Array, "..."]:
         """The perturbation as one array: what is never formed in passes, for tests and comparisons.
 
         Args:
@@ -107,7 +108,12 @@ class PerturbedPass:
     """
 
     def __init__(
-        self, forward: Callable[..., jax.Array], params: Any, inputs: Sequence[Any], rank: int, signs: bool = False
+        self,
+        forward: Callable[..., Num[Array, "..."]],
+        params: Any,
+        inputs: Sequence[Any],
+        rank: int,
+        signs: bool = False,
     ) -> None:
         self.rank, self.unit, self._signs = rank, 1.0 if signs else rank**-0.5, signs
         shapes, self._structure = jax.tree_util.tree_flatten_with_path(params)
@@ -120,11 +126,13 @@ class PerturbedPass:
         """Numbers of noise that a member needs."""
         return sum(leaf.numbers(self.rank) for leaf in self.leaves)
 
-    def draw(self, key: jax.Array) -> list[tuple[jax.Array, ...]]:
+    def draw(self, key: Key[Array, ""]) -> list[tuple[Num[Array, "..."], ...]]:
         """The noise of one pair, from a key of its own: each leaf has a stream, each layer of a stack a part of it."""
         return [leaf.draw(jax.random.fold_in(key, i), self.rank, self._signs) for i, leaf in enumerate(self.leaves)]
 
-    def __call__(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any, *inputs: Any) -> jax.Array:
+    def __call__(
+        self, params: Any, noise: Sequence[tuple[Num[Array, "..."], ...]], scale: Any, *inputs: Any
+    ) -> Num[Array, "..."]:
         """The pass with `params + scale * E`; no array of the shape of E is formed.
 
         Args:
@@ -149,7 +157,7 @@ class PerturbedPass:
         axes = tuple(frozenset({(i, axis)}) for axis in range(base.ndim))
         return Tracked(base, noise[0], noise[1] * (scale * self.unit), axes)
 
-    def materialised(self, params: Any, noise: Sequence[tuple[jax.Array, ...]], scale: Any) -> Any:
+    def materialised(self, params: Any, noise: Sequence[tuple[Num[Array, "..."], ...]], scale: Any) -> Any:
         """The perturbed weights themselves, as arrays: what the pass computes with, without ever forming them."""
         bases = jax.tree.leaves(params)
         each = zip(self.leaves, bases, noise, strict=True)
@@ -157,7 +165,9 @@ class PerturbedPass:
             self._structure, [base + scale * leaf.full(own, self.unit) for leaf, base, own in each]
         )
 
-    def weighted_sum(self, coefficients: jax.Array, noise: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+    def weighted_sum(
+        self, coefficients: Float[Array, " q"], noise: Sequence[tuple[Num[Array, "..."], ...]]
+    ) -> list[Num[Array, "..."]]:
         """Sum over pairs of a coefficient times E; one array a leaf.
 
         Args:
@@ -167,7 +177,7 @@ class PerturbedPass:
         each = zip(self.leaves, noise, strict=True)
         return [leaf_sum(leaf, coefficients, own, self.rank, self.unit) for leaf, own in each]
 
-    def tree(self, leaves: Sequence[jax.Array]) -> Any:
+    def tree(self, leaves: Sequence[Num[Array, "..."]]) -> Any:
         """Leaves as the tree of the weights."""
         return jax.tree.unflatten(self._structure, leaves)
 
@@ -181,8 +191,8 @@ def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def leaf_sum(
-    leaf: LeafNoise, coefficients: jax.Array, noise: tuple[jax.Array, ...], rank: int, unit: float
-) -> jax.Array:
+    leaf: LeafNoise, coefficients: Float[Array, " q"], noise: tuple[Num[Array, "q ..."], ...], rank: int, unit: float
+) -> Num[Array, "..."]:
     """Sum over pairs of a coefficient times the noise of a leaf, as one product of its factors."""
     if not noise:
         return jnp.zeros(leaf.shape)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from search_spaces import Program
 from supernet.engine.supernet import Params, Supernet
@@ -35,7 +35,9 @@ class Population:
         key: Of all noise of a training.
     """
 
-    def __init__(self, net: Supernet, settings: EvolutionStrategySettings, outputs: Outputs, key: jax.Array) -> None:
+    def __init__(
+        self, net: Supernet, settings: EvolutionStrategySettings, outputs: Outputs, key: Key[Array, ""]
+    ) -> None:
         self.net, self.settings, self.outputs, self._key = net, settings, outputs, key
         self._fitness = FITNESS[settings.fitness]
         self._signs = net.has_integer_weights

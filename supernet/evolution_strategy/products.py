@@ -1,19 +1,23 @@
 """Products with a tracked weight: the product with the weight, plus two thin ones with its factors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num, Shaped
 
 from supernet.evolution_strategy.tracked import Axis, NoLowRankForm, Tracked, varies
+
+Parameters = Mapping[str, Any]
+"""Parameters of an operation, by the names that JAX gives them."""
 
 _UNROLLED = 8
 """Ranks up to which the outer product is a sum of as many terms, which XLA puts into one loop with what follows."""
 
 
 class Use(NamedTuple):
-    """What a product sums over of a weight, and what it keeps.
+    """Axes of a weight that a product sums over, and those that it keeps.
 
     Attributes:
         name: Name of the primitive.
@@ -26,8 +30,8 @@ class Use(NamedTuple):
     writes: frozenset[Axis]
 
 
-def use_of(name: str, inputs: Sequence[Any], params: dict[str, Any]) -> Use | None:
-    """How an equation uses its tracked input; None where it is no product that has factors."""
+def use_of(name: str, inputs: Sequence[Any], params: Parameters) -> Use | None:
+    """Returns how an equation uses its tracked input; None where it is no product that has factors."""
     tracked = [i for i, value in enumerate(inputs) if isinstance(value, Tracked)]
     if len(tracked) != 1:
         return None
@@ -51,8 +55,10 @@ def use_of(name: str, inputs: Sequence[Any], params: dict[str, Any]) -> Use | No
     return None
 
 
-def multiplied(name: str, inputs: Sequence[Any], params: dict[str, Any], bind: Callable[..., jax.Array]) -> jax.Array:
-    """What the product gives with the perturbed weight.
+def multiplied(
+    name: str, inputs: Sequence[Any], params: Parameters, bind: Callable[..., Shaped[Array, "..."]]
+) -> Num[Array, "..."]:
+    """Computes a product with the perturbed weight.
 
     Args:
         name: Name of the primitive.
@@ -90,7 +96,7 @@ def _outer(thin: jax.Array, factor: jax.Array) -> jax.Array:
     return total
 
 
-def _dot(which: int, inputs: Sequence[Any], params: dict[str, Any]) -> jax.Array:
+def _dot(which: int, inputs: Sequence[Any], params: Parameters) -> jax.Array:
     contract, batch = params["dimension_numbers"]
     t, x = inputs[which], inputs[1 - which]
     own, its = (contract[which], batch[which]), (contract[1 - which], batch[1 - which])
@@ -118,7 +124,7 @@ def _dot(which: int, inputs: Sequence[Any], params: dict[str, Any]) -> jax.Array
     return _outer(thin, outer)
 
 
-def _convolved(which: int, inputs: Sequence[Any], params: dict[str, Any]) -> jax.Array:
+def _convolved(which: int, inputs: Sequence[Any], params: Parameters) -> jax.Array:
     x, t = inputs
     numbers = params["dimension_numbers"]
     out, feature = numbers.rhs_spec[0], numbers.out_spec[1]
@@ -132,7 +138,7 @@ def _convolved(which: int, inputs: Sequence[Any], params: dict[str, Any]) -> jax
     return jnp.moveaxis(added, -1, feature)
 
 
-def _is_lookup(t: Tracked, params: dict[str, Any]) -> bool:
+def _is_lookup(t: Tracked, params: Parameters) -> bool:
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     indexed = numbers.start_index_map
     whole = all(sizes[i] == (1 if i in indexed else n) for i, n in enumerate(t.base.shape))
@@ -140,7 +146,7 @@ def _is_lookup(t: Tracked, params: dict[str, Any]) -> bool:
     return whole and plain
 
 
-def _looked_up(which: int, inputs: Sequence[Any], params: dict[str, Any]) -> jax.Array:
+def _looked_up(which: int, inputs: Sequence[Any], params: Parameters) -> jax.Array:
     t, indices = inputs
     numbers = params["dimension_numbers"]
     indexed = numbers.start_index_map

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from search_spaces import Program, UserError
 from supernet.engine.supernet import Params, Supernet
@@ -41,7 +41,7 @@ class Examples(NamedTuple):
 
 
 class StepPaths(NamedTuple):
-    """What members of a step are evaluated on.
+    """Paths of a step, on which its members are evaluated.
 
     Attributes:
         step: Its number.
@@ -94,10 +94,10 @@ class EvolutionStep:
         net: Supernet,
         settings: EvolutionStrategySettings,
         optimizer: optax.GradientTransformation,
-        key: jax.Array,
+        key: Key[Array, ""],
         average_decay: float | None,
         outputs: Outputs,
-        path_weights: Callable[[np.ndarray], np.ndarray] | None = None,
+        path_weights: Callable[[Int[np.ndarray, "k g"]], Float[np.ndarray, " k"]] | None = None,
     ) -> None:
         self.net, self.settings, self.outputs = net, settings, outputs
         self.population = Population(net, settings, outputs, key)
@@ -197,7 +197,7 @@ class EvolutionStep:
 
     @property
     def programs_compiled(self) -> int:
-        """How many programs of members have been compiled here."""
+        """Number of programs of members that have been compiled here."""
         return self.population.chunk_program._cache_size()  # type: ignore[attr-defined]
 
     def _result(

@@ -12,13 +12,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Num
 
 Axis = tuple[int, int]
 """A leaf of the weights, by its number, and one of its axes."""
 
 
 class NoLowRankForm(Exception):
-    """What an operation gives of a perturbed matrix has no factors."""
+    """An operation on a perturbed matrix has a result without factors."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Tracked:
         axes: For each axis of the base, the axes of leaves that it runs over.
     """
 
-    base: jax.Array
-    left: jax.Array | None
-    right: jax.Array | None
+    base: Num[Array, "..."]
+    left: Num[Array, "..."] | None
+    right: Num[Array, "..."] | None
     axes: tuple[frozenset[Axis], ...]
 
-    def moved(self, move: Callable[[jax.Array], jax.Array], axes: Sequence[frozenset[Axis]]) -> "Tracked":
+    def moved(
+        self, move: Callable[[Num[Array, "..."]], Num[Array, "..."]], axes: Sequence[frozenset[Axis]]
+    ) -> "Tracked":
         """The same of the base and of both factors, which have one more axis."""
         left, right = (None if factor is None else move(factor) for factor in (self.left, self.right))
         return Tracked(move(self.base), left, right, tuple(axes))
@@ -51,7 +54,7 @@ class Tracked:
 jax.tree_util.register_dataclass(Tracked, data_fields=["base", "left", "right"], meta_fields=["axes"])
 
 
-def varies(factor: jax.Array, axis: int) -> bool:
+def varies(factor: Num[Array, "..."], axis: int) -> bool:
     """Whether a factor has more than one entry along an axis."""
     return factor.shape[axis] != 1
 
@@ -194,7 +197,7 @@ PARAMETERS = {
 }
 
 
-def scaled(t: Tracked, factor: jax.Array) -> Tracked:
+def scaled(t: Tracked, factor: Num[Array, "..."]) -> Tracked:
     """The weight times a single number."""
     right = None if t.right is None else t.right * factor.reshape(())
     return replace(t, base=t.base * factor.reshape(()), right=right)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 from supernet.layers.integers import LARGEST
 
@@ -25,7 +26,7 @@ class Votes(NamedTuple):
         sums: Votes that have not moved a weight yet, int32.
     """
 
-    done: jax.Array
+    done: Int[Array, ""]
     sums: optax.Updates
 
 

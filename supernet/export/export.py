@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from jaxtyping import Shaped
+from jaxtyping import Float, Int, Shaped
 from safetensors.numpy import save
 
 from search_spaces import Architecture, SearchSpace, UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Params, Statistics, Supernet
 from supernet.export.subnet import (
     ARCHITECTURE,
@@ -67,7 +68,7 @@ def export_subnet(
     tokenizer: Sequence[Path] | None = None,
     bos: bool = False,
     outputs: Outputs = CLASSES,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Writes one subnet as a directory that stands alone; nothing is left behind when it fails.
 
     Args:
@@ -96,7 +97,7 @@ def export_subnet(
     space = net.space
     genes = np.asarray(architecture.genes, np.int32)
     _, weights = net.extract(params, architecture, statistics)
-    config = network_config(net, architecture, preprocessing, input_shape, labels, outputs)
+    config = dict(network_config(net, architecture, preprocessing, input_shape, labels, outputs))
     described = {
         "family": space.family,
         "space_fingerprint": space.fingerprint,
@@ -147,7 +148,7 @@ def network_config(
     input_shape: Sequence[int],
     labels: Sequence[str],
     outputs: Outputs,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Returns what `config.json` says of a network; for the arguments see `export_subnet`."""
     return {
         "format": 1,
@@ -164,7 +165,7 @@ def network_config(
 def parity_error(
     net: Supernet,
     params: Params,
-    genes: np.ndarray,
+    genes: Int[np.ndarray, " g"],
     statistics: Statistics | None,
     subnet: Subnet,
     probe: Shaped[np.ndarray, "n ..."],
@@ -176,7 +177,7 @@ def parity_error(
     return largest_difference(np.asarray(subnet.forward(x)), np.asarray(expected))
 
 
-def largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
+def largest_difference(found: Float[np.ndarray, "*n"], expected: Float[np.ndarray, "*n"]) -> float:
     """Largest difference, over the largest magnitude expected (at least 1); NaN where anything is no number."""
     return float(np.max(np.abs(found - expected)) / max(1.0, float(np.max(np.abs(expected)))))
 
@@ -246,7 +247,7 @@ def _check_params(space: SearchSpace, said: int, subnet: Subnet, directory: Path
         )
 
 
-def _text_keys(tree: Mapping[Any, Any]) -> dict[str, Any]:
+def _text_keys(tree: Mapping[Any, Any]) -> JsonObject:
     return {str(key): _text_keys(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
 
 

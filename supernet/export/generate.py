@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Key
 
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
@@ -18,7 +18,7 @@ def generate(
     prompt: Int[Array, "b t"],
     count: int,
     temperature: float = 0.0,
-    key: jax.Array | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Int[Array, "b n"]:
     """The tokens that follow prompts of one length.
 
@@ -39,7 +39,12 @@ def generate(
 
 
 def check_generation(
-    model: LanguageModel, given: int, count: int, temperature: float, key: jax.Array | None, name: str = "the model"
+    model: LanguageModel,
+    given: int,
+    count: int,
+    temperature: float,
+    key: Key[Array, ""] | None,
+    name: str = "the model",
 ) -> None:
     """Refuses what a model cannot generate; arguments and errors as those of `generate`.
 

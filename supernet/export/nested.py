@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -192,7 +193,7 @@ def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
     return math.prod(shape[:-1]), int(shape[-1])
 
 
-def in_blocks(leaf: np.ndarray) -> bool:
+def in_blocks(leaf: Shaped[np.ndarray, "..."]) -> bool:
     """Returns whether a weight is worth being decomposed; others are read always."""
     return leaf.ndim >= 2 and leaf.dtype == np.float32 and leaf.size >= _SMALLEST and min(matrix_shape(leaf.shape)) > 1
 
@@ -214,7 +215,9 @@ def parse_size(given: int | str) -> int:
     return int(min(Decimal(match[1]), _LARGEST) * _UNITS[match[2] or "B"])
 
 
-def write_nested(directory: Path, arrays: Mapping[str, np.ndarray], blocks: Sequence[tuple[str, int, Block]]) -> Index:
+def write_nested(
+    directory: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]], blocks: Sequence[tuple[str, int, Block]]
+) -> Index:
     """Writes weights as residual blocks.
 
     Args:
@@ -238,7 +241,7 @@ def write_nested(directory: Path, arrays: Mapping[str, np.ndarray], blocks: Sequ
     return index
 
 
-def read_nested(directory: Path, size: int | None) -> dict[str, np.ndarray]:
+def read_nested(directory: Path, size: int | None) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Reads weights up to a size, and adds their blocks up; only what is read is verified, and all of that.
 
     Args:
@@ -257,7 +260,7 @@ def read_nested(directory: Path, size: int | None) -> dict[str, np.ndarray]:
     return read_blocks(directory, index, index.count(size, directory))
 
 
-def read_blocks(directory: Path, index: Index, count: int) -> dict[str, np.ndarray]:
+def read_blocks(directory: Path, index: Index, count: int) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Reads the tensors that are read always, and the first blocks, which it adds up.
 
     Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from search_spaces import UserError
 from search_spaces.randomness import Purpose
@@ -54,7 +54,7 @@ def speculate(
     count: int,
     proposed: int = 4,
     temperature: float = 0.0,
-    key: jax.Array | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Speculated:
     """The tokens that follow a prompt: those of `generate`, or drawn from the same distribution.
 
@@ -177,7 +177,7 @@ def standing(
 
 
 def left_over(p: Float[Array, "after v"], q: Float[Array, "k v"]) -> Float[Array, "after v"]:
-    """What the next token is drawn from, where so many proposed tokens stood, up to a factor.
+    """Returns the distribution of the next token where so many proposed tokens stood, up to a factor.
 
     What `p` has more than `q` after a token that did not stand; `p` itself where all stood, or where nothing is more
     for rounding.

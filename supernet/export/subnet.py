@@ -12,12 +12,12 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
-from jaxtyping import Float, Shaped
+from jaxtyping import Array, Float, Shaped
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from search_spaces import FAMILIES, UserError
-from search_spaces.sealed_json import parse_json
+from search_spaces.sealed_json import JsonObject, parse_json
 from supernet.engine.randomness import FreshWeights
 from supernet.standalone import DERIVED, MODULES
 from supernet.storage.manifest import verify_manifest
@@ -32,7 +32,7 @@ OLD_PROGRAM = "forward.stablehlo"
 TOKENIZER = "tokenizer"
 _REMEDY = "Export it again from its run."
 
-Forward = Callable[[Any], jax.Array]
+Forward = Callable[[Any], Float[Array, "n *t c"]]
 """Examples to logits."""
 
 
@@ -76,7 +76,7 @@ class Subnet:
         call = jax.jit(lambda weights, x: program.call(weights, before(x)))
         return lambda x: call(weights, x)
 
-    def predict(self, examples: np.ndarray, batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
+    def predict(self, examples: Shaped[np.ndarray, "n ..."], batch_size: int = 256) -> Float[np.ndarray, "n *t c"]:
         """Logits of images, uint8[n, h, w, c], of tokens, int[n, t], or of other arrays; n may be 0.
 
         Where the network predicts numbers these are given, float64[n, c], in the units of the labels.
@@ -141,7 +141,7 @@ def load_subnet(directory: str | os.PathLike[str], size: int | str | None = None
     return read_subnet(where)
 
 
-def read_subnet(directory: Path, arrays: Mapping[str, np.ndarray] | None = None) -> Subnet:
+def read_subnet(directory: Path, arrays: Mapping[str, Shaped[np.ndarray, "..."]] | None = None) -> Subnet:
     """Loads a subnet from a directory whose files are known to be right.
 
     Args:
@@ -226,7 +226,7 @@ def _arrays(directory: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{directory / WEIGHTS}: cannot be read ({error}). {_REMEDY}") from None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import Params
@@ -48,7 +49,7 @@ def attend(causal: bool = False) -> Stage:
     return Stage(forward, backward)
 
 
-def mixed(projected: tuple, probabilities: tuple[jax.Array, ...]) -> jax.Array:
+def mixed(projected: tuple, probabilities: tuple[Float[Array, "b g n _rows _seen"], ...]) -> Float[Array, "b t h k"]:
     """Returns the values that heads mix by their probabilities, which the output projection reads: [b, t, g * n, k]."""
     v = projected[2]
     blocks = []

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import Params
@@ -21,13 +22,13 @@ from supernet.layers.linear import linear
 class Measured(NamedTuple):
     """A product [..., c] and the moments [c] to normalise it with."""
 
-    product: jax.Array
+    product: Float[Array, "b h w c"]
     moments: Moments
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """What all sizes of a block have in common; its weights say whether it expands, and squeezes.
+    """Properties that all sizes of a block share; its weights say whether it expands, and squeezes.
 
     Attributes:
         kernels: Sizes that a kernel gene selects from.
@@ -73,12 +74,12 @@ class Bottleneck:
         return inputs[0] + y if self.adds else y
 
 
-def pointwise(x: jax.Array, params: Params) -> jax.Array:
+def pointwise(x: Float[Array, "b h w c"], params: Params) -> Float[Array, "b h w d"]:
     """A 1x1 convolution of x [b, h, w, c], as one product of matrices."""
     return (x.reshape(-1, x.shape[-1]) @ params["kernel"]).reshape(*x.shape[:-1], -1)
 
 
-def measure(name: str, product: jax.Array, context: Context) -> Measured:
+def measure(name: str, product: Float[Array, "b h w c"], context: Context) -> Measured:
     """The product with its own moments, or with those that the context gives under `name`; the context collects."""
     used = moments(product) if context.statistics is None else context.statistics[name]
     if context.collected is not None:
@@ -86,7 +87,7 @@ def measure(name: str, product: jax.Array, context: Context) -> Measured:
     return Measured(product, used)
 
 
-def norm(name: str, x: Measured, params: Params, activation: str | None, context: Context) -> jax.Array:
+def norm(name: str, x: Measured, params: Params, activation: str | None, context: Context) -> Float[Array, "b h w c"]:
     """Activation of the batch norm of a measured product."""
     return (normalise if context.statistics is None else normalise_with)(*x, params[name], activation)
 

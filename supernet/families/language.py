@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from search_spaces import LanguageSpace
 from supernet.engine.elastic_network import ElasticNetwork
@@ -76,7 +77,7 @@ class LanguageSupernet(ElasticNetwork):
             "mlp": (Stage(expand), Stage(contract), *last),
         }
 
-    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def embed(self, params: Params, x: Int[Array, "b t"], context: Context) -> Float[Array, "b*t d"]:
         """See `ElasticNetwork.embed`."""
         y = params["embedding"][x]
         if "position" in params:
@@ -86,7 +87,7 @@ class LanguageSupernet(ElasticNetwork):
         y = y.reshape(-1, y.shape[-1])
         return self._norm(y, params["norm"], context) if self.space.post_norm else y
 
-    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Float[Array, "rows d"], context: Context) -> Float[Array, "b t c"]:
         """See `ElasticNetwork.head`."""
         x = self.features(params, x, context)
         table = params["embedding" if self.space.tied else "head"]
@@ -95,7 +96,7 @@ class LanguageSupernet(ElasticNetwork):
 
     # ---------------------------------------------------------------- pieces, for the importance of what they read
 
-    def features(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def features(self, params: Params, x: Float[Array, "rows d"], context: Context) -> Float[Array, "rows d"]:
         """The stream behind the last layer to what the output projection reads, float[b * t, d]."""
         space = self.space
         x = x if space.post_norm else self._norm(x, params["norm"], context)
@@ -104,7 +105,7 @@ class LanguageSupernet(ElasticNetwork):
             x = self._norm(ACTIVATIONS[space.activation](dense), params["transform"]["norm"], context)
         return self.passes.product(x)
 
-    def read(self, params: Params, x: Any, context: Context) -> jax.Array:
+    def read(self, params: Params, x: Any, context: Context) -> Float[Array, "rows d"]:
         """The part of its input that a sublayer computes with, normalised."""
         source = x[1] if self.space.parallel else x
         source = source if self.space.post_norm else self._norm(source, params["norm"], context)
@@ -117,7 +118,7 @@ class LanguageSupernet(ElasticNetwork):
         return (x[0] + update, x[1]) if self.space.parallel else x + update
 
 
-def activated(space: LanguageSpace, units: tuple[jax.Array, ...]) -> jax.Array:
+def activated(space: LanguageSpace, units: tuple[Float[Array, "*n m"], ...]) -> Float[Array, "*n m"]:
     """The units of an MLP behind the activation; of two products, the first gates the second."""
     first, *gated = units
     y = ACTIVATIONS[space.activation](first)

@@ -12,8 +12,8 @@ References:
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from search_spaces import MobileNetSpace
 from supernet.engine.elastic_network import ElasticNetwork
@@ -45,12 +45,12 @@ class MobileNetSupernet(ElasticNetwork):
                 blocks[f"stage_{stage}/{name}"] = Bottleneck(s.kernel, stride, activation, adds)
         return {name: block.stages for name, block in blocks.items()}
 
-    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def embed(self, params: Params, x: Float[Array, "b h w c"], context: Context) -> Float[Array, "b i j d"]:
         """See `ElasticNetwork.embed`."""
         x = patches_3x3(resize(x, context.values["resolution"]), self.space.stem_stride)
         return norm("stem_norm", measure("stem_norm", pointwise(x, params["stem"]), context), params, _ENDS, context)
 
-    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Float[Array, "b h w d"], context: Context) -> Float[Array, "b c"]:
         """See `ElasticNetwork.head`."""
         x = norm("final_norm", measure("final_norm", pointwise(x, params["final"]), context), params, _ENDS, context)
         return linear(activate(linear(jnp.mean(x, axis=(1, 2)), params["feature"]), _ENDS), params["classifier"])

@@ -14,9 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from search_spaces import Architecture, NASBench201Space
 from search_spaces.nas_bench_201 import EDGES, NODES, TAPS, edge_name
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import SUPERNETS, Params
@@ -24,7 +26,7 @@ from supernet.families.bottleneck import Measured, measure, norm, pointwise
 from supernet.layers.linear import linear
 from supernet.standalone.nas_bench_201 import convolve, halve, smooth
 
-Nodes = tuple[jax.Array, ...]
+Nodes = tuple[Float[Array, "b h w d"], ...]
 
 
 @SUPERNETS.register("nas_bench_201")
@@ -47,17 +49,17 @@ class NASBench201Supernet(ElasticNetwork):
                 stages[f"{name}/{operation}"] = tuple(map(Stage, chain))
         return stages
 
-    def embed(self, params: Params, x: jax.Array, context: Context) -> Nodes:
+    def embed(self, params: Params, x: Float[Array, "b h w c"], context: Context) -> Nodes:
         """See `ElasticNetwork.embed`."""
         measured = measure("stem_norm", convolve(x, params["stem"]["kernel"]), context)
         return _nodes(norm("stem_norm", measured, params, None, context))
 
-    def head(self, params: Params, x: Nodes, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Nodes, context: Context) -> Float[Array, "b c"]:
         """See `ElasticNetwork.head`."""
         y = norm("final_norm", measure("final_norm", x[0], context), params, "relu", context)
         return linear(jnp.mean(y, axis=(1, 2)), params["classifier"])
 
-    def config(self, architecture: Architecture) -> dict[str, Any]:
+    def config(self, architecture: Architecture) -> JsonObject:
         """See `Supernet.config`."""
         s = self.space
         same = ("width", "cells", "stages", "channels", "classes")

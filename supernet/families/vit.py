@@ -10,6 +10,7 @@ from functools import cached_property
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from search_spaces import ViTSpace
 from supernet.engine.elastic_network import ElasticNetwork
@@ -58,7 +59,7 @@ class ViTSupernet(ElasticNetwork):
             "mlp": (Stage(expand), Stage(contract)),
         }
 
-    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def embed(self, params: Params, x: Float[Array, "b h w c"], context: Context) -> Float[Array, "rows d"]:
         """See `ElasticNetwork.embed`."""
         flat = patches(x, self.space.patch_size).reshape(-1, self.space.patch_dim)
         tokens = linear(flat, params["patch"]).reshape(x.shape[0], -1, params["position"].shape[-1])
@@ -67,7 +68,7 @@ class ViTSupernet(ElasticNetwork):
             tokens = jnp.concatenate([first, tokens], axis=1)
         return (tokens + params["position"]).reshape(-1, tokens.shape[-1])
 
-    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Float[Array, "rows d"], context: Context) -> Float[Array, "b c"]:
         """See `ElasticNetwork.head`."""
         x = x.reshape(-1, self.space.tokens, x.shape[-1])
         # The normalisation is per token: the class token alone needs it where it is all that is read.

@@ -46,7 +46,7 @@ class Builds:
         return self._at(tuple(sorted(values.items())))
 
     def shaped(self, build: Callable[[], Any], values: Mapping[str, Value]) -> Any:
-        """What `build` makes, with shapes in place of arrays."""
+        """Returns what `build` makes, with shapes in place of arrays."""
         with self.named(f"{self.module.__name__}({text(values)})"):
             return nnx.eval_shape(build)
 

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Int, Shaped
 
 from search_spaces import Architecture, Program
 from search_spaces.choice import Value
 from search_spaces.network import Stack
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage, run
 from supernet.engine.supernet import SUPERNETS, Params, Statistics
@@ -64,11 +66,11 @@ class ModuleSupernet(ElasticNetwork):
 
         return {LAYER: (Stage(forward),)}
 
-    def embed(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def embed(self, params: Params, x: Shaped[Array, "b ..."], context: Context) -> Shaped[Array, "..."]:
         """See `ElasticNetwork.embed`; statistics are collected by `head`, which passes here again."""
         return self.space.pieces.embed(self._sizes(context), params, x, replace(self._inner(context), collected=None))
 
-    def head(self, params: Params, x: jax.Array, context: Context) -> jax.Array:
+    def head(self, params: Params, x: Shaped[Array, "..."], context: Context) -> Float[Array, "b *t c"]:
         """See `ElasticNetwork.head`."""
         return self.space.pieces.head(self._sizes(context), params, x, self._inner(context))
 
@@ -87,7 +89,7 @@ class ModuleSupernet(ElasticNetwork):
         """See `Supernet.stacked`."""
         return STACK
 
-    def config(self, architecture: Architecture) -> dict[str, Any]:
+    def config(self, architecture: Architecture) -> JsonObject:
         """See `Supernet.config`: what `plain` takes."""
         space, described = self.space, architecture.description
         named = [name for name in space.elastic if name not in space.inner]
@@ -105,7 +107,7 @@ class ModuleSupernet(ElasticNetwork):
 
     # ---------------------------------------------------------------- mixtures
 
-    def apply_superposed(self, params: Params, relaxed: Relaxed, x: jax.Array) -> jax.Array:
+    def apply_superposed(self, params: Params, relaxed: Relaxed, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """See `SuperposedSupernet.apply_superposed`."""
         params = self.sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
         outer = [choice for choice in self.space.choices if choice.selects_program]
@@ -117,8 +119,14 @@ class ModuleSupernet(ElasticNetwork):
         return sum(logits[1:], logits[0])
 
     def apply_masked(
-        self, params: Params, genes: jax.Array, x: jax.Array, *, program: Program, statistics: Statistics | None = None
-    ) -> jax.Array:
+        self,
+        params: Params,
+        genes: Int[Array, " g"],
+        x: Shaped[Array, "b ..."],
+        *,
+        program: Program,
+        statistics: Statistics | None = None,
+    ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
         context = Context(x.shape, self._known(program), statistics=statistics, input=x)

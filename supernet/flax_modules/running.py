@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import UserError
 from search_spaces.choice import Value
@@ -23,7 +24,7 @@ Values = Mapping[str, Value]
 
 
 class Pieces:
-    """What runs the parts of a module.
+    """Runner of the parts of a module.
 
     Args:
         builds: The module.
@@ -35,8 +36,8 @@ class Pieces:
         self.builds, self.place, self.depth = builds, place, depth
         self._split: dict[tuple, tuple[Any, Any]] = {}
 
-    def embed(self, values: Values, params: Tree, x: jax.Array, context: Context) -> jax.Array:
-        """What the first layer reads; the input itself where there are none."""
+    def embed(self, values: Values, params: Tree, x: Shaped[Array, "b ..."], context: Context) -> Shaped[Array, "..."]:
+        """Returns what the first layer reads; the input itself where there are no layers."""
         if self.place is None:
             return x
 
@@ -49,13 +50,15 @@ class Pieces:
             return reached.stream
         raise AssertionError("runs without its layers were refused")
 
-    def head(self, values: Values, params: Tree, stream: jax.Array, context: Context) -> jax.Array:
+    def head(
+        self, values: Values, params: Tree, stream: Shaped[Array, "..."], context: Context
+    ) -> Float[Array, "b *t c"]:
         """The output, of the network's input and what the last layer has made."""
         x = stream if self.place is None else context.input
         assert x is not None
         return self._outside(values, params, x, context, lambda _: stream)
 
-    def layer(self, values: Values, params: Tree, x: jax.Array, context: Context) -> jax.Array:
+    def layer(self, values: Values, params: Tree, x: Shaped[Array, "..."], context: Context) -> Shaped[Array, "..."]:
         """One entry of the list."""
         key = ("layer", *sorted(values.items()))
         if key not in self._split:
@@ -137,7 +140,7 @@ class _Reached(Exception):
 
 
 class _StandIn:
-    """What the list of layers holds while the rest runs."""
+    """Stand-in for the list of layers while the rest of the module runs."""
 
     def __init__(self, layers: Callable[[jax.Array], jax.Array], name: str) -> None:
         self._layers, self._name, self.calls = layers, name, 0

@@ -92,12 +92,12 @@ class ModuleSpace(SearchSpace):
 
     @cached_property
     def following(self) -> Following:
-        """Which axis follows which argument."""
+        """Arguments that each axis follows."""
         return Following(self.builds, self.options)
 
     @cached_property
     def pieces(self) -> Pieces:
-        """What runs the parts of the module."""
+        """Runner of the parts of the module."""
         layers = self.following.layers
         return Pieces(self.builds, layers and layers.place, layers and layers.depth)
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import Genes, SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 
-CostFunction = Callable[[Genes], Mapping[str, np.ndarray]]
+CostFunction = Callable[[Genes], Mapping[str, Shaped[np.ndarray, " a"]]]
 """Costs of architectures by metric, as the budgets of a search take them."""
 
 _CHECKED, _TOLERANCE = 64, 1e-3

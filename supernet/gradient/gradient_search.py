@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Key, Shaped
 
 from search_spaces import SearchSpace
 from supernet.engine.supernet import Params
@@ -48,7 +48,7 @@ class GradientState(NamedTuple):
 
 
 class ArchitectureResult(NamedTuple):
-    """What a step of the logits gave: loss on its batch, and expected costs over their limits, both before it."""
+    """Results of a step of the logits: loss on its batch, and expected costs over their limits, both before it."""
 
     loss: Float[Array, ""]
     costs: Float[Array, " m"]
@@ -96,7 +96,7 @@ class GradientStep:
         self.architecture_program = jax.jit(self._architecture)
         self.gradient_program = jax.jit(self._gradient)
 
-    def init(self, params: Params, key: jax.Array) -> GradientState:
+    def init(self, params: Params, key: Key[Array, ""]) -> GradientState:
         """The state before the first step."""
         logits = INITIAL * jax.random.normal(key, self._values.shape) * self._values
         limits = 0 if self._cost is None else len(self._cost.limits)
@@ -105,7 +105,7 @@ class GradientStep:
     def architecture(
         self,
         state: GradientState,
-        key: jax.Array,
+        key: Key[Array, ""],
         x: Shaped[Array, "b ..."],
         targets: Targets,
         temperature: float,
@@ -121,7 +121,7 @@ class GradientStep:
     def weights(
         self,
         state: GradientState,
-        key: jax.Array,
+        key: Key[Array, ""],
         x: Shaped[Array, "b ..."],
         targets: Targets,
         temperature: float,
@@ -136,13 +136,13 @@ class GradientStep:
         logits: Float[Array, "g v"],
         params: Params,
         multipliers: Float[Array, " m"],
-        key: jax.Array,
-        x: jax.Array,
+        key: Key[Array, ""],
+        x: Shaped[Array, "b ..."],
         targets: Targets,
         temperature: Float[Array, ""],
         entropy_weight: Float[Array, ""],
     ) -> tuple[Float[Array, ""], ArchitectureResult]:
-        """What the logits minimise: loss on their batch, distance to the budget, entropy, and the method's penalty."""
+        """Computes what the logits minimise: loss on a batch, distance to the budget, entropy, the method's penalty."""
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
         loss = self._loss(self._net.apply_superposed(params, relaxed, x), targets)
         probabilities = self._relaxation.probabilities(logits, self._values)

@@ -16,7 +16,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import digamma, gammaln
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from search_spaces import UserError
 from search_spaces.registry import Registry
@@ -54,7 +54,7 @@ class Relaxation(ABC):
                 raise UserError(f"gradient.{name}: {getattr(self, name)} is not in 1e-6..1e6. Give 0.1 or so.")
 
     @abstractmethod
-    def draw(self, logits: Logits, values: Values, key: jax.Array, temperature: Float[Array, ""]) -> Logits:
+    def draw(self, logits: Logits, values: Values, key: Key[Array, ""], temperature: Float[Array, ""]) -> Logits:
         """The weights that a step uses; differentiable in the logits."""
 
     def probabilities(self, logits: Logits, values: Values) -> Logits:
@@ -62,7 +62,7 @@ class Relaxation(ABC):
         return jax.nn.softmax(logits, where=values)
 
     def penalty(self, logits: Logits, values: Values) -> Float[Array, ""]:
-        """What is added to the loss of the logits."""
+        """Returns what is added to the loss of the logits."""
         return self.decay / 2 * jnp.sum(jnp.square(logits), where=values)
 
     def temperature_at(self, progress: float) -> float:
@@ -78,7 +78,7 @@ RELAXATIONS: Registry[type[Relaxation]] = Registry("relaxation", "supernet.gradi
 class Darts(Relaxation):
     """Softmax of the logits, first order."""
 
-    def draw(self, logits: Logits, values: Values, key: jax.Array, temperature: Float[Array, ""]) -> Logits:
+    def draw(self, logits: Logits, values: Values, key: Key[Array, ""], temperature: Float[Array, ""]) -> Logits:
         """See `Relaxation.draw`; nothing is random."""
         del key
         return jax.nn.softmax(logits / temperature, where=values)
@@ -92,7 +92,7 @@ class Gdas(Relaxation):
     temperature: float = 10.0
     final_temperature: float = 0.1
 
-    def draw(self, logits: Logits, values: Values, key: jax.Array, temperature: Float[Array, ""]) -> Logits:
+    def draw(self, logits: Logits, values: Values, key: Key[Array, ""], temperature: Float[Array, ""]) -> Logits:
         """See `Relaxation.draw`."""
         noisy = jax.nn.log_softmax(logits, where=values) + jax.random.gumbel(key, logits.shape)
         soft = jax.nn.softmax(noisy / temperature, where=values)
@@ -112,7 +112,7 @@ class Drnas(Relaxation):
 
     anchor: Literal["l2", "kl"] = "l2"
 
-    def draw(self, logits: Logits, values: Values, key: jax.Array, temperature: Float[Array, ""]) -> Logits:
+    def draw(self, logits: Logits, values: Values, key: Key[Array, ""], temperature: Float[Array, ""]) -> Logits:
         """See `Relaxation.draw`; a temperature of 1 is the Dirichlet's own draw."""
         # Gamma variates over their sum are a Dirichlet draw, and JAX differentiates their logarithms implicitly.
         gamma = jax.random.loggamma(key, jnp.where(values, _concentration(logits), 1.0))

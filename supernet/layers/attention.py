@@ -2,13 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from supernet.layers.passes import wide
 
 
 @jax.custom_vjp
 @jax.named_scope("attention")
-def batched_matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+def batched_matmul(a: Float[Array, "n i k"], b: Float[Array, "n k j"]) -> Float[Array, "n i j"]:
     """Returns `a[n, i, k] @ b[n, k, j]`.
 
     The gradient transposes its operands first: XLA's CPU back-end is several times slower on the contractions that
@@ -32,14 +33,18 @@ batched_matmul.defvjp(_forward, _backward)
 
 
 @jax.named_scope("attention")
-def probabilities(q: jax.Array, k: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+def probabilities(
+    q: Float[Array, "n s d"], k: Float[Array, "n t d"], seen: Bool[Array, "s t"] | None = None
+) -> Float[Array, "n s t"]:
     """Softmax of scaled scores: q [n, s, d] and k [n, t, d] to [n, s, t]; 0 where `seen`, bool[s, t], is False."""
     scores = wide(batched_matmul(q, k.swapaxes(1, 2))) * q.shape[-1] ** -0.5
     return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf)).astype(q.dtype)
 
 
 @jax.named_scope("attention")
-def probabilities_gradient(q: jax.Array, k: jax.Array, p: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def probabilities_gradient(
+    q: Float[Array, "n s d"], k: Float[Array, "n t d"], p: Float[Array, "n s t"], g: Float[Array, "n s t"]
+) -> tuple[Float[Array, "n s d"], Float[Array, "n t d"]]:
     """Cotangents of q and k from the probabilities `p` and their cotangent `g`, without computing scores again."""
     like, p, g = q.dtype, wide(p), wide(g)
     scores = (p * (g - jnp.sum(p * g, axis=-1, keepdims=True)) * q.shape[-1] ** -0.5).astype(like)

@@ -8,22 +8,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from supernet.layers.normalisation import LEFT_OUT
 
 BATCH_NORM_EPSILON = 1e-5
-Moments = dict[str, jax.Array]
+Moments = dict[str, Float[Array, " c"]]
 
 
 @jax.named_scope("normalisation")
-def moments(x: jax.Array) -> Moments:
+def moments(x: Float[Array, "*n c"]) -> Moments:
     """Mean and biased variance [c] of each channel of x [..., c]; no gradient flows through them."""
     x = jax.lax.stop_gradient(x).reshape(-1, x.shape[-1])
     mean = jnp.mean(x, axis=0)
     return {"mean": mean, "var": jnp.mean(jnp.square(x - mean), axis=0)}
 
 
-def normalise(x: jax.Array, of_x: Moments, params: dict[str, jax.Array], activation: str | None) -> jax.Array:
+def normalise(
+    x: Float[Array, "*n c"], of_x: Moments, params: dict[str, Float[Array, " c"]], activation: str | None
+) -> Float[Array, "*n c"]:
     """Activation of the batch norm of x [..., c], whose own moments are `of_x`.
 
     Args:
@@ -36,13 +39,15 @@ def normalise(x: jax.Array, of_x: Moments, params: dict[str, jax.Array], activat
 
 
 @jax.named_scope("normalisation")
-def normalise_with(x: jax.Array, given: Moments, params: dict[str, jax.Array], activation: str | None) -> jax.Array:
+def normalise_with(
+    x: Float[Array, "*n c"], given: Moments, params: dict[str, Float[Array, " c"]], activation: str | None
+) -> Float[Array, "*n c"]:
     """Activation of the batch norm of x [..., c] with moments of other batches, which are constants."""
     z = (x - given["mean"]) * (_inverse(given) * params["scale"]) + params["bias"]
     return activate(z, activation)
 
 
-def activate(z: jax.Array, activation: str | None) -> jax.Array:
+def activate(z: Float[Array, "*n"], activation: str | None) -> Float[Array, "*n"]:
     """`relu`, `hard_swish` (z · relu6(z + 3) / 6) or nothing."""
     match activation:
         case None:

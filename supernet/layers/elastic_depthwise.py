@@ -7,19 +7,24 @@ and only the input and the full kernel are kept.
 from functools import partial
 
 import jax
+from jaxtyping import Array, Float, Int
 
 from supernet.layers.depthwise import depthwise
 
 
-def centre(kernel: jax.Array, size: int) -> jax.Array:
+def centre(kernel: Float[Array, "k k c"], size: int) -> Float[Array, "s s c"]:
     """The middle [size, size, c] of a kernel [k, k, c]."""
     edge = (kernel.shape[0] - size) // 2
     return kernel[edge : edge + size, edge : edge + size]
 
 
 def elastic_depthwise(
-    x: jax.Array, kernel: jax.Array, index: jax.Array, sizes: tuple[int, ...], stride: int
-) -> jax.Array:
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "k k c"],
+    index: Int[Array, ""],
+    sizes: tuple[int, ...],
+    stride: int,
+) -> Float[Array, "b i j c"]:
     """Convolves x [b, h, w, c] with the middle `sizes[index]` of `kernel` [k, k, c], padded by half that size.
 
     Args:

@@ -1,15 +1,16 @@
 """The dense layer of stages, whose weights are cut to one size."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 from jax.lax import optimization_barrier
+from jaxtyping import Array, Float
 
 _SMALL = 2**19
 """Numbers in an operand that is transposed before the product: 2 MiB stay in a processor's cache."""
 
 
-def linear(x: jax.Array, params: dict[str, Any]) -> jax.Array:
+def linear(x: Float[Array, "*n i"], params: Mapping[str, Float[Array, "..."]]) -> Float[Array, "*n o"]:
     """Product with a kernel, and a bias where there is one.
 
     It is computed in the type of x; weights keep theirs, and so do their gradients.

@@ -34,8 +34,11 @@ def without_norms() -> Iterator[None]:
 
 @jax.named_scope("normalisation")
 def layer_norm(
-    x: jax.Array, params: dict[str, jax.Array], epsilon: float = LAYER_NORM_EPSILON, share: Share = None
-) -> jax.Array:
+    x: Float[Array, "*n d"],
+    params: dict[str, Float[Array, " d"]],
+    epsilon: float = LAYER_NORM_EPSILON,
+    share: Share = None,
+) -> Float[Array, "*n d"]:
     """LayerNorm over the last axis.
 
     Args:
@@ -52,7 +55,9 @@ def layer_norm(
 
 
 @jax.named_scope("normalisation")
-def rms_norm(x: jax.Array, params: dict[str, jax.Array], epsilon: float, share: Share = None) -> jax.Array:
+def rms_norm(
+    x: Float[Array, "*n d"], params: dict[str, Float[Array, " d"]], epsilon: float, share: Share = None
+) -> Float[Array, "*n d"]:
     """RMSNorm over the last axis of x [..., d] with scale [d]; `share` as in `layer_norm`."""
     if LEFT_OUT.get():
         return x

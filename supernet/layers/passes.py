@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How passes are computed; what they compute is the same, but for rounding.
+    """Precision and memory of passes; what they compute is the same, but for rounding.
 
     Args:
         precision: Of products, and of what is kept for the backward pass. Sums, norms, softmax and the residual stream
@@ -20,7 +20,7 @@ class Passes:
     precision: Literal["float32", "bfloat16"] = "float32"
     rematerialize: bool = False
 
-    def product(self, x: jax.Array) -> jax.Array:
+    def product(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """An operand of a product in the precision; in the plain one, float64 stays what it is."""
         return wide(x) if self.precision == PLAIN.precision else x.astype(self.precision)
 
@@ -28,6 +28,6 @@ class Passes:
 PLAIN = Passes()
 
 
-def wide(x: jax.Array) -> jax.Array:
+def wide(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """The same numbers in a type that adds up many of them well: float32 at least."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,9 +1,10 @@
 """Elastic resolution: one resize, the same wherever images change their size."""
 
 import jax
+from jaxtyping import Array, Float
 
 
-def resize(x: jax.Array, size: int | tuple[int, int]) -> jax.Array:
+def resize(x: Float[Array, "b h w c"], size: int | tuple[int, int]) -> Float[Array, "b i j c"]:
     """Resizes images [b, h, w, c], antialiased and bilinear; returns the same array where nothing changes.
 
     Args:

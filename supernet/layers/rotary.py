@@ -5,14 +5,16 @@ References:
     Differs: entry i turns with entry i + n / 2 of the n that turn, as LLaMA and GPT-NeoX do, not with i + 1.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from supernet.layers.passes import wide
 
 
-def rotate(x: jax.Array, positions: jax.Array, frequencies: np.ndarray) -> jax.Array:
+def rotate(
+    x: Float[Array, "*n t k"], positions: Int[Array, " t"], frequencies: Float[np.ndarray, " f"]
+) -> Float[Array, "*n t k"]:
     """Turns the first entries of heads.
 
     Args:

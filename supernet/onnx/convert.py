@@ -1,6 +1,6 @@
 """Conversion: a traced program (a jaxpr) into a graph; what depends on constants only is computed here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,10 @@ from search_spaces.registry import Registry
 from supernet.onnx.graph import Graph
 from supernet.onnx.values import Value, entries, fixed
 
-Rule = Callable[[Graph, list[Value], dict[str, Any], tuple[Any, ...]], Value]
+Parameters = Mapping[str, Any]
+"""Parameters of an operation, by the names that JAX gives them."""
+
+Rule = Callable[[Graph, list[Value], Parameters, tuple[Any, ...]], Value]
 """Adds the nodes of one operation: graph, operands, parameters of the operation, shape of the result."""
 
 RULES: Registry[Rule] = Registry("operation", "supernet.onnx.rules")
@@ -93,7 +96,7 @@ def _computed(equation: Any, operands: list[Value]) -> list[Value]:
     return [fixed(np.asarray(one), hint) for one in (found if equation.primitive.multiple_results else [found])]
 
 
-def _split(graph: Graph, value: Value, params: dict[str, Any]) -> list[Value]:
+def _split(graph: Graph, value: Value, params: Parameters) -> list[Value]:
     axis, parts, start = params["axis"], [], 0
     for size in params["sizes"]:
         limits = [

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from supernet.onnx.graph import Graph, Node
 
@@ -20,8 +21,8 @@ class Affine:
     """
 
     of: str
-    scale: np.ndarray
-    shift: np.ndarray
+    scale: Float[np.ndarray, "..."]
+    shift: Float[np.ndarray, "..."]
     hint: str
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 Dim = Any
 """A size: an int, or a symbolic one of `jax.export`, such as `b` or `4*b`."""
@@ -47,7 +48,7 @@ class Graph:
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    constants: dict[str, Shaped[np.ndarray, "..."]] = field(default_factory=dict)
     symbols: dict[str, tuple[str, int]] = field(default_factory=dict)
     opset: int = 20
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)

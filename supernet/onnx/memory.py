@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx
+from jaxtyping import Shaped
 from onnx import helper
 
 from supernet.export.memory import peak_bytes
 from supernet.onnx.runtime import session
 
 
-def memory(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> tuple[int, int]:
+def memory(model: onnx.ModelProto, feed: Mapping[str, Shaped[np.ndarray, "..."]]) -> tuple[int, int]:
     """Counts bytes of a model's tensors for given inputs; a runtime that fuses nodes needs less.
 
     Args:

@@ -35,7 +35,7 @@ OPSETS = (20, 23)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is chosen for a file.
+    """Settings of an ONNX file.
 
     Args:
         batch: Its batch size; any when None.

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, UInt8
 
 
-def fitted(images: jax.Array, size: tuple[int, int]) -> jax.Array:
+def fitted(images: UInt8[Array, "b h w c"], size: tuple[int, int]) -> UInt8[Array, "b i j c"]:
     """Crops pictures uint8[b, h, w, c] about their centre and resizes them, bilinear and antialiased.
 
     Across first, then down. Pillow 13 takes the other order where the height shrinks by more than twice as many pixels

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from jaxtyping import Float, Int, Shaped
 
 
 def session(model: onnx.ModelProto | bytes | str, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -22,7 +23,9 @@ def session(model: onnx.ModelProto | bytes | str, threads: int = 0) -> onnxrunti
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def run(loaded: onnxruntime.InferenceSession, examples: np.ndarray, batch: int | None = None) -> np.ndarray:
+def run(
+    loaded: onnxruntime.InferenceSession, examples: Shaped[np.ndarray, "n ..."], batch: int | None = None
+) -> Shaped[np.ndarray, "n ..."]:
     """Outputs of examples, with nothing before them where the model takes earlier keys and values.
 
     Args:
@@ -41,12 +44,14 @@ def run(loaded: onnxruntime.InferenceSession, examples: np.ndarray, batch: int |
     return np.concatenate(found)
 
 
-def empty_cache(past: Sequence[Any], batch: int) -> dict[str, np.ndarray]:
+def empty_cache(past: Sequence[Any], batch: int) -> dict[str, Float[np.ndarray, "b _g 0 k"]]:
     """Keys and values of no tokens, for the inputs of a model that takes earlier ones."""
     return {one.name: np.zeros((batch, one.shape[1], 0, one.shape[3]), np.float32) for one in past}
 
 
-def generated(loaded: onnxruntime.InferenceSession, prompt: np.ndarray, count: int) -> np.ndarray:
+def generated(
+    loaded: onnxruntime.InferenceSession, prompt: Int[np.ndarray, "b t"], count: int
+) -> Int[np.ndarray, "b n"]:
     """The likeliest tokens after a prompt int[b, t], int64[b, count], through the model's cache.
 
     Args:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Shaped
 
 from supernet.onnx.graph import Dim, Graph
 
@@ -33,7 +34,7 @@ class Value:
     name: str = ""
     axes: tuple[int | None, ...] = ()
     repeated: frozenset[int] = frozenset()
-    constant: np.ndarray | None = None
+    constant: Shaped[np.ndarray, "..."] | None = None
     hint: str = "constant"
     source: "Value | None" = None
 
@@ -51,19 +52,19 @@ def plain_axes(shape: Sequence[Dim]) -> tuple[int, ...]:
     return tuple(range(len(shape)))
 
 
-def fixed(array: np.ndarray, hint: str = "constant") -> Value:
+def fixed(array: Shaped[np.ndarray, "..."], hint: str = "constant") -> Value:
     """Makes a value of known entries."""
     array = np.asarray(array)
     return Value(array.shape, array.dtype, "", plain_axes(array.shape), constant=array, hint=hint)
 
 
-def entries(value: Value) -> np.ndarray:
+def entries(value: Value) -> Shaped[np.ndarray, "..."]:
     """Entries of a constant in the program's order and full size, as far as its sizes are known."""
     assert value.constant is not None
     return np.broadcast_to(arranged_constant(value, plain_axes(value.shape)), value.shape)
 
 
-def arranged_constant(value: Value, axes: Sequence[int | None]) -> np.ndarray:
+def arranged_constant(value: Value, axes: Sequence[int | None]) -> Shaped[np.ndarray, "..."]:
     """Entries of a constant with the axes given, of size 1 where they are repeated."""
     assert value.constant is not None
     moved = [axis for axis in axes if axis is not None and not value.unit(axis)]

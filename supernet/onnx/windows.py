@@ -1,12 +1,13 @@
 """Windows: a product with the neighbourhoods of each position, cut out one by one, as the convolution that it is."""
 
 import numpy as np
+from jaxtyping import Float
 
 from supernet.onnx.graph import Graph
 
 
 def window_convolution(
-    graph: Graph, name: str, axes: tuple[int | None, ...], matrix: np.ndarray, hint: str
+    graph: Graph, name: str, axes: tuple[int | None, ...], matrix: Float[np.ndarray, "taps n"], hint: str
 ) -> str | None:
     """Adds the convolution that `joined neighbourhoods @ matrix` is.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
+from jaxtyping import Array, Float, Int, Shaped
 
 from search_spaces import Program
 from supernet.engine.elastic_network import ElasticNetwork
@@ -17,7 +18,8 @@ from supernet.flax_modules.counting import counted
 from supernet.layers.batch_norm import moments, normalise
 from supernet.standalone.mobilenet import BatchNorm
 
-Forward = Callable[[Params, jax.Array], jax.Array]
+Genes = Int[np.ndarray, " g"]
+Forward = Callable[[Params, Shaped[Array, "b ..."]], Float[Array, "b *t c"]]
 KERNEL = "kernel"
 """Last part of the names of the weights that proxies are about: those of convolutions and dense layers."""
 
@@ -26,40 +28,44 @@ class Networks(ABC):
     """Networks of one set of weights. Batch norms use the batch's own statistics."""
 
     @abstractmethod
-    def weights(self, genes: np.ndarray) -> Params:
+    def weights(self, genes: Genes) -> Params:
         """Effective weights of a network, as large as the largest one needs."""
 
     @abstractmethod
-    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+    def apply(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
         """Logits of the network of `genes`, which may be traced: one program serves all networks of `program`."""
 
     @abstractmethod
-    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
-        """As `apply`, without branches: what a network leaves out is zero."""
+    def straight(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
+        """Computes what `apply` does, without branches: what a network leaves out is zero."""
 
     @abstractmethod
     def measured(
-        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
-    ) -> tuple[jax.Array, list[jax.Array]]:
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Float[Array, "b *t c"], list[Float[Array, "... _c"]]]:
         """Logits, and of each batch norm the variances [..., c] of the batch; 0 for what a network leaves out."""
 
     @abstractmethod
-    def static(self, genes: np.ndarray) -> Forward:
+    def static(self, genes: Genes) -> Forward:
         """The pass of one network as a function of weights and inputs, without loops and branches."""
 
     @abstractmethod
-    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+    def kernels(self, tree: Params, genes: Genes) -> list[Float[Array | np.ndarray, "... _o"]]:
         """The kernels of a network's convolutions and dense layers, of its weights or of a gradient, in order.
 
         The last axis of each are its outputs.
         """
 
     @abstractmethod
-    def program(self, genes: np.ndarray) -> Program:
+    def program(self, genes: Genes) -> Program:
         """Returns the values of a network that are known when its program is traced."""
 
     @abstractmethod
-    def costs(self, genes: np.ndarray) -> dict[str, int]:
+    def costs(self, genes: Genes) -> dict[str, int]:
         """`params` and `macs` of a network."""
 
 
@@ -77,27 +83,31 @@ class SupernetNetworks(Networks):
         # What this one takes are effective weights.
         self._net = cast("ElasticNetwork", build_supernet(net.space, passes=net.passes))
 
-    def weights(self, genes: np.ndarray) -> Params:
+    def weights(self, genes: Genes) -> Params:
         return self._effective(self._params, jnp.asarray(genes, jnp.int32))
 
-    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+    def apply(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
         return self._net.apply(weights, genes, x, program=program)[0]
 
-    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+    def straight(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
         return self._net.apply_masked(weights, genes, x, program=program)
 
     def measured(
-        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
-    ) -> tuple[jax.Array, list[jax.Array]]:
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Float[Array, "b *t c"], list[Float[Array, "... _c"]]]:
         logits, collected = self._net.apply(weights, genes, x, program=program, collect=True)
         found: dict[tuple, Any] = traverse_util.flatten_dict(collected)
         return logits, [leaf for path, leaf in found.items() if path[-1] == "var"]
 
-    def static(self, genes: np.ndarray) -> Forward:
+    def static(self, genes: Genes) -> Forward:
         architecture = self._space.architecture(genes)
         return lambda weights, x: self._net.apply_sliced(weights, architecture, x)
 
-    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+    def kernels(self, tree: Params, genes: Genes) -> list[Float[Array | np.ndarray, "... _o"]]:
         layout, space = self._net.weights, self._space
         program = dict(zip((c.name for c in space.choices if c.selects_program), space.program(genes), strict=True))
         parts = [layout.taken(tree, space.network.outside_layers, program)]
@@ -106,10 +116,10 @@ class SupernetNetworks(Networks):
             parts += [layout.taken(layer, sublayer, values) for sublayer in stack.sublayers if sublayer.on(values)]
         return [leaf for part in parts for leaf in kernels_of(part)]
 
-    def program(self, genes: np.ndarray) -> Program:
+    def program(self, genes: Genes) -> Program:
         return self._space.program(genes)
 
-    def costs(self, genes: np.ndarray) -> dict[str, int]:
+    def costs(self, genes: Genes) -> dict[str, int]:
         found = self._space.cost(np.asarray(genes, np.int32)[None])
         return {metric: int(found[metric][0]) for metric in ("params", "macs")}
 
@@ -131,25 +141,29 @@ class PlainNetwork(Networks):
         self._graph, self._params, self._rest = nnx.split(copy, nnx.Param, ...)
         self._example = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
 
-    def weights(self, genes: np.ndarray) -> Params:
+    def weights(self, genes: Genes) -> Params:
         return nnx.to_pure_dict(self._params)
 
-    def apply(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+    def apply(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
         return self._forward(weights, x)
 
-    def straight(self, weights: Params, genes: jax.Array, x: jax.Array, program: Program) -> jax.Array:
+    def straight(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> Float[Array, "b *t c"]:
         return self._forward(weights, x)
 
     def measured(
-        self, weights: Params, genes: jax.Array, x: jax.Array, program: Program
-    ) -> tuple[jax.Array, list[jax.Array]]:
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Float[Array, "b *t c"], list[Float[Array, "... _c"]]]:
         token = _MEASURED.set([])
         try:
             return self._forward(weights, x), _MEASURED.get() or []
         finally:
             _MEASURED.reset(token)
 
-    def static(self, genes: np.ndarray) -> Forward:
+    def static(self, genes: Genes) -> Forward:
         return self._forward
 
     def _forward(self, weights: Params, x: jax.Array) -> jax.Array:
@@ -158,19 +172,19 @@ class PlainNetwork(Networks):
         module: Any = nnx.merge(self._graph, params, rest)
         return module(x)
 
-    def kernels(self, tree: Params, genes: np.ndarray) -> list[jax.Array]:
+    def kernels(self, tree: Params, genes: Genes) -> list[Float[Array | np.ndarray, "... _o"]]:
         return kernels_of(tree)
 
-    def program(self, genes: np.ndarray) -> Program:
+    def program(self, genes: Genes) -> Program:
         return ()
 
-    def costs(self, genes: np.ndarray) -> dict[str, int]:
+    def costs(self, genes: Genes) -> dict[str, int]:
         weights = self.weights(genes)
         params = sum(leaf.size for leaf in jax.tree.leaves(weights))
         return {"params": params, "macs": counted(self._forward, weights, self._example).macs}
 
 
-def kernels_of(tree: Params) -> list[jax.Array]:
+def kernels_of(tree: Params) -> list[Float[Array | np.ndarray, "... _o"]]:
     """The kernels in a tree of weights."""
     flat: dict[tuple, Any] = traverse_util.flatten_dict(tree)
     return [leaf for path, leaf in flat.items() if str(path[-1]) == KERNEL]

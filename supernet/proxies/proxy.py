@@ -15,16 +15,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import Program, UserError
 from search_spaces.registry import Registry
 from supernet.engine.supernet import Params
-from supernet.proxies.networks import KERNEL, Networks
+from supernet.proxies.networks import KERNEL, Genes, Networks
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.outputs import Outputs
 
-Genes = Int[np.ndarray, " g"]
 Layers = Float[np.ndarray, " l"]
 
 
@@ -63,11 +62,11 @@ class Scoring:
         self._last: tuple[bytes, list[np.ndarray]] | None = None
         self._last_inputs: tuple[bytes, np.ndarray] | None = None
 
-    def weights(self, genes: Genes) -> list[np.ndarray]:
+    def weights(self, genes: Genes) -> list[Float[np.ndarray, "... _o"]]:
         """The kernels of a network."""
         return self._cut(self.networks.weights(genes), genes)
 
-    def gradient(self, genes: Genes) -> list[np.ndarray]:
+    def gradient(self, genes: Genes) -> list[Float[np.ndarray, "... _o"]]:
         """The gradient of the mean loss with respect to each kernel; that of the last network is kept."""
         if self._last is None or self._last[0] != genes.tobytes():
             self._last = genes.tobytes(), self._cut(self.scaled_gradient(genes, 1.0), genes)
@@ -91,7 +90,7 @@ class Scoring:
         scale_ = np.float32(scale)
         return self._gradient(weights, rows, scale_, self.batch.x, self.batch.targets, self.networks.program(genes))
 
-    def loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    def loss(self, logits: Float[Array, "b *t c"], targets: Shaped[Array, "b ..."]) -> Float[Array, ""]:
         """Mean loss over the batch."""
         return jnp.mean(self.batch.outputs.mean(self.batch.outputs.losses(logits, targets), targets))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from flax import nnx
+from jaxtyping import Shaped
 
 from search_spaces.registry import Registry
 from supernet.export.subnet import Subnet
@@ -26,7 +27,7 @@ class Layout:
     """
 
     architecture: Mapping[str, Any]
-    weights: Mapping[str, np.ndarray]
+    weights: Mapping[str, Shaped[np.ndarray, "..."]]
     timm: Mapping[str, Any] | None
 
 

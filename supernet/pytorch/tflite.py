@@ -10,8 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Shaped
 
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.export.memory import peak_bytes
 from supernet.export.subnet import CONFIG, Subnet, filled_batch
 from supernet.pytorch.module import write_module
@@ -25,7 +27,7 @@ class TfliteFile(NamedTuple):
     """A file, and what `config.json` of the PyTorch module says."""
 
     content: bytes
-    config: dict[str, Any]
+    config: JsonObject
 
 
 def tflite_files(networks: Sequence[tuple[str, Subnet, int]]) -> list[TfliteFile]:
@@ -72,7 +74,7 @@ def interpreter(content: bytes, threads: int = 1, delegates: bool = True) -> Any
     return loaded
 
 
-def run(content: bytes, examples: np.ndarray) -> np.ndarray:
+def run(content: bytes, examples: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
     """Outputs of examples along the first axis; the last batch is filled up."""
     loaded = interpreter(content)
     (given,), (made,) = loaded.get_input_details(), loaded.get_output_details()

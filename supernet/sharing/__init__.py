@@ -7,7 +7,7 @@ and workers see. Passes and extraction see effective weights: plain ones, as lar
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-import jax
+from jaxtyping import Array, Int, Key
 
 from search_spaces import SearchSpace
 from search_spaces.registry import Registry
@@ -42,7 +42,7 @@ class WeightSharing(ABC):
         return frozenset()
 
     @abstractmethod
-    def init(self, plain: Params, key: jax.Array) -> Params:
+    def init(self, plain: Params, key: Key[Array, ""]) -> Params:
         """The scheme's fresh weights.
 
         Args:
@@ -51,7 +51,7 @@ class WeightSharing(ABC):
         """
 
     @abstractmethod
-    def effective(self, params: Params, genes: jax.Array) -> Params:
+    def effective(self, params: Params, genes: Int[Array, " g"]) -> Params:
         """The weights that networks are cut from, in the structure of the plain ones.
 
         Args:

@@ -4,7 +4,7 @@ References:
     Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651.
 """
 
-import jax
+from jaxtyping import Array, Int, Key
 
 from supernet.sharing import SHARING, Params, WeightSharing
 
@@ -13,12 +13,12 @@ from supernet.sharing import SHARING, Params, WeightSharing
 class Entangled(WeightSharing):
     """The shared weights themselves, whatever the architecture."""
 
-    def init(self, plain: Params, key: jax.Array) -> Params:
+    def init(self, plain: Params, key: Key[Array, ""]) -> Params:
         """See `WeightSharing.init`."""
         del key
         return plain
 
-    def effective(self, params: Params, genes: jax.Array) -> Params:
+    def effective(self, params: Params, genes: Int[Array, " g"]) -> Params:
         """See `WeightSharing.effective`."""
         del genes
         return params

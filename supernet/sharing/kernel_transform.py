@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from search_spaces import SearchSpace, UserError
 from search_spaces.network import Stack
@@ -105,7 +106,7 @@ class KernelTransform(WeightSharing):
         """See `WeightSharing.changed`: the kernels."""
         return frozenset(f"{kernel.part}/{kernel.name}" for kernel in self._kernels)
 
-    def init(self, plain: Params, key: jax.Array) -> Params:
+    def init(self, plain: Params, key: Key[Array, ""]) -> Params:
         """See `WeightSharing.init`: identities."""
         del key
         params = jax.tree.map(lambda leaf: leaf, plain)
@@ -117,7 +118,7 @@ class KernelTransform(WeightSharing):
                 put(part, name, jnp.broadcast_to(identity, (*layers, *identity.shape)) + 0)
         return params
 
-    def effective(self, params: Params, genes: jax.Array) -> Params:
+    def effective(self, params: Params, genes: Int[Array, " g"]) -> Params:
         """See `WeightSharing.effective`."""
         effective = jax.tree.map(lambda leaf: leaf, params)
         for kernel in self._kernels:

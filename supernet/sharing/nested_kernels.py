@@ -13,6 +13,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array, Int, Key
 
 from search_spaces import SearchSpace, UserError
 from search_spaces.network import Alternatives, Stack
@@ -65,7 +66,7 @@ class NestedKernels(WeightSharing):
         """See `WeightSharing.changed`: the smaller kernels."""
         return frozenset(nested.path for nested in self._nested)
 
-    def init(self, plain: Params, key: jax.Array) -> Params:
+    def init(self, plain: Params, key: Key[Array, ""]) -> Params:
         """See `WeightSharing.init`: the plain weights without the smaller kernels."""
         del key
         own = jax.tree.map(lambda leaf: leaf, plain)
@@ -75,7 +76,7 @@ class NestedKernels(WeightSharing):
             _prune(own, part)
         return own
 
-    def effective(self, params: Params, genes: jax.Array) -> Params:
+    def effective(self, params: Params, genes: Int[Array, " g"]) -> Params:
         """See `WeightSharing.effective`."""
         del genes
         effective = jax.tree.map(lambda leaf: leaf, params)

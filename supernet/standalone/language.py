@@ -11,15 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from search_spaces import LanguageForm
-from supernet.layers.normalisation import layer_norm, rms_norm
+from supernet.layers.normalisation import Share, layer_norm, rms_norm
 from supernet.layers.passes import wide
 from supernet.layers.rotary import rotate
 from supernet.standalone import MODULES
 
-Cache = list[tuple[jax.Array, jax.Array]]
-"""Keys and values of each layer, float[b, length, kv heads, head size]."""
+KeysValues = tuple[Float[Array, "b _s _g k"], Float[Array, "b _s _g k"]]
+"""Keys and values of a layer, by sequence, token, key-value head and entry of the head."""
+Cache = list[KeysValues]
+"""Keys and values of each layer."""
 
 _INIT = nnx.initializers.normal(0.02)  # of embeddings; kernels scale with what they read, so they hold at any width
 
@@ -29,7 +32,7 @@ def _gelu(x: jax.Array) -> jax.Array:
     return x * (0.5 * (1 + jax.lax.erf(wide(x) * 0.5**0.5))).astype(x.dtype)
 
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[Float[Array, "*n"]], Float[Array, "*n"]]] = {
     "swiglu": jax.nn.silu,
     "gelu": _gelu,
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -37,8 +40,8 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def normalise(
-    form: LanguageForm, x: jax.Array, params: Mapping[str, jax.Array], share: jax.Array | None = None
-) -> jax.Array:
+    form: LanguageForm, x: Float[Array, "*n d"], params: Mapping[str, Float[Array, " d"]], share: Share = None
+) -> Float[Array, "*n d"]:
     """The form's norm over the last axis, of which each entry counts by its `share`; all alike when None."""
     return (layer_norm if form.norm == "layer" else rms_norm)(x, dict(params), form.norm_epsilon, share)
 
@@ -56,7 +59,7 @@ class Norm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width))
         self.bias = nnx.Param(jnp.zeros(width)) if form.norm == "layer" else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """float[..., d] to the same."""
         params = {"scale": self.scale[...]}
         return normalise(self.form, x, params if self.bias is None else {**params, "bias": self.bias[...]})
@@ -69,7 +72,7 @@ class HeadNorm(nnx.Module):
         self.epsilon = form.norm_epsilon
         self.scale = nnx.Param(jnp.ones(form.head_size))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*n k"]) -> Float[Array, "*n k"]:
         """float[..., k] to the same."""
         return rms_norm(x, {"scale": self.scale[...]}, self.epsilon)
 
@@ -99,9 +102,9 @@ class Attention(nnx.Module):
         self.out = nnx.Linear(inner, width, use_bias=form.out_bias, kernel_init=_onto_stream(layers), rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None, grows: bool = False
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """What is added to the stream float[b, t, d], and the keys and values seen so far.
+        self, x: Float[Array, "b t d"], positions: Int[Array, " t"], cache: KeysValues | None, grows: bool = False
+    ) -> tuple[Float[Array, "b t d"], KeysValues]:
+        """Returns what is added to the stream float[b, t, d], and the keys and values seen so far.
 
         Args:
             x: Normalised stream.
@@ -143,8 +146,8 @@ class MLP(nnx.Module):
         self.up = nnx.Linear(width, hidden, use_bias=form.mlp_bias, rngs=rngs)
         self.down = nnx.Linear(hidden, width, use_bias=form.mlp_bias, kernel_init=_onto_stream(layers), rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """What is added to the stream, from the normalised one; float[b, t, d]."""
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Returns what is added to the stream, float[b, t, d]; `x` is the normalised stream."""
         act, up = ACTIVATIONS[self.activation], self.up(x)
         return self.down(act(up) if self.gate is None else act(self.gate(x)) * up)
 
@@ -159,8 +162,8 @@ class Layer(nnx.Module):
         self.mlp = MLP(form, width, hidden, layers, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, positions: jax.Array, cache: tuple[jax.Array, jax.Array] | None, grows: bool = False
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        self, x: Float[Array, "b t d"], positions: Int[Array, " t"], cache: KeysValues | None, grows: bool = False
+    ) -> tuple[Float[Array, "b t d"], KeysValues]:
         """float[b, t, d] to the same; further as `Attention`."""
         attention, mlp = self.attention, self.mlp
         if self.form.post_norm:
@@ -172,14 +175,14 @@ class Layer(nnx.Module):
 
 
 class Transform(nnx.Module):
-    """What BERT's prediction head does before the output projection."""
+    """Layer of BERT's prediction head before the output projection."""
 
     def __init__(self, form: LanguageForm, width: int, *, rngs: nnx.Rngs) -> None:
         self.activation = form.activation
         self.dense = nnx.Linear(width, width, rngs=rngs)
         self.norm = Norm(form, width)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """float[b, t, d] to the same."""
         return self.norm(ACTIVATIONS[self.activation](self.dense(x)))
 
@@ -221,13 +224,13 @@ class LanguageModel(nnx.Module):
     def _table(wanted: bool, rows: int, width: int, rngs: nnx.Rngs) -> nnx.Param | None:
         return nnx.Param(_INIT(rngs.params(), (rows, width))) if wanted else None
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
+    def __call__(self, tokens: Int[Array, "b t"]) -> Float[Array, "b t c"]:
         """Tokens int32[b, t] to logits float32[b, t, v]."""
         return self.decode(tokens)[0]
 
     def decode(
-        self, tokens: jax.Array, cache: Cache | None = None, start: jax.Array | int | None = 0
-    ) -> tuple[jax.Array, Cache]:
+        self, tokens: Int[Array, "b t"], cache: Cache | None = None, start: Int[Array, ""] | int | None = 0
+    ) -> tuple[Float[Array, "b t c"], Cache]:
         """Logits of tokens that follow those whose keys and values are cached, and the cache with theirs.
 
         Args:

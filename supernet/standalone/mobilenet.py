@@ -7,9 +7,9 @@ References:
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from search_spaces import MobileNetSpace, UserError
 from search_spaces.mobilenet import multiple_of_8
@@ -33,7 +33,7 @@ class BatchNorm(nnx.Module):
         self.scale, self.bias = nnx.Param(jnp.ones(width)), nnx.Param(jnp.zeros(width))
         self.mean, self.var = nnx.BatchStat(jnp.zeros(width)), nnx.BatchStat(jnp.ones(width))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
         """float32[..., c] to the same."""
         given, params = (
             {"mean": self.mean[...], "var": self.var[...]},
@@ -48,7 +48,7 @@ class Pointwise(nnx.Linear):
     def __init__(self, width: int, out_width: int, *, rngs: nnx.Rngs) -> None:
         super().__init__(width, out_width, use_bias=False, kernel_init=_POINTWISE, rngs=rngs)
 
-    def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
+    def __call__(self, inputs: Float[Array, "b h w c"], out_sharding: Any = None) -> Float[Array, "b h w d"]:
         """float32[b, h, w, c] to float32[b, h, w, out_width]."""
         flat = super().__call__(inputs.reshape(-1, inputs.shape[-1]), out_sharding)
         return flat.reshape(*inputs.shape[:-1], -1)
@@ -61,7 +61,7 @@ class Depthwise(nnx.Module):
         self.stride = stride
         self.kernel = nnx.Param(nnx.initializers.normal(2**0.5 / size)(rngs.params(), (size, size, width)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
         """float32[b, h, w, c] to float32[b, ceil(h / stride), ceil(w / stride), c]."""
         return depthwise(x, self.kernel[...], self.stride)
 
@@ -73,7 +73,7 @@ class SqueezeExcite(nnx.Module):
         self.reduce = nnx.Linear(width, squeezed, rngs=rngs)
         self.widen = nnx.Linear(squeezed, width, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """float32[b, h, w, c] to the same."""
         gates = nnx.hard_sigmoid(self.widen(nnx.relu(self.reduce(x.mean(axis=(1, 2))))))
         return x * gates[:, None, None]
@@ -115,7 +115,7 @@ class Block(nnx.Module):
         self.project = Pointwise(hidden, out_width, rngs=rngs)
         self.project_norm = BatchNorm(out_width, None)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """float32[b, h, w, width] to float32[b, ceil(h / stride), ceil(w / stride), out_width]."""
         y = x
         if self.expand is not None and self.expand_norm is not None:
@@ -197,7 +197,7 @@ class MobileNet(nnx.Module):
         output = nnx.initializers.normal(0.01)
         self.classifier = nnx.Linear(scaled(feature_width), classes, kernel_init=output, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Images float32[b, resolution, resolution, c] to logits float32[b, classes].
 
         Raises:
@@ -213,7 +213,7 @@ class MobileNet(nnx.Module):
         return self.classifier(activate(self.feature(x), "hard_swish"))
 
 
-def patches_3x3(x: jax.Array, stride: int) -> jax.Array:
+def patches_3x3(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j 9*c"]:
     """The 3×3 neighbourhoods of x [b, h, w, c], zero beyond the edge: [b, ceil(h / stride), ceil(w / stride), 9 c].
 
     A convolution of few channels is faster as one product with these than by XLA's CPU convolution.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float
 
 from search_spaces.nas_bench_201 import EDGES, NODES, TAPS, edge_name
 from supernet.standalone import MODULES
@@ -20,7 +21,7 @@ _UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default, which the published networks start from: uniform within 1 / sqrt(inputs)."""
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def convolve(x: Float[Array, "b h w c"], kernel: Float[Array, "taps c d"], stride: int = 1) -> Float[Array, "b i j d"]:
     """Convolves x [b, h, w, c] with a kernel of 1 or 9 taps [taps, c, out], padded with zeros.
 
     Sides become ceil(side / stride).
@@ -33,7 +34,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     )  # fmt: skip
 
 
-def smooth(x: jax.Array) -> jax.Array:
+def smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Means of 3×3 neighbourhoods of x [b, h, w, c], without what lies beyond the edge."""
     h, w = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -48,7 +49,7 @@ def _met(length: int) -> np.ndarray:
     return np.convolve(np.ones(length), np.ones(3))[1 : length + 1]
 
 
-def halve(x: jax.Array) -> jax.Array:
+def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """Means of 2×2 neighbourhoods of x [b, h, w, c]; at the end of an odd side, of those that there are."""
     for axis in (1, 2):
         length = x.shape[axis]
@@ -65,7 +66,7 @@ class Convolution(nnx.Module):
         self.taps, self.stride = taps, stride
         self.kernel = nnx.Param(_UNIFORM(rngs.params(), (taps * width, out_width)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """float32[b, h, w, width] to float32[b, ceil(h / stride), ceil(w / stride), out_width]."""
         kernel = self.kernel[...]
         return convolve(x, kernel.reshape(self.taps, -1, kernel.shape[-1]), self.stride)
@@ -77,7 +78,7 @@ class Activated(nnx.Module):
     def __init__(self, taps: int, width: int, *, rngs: nnx.Rngs) -> None:
         self.conv, self.conv_norm = Convolution(taps, width, width, rngs=rngs), BatchNorm(width, None)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """float32[b, h, w, width] to the same."""
         return self.conv_norm(self.conv(nnx.relu(x)))
 
@@ -90,7 +91,7 @@ class Edge(nnx.Module):
         if operation in TAPS:
             setattr(self, operation, Activated(TAPS[operation], width, rngs=rngs))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """float32[b, h, w, width] to the same."""
         if self.operation in TAPS:
             return getattr(self, self.operation)(x)
@@ -110,7 +111,7 @@ class Cell(nnx.Module):
         for edge, operation in zip(EDGES, operations, strict=True):
             setattr(self, edge_name(edge), Edge(operation, width, rngs=rngs))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """float32[b, h, w, width] to the same."""
         nodes = [x, *[jnp.zeros_like(x)] * (NODES - 1)]
         for (target, source), operation in zip(EDGES, self.operations, strict=True):
@@ -127,7 +128,7 @@ class Reduction(nnx.Module):
         self.second, self.second_norm = Convolution(9, out_width, out_width, rngs=rngs), BatchNorm(out_width, None)
         self.shortcut = nnx.Linear(width, out_width, use_bias=False, kernel_init=_UNIFORM, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """float32[b, h, w, width] to float32[b, ceil(h / 2), ceil(w / 2), out_width]."""
         y = self.second_norm(self.second(self.first_norm(self.first(nnx.relu(x)))))
         return self.shortcut(halve(x)) + y
@@ -145,7 +146,7 @@ class Stage(nnx.Module):
     def __init__(self, operations: Sequence[str], width: int, cells: int, *, rngs: nnx.Rngs) -> None:
         self.cells = nnx.List([Cell(operations, width, rngs=rngs) for _ in range(cells)])
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         """float32[b, h, w, width] to the same."""
         for cell in self.cells:
             x = cell(x)
@@ -179,7 +180,7 @@ class NASBench201(nnx.Module):
         self.final_norm = BatchNorm(width, "relu")
         self.classifier = nnx.Linear(width, classes, kernel_init=_UNIFORM, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Images float32[b, h, w, channels] to logits float32[b, classes]."""
         x = self.stem_norm(self.stem(x))
         for stage in range(self.stages):

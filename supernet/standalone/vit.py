@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float
 
 from supernet.standalone import MODULES
 
@@ -30,7 +31,7 @@ class Attention(nnx.Module):
         self.qkv = nnx.Linear(width, 3 * heads * head_dim, kernel_init=_KERNEL, rngs=rngs)
         self.out = nnx.Linear(heads * head_dim, width, kernel_init=_KERNEL, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """float32[b, t, d] to the same."""
         b, t, _ = x.shape
         q, k, v = jnp.moveaxis(self.qkv(x).reshape(b, t, 3, self.heads, self.head_dim), 2, 0)
@@ -49,7 +50,7 @@ class Block(nnx.Module):
         self.fc1 = nnx.Linear(width, hidden, kernel_init=_KERNEL, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, width, kernel_init=_KERNEL, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b t d"]) -> Float[Array, "b t d"]:
         """float32[b, t, d] to the same."""
         x = x + self.attention(self.norm1(x))
         return x + self.fc2(nnx.gelu(self.fc1(self.norm2(x))))
@@ -94,7 +95,7 @@ class ViT(nnx.Module):
         self.norm = nnx.LayerNorm(width, use_fast_variance=False, rngs=rngs)
         self.head = nnx.Linear(width, classes, kernel_init=_KERNEL, rngs=rngs)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Images float32[b, h, w, c] to logits float32[b, classes]."""
         x = self.patch(patches(x, self.patch_size))
         if self.class_token is not None:
@@ -106,7 +107,7 @@ class ViT(nnx.Module):
         return self.head(x[:, 0] if self.class_token is not None else x.mean(axis=1))
 
 
-def patches(x: jax.Array, size: int) -> jax.Array:
+def patches(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b t d"]:
     """Cuts images [b, h, w, c] into flat patches [b, (h / size) * (w / size), size * size * c]."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // size, size, w // size, size, c).swapaxes(2, 3)

@@ -10,13 +10,12 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from search_spaces.errors import UserError
-from search_spaces.sealed_json import parse_json
+from search_spaces.sealed_json import JsonObject, parse_json
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
@@ -112,7 +111,7 @@ def verify_manifest(directory: Path, remedy: str = _REMEDY, only: Collection[str
             _check_file(directory, name, listed.get(name), present.get(name), remedy)
 
 
-def _check_file(directory: Path, name: str, entry: dict[str, Any] | None, path: Path | None, remedy: str) -> None:
+def _check_file(directory: Path, name: str, entry: JsonObject | None, path: Path | None, remedy: str) -> None:
     where = directory / name
     if entry is None:
         raise UserError(f"{where}: {MANIFEST} does not list this file. {remedy}")
@@ -128,7 +127,7 @@ def _check_file(directory: Path, name: str, entry: dict[str, Any] | None, path: 
         raise UserError(f"{where}: altered: its SHA-256 is not the one in {MANIFEST}. {remedy}")
 
 
-def _read_manifest(directory: Path, remedy: str) -> dict[str, dict[str, Any]]:
+def _read_manifest(directory: Path, remedy: str) -> Mapping[str, JsonObject]:
     path = directory / MANIFEST
     try:
         files = parse_json(path.read_text(encoding="utf-8"))["files"]

@@ -8,8 +8,10 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from search_spaces import Architecture, UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.inputs import Input
 from supernet.tasks.numbers import Numbers
@@ -36,12 +38,12 @@ class Standardised(Input):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, given: jax.Array) -> jax.Array:
+    def __call__(self, given: Shaped[Array, "b ..."]) -> Float[Array, "b ..."]:
         """Returns float32[b, ..., features]."""
         mean, std = (np.array(value, np.float32) for value in (self.mean, self.std))
         return (given.astype(jnp.float32) - mean) / std
 
-    def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
+    def check(self, given: Shaped[np.ndarray, "n ..."], shape: Sequence[int]) -> None:
         """See `Input.check`."""
         if given.dtype.kind not in "fiub" or given.shape[1:] != tuple(shape):
             raise UserError(
@@ -60,7 +62,7 @@ class Standardised(Input):
         (batch,) = jax.export.symbolic_shape("b")
         return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """See `Input.as_dict`."""
         return asdict(self)
 

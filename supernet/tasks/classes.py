@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int32, Integer
 
+from search_spaces.sealed_json import JsonObject
+from supernet.tasks.answers import ExampleAnswer, Figures, LikelyClass
 from supernet.tasks.divergences import alpha_divergence, soften
 from supernet.tasks.labels import Targets, are_classes, gradient_norms, output_losses, over_outputs
 from supernet.tasks.outputs import Measures, Outputs
@@ -31,7 +33,7 @@ class Classes(Outputs):
 
     objective: str = "error"
 
-    def encode(self, labels: np.ndarray) -> np.ndarray:
+    def encode(self, labels: Integer[np.ndarray, "*n"]) -> Int32[np.ndarray, "*n"]:
         """See `Outputs.encode`: as they are."""
         return labels.astype(np.int32)
 
@@ -65,7 +67,11 @@ class Classes(Outputs):
         return soften(logits, temperature)
 
     def divergence(
-        self, taught: Float[Array, "b *t c"], logits: Float[Array, "b *t c"], settings: "Distillation", alpha: jax.Array
+        self,
+        taught: Float[Array, "b *t c"],
+        logits: Float[Array, "b *t c"],
+        settings: "Distillation",
+        alpha: Float[Array, ""],
     ) -> Float[Array, "b *t"]:
         """See `Outputs.divergence`."""
         t = settings.temperature
@@ -77,13 +83,13 @@ class Classes(Outputs):
     def check(self, settings: "Distillation") -> None:
         """See `Outputs.check`: all settings are for classes."""
 
-    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-        """See `Outputs.answers`: under `top` the likeliest classes, the first one the likeliest, with probabilities."""
+    def answers(self, served: Float[np.ndarray, "n c"], names: tuple[str, ...], top: int) -> list[ExampleAnswer]:
+        """See `Outputs.answers`: the likeliest classes with their probabilities."""
         odds = np.exp(served - served.max(axis=-1, keepdims=True))
         odds /= odds.sum(axis=-1, keepdims=True)
         order = np.argsort(-odds, axis=-1, kind="stable")[:, :top]
         return [
-            {"top": [{"label": names[i], "probability": float(row[i])} for i in first]}
+            ExampleAnswer(top=tuple(LikelyClass(names[i], float(row[i])) for i in first))
             for row, first in zip(odds, order, strict=True)
         ]
 
@@ -91,7 +97,7 @@ class Classes(Outputs):
         """See `Outputs.measures`."""
         return _Counts(names)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """See `Outputs.as_dict`."""
         return {"type": "classes"}
 
@@ -120,7 +126,7 @@ class _Counts(Measures):
         losses = np.asarray(output_losses(jnp.asarray(served), jnp.asarray(labels)), np.float64)
         self._loss += float(losses[there].sum())
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         """See `Measures.figures`."""
         found: dict[str, Any] = {"accuracy": self._right / max(self._count, 1)}
         if self._several:

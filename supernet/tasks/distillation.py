@@ -89,7 +89,7 @@ class Distillation:
 
 
 class Lesson(NamedTuple):
-    """What one path learns from; numbers, so that every path runs the same program."""
+    """Targets and weights that one path learns from; numbers, so that every path runs the same program."""
 
     probabilities: Float[Array, "b *t c"] | None  # or numbers, where outputs are those
     share: np.float32

@@ -8,8 +8,10 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from search_spaces import Architecture, UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.layers.resolution import resize
 from supernet.tasks.classes import CLASSES, Classes
 from supernet.tasks.inputs import Input
@@ -35,12 +37,12 @@ class Preprocessing(Input):
     std: tuple[float, ...]
     background: str | None = None
 
-    def __call__(self, given: jax.Array) -> jax.Array:
+    def __call__(self, given: UInt8[Array, "b h w c"]) -> Float[Array, "b i j c"]:
         """uint8[b, h, w, c] to float32[b, *image_size, c]."""
         x = (given.astype(jnp.float32) / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
         return resize(x, self.image_size)
 
-    def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
+    def check(self, given: Shaped[np.ndarray, "n ..."], shape: Sequence[int]) -> None:
         """See `Input.check`."""
         if given.dtype != np.uint8 or given.shape[1:] != tuple(shape):
             raise UserError(
@@ -53,7 +55,7 @@ class Preprocessing(Input):
         (batch,) = jax.export.symbolic_shape("b")
         return jax.ShapeDtypeStruct((batch, *self.image_size, shape[-1]), jnp.float32)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """See `Input.as_dict`."""
         return {"scale": "1/255", "resize": "bilinear, antialiased", **asdict(self)}
 

@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from search_spaces.sealed_json import JsonObject
 
 
 class Input(ABC):
-    """What becomes of what a user gives before a network takes it.
+    """Preprocessing of what a user gives, before a network takes it.
 
     Attributes:
         task: Name in `TASKS` of the task that it belongs to.
@@ -20,11 +23,11 @@ class Input(ABC):
     dtype: str
 
     @abstractmethod
-    def __call__(self, given: jax.Array) -> jax.Array:
+    def __call__(self, given: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
         """Returns what the network takes."""
 
     @abstractmethod
-    def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
+    def check(self, given: Shaped[np.ndarray, "n ..."], shape: Sequence[int]) -> None:
         """Refuses what the network was not made for.
 
         Args:
@@ -39,7 +42,7 @@ class Input(ABC):
     def traced(self, shape: Sequence[int]) -> jax.ShapeDtypeStruct:
         """Returns a batch of what the network takes, of any size, from the shape of what a user gives."""
 
-    def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
+    def guarded(self, given: Shaped[Array, "b ..."], logits: Float[Array, "b *t c"]) -> Float[Array, "b *t c"]:
         """Marks the outputs of a compiled program that was given what the network does not take: they become NaN.
 
         Args:
@@ -49,5 +52,5 @@ class Input(ABC):
         return logits
 
     @abstractmethod
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Returns what `config.json` says of it under `preprocessing`."""

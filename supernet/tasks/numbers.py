@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
+from supernet.tasks.answers import ExampleAnswer, Figures
 from supernet.tasks.outputs import Measures, Outputs
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Numbers(Outputs):
     mean_of: tuple[float, ...]
     std_of: tuple[float, ...]
 
-    def encode(self, labels: np.ndarray) -> np.ndarray:
+    def encode(self, labels: Shaped[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """See `Outputs.encode`: standardised."""
         return ((labels - np.array(self.mean_of)) / np.array(self.std_of)).astype(np.float32)
 
@@ -72,7 +73,11 @@ class Numbers(Outputs):
         return logits
 
     def divergence(
-        self, taught: Float[Array, "b c"], logits: Float[Array, "b c"], settings: "Distillation", alpha: jax.Array
+        self,
+        taught: Float[Array, "b c"],
+        logits: Float[Array, "b c"],
+        settings: "Distillation",
+        alpha: Float[Array, ""],
     ) -> Float[Array, " b"]:
         """See `Outputs.divergence`: squared error."""
         return self.losses(logits, taught)
@@ -86,19 +91,19 @@ class Numbers(Outputs):
                     f"which are taught by squared error. Leave it out ({plain})."
                 )
 
-    def serve(self, logits: np.ndarray) -> np.ndarray:
+    def serve(self, logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """See `Outputs.serve`: in the units of the labels."""
         return logits.astype(np.float64) * np.array(self.std_of) + np.array(self.mean_of)
 
-    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-        """See `Outputs.answers`: under `values` each number by its name."""
-        return [{"values": dict(zip(self.names, row, strict=True))} for row in served.tolist()]
+    def answers(self, served: Float[np.ndarray, "n c"], names: tuple[str, ...], top: int) -> list[ExampleAnswer]:
+        """See `Outputs.answers`: each number by its name."""
+        return [ExampleAnswer(values=dict(zip(self.names, row, strict=True))) for row in served.tolist()]
 
     def measures(self, names: tuple[str, ...]) -> Measures:
         """See `Outputs.measures`."""
         return _Errors(self)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """See `Outputs.as_dict`."""
         return {"type": "numbers", "names": self.names, "mean": self.mean_of, "std": self.std_of}
 
@@ -120,7 +125,7 @@ class _Errors(Measures):
         self._served.append(served)
         self._labels.append(labels)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         """See `Measures.figures`."""
         served, labels = (np.concatenate(parts).astype(np.float64) for parts in (self._served, self._labels))
         wrong = served - labels

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
+
+from search_spaces.sealed_json import JsonObject
+from supernet.tasks.answers import ExampleAnswer, Figures
 
 if TYPE_CHECKING:
     from supernet.tasks.distillation import Distillation
@@ -15,7 +17,7 @@ class Measures(ABC):
     """Figures of a standalone network on a split, added up part by part."""
 
     @abstractmethod
-    def add(self, served: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, served: Float[np.ndarray, "n *t c"], labels: Shaped[np.ndarray, "n ..."]) -> None:
         """Adds some examples.
 
         Args:
@@ -24,12 +26,12 @@ class Measures(ABC):
         """
 
     @abstractmethod
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         """Returns the figures of all that was added, by name."""
 
 
 class Outputs(ABC):
-    """What a network's outputs mean. Shapes: b examples, t outputs of an example where it has several, c numbers each.
+    """Meaning of a network's outputs. Shapes: b examples, t outputs of an example where it has several, c numbers each.
 
     Labels are what a split has; targets are what they become for a network (`encode`), or what augmentation makes of
     these. Everything but `encode`, `serve` and `measures` runs inside compiled programs.
@@ -47,7 +49,7 @@ class Outputs(ABC):
     missing: ClassVar[float]
 
     @abstractmethod
-    def encode(self, labels: np.ndarray) -> np.ndarray:
+    def encode(self, labels: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
         """Returns the targets of labels."""
 
     @abstractmethod
@@ -82,7 +84,11 @@ class Outputs(ABC):
 
     @abstractmethod
     def divergence(
-        self, taught: Float[Array, "b *t c"], logits: Float[Array, "b *t c"], settings: "Distillation", alpha: jax.Array
+        self,
+        taught: Float[Array, "b *t c"],
+        logits: Float[Array, "b *t c"],
+        settings: "Distillation",
+        alpha: Float[Array, ""],
     ) -> Float[Array, "b *t"]:
         """Returns how far each output is from what was taught; `alpha` above 0 asks for the adaptive divergence."""
 
@@ -96,13 +102,13 @@ class Outputs(ABC):
 
     # ---------------------------------------------------------------- an exported network
 
-    def serve(self, logits: np.ndarray) -> np.ndarray:
-        """Returns what an exported network answers: its outputs, in the units of labels."""
+    def serve(self, logits: Float[np.ndarray, "n *t c"]) -> Float[np.ndarray, "n *t c"]:
+        """Returns what an exported network gives: its outputs, in the units of labels."""
         return logits
 
     @abstractmethod
-    def answers(self, served: np.ndarray, names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
-        """Returns what an exported network says of each example, for people and for JSON.
+    def answers(self, served: Float[np.ndarray, "n c"], names: tuple[str, ...], top: int) -> list[ExampleAnswer]:
+        """Returns what an exported network says of each example.
 
         Args:
             served: What `Subnet.predict` gives of the examples, [n, c].
@@ -115,5 +121,5 @@ class Outputs(ABC):
         """Returns empty figures; `names` are those of the classes."""
 
     @abstractmethod
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """Returns what `config.json` says of them under `outputs`."""

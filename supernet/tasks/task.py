@@ -13,7 +13,7 @@ from supernet.tasks.outputs import Outputs
 
 
 class Task(ABC):
-    """What examples are, what outputs mean, and how an exported network is put to use again.
+    """Kind of examples and outputs, and the way in which an exported network is used again.
 
     A family names, as `inputs`, the task or tasks whose examples its networks take. How examples are read, split and
     augmented is said by a data set of the task (`experiments.data.Dataset`), what becomes of raw ones by its `Input`,

@@ -8,8 +8,10 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int32, Integer, Shaped
 
 from search_spaces import Architecture, UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.tasks.classes import Classes
 from supernet.tasks.inputs import Input
 from supernet.tasks.task import TASKS, Task
@@ -33,11 +35,11 @@ class Tokens(Input):
     vocabulary: int
     length: int
 
-    def __call__(self, given: jax.Array) -> jax.Array:
+    def __call__(self, given: Integer[Array, "b t"]) -> Int32[Array, "b t"]:
         """int[b, t] to int32[b, t]."""
         return given.astype(jnp.int32)
 
-    def check(self, given: np.ndarray, shape: Sequence[int]) -> None:
+    def check(self, given: Shaped[np.ndarray, "n ..."], shape: Sequence[int]) -> None:
         """See `Input.check`."""
         if given.dtype.kind not in "iu" or given.ndim != 2 or not 0 < given.shape[1] <= self.length:
             raise UserError(
@@ -55,12 +57,12 @@ class Tokens(Input):
         symbols = jax.export.symbolic_shape("b, t", constraints=(f"t <= {self.length}",))
         return jax.ShapeDtypeStruct(symbols, jnp.int32)
 
-    def guarded(self, given: jax.Array, logits: jax.Array) -> jax.Array:
+    def guarded(self, given: Integer[Array, "b t"], logits: Float[Array, "b t c"]) -> Float[Array, "b t c"]:
         """See `Input.guarded`: of each sequence that holds a token outside the vocabulary."""
         known = jnp.all((given >= 0) & (given < self.vocabulary), axis=1)
         return jnp.where(known[:, None, None], logits, jnp.nan)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         """See `Input.as_dict`."""
         return asdict(self)
 

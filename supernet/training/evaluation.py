@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from search_spaces import Program
 from search_spaces.randomness import Purpose, stream
@@ -84,13 +84,13 @@ class Evaluator:
         self.program = jax.jit(self._scores, static_argnames="program")
 
     @property
-    def batches(self) -> tuple[jax.Array, jax.Array]:
+    def batches(self) -> tuple[Shaped[Array, "n b ..."], Shaped[Array, "n b ..."]]:
         """The split as it is evaluated, in batches: inputs, and targets, those of none for what only fills a batch."""
         return self._x, self._labels
 
     @property
     def programs_compiled(self) -> int:
-        """How many programs have been compiled."""
+        """Number of programs that have been compiled."""
         return self.program._cache_size()  # type: ignore[attr-defined]
 
     def __call__(self, params: Params, genes: Int[np.ndarray, "p g"], fraction: float = 1.0) -> Scores:
@@ -154,7 +154,7 @@ class Evaluator:
 
 
 def calibrate(
-    net: Supernet, params: Params, genes: jax.Array, batches: jax.Array, program: Program
+    net: Supernet, params: Params, genes: Int[Array, " g"], batches: Shaped[Array, "k b ..."], program: Program
 ) -> Statistics | None:
     """Batch statistics of one subnet: the mean over `batches` of inputs; None for families without any."""
 

@@ -11,7 +11,7 @@ from supernet.training.work import Work
 
 
 class PathResult(NamedTuple):
-    """What one path's passes gave.
+    """Results of the passes of one path.
 
     Attributes:
         loss: Weighted mean over the batch.
@@ -33,7 +33,7 @@ class PathResult(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What a step gave.
+    """Results of a step.
 
     Attributes:
         paths: In the order of the step.

@@ -23,7 +23,7 @@ from supernet.training.work import Work
 class TrainState(NamedTuple):
     """Everything that the next step depends on, apart from data and sampler."""
 
-    step: jax.Array
+    step: Int[Array, ""]
     params: Params
     optimizer: optax.OptState
     average: Params | None
@@ -308,7 +308,7 @@ class TrainStep:
 
     @property
     def programs_compiled(self) -> int:
-        """How many gradient programs have been compiled."""
+        """Number of gradient programs that have been compiled."""
         return self.gradient_program._cache_size()  # type: ignore[attr-defined]
 
 

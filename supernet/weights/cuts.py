@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 Tree = Any
 Cut = Any
 
 
 def at(tree: Tree, path: str) -> Any:
-    """What lies at a path; the tree itself at the empty one."""
+    """Returns what lies at a path; the tree itself at the empty one."""
     for name in path.split("/") if path else ():
         tree = tree[name]
     return tree
@@ -29,7 +30,7 @@ def put(tree: Tree, path: str, leaf: Any) -> None:
 
 
 def chosen(tree: Tree, like: Tree) -> Tree:
-    """Of a tree of dicts, what lies where another one has leaves."""
+    """Returns the part of a tree of dicts at which another one has leaves."""
     return {name: chosen(tree[name], below) for name, below in like.items()} if isinstance(like, dict) else tree
 
 
@@ -79,7 +80,7 @@ def spread(parts: Tree, cut: Cut, like: Tree) -> Tree:
     return jax.tree.map(place, parts, cut, like)
 
 
-def take_layer(stacks: Tree, cut: Cut, i: jax.Array | int) -> Tree:
+def take_layer(stacks: Tree, cut: Cut, i: Int[Array, ""] | int) -> Tree:
     """The parts that a cut names of layer `i`, on the leading axis."""
 
     def part(leaf: jax.Array, at: tuple[slice, ...]) -> jax.Array:
@@ -88,7 +89,7 @@ def take_layer(stacks: Tree, cut: Cut, i: jax.Array | int) -> Tree:
     return jax.tree.map(part, stacks, cut)
 
 
-def put_layer(stacks: Tree, cut: Cut, parts: Tree, i: jax.Array) -> Tree:
+def put_layer(stacks: Tree, cut: Cut, parts: Tree, i: Int[Array, ""]) -> Tree:
     """The stacks with the parts of layer `i` where the cut has them; the rest stays."""
 
     def place(leaf: jax.Array, at: tuple[slice, ...], part: jax.Array) -> jax.Array:

@@ -189,22 +189,24 @@ class Weights:
         """The position of each layer at each value of the depth; -1 where it is off."""
         return stack.positions_of(stack.depths(self.values))
 
-    def genes(self, genes: jax.Array, stack: Stack, name: str, position: jax.Array) -> jax.Array:
+    def genes(self, genes: Int[Array, " g"], stack: Stack, name: str, position: Int[Array, " l"]) -> Int[Array, " l"]:
         """The gene of each layer for a choice, from the layers' positions; any for a layer that is off. int32[l]."""
         columns = self.columns(stack, name)
         return genes[columns[stack.first :]] if stack.positions is None else genes[columns][position]
 
-    def layer_positions(self, genes: jax.Array, stack: Stack) -> jax.Array:
+    def layer_positions(self, genes: Int[Array, " g"], stack: Stack) -> Int[Array, " l"]:
         """The position of each layer; -1 for a layer that is off. int32[l]."""
         depth = genes[self._space.column(stack.depth, stack.group)] if stack.depth in self.values else 0
         return jnp.asarray(self.positions(stack))[depth]
 
-    def layer_genes(self, genes: jax.Array, stack: Stack, name: str) -> jax.Array:
+    def layer_genes(self, genes: Int[Array, " g"], stack: Stack, name: str) -> Int[Array, " l"]:
         """The gene of each layer for a choice; any for a layer that is off. int32[l]."""
         return self.genes(genes, stack, name, self.layer_positions(genes, stack))
 
-    def relaxed(self, relaxed: Relaxed, stack: Stack | None, choices: tuple[str, ...]) -> dict[str, jax.Array]:
-        """By choice, the weight of each value: [v], or [l, v] for those with a gene a layer."""
+    def relaxed(
+        self, relaxed: Relaxed, stack: Stack | None, choices: tuple[str, ...]
+    ) -> dict[str, Float[Array, "... _v"]]:
+        """Returns the weight of each value by choice: [v], or [l, v] for choices with a gene a layer."""
         found = {}
         for name in choices:
             count = len(self.values[name])
@@ -227,7 +229,7 @@ class Weights:
             return jnp.ones(1)
         return relaxed[self._space.column(stack.depth, stack.group), : len(self.values[stack.depth])]
 
-    def depths(self, relaxed: Relaxed, stack: Stack) -> tuple[jax.Array, jax.Array | None]:
+    def depths(self, relaxed: Relaxed, stack: Stack) -> tuple[Float[Array, " l"], Float[Array, " l+1"] | None]:
         """Returns how far each layer of a stack is on [l], and the weight of stopping after 0 to l layers [l + 1].
 
         The weights of stopping are None where the layers that are on need not be the first ones.

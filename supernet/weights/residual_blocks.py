@@ -48,7 +48,7 @@ class Block:
 
     @property
     def values(self) -> Float[np.ndarray, "m n"]:
-        """What the block adds to the matrix, in float32."""
+        """Matrix that the block adds, in float32."""
         magnitudes = self.left.astype(np.float32) @ self.right.astype(np.float32)
         negative = np.unpackbits(self.signs, count=magnitudes.size).reshape(magnitudes.shape)
         return np.where(negative, -magnitudes, magnitudes)

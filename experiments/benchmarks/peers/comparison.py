@@ -16,6 +16,7 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.devices.measure import cores, this_device
 from search_spaces import Architecture, LanguageSpace, MobileNetSpace, SearchSpace, build_space
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.training.evaluation import Evaluator
 from supernet.training.optimizer import OptimizerSettings
@@ -162,9 +163,9 @@ def _difference(net: Supernet, params: Any, row: np.ndarray, x: np.ndarray, ask:
     return float(np.abs(own - found).max() / np.abs(own).max())
 
 
-def config_of(net: Supernet, architecture: Architecture) -> dict[str, Any]:
+def config_of(net: Supernet, architecture: Architecture) -> JsonObject:
     """The configuration of a network, as peers want it."""
-    config = net.config(architecture)
+    config = dict(net.config(architecture))
     if isinstance(net.space, MobileNetSpace):  # by stage, as peers keep the weights
         sizes = zip(config["hidden"], config["kernel"], strict=True)
         tables = zip(*(config[name] for name in ("strides", "squeeze_excite", "activations")), strict=True)

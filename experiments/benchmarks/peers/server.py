@@ -37,7 +37,7 @@ class Served:
         self._optimizer = torch.optim.AdamW(self._peer.parameters, _LEARNING_RATE, weight_decay=_DECAY, fused=True)
 
     def logits(self, config: dict[str, Any]) -> list:
-        """Of the training batch."""
+        """Logits of the training batch."""
         with torch.inference_mode():
             return self._peer(self._x, config).numpy().tolist()
 

@@ -5,13 +5,12 @@ References:
     Differs: all tokens are of the first type, and all are attended to.
 """
 
-from typing import Any
-
 import numpy as np
 
 from experiments.pretrained.formats.model_type import GELU, MODEL_TYPES, ModelType, Sizes, activation, head_size_of
-from experiments.pretrained.formats.settings import Settings
+from experiments.pretrained.formats.settings import FormFields, Settings
 from experiments.pretrained.formats.tensors import Row, linear, norm
+from experiments.records.plain import JsonObject
 from search_spaces import LanguageForm
 from search_spaces.randomness import Purpose, stream
 
@@ -22,7 +21,7 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
-def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
+def _read(settings: Settings) -> tuple[FormFields, Sizes]:
     settings.only("position_embedding_type", ("absolute", None), "absolute")
     settings.only("is_decoder", (False,), False)
     width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
@@ -45,7 +44,7 @@ def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
     }, Sizes(width, settings.size("num_hidden_layers"), heads, 1, settings.size("intermediate_size"))
 
 
-def _write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
+def _write(form: LanguageForm, sizes: Sizes) -> JsonObject:
     return {
         "vocab_size": form.vocabulary,
         "hidden_size": sizes.width,

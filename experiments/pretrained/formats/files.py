@@ -28,7 +28,7 @@ def common_type(types: Iterable[Any]) -> np.dtype:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies.
+    """Tensor of a checkpoint's file, which is read when it is used.
 
     Attributes:
         name: In its file.
@@ -52,7 +52,7 @@ class Tensor:
         return self[:]
 
     def part(self, index: int) -> np.ndarray:
-        """What is at one place of the first axis; otherwise as `read`."""
+        """Reads one place of the first axis; otherwise as `read`."""
         return self[index : index + 1][0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -88,7 +88,7 @@ def tensors_of(directory: Path) -> dict[str, Tensor]:
 
 
 def pickled(where: str) -> UserError:
-    """What to say of a checkpoint that is a pickle."""
+    """Returns the message for a checkpoint that is a pickle."""
     return UserError(
         f"{where}: a pickle, which may run code when it is opened, so it is not. Where you trust it, load it with "
         "transformers and call `save_pretrained(DIR)`, which writes safetensors; then import DIR."

@@ -4,11 +4,10 @@ References:
     Radford et al. Language Models are Unsupervised Multitask Learners. 2019.
 """
 
-from typing import Any
-
 from experiments.pretrained.formats.model_type import GELU, MODEL_TYPES, ModelType, Sizes, activation, head_size_of
-from experiments.pretrained.formats.settings import Settings
+from experiments.pretrained.formats.settings import FormFields, Settings
 from experiments.pretrained.formats.tensors import SAME, SIDE_BY_SIDE, Row, fused, linear, norm
+from experiments.records.plain import JsonObject
 from search_spaces import LanguageForm
 
 _DEFAULTS = {
@@ -18,7 +17,7 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
-def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
+def _read(settings: Settings) -> tuple[FormFields, Sizes]:
     for key, wanted in {
         "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False,
     }.items():  # fmt: skip
@@ -39,7 +38,7 @@ def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
     }, Sizes(width, settings.size("n_layer"), heads, 1, settings.size("n_inner", 4 * width))
 
 
-def _write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
+def _write(form: LanguageForm, sizes: Sizes) -> JsonObject:
     return {
         "vocab_size": form.vocabulary,
         "n_embd": sizes.width,

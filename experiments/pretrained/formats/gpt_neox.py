@@ -5,8 +5,6 @@ References:
     Biderman et al. Pythia: A Suite for Analyzing Large Language Models. ICML 2023, arXiv:2304.01373.
 """
 
-from typing import Any
-
 from experiments.pretrained.formats.model_type import (
     GELU,
     MODEL_TYPES,
@@ -17,8 +15,9 @@ from experiments.pretrained.formats.model_type import (
     rope,
     written_rope,
 )  # fmt: skip
-from experiments.pretrained.formats.settings import Settings
+from experiments.pretrained.formats.settings import FormFields, Settings
 from experiments.pretrained.formats.tensors import ROTARY_BUFFERS, Row, fused, head_by_head, linear, norm
+from experiments.records.plain import JsonObject
 from search_spaces import LanguageForm
 
 _DEFAULTS = {
@@ -28,7 +27,7 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
-def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
+def _read(settings: Settings) -> tuple[FormFields, Sizes]:
     width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
     bias = settings.flag("attention_bias", True)
     return {
@@ -48,7 +47,7 @@ def _read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
     }, Sizes(width, settings.size("num_hidden_layers"), heads, 1, settings.size("intermediate_size"))
 
 
-def _write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
+def _write(form: LanguageForm, sizes: Sizes) -> JsonObject:
     return {
         "vocab_size": form.vocabulary,
         "hidden_size": sizes.width,

@@ -34,7 +34,7 @@ class NewTensor:
 
     @property
     def shape(self) -> Shape:
-        """Of the tensor."""
+        """Shape of the tensor."""
         return self.array.shape
 
     def read(self) -> np.ndarray:

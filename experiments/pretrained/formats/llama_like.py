@@ -14,8 +14,9 @@ from experiments.pretrained.formats.model_type import (
     written_rope,
 )  # fmt: skip
 from experiments.pretrained.formats.precedence import THETA
-from experiments.pretrained.formats.settings import Settings
+from experiments.pretrained.formats.settings import FormFields, Settings
 from experiments.pretrained.formats.tensors import ROTARY_BUFFERS, Row, linear, norm
+from experiments.records.plain import JsonObject
 from search_spaces import LanguageForm
 
 _DEFAULTS = {
@@ -27,7 +28,7 @@ _DEFAULTS = {
 def llama_like(
     architecture: str,
     biases: Callable[[Settings], dict[str, bool]],
-    write_biases: Callable[[LanguageForm], dict[str, Any]],
+    write_biases: Callable[[LanguageForm], JsonObject],
     defaults: Mapping[str, Any],
     window: Callable[[Settings], int | None] = lambda settings: None,
     heads_divide_width: bool = False,
@@ -45,7 +46,7 @@ def llama_like(
         form: What all networks of the type have; fields of the form.
     """
 
-    def read(settings: Settings) -> tuple[dict[str, Any], Sizes]:
+    def read(settings: Settings) -> tuple[FormFields, Sizes]:
         if settings.of("rope_parameters").values.get("rope_type") == "llama3":
             settings.of("rope_parameters").only("partial_rotary_factor", (None, 1.0))
         width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
@@ -66,7 +67,7 @@ def llama_like(
             **form,
         }, Sizes(width, settings.size("num_hidden_layers"), *grouped(settings), settings.size("intermediate_size"))
 
-    def write(form: LanguageForm, sizes: Sizes) -> dict[str, Any]:
+    def write(form: LanguageForm, sizes: Sizes) -> JsonObject:
         return {
             "vocab_size": form.vocabulary,
             "hidden_size": sizes.width,

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.pretrained.formats.precedence import settled
-from experiments.pretrained.formats.settings import Settings
+from experiments.pretrained.formats.settings import FormFields, Settings
 from experiments.pretrained.formats.tensors import Row
+from experiments.records.plain import JsonObject
 from search_spaces import LanguageForm, Registry, UserError
 
 MODEL_TYPES: Registry["ModelType"] = Registry("model type", "experiments.pretrained.formats")
@@ -60,8 +61,8 @@ class ModelType:
 
     architecture: str
     prefix: str
-    read: Callable[[Settings], tuple[dict[str, Any], Sizes]]
-    write: Callable[[LanguageForm, Sizes], dict[str, Any]]
+    read: Callable[[Settings], tuple[FormFields, Sizes]]
+    write: Callable[[LanguageForm, Sizes], JsonObject]
     rows: Callable[[LanguageForm], list[Row]]
     ignored: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -73,12 +74,12 @@ class ModelType:
     free_head_size: bool = False
     heads_divide_width: bool = True
 
-    def described(self, settings: Settings) -> tuple[dict[str, Any], Sizes]:
+    def described(self, settings: Settings) -> tuple[FormFields, Sizes]:
         """Reads settings as they are in a file, each where it counts; see `read`."""
         return self.read(settled(settings, self.defaults, self.names, self.rotation))
 
 
-def rope(settings: Settings) -> dict[str, Any]:
+def rope(settings: Settings) -> FormFields:
     """Reads how positions rotate; fields of the form.
 
     Args:
@@ -94,7 +95,7 @@ def rope(settings: Settings) -> dict[str, Any]:
     return {"positions": "rope", "rope_theta": inner.number("rope_theta"), "rope_scaling": scaling}
 
 
-def written_rope(form: LanguageForm) -> dict[str, Any]:
+def written_rope(form: LanguageForm) -> JsonObject:
     """The settings that `rope` reads."""
     scaled = dict(zip(_LLAMA3, form.rope_scaling, strict=True)) if form.rope_scaling else None
     if scaled:

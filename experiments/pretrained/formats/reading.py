@@ -73,7 +73,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Imported:
-    """What a checkpoint holds.
+    """Content of a checkpoint.
 
     Attributes:
         space: As of `Checkpoint`.

@@ -8,9 +8,12 @@ from typing import Any
 from search_spaces import UserError
 from search_spaces.sealed_json import parse_json
 
+FormFields = Mapping[str, Any]
+"""Fields of `LanguageForm` by name, without those that have their defaults."""
+
 
 class Settings:
-    """What a `config.json` holds.
+    """Content of a `config.json`.
 
     Args:
         values: Its content.

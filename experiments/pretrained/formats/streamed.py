@@ -86,7 +86,7 @@ class StoredParams:
                 )
 
     def whole(self, dtype: Any = None) -> Params:
-        """All of them; memory holds one array twice for a moment.
+        """Reads all parameters; memory holds one array twice for a moment.
 
         Args:
             dtype: Of the result; as stored when None.
@@ -95,12 +95,12 @@ class StoredParams:
 
     @property
     def embedding_and_head(self) -> Params:
-        """Those that are not of one layer, each read when it is used."""
+        """Parameters outside the layers, each read when it is used."""
         prefix = f"{self._net.stacked}."
         return unflatten({name: tensor for name, tensor in self._tensors.items() if not name.startswith(prefix)})
 
     def layer(self, number: int) -> Params:
-        """Those of one layer."""
+        """Returns the parameters of one layer."""
         prefix = f"{self._net.stacked}."
         found = {name: tensor.part(number) for name, tensor in self._tensors.items() if name.startswith(prefix)}
         return unflatten({name.removeprefix(prefix): array for name, array in found.items()})

@@ -16,7 +16,7 @@ ROTARY_BUFFERS = r"(.*\.)?rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)"
 
 
 class Transform(NamedTuple):
-    """How the same numbers lie in theirs and in ours.
+    """Order in which the same numbers lie in the checkpoint's tensor and in ours.
 
     Attributes:
         to_ours: Their tensor and the number of our arrays to these arrays.

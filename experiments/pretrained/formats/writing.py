@@ -17,6 +17,7 @@ from experiments.pretrained.formats.model_type import MODEL_TYPES, ModelType, Si
 from experiments.pretrained.formats.settings import Settings
 from experiments.pretrained.formats.tensors import expanded
 from experiments.pretrained.formats.tokenizer_files import copy_tokenizer
+from experiments.records.plain import JsonObject
 from search_spaces import Architecture, LanguageForm, UserError
 from supernet.engine.supernet import Params, Supernet
 from supernet.export.subnet import flatten
@@ -96,7 +97,7 @@ def write_checkpoint(
     model_type, config = _described(module, model_type, settings or {})
     arrays = weights()
     kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
-    config["torch_dtype"] = kind.name  # which later versions read as `dtype`
+    config = {**config, "torch_dtype": kind.name}  # which later versions read as `dtype`
     with atomic_directory(directory) as temporary:
         _write_json(temporary / "config.json", config)
         _write_shards(temporary, _tensors(MODEL_TYPES[model_type], module, arrays, kind), shard_bytes)
@@ -107,7 +108,7 @@ def write_checkpoint(
 
 def _described(
     module: Mapping[str, Any], model_type: str | None, settings: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, JsonObject]:
     """A model type that expresses a network, and its `config.json`."""
     for name in MODEL_TYPES if model_type is None else ():
         with contextlib.suppress(UserError):
@@ -130,7 +131,7 @@ def _uniform(module: Mapping[str, Any], model_type: str) -> Sizes:
     return Sizes(module["width"], len(module["kv_heads"]), **values)
 
 
-def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], settings: Mapping[str, Any]) -> JsonObject:
     """The `config.json`; refused where reading it back gives another network."""
     sizes, form = _uniform(module, model_type), LanguageForm(**module["form"])
     kept = {key: value for key, value in settings.items() if _INHERITED.fullmatch(key)}
@@ -151,7 +152,7 @@ def _config(kind: ModelType, model_type: str, module: Mapping[str, Any], setting
     return config
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults() -> JsonObject:
     return {f.name: f.default for f in dataclasses.fields(LanguageForm) if f.default is not dataclasses.MISSING}
 
 

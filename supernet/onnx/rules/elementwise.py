@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import helper
 
-from supernet.onnx.convert import RULES
+from supernet.onnx.convert import RULES, Parameters
 from supernet.onnx.graph import Graph
 from supernet.onnx.values import Value, arrange, fixed, plain_axes, settled
 
@@ -73,8 +73,8 @@ def _operand(graph: Graph, value: Value, axes: tuple[int | None, ...]) -> str:
     return arrange(graph, value, axes)
 
 
-def _register(primitive: str, make: Callable[[Graph, list[str], dict[str, Any], Any], str]) -> None:
-    def rule(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _register(primitive: str, make: Callable[[Graph, list[str], Parameters, Any], str]) -> None:
+    def rule(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
         like = operands[0].dtype
         return elementwise(graph, operands, shape, params["out_dtype"], lambda *x: make(graph, list(x), params, like))
 
@@ -86,25 +86,25 @@ def number(graph: Graph, value: float, dtype: Any) -> str:
     return graph.constant(np.array(value, dtype))
 
 
-def _power(graph: Graph, x: list[str], params: dict[str, Any], like: Any) -> str:
+def _power(graph: Graph, x: list[str], params: Parameters, like: Any) -> str:
     exponent = params["y"]
     if exponent == 2:
         return graph.op("Mul", x[0], x[0])
     return graph.op("Pow", x[0], number(graph, exponent, like))
 
 
-def _not_equal(graph: Graph, x: list[str], params: dict[str, Any], like: Any) -> str:
+def _not_equal(graph: Graph, x: list[str], params: Parameters, like: Any) -> str:
     return graph.op("Not", graph.op("Equal", *x))
 
 
-def _cast(graph: Graph, x: list[str], params: dict[str, Any], like: Any) -> str:
+def _cast(graph: Graph, x: list[str], params: Parameters, like: Any) -> str:
     wanted = np.dtype(params["new_dtype"])
     if wanted == like:
         return x[0]
     return graph.op("Cast", x[0], to=helper.np_dtype_to_tensor_dtype(wanted))
 
 
-def _remainder(graph: Graph, x: list[str], params: dict[str, Any], like: Any) -> str:
+def _remainder(graph: Graph, x: list[str], params: Parameters, like: Any) -> str:
     return graph.op("Mod", *x, fmod=1)
 
 
@@ -128,7 +128,7 @@ _register("is_finite", lambda g, x, params, like: g.op("Not", g.op("Or", g.op("I
 
 
 @RULES.register("round")
-def _round(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _round(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     even = params["rounding_method"].name == "TO_NEAREST_EVEN"
 
     def node(x: str) -> str:
@@ -141,7 +141,7 @@ def _round(graph: Graph, operands: list[Value], params: dict[str, Any], shape: t
 
 
 @RULES.register("select_n")
-def _select(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _select(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     which, *cases = operands
     if which.dtype != np.bool_ or len(cases) != 2:
         raise NotImplementedError("a choice among more than two arrays (lax.select_n)")
@@ -151,7 +151,7 @@ def _select(graph: Graph, operands: list[Value], params: dict[str, Any], shape: 
 
 
 @RULES.register("broadcast_in_dim")
-def _broadcast(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _broadcast(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value, places = settled(graph, operands[0]), tuple(params["broadcast_dimensions"])
     repeated = {places[axis] for axis in value.repeated}
     repeated |= {
@@ -197,7 +197,7 @@ def _inserted(graph: Graph, value: Value, places: tuple[int, ...], shape: Any, r
 
 
 @RULES.register("iota")
-def _iota(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _iota(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     axis, size = params["dimension"], shape[params["dimension"]]
     if isinstance(size, int):
         line = fixed(np.arange(size, dtype=params["dtype"]))
@@ -210,7 +210,7 @@ def _iota(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tu
 
 
 @RULES.register("dim_as_value")
-def _size(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _size(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     dtype = np.dtype(params["out_dtype"])
     name = graph.op("Squeeze", graph.size(params["dim"]))
     return Value((), dtype, graph.op("Cast", name, to=helper.np_dtype_to_tensor_dtype(dtype)), ())

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from supernet.onnx.convert import RULES
+from supernet.onnx.convert import RULES, Parameters
 from supernet.onnx.graph import Graph
 from supernet.onnx.values import Value, arrange, entries, fixed, plain_axes, reshaped, settled, whole
 from supernet.onnx.windows import window_convolution
 
 
 @RULES.register("dot_general")
-def _dot(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _dot(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     (contract, batch) = params["dimension_numbers"]
     left, right = operands
     sides = [(left, tuple(contract[0]), tuple(batch[0])), (right, tuple(contract[1]), tuple(batch[1]))]
@@ -123,7 +123,7 @@ def _pointwise(
 
 
 @RULES.register("conv_general_dilated")
-def _convolution(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _convolution(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     if any(step != 1 for step in params["lhs_dilation"]) or params["batch_group_count"] != 1:
         raise NotImplementedError("a transposed convolution, or one that groups the batch (lax.conv_general_dilated)")
     numbers = params["dimension_numbers"]
@@ -151,7 +151,7 @@ def _convolution(graph: Graph, operands: list[Value], params: dict[str, Any], sh
 
 
 def _reduction(op: str, logical: bool = False) -> Any:
-    def rule(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+    def rule(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
         value, over = settled(graph, operands[0]), set(params["axes"])
         if value.repeated & over:
             value = replace(value, name=whole(graph, value), axes=plain_axes(value.shape), repeated=frozenset())
@@ -181,7 +181,7 @@ RULES.register("reduce_or")(_reduction("ReduceMax", logical=True))
 
 
 def _position(op: str) -> Any:
-    def rule(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+    def rule(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
         (axis,) = params["axes"]
         name = graph.op(op, whole(graph, operands[0]), axis=axis, keepdims=0)
         name = graph.op("Cast", name, to=helper.np_dtype_to_tensor_dtype(np.dtype(params["index_dtype"])))
@@ -195,14 +195,14 @@ RULES.register("argmin")(_position("ArgMin"))
 
 
 @RULES.register("cumsum")
-def _cumulative(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _cumulative(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     axis = graph.constant(np.array(params["axis"], np.int64))
     name = graph.op("CumSum", whole(graph, operands[0]), axis, reverse=int(params["reverse"]))
     return Value(tuple(shape), operands[0].dtype, name, plain_axes(shape))
 
 
 def _window(maximum: bool) -> Any:
-    def rule(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+    def rule(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
         value = operands[0]
         window, strides, padding = params["window_dimensions"], params["window_strides"], params["padding"]
         plain = all(step == 1 for step in (*params["base_dilation"], *params["window_dilation"]))

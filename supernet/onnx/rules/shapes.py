@@ -5,31 +5,31 @@ from typing import Any
 
 import numpy as np
 
-from supernet.onnx.convert import RULES
+from supernet.onnx.convert import RULES, Parameters
 from supernet.onnx.graph import Graph
 from supernet.onnx.values import Value, arrange, arranged_constant, entries, plain_axes, settled, whole
 
 
 @RULES.register("transpose")
-def _transpose(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _transpose(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value, order = settled(graph, operands[0]), tuple(params["permutation"])
     axes = tuple(None if axis is None else order.index(axis) for axis in value.axes)
     return replace(value, shape=tuple(shape), axes=axes, repeated=frozenset(order.index(a) for a in value.repeated))
 
 
 @RULES.register("squeeze")
-def _squeeze(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _squeeze(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     return _without(settled(graph, operands[0]), set(params["dimensions"]), shape)
 
 
 @RULES.register("expand_dims")
-def _expand_dims(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _expand_dims(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     places = [axis for axis in range(len(shape)) if axis not in params["dimensions"]]
     return RULES["broadcast_in_dim"](graph, operands, {"broadcast_dimensions": places}, shape)
 
 
 @RULES.register("reshape")
-def _reshape(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _reshape(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value = operands[0]
     if value.source is not None and value.source.shape == tuple(shape):
         return value.source
@@ -62,7 +62,7 @@ def _without(value: Value, dropped: set[int], shape: tuple[Any, ...]) -> Value:
 
 
 @RULES.register("slice")
-def _slice(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _slice(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     starts, limits = params["start_indices"], params["limit_indices"]
     strides = params["strides"] or (1,) * len(starts)
     value = operands[0]
@@ -91,7 +91,7 @@ def sliced(graph: Graph, value: Value, cut: dict[int, tuple[Any, Any, int]], sha
 
 
 @RULES.register("dynamic_slice")
-def _dynamic_slice(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _dynamic_slice(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value, starts = operands[0], operands[1:]
     cut = {}
     for axis, (start, size) in enumerate(zip(starts, shape, strict=True)):
@@ -104,7 +104,7 @@ def _dynamic_slice(graph: Graph, operands: list[Value], params: dict[str, Any], 
 
 
 @RULES.register("pad")
-def _pad(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _pad(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value, filling = settled(graph, operands[0]), operands[1]
     config = params["padding_config"]
     if any(inner for _, _, inner in config) or any(low < 0 or high < 0 for low, high, _ in config):
@@ -118,13 +118,13 @@ def _pad(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tup
 
 
 @RULES.register("rev")
-def _reverse(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _reverse(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     far = np.iinfo(np.int64).min + 1
     return sliced(graph, operands[0], dict.fromkeys(params["dimensions"], (-1, far, -1)), shape)
 
 
 @RULES.register("concatenate")
-def _concatenate(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _concatenate(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     axis = params["dimension"]
     parts = [settled(graph, value) for value in operands if not _none(value.shape[axis])]
     stored = [value.axes for value in parts if value.constant is None and None not in value.axes]
@@ -156,7 +156,7 @@ def _full(graph: Graph, value: Value, axes: tuple[Any, ...], but: frozenset[int]
 
 
 @RULES.register("gather")
-def _gather(graph: Graph, operands: list[Value], params: dict[str, Any], shape: tuple[Any, ...]) -> Value:
+def _gather(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[Any, ...]) -> Value:
     value, indices = operands
     numbers, sizes = params["dimension_numbers"], params["slice_sizes"]
     if numbers.operand_batching_dims or numbers.start_indices_batching_dims:

@@ -84,7 +84,7 @@ def test_transparent_pixels_lie_on_the_background_of_training(here: Path, tmp_pa
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGB", (8, 8), "white").save(tmp_path / "white.png")
     clear, white = predict_files(sn.load_subnet("net"), [tmp_path])
-    assert clear["top"] == white["top"]
+    assert clear.answer == white.answer
 
 
 def test_rows_of_tables_and_arrays_are_predicted(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_rows_of_tables_and_arrays_are_predicted(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", x=np.array([[30, 1990], [40.5, 2000]]), y=np.zeros(2))
     np.save(tmp_path / "rows.npy", np.array([[30, 1990], [40.5, 2000]], np.float32))
     found = predict_files(subnet, [tmp_path], batch_size=1)
-    assert [row["row"] for row in found] == ["line 2", "line 4", "row 0", "row 1", "row 0", "row 1"]
-    assert [row["values"]["price"] for row in found] == pytest.approx([300, 405] * 3)
+    assert [row.row for row in found] == ["line 2", "line 4", "row 0", "row 1", "row 0", "row 1"]
+    assert [(row.answer.values or {})["price"] for row in found] == pytest.approx([300, 405] * 3)
 
 
 def test_every_task_has_a_reader_or_a_word(here: Path) -> None:

@@ -65,8 +65,8 @@ def test_greedy_text_is_that_of_transformers(tmp_path: Path) -> None:
     import_to(str(tmp_path / "llama"), tmp_path / "ours")
     subnet = exported(tmp_path / "ours", tmp_path / "subnet", bos=True)
     found = continued(subnet, prompt, COUNT, 0.0, 0)
-    assert found["tokens"] == greedy(given, [1, stop]) == free[: free.index(stop)]
-    assert found["text"] == theirs.decode(found["tokens"])
+    assert found.tokens == greedy(given, [1, stop]) == free[: free.index(stop)]
+    assert found.text == theirs.decode(found.tokens)
     without = continued(subnet, prompt, COUNT, 0.0, 0, bos=False)
-    assert without["tokens"] == greedy(bare, [1, stop])
+    assert without.tokens == greedy(bare, [1, stop])
     assert continued(exported(tmp_path / "ours", tmp_path / "bare", bos=False), prompt, COUNT, 0.0, 0) == without
