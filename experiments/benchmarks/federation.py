@@ -33,6 +33,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
     "prefix_server_steps": ("federation.compression={type: prefix}",),
     "clients_uniform": (*_PREFIX, "federation.client_choice={type: uniform, number: 3}"),
     "clients_ucb": (*_PREFIX, "federation.client_choice={type: ucb, number: 3}"),
+    "clients_ucb_less": (*_PREFIX, "federation.client_choice={type: ucb, number: 3, exploration: 0.1}"),
     "layers_uniform": (*_PREFIX, "federation.layer_choice={type: uniform, number: 1}"),
     "layers_importance": (*_PREFIX, "federation.layer_choice={type: importance, number: 1}"),
 }
