@@ -53,7 +53,7 @@ class Experiment:
     @cached_property
     def net(self) -> Supernet:
         """The supernet."""
-        return build_supernet(self.space, self.config.supernet.sharing)
+        return build_supernet(self.space, self.config.supernet.scheme(self.space))
 
     @property
     def reference_error(self) -> float:

@@ -66,6 +66,8 @@ class Purpose(StrEnum):
     CHANGED_WEIGHTS = "changed weights"
     PROXIES = "proxies"
     CURVES = "curves"
+    SPLIT_DRAWS = "split draws"
+    RANDOM_SPLIT = "random split"
     # devices
     PROFILED_NETWORKS = "profiled networks"
     HELD_OUT_NETWORKS = "held-out networks"

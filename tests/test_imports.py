@@ -83,11 +83,13 @@ def test_stages_meet_in_the_pipeline() -> None:
     stages = {
         "training", "searching", "gradient", "ranking", "exporting", "profiling", "finetuning", "souping", "incubation",
         "federation",
+        "splitting",
     }  # fmt: skip
     continues = {
         "ranking": {"training"}, "gradient": {"training", "searching"}, "exporting": {"training", "searching"},
         "finetuning": {"training", "exporting"}, "incubation": {"training"},
         "federation": {"exporting"},
+        "splitting": {"training"},
         "souping": {"training", "searching", "exporting", "finetuning", "incubation"},
     }  # fmt: skip
     arrows = rooms_of("experiments")

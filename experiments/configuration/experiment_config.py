@@ -27,7 +27,8 @@ from experiments.configuration.pretrained_section import StartSection, with_pret
 from experiments.configuration.ray_section import RaySection
 from experiments.configuration.result_sections import EvaluationSection, ExportSection, RankSection
 from experiments.configuration.search_sections import GradientSection, SamplerSection, SearchSection
-from experiments.configuration.space_section import SpaceSection, SupernetSection
+from experiments.configuration.space_section import SpaceSection
+from experiments.configuration.supernet_section import SupernetSection
 from experiments.configuration.train_section import TrainSection
 from experiments.data import SOURCES, AnySource
 from experiments.devices.device_file import DEVICE_METRICS
@@ -240,6 +241,8 @@ def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool
             ("device", "path"),
             ("start",),
             ("start", "path"),
+            ("supernet", "parent"),
+            ("supernet", "parent", "path"),
         )
     data = tree.get("data")
     source = data.get("source") if isinstance(data, Mapping) else None

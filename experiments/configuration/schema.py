@@ -77,6 +77,9 @@ def _field(name: str, field: FieldInfo) -> Schema:
         forms = [schema, *([{"type": "string"}] if issubclass(section, SealedSection) else [])]
         forms += [{"type": "null"}] if len(kinds) > 1 else []
         return schema if len(forms) == 1 else {"anyOf": forms}
+    items = typing.get_args(field.annotation)[:1]
+    if typing.get_origin(field.annotation) is tuple and isinstance(items[0], type) and issubclass(items[0], BaseModel):
+        return {"type": "array", "items": _model(items[0])}
     if dataclasses.is_dataclass(field.annotation):
         cls = typing.cast(type, field.annotation)
         return _object(summary(cls), dict(_settings(cls)), _missing(cls))

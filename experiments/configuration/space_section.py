@@ -1,15 +1,14 @@
-"""The sections `space` and `supernet`: what may vary, and how subnets share weights."""
+"""The section `space`: what may vary."""
 
 import dataclasses
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
-from experiments.configuration.plugin_section import STRICT, PluginSection
+from experiments.configuration.plugin_section import PluginSection
 from experiments.data import Dataset
 from experiments.user_input.problems import ProblemsError, unknown
 from search_spaces import FAMILIES, Registry, SearchSpace, UserError, build_space
-from supernet.sharing import SHARING
 
 
 class SpaceSection(PluginSection):
@@ -58,22 +57,3 @@ class SpaceSection(PluginSection):
             if name in self.settings:
                 data.check_setting(name, self.settings[name], value)
         return build_space(self.family, self.preset, {**from_data, **self.settings})
-
-
-class SupernetSection(BaseModel):
-    """Weight sharing between the subnets.
-
-    Attributes:
-        sharing: Name of a registered sharing scheme.
-    """
-
-    model_config = STRICT
-
-    sharing: str = "entangled"
-
-    @field_validator("sharing")
-    @classmethod
-    def _known(cls, sharing: str) -> str:
-        if sharing not in SHARING:
-            raise ProblemsError([unknown(sharing, SHARING)])
-        return sharing

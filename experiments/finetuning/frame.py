@@ -12,6 +12,7 @@ import numpy as np
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.configuration.result_sections import RankSection
 from experiments.configuration.search_sections import SamplerSection, SearchSection
+from experiments.configuration.supernet_section import SupernetSection
 from experiments.data import Dataset
 from experiments.experiment import Experiment
 from experiments.subnets.loading import load_exported
@@ -32,7 +33,7 @@ def alone(config: ExperimentConfig) -> ExperimentConfig:
         update={
             "sampler": SamplerSection(), "search": SearchSection(), "rank": RankSection(), "device": None, "ray": None,
             "budgets": type(config).model_fields["budgets"].default,
-            "supernet": config.supernet.model_copy(update={"sharing": "entangled"}),
+            "supernet": SupernetSection(),
         }
     )  # fmt: skip
 

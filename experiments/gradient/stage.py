@@ -97,7 +97,7 @@ class _Search:
         self.steps = experiment.steps
         self._search_steps = max(self.steps - round(settings.settle * self.steps), 1)
         self._warmup_steps = round(settings.warmup * self._search_steps)
-        self._net = build_superposed(experiment.space, experiment.config.supernet.sharing, Passes(train.precision))
+        self._net = build_superposed(experiment.space, experiment.net.sharing, Passes(train.precision))
         cost = ExpectedCost(experiment.space, self._budget.limits, experiment.searcher.costs)
         # Distillation is between paths; here is one.
         self._train_step = TrainStep(

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from experiments.configuration.incubation_section import META_PART, IncubationSection, module_part
+from experiments.configuration.supernet_section import SupernetSection
 from experiments.experiment import Experiment
 from experiments.training.one_path import OnePath
 from search_spaces import SearchSpace, UserError
@@ -109,7 +110,7 @@ class Incubation:
         config = config.model_copy(
             update={
                 "seed": seed, "train": train, "ray": None,
-                "supernet": config.supernet.model_copy(update={"sharing": "entangled"}),
+                "supernet": SupernetSection(),
             }
         )  # fmt: skip
         sampler = OnePath(space, seed, genes=tuple(int(gene) for gene in space.largest.genes))

@@ -34,6 +34,7 @@ from experiments.records import OnDevice
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
 from experiments.training.evolution_strategy import check_evolution_strategy
+from experiments.training.parent import parent_of
 from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
@@ -63,6 +64,7 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     check_evolution_strategy(experiment)
     check_incubation(experiment)
     check_federation(experiment)
+    parent_of(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
     config.train.distillation.check_roles(sampler.sample(sampler.init(), 0, score=equal_scores(sampler)).roles)
@@ -82,12 +84,14 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     if "gradient" in stages:
         if config.train.incubation is not None:
             raise UserError(f"{KEY}: not for gradient search, which trains fresh weights. Leave it out.")
+        if config.supernet.parent is not None:
+            raise UserError("supernet.parent: not for gradient search, which trains fresh weights. Leave it out.")
         if config.train.method != "gradient":
             raise UserError(
                 f"train.method: {config.train.method} is not for gradient search, which trains by backpropagation. Set "
                 "gradient."
             )
-        build_superposed(experiment.space, config.supernet.sharing, Passes(config.train.precision))
+        build_superposed(experiment.space, experiment.net.sharing, Passes(config.train.precision))
         if config.train.rematerialize is True:
             raise UserError("train.rematerialize: true is not for gradient search, which keeps all. Set auto or false.")
     return experiment

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
+from experiments.configuration.supernet_section import SupernetSection
 from experiments.experiment import Experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
@@ -68,7 +69,7 @@ def alone(experiment: Experiment) -> Experiment:
     steps, early = panel_steps(experiment), config.rank.early_stopping
     config = config.model_copy(
         update={
-            "supernet": config.supernet.model_copy(update={"sharing": "entangled"}),
+            "supernet": SupernetSection(),
             "train": config.train.model_copy(
                 update={
                     "steps": steps,

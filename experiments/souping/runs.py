@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.configuration.experiment_config import load_config
+from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.lineage import TrainedOn
 from experiments.incubation.stage import is_incubated, start_of
@@ -171,7 +171,7 @@ def _read(inputs: Sequence[Path]) -> list[_Trained]:
 def _check_alike(path: Path, experiment: Experiment, one: Path, first: Experiment, began: str | None) -> str:
     """Refuses a run that does not go with the first, and returns the hash of the weights that it began with."""
     ours, own = experiment.config, first.config
-    if experiment.space.fingerprint != first.space.fingerprint or ours.supernet.sharing != own.supernet.sharing:
+    if experiment.space.fingerprint != first.space.fingerprint or _sharing(ours) != _sharing(own):
         raise UserError(f"{path}: has another supernet than {one}. Give runs of one space and one supernet.sharing.")
     data = [TrainedOn.of(each.config.data, each.data, each.config.seed) for each in (first, experiment)]
     if data[0] != data[1]:
@@ -195,6 +195,10 @@ def _check_alike(path: Path, experiment: Experiment, one: Path, first: Experimen
             "that start from one imported checkpoint."
         )
     return hashed
+
+
+def _sharing(config: ExperimentConfig) -> tuple:
+    return config.supernet.sharing, config.supernet.splits
 
 
 def _identity(runs: Sequence[_Trained], method: Method) -> str:

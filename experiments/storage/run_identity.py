@@ -9,9 +9,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device, its
-# hash decides; of the checkpoint that is searched, the hash of its weights, to which archive and exports are bound).
-FREE_SETTINGS = frozenset({"train.log_every", "train.checkpoint", "device.path", "device.min_tau"})
+# Settings that may differ on a resume: they decide what is shown along the way, not what comes out (of a device or
+# a parent, its hash decides; of the checkpoint that is searched, that of its weights, to which all exports are bound).
+FREE_SETTINGS = frozenset(
+    {"train.log_every", "train.checkpoint", "device.path", "device.min_tau", "supernet.parent.path"}
+)
 # Sections that no stage depends on which others build upon, and where the run is computed.
 FREE_SECTIONS = ("rank.", "ray")
 

@@ -135,7 +135,7 @@ def _check_integers(experiment: Experiment, passes: PerturbedPass) -> None:
 
 def _net(experiment: Experiment) -> Supernet:
     passes, net = Passes(experiment.config.train.precision), experiment.net
-    return net if passes == net.passes else build_supernet(net.space, experiment.config.supernet.sharing, passes)
+    return net if passes == net.passes else build_supernet(net.space, net.sharing, passes)
 
 
 def _costs(experiment: Experiment, genes: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def device_bytes(workers: int = 1) -> float:
 
 def _with(experiment: Experiment, passes: Passes) -> Supernet:
     net = experiment.net
-    return net if passes == net.passes else build_supernet(net.space, experiment.config.supernet.sharing, passes)
+    return net if passes == net.passes else build_supernet(net.space, net.sharing, passes)
 
 
 def _is_too_much(experiment: Experiment, net: Supernet) -> bool:

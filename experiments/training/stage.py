@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.batches import Prefetcher
@@ -21,6 +23,7 @@ from experiments.training.curves import Curves, Probe, ProbeErrors
 from experiments.training.diagnostics import Diagnostics
 from experiments.training.division import Division
 from experiments.training.evolution_strategy import evolution_step, refuse_integer_weights
+from experiments.training.parent import checkpoints_of, parent_of
 from experiments.training.rematerialization import training_net
 from samplers import Paths, SamplerState, Score, StepFeedback
 from search_spaces import Program, UserError
@@ -28,6 +31,7 @@ from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
 from supernet.evolution_strategy.step import EvolutionStep
+from supernet.sharing.split import SplitSharing
 from supernet.training.training import StepResult, TrainState, TrainStep
 
 RATE = "train.optimizer.learning_rate"
@@ -50,8 +54,10 @@ class Progress(NamedTuple):
 
 
 def initial(experiment: Experiment, step: AnyStep, params: Params | None = None) -> Progress:
-    """The state before the first step: from the seed alone, unless weights to start from are given or were imported."""
+    """The state before the first step: from the seed alone, but for weights that are given, imported or a parent's."""
     start, net, fresh = experiment.config.start, experiment.net, key(experiment.config.seed, Purpose.WEIGHTS)
+    if params is None and (parent := parent_of(experiment)) is not None:
+        params = _inherited(experiment, parent)
     if params is None:
         params = net.init(fresh) if start is None else net.shared(start.imported.params(net), fresh)
     return Progress(step.init(params), experiment.sampler.init())
@@ -113,6 +119,17 @@ def trained_progress(experiment: Experiment, checkpoints: Checkpoints, step: Any
     step = step or train_step(experiment)
     shapes = jax.eval_shape(step.init, experiment.net.shapes)
     return checkpoints.restore(Progress(shapes, experiment.sampler.init()), chosen)[1]
+
+
+def _inherited(experiment: Experiment, parent: Experiment) -> Params:
+    """The first weights of sub-supernets: those that the parent's search would use."""
+    section, sharing = experiment.config.supernet.parent, experiment.net.sharing
+    assert section is not None
+    assert isinstance(sharing, SplitSharing)
+    with checkpoints_of(parent, Path(section.path)) as saved:
+        params = trained_params(parent, saved)
+    effective = parent.net.sharing.effective
+    return sharing.started_from(lambda genes: effective(params, jnp.asarray(genes)))
 
 
 def train(

@@ -255,7 +255,7 @@ class ElasticNetwork(SuperposedSupernet):
     def superpose(self, params: Params, relaxed: Relaxed) -> Params:
         """See `SuperposedSupernet.superpose`."""
         weights, sharing = self.weights, self.sharing
-        plain = sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
+        plain = sharing.mixed(params, relaxed)
         plain = jax.tree.map(lambda leaf: leaf if is_carried(leaf) else leaf.astype(jnp.float32), plain)
         mixed = jax.tree.map(lambda leaf: leaf, plain)
         for stack, sublayer in weights.sublayers:

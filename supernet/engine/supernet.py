@@ -206,10 +206,11 @@ class Supernet(ABC):
         return module, weights
 
 
-def build_supernet(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> Supernet:
-    """The supernet of a space's family with a registered sharing scheme.
+def build_supernet(space: SearchSpace, sharing: str | WeightSharing = "entangled", passes: Passes = PLAIN) -> Supernet:
+    """The supernet of a space's family with a sharing scheme: a registered one by name, or one that is made already.
 
     Raises:
         UserError: The scheme does not fit the family.
     """
-    return SUPERNETS[space.family](space, SHARING[sharing](space), passes)
+    scheme = SHARING[sharing](space) if isinstance(sharing, str) else sharing
+    return SUPERNETS[space.family](space, scheme, passes)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from search_spaces import SearchSpace, UserError
 from supernet.engine.supernet import Params, Supernet, build_supernet
 from supernet.layers.passes import PLAIN, Passes
+from supernet.sharing import WeightSharing
 
 Relaxed = Float[Array, "g v"]
 
@@ -49,7 +50,9 @@ class SuperposedSupernet(Supernet):
         """
 
 
-def build_superposed(space: SearchSpace, sharing: str = "entangled", passes: Passes = PLAIN) -> SuperposedSupernet:
+def build_superposed(
+    space: SearchSpace, sharing: str | WeightSharing = "entangled", passes: Passes = PLAIN
+) -> SuperposedSupernet:
     """The supernet of a space's family, where it computes relaxed architectures.
 
     Raises:

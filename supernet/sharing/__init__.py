@@ -7,7 +7,8 @@ and workers see. Passes and extraction see effective weights: plain ones, as lar
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
-from jaxtyping import Array, Int, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from search_spaces import SearchSpace
 from search_spaces.registry import Registry
@@ -58,6 +59,15 @@ class WeightSharing(ABC):
             params: The scheme's weights.
             genes: int32[g], traced.
         """
+
+    def mixed(self, params: Params, relaxed: Float[Array, "g v"]) -> Params:
+        """Effective weights of a mixture of networks, before what `choices` name is mixed.
+
+        Args:
+            params: The scheme's weights.
+            relaxed: Weight of each value of each gene.
+        """
+        return self.effective(params, jnp.zeros(relaxed.shape[0], jnp.int32))
 
 
 SHARING: Registry[type[WeightSharing]] = Registry("sharing scheme", "supernet.sharing")

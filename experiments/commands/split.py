@@ -1,0 +1,52 @@
+"""`supernest split`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from experiments.commands.options import json_option, plugin_option, quiet_option
+from experiments.user_input.paths import UserPath
+
+if TYPE_CHECKING:
+    from experiments.splitting.choice import Method
+
+
+@click.command()
+@click.argument("parent", type=UserPath(), metavar="RUN")
+@click.option("--out", type=UserPath(), required=True, help="Experiment file of the sub-supernets, a new one.")
+@click.option(
+    "--by", type=click.Choice(["gradients", "random", "exhaustive"]), default="gradients", show_default=True,
+    help="Choice of what is split: values whose gradients agree stay together (GM-NAS); a random gene into random "
+    "groups; or a random gene into a group for each value (few-shot NAS).",
+)  # fmt: skip
+@click.option("--groups", type=click.IntRange(min=2), default=2, show_default=True, help="Number of sub-supernets.")
+@click.option("--choice", metavar="NAME", help="Choice to split, such as kernel.  [default: the best]")
+@click.option("--position", type=click.IntRange(min=0), help="Which gene of the choice, from 0.  [default: the best]")
+@click.option(
+    "--draws", type=click.IntRange(min=1, max=10**6), default=25, show_default=True,
+    help="Number of batches and architectures at which gradients are compared.",
+)  # fmt: skip
+@plugin_option
+@quiet_option
+@json_option
+def split(
+    parent: Path, out: Path, by: "Method", groups: int, choice: str | None, position: int | None, draws: int,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Divide a trained supernet into sub-supernets that share no weights with one another.
+
+    Writes an experiment file with which they are trained on from the weights of RUN, each with a part of the values of
+    one choice. The same works on a run that is split already.
+    """
+    from experiments.process.interrupt import stop_on_signals
+    from experiments.splitting.choice import Splitting, choose_split, write_experiment
+    from search_spaces.errors import UserError
+
+    if out.exists():
+        raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
+    with stop_on_signals() as stop:
+        found, experiment = choose_split(Splitting(parent, by, groups, choice, position, draws), stop, quiet)
+    write_experiment(experiment, parent, found.split, out)
+    click.echo(json.dumps(found.as_json()) if as_json else "\n".join([*found.lines(), str(out)]))

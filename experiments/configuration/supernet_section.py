@@ -1,0 +1,94 @@
+"""The section `supernet`: how subnets share weights, and which run sub-supernets start from."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from experiments.configuration.plugin_section import STRICT
+from experiments.configuration.sealed_section import SealedSection
+from experiments.storage.run_files import identity_of, is_run
+from experiments.user_input.problems import Problem, ProblemsError, unknown
+from search_spaces import SearchSpace
+from supernet.sharing import SHARING, WeightSharing
+from supernet.sharing.split import ChoiceSplit, SplitSharing
+from supernet.storage.manifest import MANIFEST
+
+
+class ParentSection(SealedSection):
+    """A trained run, whose weights sub-supernets start from; it has to stay where it is."""
+
+    @classmethod
+    def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:
+        manifests = sorted((path / "checkpoints").glob(f"step_*/{MANIFEST}"))
+        if not is_run(path) or not manifests:
+            text = f"{path} is no run with a trained supernet. Train one, without splits, and name its directory."
+            raise ProblemsError([Problem(("path",), text)])
+        content = [identity_of(path).encode(), *(manifest.read_bytes() for manifest in manifests)]
+        return path, hashlib.sha256(b"\n".join(content)).hexdigest()
+
+
+class SplitSection(BaseModel):
+    """A choice whose values fall into groups that share no weights with one another.
+
+    Attributes:
+        choice: Name of the choice.
+        position: Which of its genes, from 0, where it has one a layer or stage.
+        groups: Values of each sub-supernet, each value in one group.
+    """
+
+    model_config = STRICT
+
+    choice: str
+    position: int = Field(default=0, ge=0)
+    groups: tuple[tuple[int | float | str, ...], ...]
+
+    @property
+    def split(self) -> ChoiceSplit:
+        """The split as the sharing scheme takes it."""
+        return ChoiceSplit(self.choice, self.groups, self.position)
+
+
+class SupernetSection(BaseModel):
+    """Weight sharing between the subnets.
+
+    Attributes:
+        sharing: Name of a registered sharing scheme.
+        splits: Choices that divide the supernet into sub-supernets, for sharing `split`, such as
+            `[{choice: kernel, position: 0, groups: [[3], [5, 7]]}]`; all combinations of groups are one each.
+            `supernest split` finds them. The first choice that suits is halved when none is given.
+        parent: Run directory of a supernet whose trained weights all sub-supernets start from, for sharing `split`;
+            null for fresh weights, the same in all.
+    """
+
+    model_config = STRICT
+
+    sharing: str = "entangled"
+    splits: tuple[SplitSection, ...] = ()
+    parent: ParentSection | None = None
+
+    @field_validator("sharing")
+    @classmethod
+    def _known(cls, sharing: str) -> str:
+        if sharing not in SHARING:
+            raise ProblemsError([unknown(sharing, SHARING)])
+        return sharing
+
+    @model_validator(mode="after")
+    def _is_split(self) -> "SupernetSection":
+        if self.sharing != "split":
+            given = [name for name in ("splits", "parent") if getattr(self, name)]
+            text = f"is for sharing split, and sharing is {self.sharing}. Set sharing: split, or leave it out."
+            if given:
+                raise ProblemsError([Problem((name,), text) for name in given])
+        return self
+
+    def scheme(self, space: SearchSpace) -> WeightSharing:
+        """The sharing scheme of a space.
+
+        Raises:
+            UserError: It does not fit the space.
+        """
+        if self.splits:
+            return SplitSharing(space, [section.split for section in self.splits])
+        return SHARING[self.sharing](space)
