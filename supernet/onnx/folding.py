@@ -60,10 +60,10 @@ def _affine(graph: Graph, node: Node) -> Affine | None:
     wide = value.astype(np.float64)
     zero, one = np.zeros((), np.float64), np.ones((), np.float64)
     if node.op in ("Add", "Sub"):
-        return Affine(of, one, wide if node.op == "Add" else -wide, constants[0])
+        return Affine(of, one, wide if node.op == "Add" else np.asarray(-wide), constants[0])
     if node.op == "Div" and not wide.all():
         return None
-    return Affine(of, wide if node.op == "Mul" else 1 / wide, zero, constants[0])
+    return Affine(of, wide if node.op == "Mul" else np.asarray(1 / wide), zero, constants[0])
 
 
 def _folded(graph: Graph, affine: Affine, uses: dict[str, int]) -> str | None:
@@ -77,7 +77,9 @@ def _folded(graph: Graph, affine: Affine, uses: dict[str, int]) -> str | None:
     inner = _affine(graph, before)
     if inner is None:
         return None
-    scale, shift = inner.scale * affine.scale, inner.shift * affine.scale + affine.shift
+    # As arrays: NumPy makes scalars of products of those without axes.
+    scale = np.asarray(inner.scale * affine.scale)
+    shift = np.asarray(inner.shift * affine.scale + affine.shift)
     if before.op in ("Add", "Sub") and not np.all(affine.scale == 1):
         producer = graph.nodes.get(inner.of)
         product = producer and producer.op == "MatMul" and producer.inputs[1] in graph.constants
