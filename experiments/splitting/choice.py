@@ -178,9 +178,8 @@ def write_experiment(experiment: Experiment, run: Path, split: ChoiceSplit, out:
         raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
     config = experiment.config.as_dict()
     splits = [*config["supernet"]["splits"], split.as_json()]
-    config["supernet"] = {"sharing": "split", "splits": splits, "parent": str(run.absolute())}
-    config["name"] = out.stem
-    write_text_atomically(out, dump_yaml(config))
+    supernet = {"sharing": "split", "splits": splits, "parent": str(run.absolute())}
+    write_text_atomically(out, dump_yaml({**config, "supernet": supernet, "name": out.stem}))
 
 
 def _genes(experiment: Experiment, settings: Splitting) -> dict[int, tuple[Choice, int]]:
