@@ -33,7 +33,7 @@ class _Order(NamedTuple):
         examples: Reference to the step's examples, in a list, as Ray resolves none in there.
         sent: Number of steps before the state that was last sent.
         state: Reference to that state, in a list.
-        since: The steps from there to this one.
+        since: Reference to the steps from there to this one, in a list: sent once a step, not with each chunk.
     """
 
     paths: StepPaths
@@ -42,7 +42,7 @@ class _Order(NamedTuple):
     examples: list[Any]
     sent: int
     state: list[Any]
-    since: tuple[Evaluated, ...]
+    since: list[Any]
 
 
 class _Replica:
@@ -66,10 +66,12 @@ class _Replica:
         if state is None or self._sent != order.sent:
             state = jax.device_put(ray.get(order.state[0]))
             self._sent = self._done = order.sent
-        for done in order.since:
-            if done.paths.step == self._done:
-                state, _ = self._step.advance(state, done)
-                self._done += 1
+        if self._done != order.paths.step:
+            since: tuple[Evaluated, ...] = ray.get(order.since[0])
+            for done in since:
+                if done.paths.step == self._done:
+                    state, _ = self._step.advance(state, done)
+                    self._done += 1
         self._state = state
         assert self._done == order.paths.step, "a state of another step"
         if self._examples is None or self._examples[0] != order.paths.step:
@@ -81,7 +83,7 @@ def _fitness(resident: Resident, order: _Order) -> Float[np.ndarray, " m"]:
     return resident.once(_Replica).fitness(order)
 
 
-class _Members:
+class MembersOnRay:
     """Evaluates members by a pool. A chunk whose worker dies is evaluated again by another one, to the same bits.
 
     Args:
@@ -102,7 +104,7 @@ class _Members:
 
         if self._sent < 0 or paths.step % _EVERY == 0:
             self._sent, self._state, self._since = paths.step, [ray.put(jax.device_get(state))], []
-        shared, since = [ray.put(tuple(jax.device_get(examples)))], tuple(self._since)
+        shared, since = [ray.put(tuple(jax.device_get(examples)))], [ray.put(tuple(self._since))]
         orders = [
             (_Order(paths, row, chunk, shared, self._sent, self._state, since),)
             for row in range(len(paths.genes))
@@ -128,7 +130,7 @@ def train_members_on_ray(
         return figures_of(checkpoints, done)
     step: EvolutionStep = evolution_step(experiment)
     with pool(experiment, run.path) as workers:
-        members = _Members(workers, step.settings.chunks)
+        members = MembersOnRay(workers, step.settings.chunks)
         step.evaluate = members
         figures = train(
             experiment, checkpoints, lambda at: EventLog(run.tensorboard / "train", at), stop, quiet, step=step
