@@ -1,13 +1,14 @@
 """The section `federation`: clients with networks of several sizes that train one server's network in rounds."""
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from experiments.configuration.number_types import Positive
 from experiments.configuration.plugin_section import STRICT
-from experiments.user_input.problems import Problem, ProblemsError
+from experiments.user_input.problems import Problem, ProblemsError, show
 from search_spaces.choice import Value
 from search_spaces.names import name_fault
 from supernet.training.optimizer import OptimizerSettings
@@ -34,6 +35,21 @@ class ClientSize(BaseModel):
     number: Clients = 1
     network: dict[str, Value] = Field(default_factory=dict)
 
+    @field_validator("network", mode="before")
+    @classmethod
+    def _of_single_values(cls, network: Any) -> Any:
+        """Refuses other values in one line each; a union of types would say what each of them expects."""
+        of = network.items() if isinstance(network, Mapping) else ()
+        expected = "is not a single value. Give one value of the choice, for all layers"
+        other = [
+            Problem((str(name),), f"{show(value)} {expected}.")
+            for name, value in of
+            if isinstance(value, bool) or not isinstance(value, int | float | str)
+        ]
+        if other:
+            raise ProblemsError(other)
+        return network
+
 
 class CompressionSection(BaseModel):
     """Compression of the server's weights to a client's.
@@ -42,7 +58,7 @@ class CompressionSection(BaseModel):
         type: `convolution`: learned filters, dilation and merge weights. `prefix`: the slice that the supernet has for
             that size, each entry averaged over its owners.
         activation: Function that convolved weights pass: `none`, or the published `leaky` (0.85 w above 0, 0.001 w
-            below).
+            below); of `convolution` only.
         dilation: Part of a reply that is dilated: the `updates`, by which training changed the weights, or the
             `weights`, as published. Both mean the same to `prefix`.
     """
@@ -52,6 +68,13 @@ class CompressionSection(BaseModel):
     type: Literal["convolution", "prefix"] = "convolution"
     activation: Literal["none", "leaky"] = "none"
     dilation: Literal["updates", "weights"] = "updates"
+
+    @model_validator(mode="after")
+    def _is_used(self) -> "CompressionSection":
+        if self.type == "prefix" and self.activation != "none":
+            text = f"{self.activation}, and slices pass no function. Leave it out, or set type convolution."
+            raise ProblemsError([Problem(("activation",), text)])
+        return self
 
 
 class ServerSection(BaseModel):

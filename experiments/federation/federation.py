@@ -130,7 +130,7 @@ def check_federation(experiment: Experiment) -> None:
     if left < settings.number:
         raise UserError(
             f"{KEY}.server.examples: {settings.server.examples} of {len(experiment.data.train)} leave {max(left, 0)} "
-            f"for {settings.number} clients. Set fewer."
+            f"for {settings.number} clients. Set fewer, or fewer clients."
         )
     Federation(experiment).shards  # noqa: B018 - says whether every client has an example
 
@@ -169,3 +169,6 @@ def _check_training(experiment: Experiment) -> None:
     ):
         if given != expected:
             raise UserError(f"{key}: {given} is not for {KEY}. Set {expected}, or leave the section {KEY} out.")
+    settings = config.federation
+    assert settings is not None
+    settings.optimizer(config.train.optimizer).build(settings.local_steps)  # says which optimizers descend

@@ -72,7 +72,7 @@ class LocalTraining:
         """Trains one client for a round.
 
         Raises:
-            UserError: A loss is not finite.
+            UserError: A loss, or a weight after the last step, is not finite.
         """
         federation = self.federation
         step = self._step_of(federation.size_of(sent.client))
@@ -84,12 +84,11 @@ class LocalTraining:
             x, targets = self._make(drawn, self._experiment.data.train, batch)
             weights, state, loss = step(weights, state, trained, x, targets)
             if not np.isfinite(loss):
-                raise UserError(
-                    f"{KEY}: the loss of client {sent.client} is {float(loss)} at step {number} of round {sent.round}. "
-                    f"Lower {KEY}.learning_rate or set train.optimizer.clip_norm, in a new run directory."
-                )
+                raise _diverged(sent, f"loss of client {sent.client} is {float(loss)} at step {number}")
         layered = {path for path, of in federation.sizes[federation.size_of(sent.client)].shapes.items() if of.layered}
         back = {path: np.asarray(array) for path, array in weights.items()}
+        if not all(np.isfinite(array).all() for array in back.values()):
+            raise _diverged(sent, f"weights of client {sent.client} are not finite after its last step")
         return Reply(sent.client, {path: a[sent.layers] if path in layered else a for path, a in back.items()})
 
     def _rows(self, sent: Sent) -> np.ndarray:
@@ -100,3 +99,10 @@ class LocalTraining:
         wanted = settings.local_steps * size
         orders = [rng.permutation(shard) for _ in range(-(-wanted // len(shard)))]
         return np.concatenate(orders)[:wanted].reshape(settings.local_steps, size)
+
+
+def _diverged(sent: Sent, what: str) -> UserError:
+    return UserError(
+        f"{KEY}: the {what} of round {sent.round}. Lower {KEY}.learning_rate or set train.optimizer.clip_norm, in a "
+        "new run directory."
+    )

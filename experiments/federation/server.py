@@ -190,8 +190,11 @@ class Server:
         for number in range(steps):
             learned, state, loss = step(learned, state, self._batch, *rest)
             if not np.isfinite(loss):
-                raise UserError(
-                    f"{KEY}: the loss on the server's examples is {float(loss)} at its step {number}. Lower "
-                    f"{KEY}.server.learning_rate or {KEY}.learning_rate, in a new run directory."
-                )
+                raise _diverged(f"the loss on the server's examples is {float(loss)} at its step {number}")
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learned)):
+            raise _diverged("what the server learned on its examples is not finite after its last step")
         return learned
+
+
+def _diverged(what: str) -> UserError:
+    return UserError(f"{KEY}: {what}. Lower {KEY}.server.learning_rate or {KEY}.learning_rate, in a new run directory.")

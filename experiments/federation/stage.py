@@ -107,14 +107,19 @@ class Rounds:
                     log.flush()
                     rounds = [one.as_json() for one in told]
                     checkpoints.save(done, progress, 1 - figures.mean, {"rounds": rounds})
+                    self._tell(told)
                     bar.update()
                     bar.set_postfix({"accuracy": f"{figures.mean:.1%}"}, refresh=False)
                 checkpoints.wait()
-        lines, file = "".join(f"{json.dumps(one.as_json())}\n" for one in told), self._home / ROUNDS
-        if not file.is_file() or file.read_text("utf-8") != lines:
-            write_text_atomically(file, lines)
+        self._tell(told)
         exported = export_networks(self.server, progress.server, self._experiment, self._home / "subnets")
         return self._figures(told, exported)
+
+    def _tell(self, told: Sequence[RoundFigures]) -> None:
+        """Writes the figures of all rounds, where they are not there; those of a round that was lost go."""
+        lines, file = "".join(f"{json.dumps(one.as_json())}\n" for one in told).encode(), self._home / ROUNDS
+        if not file.is_file() or file.read_bytes() != lines:
+            write_text_atomically(file, lines.decode())
 
     def round(self, progress: Progress, number: int, clients: Clients) -> tuple[Progress, RoundFigures]:
         """Runs one round; arguments and errors are those of `run`, and its number from 0."""
@@ -208,8 +213,4 @@ def _in_shares(by_class: np.ndarray, shares: np.ndarray) -> float:
 
 
 def _curves(figures: RoundFigures) -> dict[str, float]:
-    sizes = {f"accuracy_{name}": value for name, value in figures.sizes.items()}
-    return {
-        "accuracy_server": figures.server, "accuracy_mean": figures.mean, "accuracy_own": figures.mean_own, **sizes,
-        "bytes_down": figures.bytes_down, "bytes_up": figures.bytes_up,
-    }  # fmt: skip
+    return {**figures.accuracies, "bytes_down": figures.bytes_down, "bytes_up": figures.bytes_up}

@@ -37,6 +37,12 @@ class RoundFigures:
     mean_own: float
     rewards: Sequence[float] | None = None
 
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Accuracies by the names of their curves: of the server's network and each size, and means over clients."""
+        sizes = {f"accuracy_{name}": value for name, value in self.sizes.items()}
+        return {"accuracy_server": self.server, "accuracy_mean": self.mean, "accuracy_own": self.mean_own, **sizes}
+
     def as_json(self) -> JsonObject:
         """Returns the figures as a line of `rounds.jsonl` has them."""
         return plain(self)

@@ -81,6 +81,10 @@ def _run(facts: RunFacts, key: str) -> JsonObject:
         for stage in ("incubation", "train", "gradient", "federation", "search")
         if stage in summary
     }
+    federation = facts.summary.federation
+    if federation is not None:
+        stages["federation"] |= {name: f"{value:.2%}" for name, value in federation.last.accuracies.items()}
+    command = "federate" if federation is not None and facts.summary.train is None else "run"
     return {
         "key": key,
         "name": facts.name,
@@ -96,7 +100,7 @@ def _run(facts: RunFacts, key: str) -> JsonObject:
         "versions": facts.versions.get("versions", {}),
         "seed": facts.versions.get("seed", ""),
         "config": facts.config,
-        "again": f"supernest run {_quoted(facts.path)}/config.yaml --out ANOTHER_DIRECTORY",
+        "again": f"supernest {command} {_quoted(facts.path)}/config.yaml --out ANOTHER_DIRECTORY",
     }
 
 

@@ -189,6 +189,8 @@ def test_a_killed_federation_goes_on_to_the_same_bits(ran: Ran, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         rounds.run(killed, quiet=True)
     assert not (tmp_path / "run" / "federation" / "subnets").exists()
+    told = (tmp_path / "run" / "federation" / "rounds.jsonl").read_text("utf-8")
+    assert [json.loads(line)["round"] for line in told.splitlines()] == [1]
     stop.asked = True
     with pytest.raises(Interrupted, match=r"^stopped after round 1 of 2; a checkpoint of it is saved$"):
         rounds.run(clients, quiet=True)
@@ -227,6 +229,9 @@ def test_the_command_runs_reports_and_is_not_run_again(supernest: Any, here: Pat
     assert summary["subnets"]["only"] == "federation/subnets/only"
     assert f"sent to clients: {summary['bytes_down']:,} bytes" in out
     assert "federate round 1 of 1" in supernest("status", "run")[1].splitlines()
+    page = (here / "run" / "report.html").read_text("utf-8")
+    assert f"<td>{summary['last']['mean']:.2%}</td>" in page
+    assert "Run it anew: <code>supernest federate run/config.yaml" in page
     before = {path: path.stat().st_mtime_ns for path in (here / "run" / "federation").rglob("*")}
     assert supernest("federate", "e.yaml", "--out", "run", *settings, "--quiet")[:2] == (0, out)
     after = {path: path.stat().st_mtime_ns for path in before}
@@ -248,6 +253,12 @@ def test_the_command_runs_reports_and_is_not_run_again(supernest: Any, here: Pat
          "federation.clients.big.network.width: 16 is larger than the 12 of the server. Give one of [8, 12]."),
         (["federation.clients={odd: {network: {width: 9}}}"], "federation.clients.odd.network.width: 9 is no value of"),
         (["federation.clients={odd: {network: {widht: 8}}}"], "federation.clients.odd.network.widht: no choice of the"),
+        (["federation.clients={odd: {network: {width: [8]}}}"],
+         "federation.clients.odd.network.width: [8] is not a single value. Give one value of the choice, for all"),
+        (["federation.clients={odd: {network: {heads: true}}}"], "federation.clients.odd.network.heads: true is not a"),
+        (["federation.compression={type: prefix, activation: leaky}"],
+         "federation.compression.activation: leaky, and slices pass no function. Leave it out, or set type"),
+        (["train.optimizer={type: votes}"], "train.optimizer.type: votes move int8 weights"),
         (["federation.clients={server: {}}"], "federation.clients.server: is the name of the server's own network."),
         (["federation.clients={}"], "federation.clients: none. Give at least one size"),
         (["federation.client_choice={type: ucb, number: 5}"], "federation.client_choice.number: 5 of 4 clients."),
@@ -281,3 +292,23 @@ def test_a_loss_that_is_not_finite_is_one_line(tmp_path: Path) -> None:
     rounds = Rounds(experiment, tmp_path / "run", StopRequest())
     with pytest.raises(UserError, match=r"^federation: the loss of client 0 is \w+ at step \d+ of round 0. Lower fed"):
         rounds.run(rounds.here(), quiet=True)
+
+
+def test_weights_that_the_last_step_breaks_are_not_merged(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(step: LocalStep, weights: Any, state: Any, *_: Any) -> Any:
+        return {path: weight / 0 for path, weight in weights.items()}, state, jnp.zeros(())
+
+    monkeypatch.setattr(LocalStep, "__call__", breaks)
+    message = ran.messages[0]
+    with pytest.raises(UserError, match=rf"^federation: the weights of client {message.client} are not finite after"):
+        list(ran.clients([message]))
+
+
+def test_what_the_servers_last_step_breaks_is_not_kept(ran: Ran) -> None:
+    server, filters = ran.rounds.server, ran.progress.server.compression[1]
+
+    def breaks(learned: Any, state: Any, *_: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf * jnp.nan, learned), state, jnp.zeros(())
+
+    with pytest.raises(UserError, match=r"^federation: what the server learned on its examples is not finite after"):
+        server._learned(breaks, filters)
