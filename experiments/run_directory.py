@@ -10,10 +10,11 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from experiments.configuration.changes import Change, changes
 from experiments.configuration.device_section import DEVICE_COPY
-from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.configuration.experiment_config import ExperimentConfig, config_of
 from experiments.configuration.plugins import places_of
 from experiments.storage.earlier import Effect, exports_of, set_aside, without_stale
 from experiments.storage.run_files import (
@@ -26,6 +27,7 @@ from experiments.storage.run_files import (
     read_summary,
     write_summary,
 )
+from experiments.user_input.problems import flatten
 from experiments.user_input.yaml_files import parse_yaml
 from search_spaces.errors import UserError
 from search_spaces.sealed_json import SEAL, sealed
@@ -84,9 +86,8 @@ class RunDirectory:
                         raise another(path, found)
                     if found:
                         _adopt(path, config, found)
-                    run = read_run(path)
-                    config.bind(run.get("identity"))
-                    before = run["versions"]
+                    config.bind(identity_of(path))
+                    before = read_run(path)["versions"]
                     changes = {k: (before.get(k, "none"), v) for k, v in versions.items() if before.get(k) != v}
                     return cls(path, lock, True, changes)
                 config.bind(identity)
@@ -243,10 +244,21 @@ def differences(path: Path, config: ExperimentConfig) -> list[Change]:
     """
     check_config(path)
     before = parse_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG))
-    found = changes(before, config, gradient=(path / "gradient").is_dir())
+    found = changes(_completed(before, path, config), config, gradient=(path / "gradient").is_dir())
     if any(change.effect is Effect.REFUSED for change in found):
         raise another(path, found)
     return found
+
+
+def _completed(before: Mapping[str, Any], path: Path, config: ExperimentConfig) -> Mapping[str, Any]:
+    """Returns a run's settings with the defaults of those that its build did not know, which are what it computed."""
+    if before.get("plugins", []) != config.as_dict()["plugins"]:
+        return before  # whose code is not run for a comparison
+    try:
+        defaults = flatten(config_of(before, path).as_dict())
+    except UserError:  # settings that this build does not know any more: they are named as they are
+        return before
+    return {**defaults, **flatten(before)}
 
 
 def another(path: Path, found: Sequence[Change]) -> UserError:

@@ -1,5 +1,6 @@
 """Run directories: made whole, resumed by their own configuration only, written by one process at a time."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,10 @@ import pytest
 from experiments import run_directory
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.run_directory import RunDirectory, check_run_directory
+from experiments.storage.run_identity import run_identity
+from experiments.user_input.yaml_files import dump_yaml, parse_yaml
 from search_spaces import UserError
+from search_spaces.sealed_json import sealed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -64,6 +68,31 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
         assert "--out" in text
         assert "train.batch_size" not in text
     assert tree(path) == before
+
+
+def test_a_run_of_a_build_that_knew_fewer_settings_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    RunDirectory.create_or_resume(path, config_with(tmp_path)).close()
+    known = parse_yaml((path / "config.yaml").read_text("utf-8"), "config.yaml")
+    del known["federation"], known["train"]["incubation"], known["supernet"]["splits"]
+    text = dump_yaml(known)
+    about = json.loads((path / "run.json").read_text("utf-8"))
+    about["config_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    del about["sha256"]
+    (path / "config.yaml").write_text(text, "utf-8")
+    (path / "run.json").write_text(json.dumps(sealed(about)), "utf-8")
+    config = config_with(tmp_path)
+    with RunDirectory.create_or_resume(path, config) as run:
+        assert run.resumed
+    assert config.identity == run_identity(known) != run_identity(config.as_dict())
+    assert check_run_directory(path, load_config(path / "config.yaml")) == []
+    with pytest.raises(
+        UserError,
+        match=r"another configuration \(train.incubation: null → not set, train.incubation.modules: not set → 2",
+    ):
+        check_run_directory(
+            path, config_with(tmp_path, "train.incubation={modules: 2, meta_steps: 1, module_steps: 1}")
+        )
 
 
 def test_settings_that_only_show_progress_may_differ(tmp_path: Path) -> None:
