@@ -72,7 +72,7 @@ class Int8LanguageSpace(SearchSpace):
         most = EXACT // (2 * LARGEST * LARGEST)
         if self.width < 2 or self.width & (self.width - 1) or self.width > most:
             raise UserError(f"space.width: {self.width} is no power of two from 2 to {most}. Set for example 32.")
-        if max(self.state) > most:
+        if self.state and max(self.state) > most:
             raise UserError(f"space.state: {max(self.state)} is more than {most}. Set less.")
         if not self.causal:
             raise UserError("space.causal: false, but a recurrence sees only what is before. Set data.masked: 0.")

@@ -34,9 +34,14 @@ def scoring_of(experiment: Experiment) -> Scoring:
     """The networks of an experiment at initialisation, and a batch of its training examples.
 
     Raises:
-        UserError: A plug-in's supernet that follows from no description.
+        UserError: A plug-in's supernet that follows from no description, or weights without gradients.
     """
     net, data, seed = experiment.net, experiment.data, experiment.config.seed
+    if net.has_integer_weights:
+        raise UserError(
+            f"{_WHERE}: proxies follow from gradients, and the weights of family {net.space.family} are int8, which "
+            "have none. Leave --proxies out: the networks are trained then."
+        )
     if not isinstance(net, ElasticNetwork):
         raise UserError(f"{_WHERE}: this family has no description. Derive its supernet from ElasticNetwork.")
     count = min(experiment.config.rank.proxy_batch, len(data.train))

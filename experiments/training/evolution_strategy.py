@@ -13,7 +13,7 @@ from supernet.evolution_strategy.fitness import check_fitness
 from supernet.evolution_strategy.perturbed import PerturbedPass
 from supernet.evolution_strategy.step import EvolutionStep
 from supernet.evolution_strategy.votes import accumulated_votes
-from supernet.layers.integers import EXACT, LARGEST
+from supernet.layers.integers import EXACT, LARGEST, MOST_CLASSES, MOST_LOSSES
 from supernet.layers.passes import Passes
 
 
@@ -26,6 +26,8 @@ def check_evolution_strategy(experiment: Experiment) -> None:
     train, sampler = experiment.config.train, experiment.config.sampler.type
     if train.method != "evolution_strategy":
         refuse_integer_weights(experiment.net, "train.method: gradient")
+        if train.optimizer.type == "votes":
+            train.optimizer.build(experiment.steps)  # which refuses them
         return
     none = "train.method: evolution_strategy has no gradients"
     if "gene_norms" in experiment.sampler.needs:
@@ -56,6 +58,8 @@ def check_evolution_strategy(experiment: Experiment) -> None:
             "Set a divisor of it."
         )
     check_fitness(settings.fitness, experiment.data.outputs)
+    if settings.fitness == "integer_loss":
+        _check_integer_loss(experiment)
     _costs(experiment, experiment.space.extremes)  # the metric must be known, also where the exponent is 0
     net, largest = _net(experiment), np.array(experiment.space.largest.genes, np.int32)
     example = net.example(experiment.space.largest)
@@ -104,6 +108,28 @@ def refuse_integer_weights(net: Supernet, what: str) -> None:
         raise UserError(
             f"{what} cannot train family {net.space.family}, whose weights are int8 and have no gradients. Set "
             "train.method to evolution_strategy, and train with `run` or `train`."
+        )
+
+
+def _check_integer_loss(experiment: Experiment) -> None:
+    """Refuses the loss by integers where outputs are none, and where its sums may leave int32.
+
+    Raises:
+        UserError: They are none, or may leave it.
+    """
+    net, train, key = experiment.net, experiment.config.train, "train.evolution_strategy.fitness"
+    if not net.has_integer_weights or experiment.data.inputs != "tokens":
+        raise UserError(
+            f"{key}: integer_loss is that of integer logits of tokens, and those of family {net.space.family} are "
+            "none. Set loss."
+        )
+    if net.classes > MOST_CLASSES:
+        raise UserError(f"{key}: integer_loss adds up at most {MOST_CLASSES:,} tokens, not {net.classes:,}. Set loss.")
+    predicted = train.batch_size // train.evolution_strategy.groups * prod(net.example(net.space.largest).shape)
+    if predicted > MOST_LOSSES:
+        raise UserError(
+            f"{key}: integer_loss adds up the losses of at most {MOST_LOSSES:,} tokens a member, not {predicted:,}. "
+            "Set more train.evolution_strategy.groups, a smaller train.batch_size or data.context, or loss."
         )
 
 

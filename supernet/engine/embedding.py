@@ -78,10 +78,10 @@ def _nowhere(shapes: Params) -> Params:
 
 
 def _put(shapes: Params, places: Params, values: Params) -> Params:
-    """Returns a tree of these shapes with the values at their places, and zeros elsewhere."""
+    """Returns a tree of these shapes and types with the values at their places, and zeros elsewhere."""
     leaves, structure = jax.tree.flatten(shapes)
     starts = _starts(shapes)
-    flat = np.zeros(starts[-1], np.float32)
+    flat = np.zeros(starts[-1], np.float32)  # which holds int8 exactly too
 
     def put(at: np.ndarray, part: jax.Array) -> None:
         if at.size and at.flat[0] != _NOWHERE:
@@ -89,7 +89,7 @@ def _put(shapes: Params, places: Params, values: Params) -> Params:
 
     jax.tree.map(put, places, values)
     full = [
-        jnp.asarray(flat[start : start + leaf.size].reshape(leaf.shape))
+        jnp.asarray(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
         for start, leaf in zip(starts[:-1], leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, full)

@@ -1,5 +1,6 @@
 """Generation: the tokens that follow a prompt, one after the other, with cached keys and values."""
 
+import math
 from functools import partial
 
 import jax
@@ -62,8 +63,10 @@ def check_generation(
             f"generate: {given} tokens of prompt and {count} to follow are more than {name} takes, "
             f"{form.length}. Shorten one of them."
         )
-    if temperature < 0 or (temperature > 0 and key is None):
-        raise UserError(f"generate: temperature {temperature}; it is at least 0, and needs a seed unless it is 0.")
+    if not 0 <= temperature < math.inf or (temperature > 0 and key is None):
+        raise UserError(
+            f"generate: temperature {temperature}; it is a number of at least 0, and needs a seed unless it is 0."
+        )
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6))

@@ -23,9 +23,15 @@ LARGEST = 127
 """Largest magnitude of a weight and of what a product reads."""
 NATS = math.log(2) / ONE
 """What 1 of an integer logit means: logits are logarithms to base 2, with 4 fractional bits."""
+MOST_CLASSES = 2**15 - 1
+"""Classes or tokens over which a loss by integers is taken: more powers of two, all equal, would leave int32."""
+MOST_LOSSES = 2**16
+"""Losses by integers whose sum is certain to stay within int32."""
 
 _RECIPROCAL, _RECIPROCAL_BITS = 2**12, 8
 _FRACTION_BITS = 8
+_FARTHEST = 64 * ONE - 1
+"""How far below the largest logit a target's counts, so that a loss is less than 2^15."""
 _LOGARITHMS = np.round(256 * np.log2(1 + (np.arange(256) + 0.5) / 256)).astype(np.int32)
 """Logarithms to base 2 of 1 to 2, with 8 fractional bits, in the middle of 256 equal parts."""
 
@@ -89,11 +95,12 @@ def integer_logits(logits: Num[Array, "..."]) -> Int32[Array, "..."]:
 def integer_losses(logits: Int32[Array, "*b v"], targets: Int32[Array, "*b"]) -> Int32[Array, "*b"]:
     """Cross-entropy of integer logits in 1/256 bit, by integers alone; 0 where a target is negative.
 
-    Its error is below 0.02 bit. Powers of two are a parabola of the exponent's fraction and a shift, the logarithm of
-    their sum the place of its first bit and a table.
+    Its error is below 0.02 bit, where the target's logit is at most 64 bits below the largest; one farther below counts
+    as if it were there. Powers of two are a parabola of the exponent's fraction and a shift, the logarithm of their sum
+    the place of its first bit and a table.
 
     Args:
-        logits: Logarithms to base 2, with 4 fractional bits, of at most 256 classes or tokens, or few more.
+        logits: Logarithms to base 2, with 4 fractional bits, of at most `MOST_CLASSES` classes or tokens.
         targets: The right class.
     """
     largest = jnp.max(logits, axis=-1, keepdims=True)
@@ -106,5 +113,5 @@ def integer_losses(logits: Int32[Array, "*b v"], targets: Int32[Array, "*b"]) ->
     part = ((total << (30 - place)) >> 22) & 255
     log_sum = ((place - 16) << _FRACTION_BITS) + jnp.asarray(_LOGARITHMS)[part]
     is_target = jnp.arange(logits.shape[-1], dtype=jnp.int32) == targets[..., None]
-    right = jnp.sum(jnp.where(is_target, below, 0), axis=-1, dtype=jnp.int32)
+    right = jnp.sum(jnp.where(is_target, jnp.minimum(below, _FARTHEST), 0), axis=-1, dtype=jnp.int32)
     return jnp.where(targets < 0, 0, log_sum + (right << 4))

@@ -23,7 +23,8 @@ from supernet.weights.cuts import Tree
 def owned_mean(members: Iterable[tuple[Tree, Tree]], otherwise: Tree) -> Tree:
     """Averages weights, each entry over the members that own it.
 
-    Sums are in float64, so that the mean of equal float32 weights is that weight, bit for bit.
+    Sums are in float64, so that the mean of equal float32 weights is that weight, bit for bit. Means of whole numbers
+    are rounded to the nearest, halves to the even one.
 
     Args:
         members: For each member its weights, and a tree of the same structure that is true where it owns an entry. They
@@ -42,7 +43,12 @@ def owned_mean(members: Iterable[tuple[Tree, Tree]], otherwise: Tree) -> Tree:
             np.add(total, np.asarray(part, np.float64), out=total, where=np.asarray(own))
             count += own
     means = [
-        jnp.asarray(np.where(count > 0, total / np.maximum(count, 1), np.asarray(leaf)).astype(leaf.dtype))
+        _like(leaf, np.where(count > 0, total / np.maximum(count, 1), np.asarray(leaf)))
         for leaf, total, count in zip(leaves, sums, counts, strict=True)
     ]
     return jax.tree.unflatten(structure, means)
+
+
+def _like(leaf: jax.Array, mean: np.ndarray) -> jax.Array:
+    """Returns a mean as the type of a leaf: that of whole numbers to the nearest, where cutting off would shrink it."""
+    return jnp.asarray((np.rint(mean) if np.issubdtype(leaf.dtype, np.integer) else mean).astype(leaf.dtype))

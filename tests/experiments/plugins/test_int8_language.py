@@ -24,6 +24,7 @@ from experiments.storage.tensorboard import EventLog
 from experiments.training.evolution_strategy import evolution_step
 from experiments.training.stage import Progress, gradient_step, initial, train
 from search_spaces import FAMILIES, UserError
+from supernet.engine.embedding import embed
 from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.evolution_strategy.perturbed import PerturbedPass
 from supernet.evolution_strategy.population import carried
@@ -209,7 +210,9 @@ def test_a_run_exports_int8_weights_that_load_again(file, tmp_path):
         ("train.evolution_strategy.sigma=0.5", "train.evolution_strategy.sigma: 0.5 is no whole number"),
         ("space.width=24", "space.width: 24 is no power of two from 2 to 520"),
         ("space.state=[600]", "space.state: 600 is more than 520"),
+        ("space.state=[]", "space.state: no values"),
         ("data.masked=0.1", "space.causal: false"),
+        ("space.vocabulary=40000", "train.evolution_strategy.fitness: integer_loss adds up at most 32,767 tokens"),
     ],
 )
 def test_what_integers_cannot_do_is_refused_in_one_line(file, setting, message):
@@ -223,8 +226,39 @@ def test_votes_are_refused_for_weights_with_gradients(base, file):
     with pytest.raises(UserError, match=r"^train: backpropagation cannot train family int8_language"):
         gradient_step(base)
     given = "plugins=[]", "space={family: language, preset: small}"
-    with pytest.raises(UserError, match=r"train\.optimizer\.type: votes move int8 weights"):
+    for method in ("evolution_strategy", "gradient"):
+        settings = *given, f"train.method={method}", "train.evolution_strategy.fitness=loss"
+        with pytest.raises(UserError, match=r"train\.optimizer\.type: votes move int8 weights"):
+            validate(load_config(file, settings))
+
+
+def test_the_loss_by_integers_is_refused_where_logits_are_none(file):
+    given = "plugins=[]", "space={family: language, preset: small}", "train.optimizer.type=adamw"
+    with pytest.raises(UserError, match=r"fitness: integer_loss is that of integer logits.* family language are none"):
         validate(load_config(file, given))
+
+
+def test_losses_whose_sum_may_leave_int32_are_refused(file, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be: that is the question. " * 4200)
+    given = f"data.path={text}", "data.context=4096", "train.batch_size=17", "train.evolution_strategy.groups=1"
+    with pytest.raises(UserError, match=r"fitness: integer_loss adds up the losses of at most 65,536 tokens a member"):
+        validate(load_config(file, given))
+
+
+def test_proxies_are_refused_as_there_are_no_gradients(file):
+    with pytest.raises(UserError, match=r"rank\.proxies: proxies follow from gradients, and .* int8_language are int8"):
+        validate(load_config(file), ("proxies",))
+
+
+def test_a_network_in_the_coordinates_of_its_supernet_keeps_its_type(base, weights):
+    params, _ = weights
+    smallest = base.space.smallest
+    cut = base.net.slice(params, smallest, base.net.statistics_shapes)
+    placed = embed(base.net, cut, smallest)
+    assert {leaf.dtype for leaf in jax.tree.leaves(placed)} == {jnp.dtype("int8")}
+    again = base.net.slice(placed, smallest, base.net.statistics_shapes)
+    jax.tree.map(np.testing.assert_array_equal, again, cut)
 
 
 def test_sums_that_are_not_exact_are_refused(file):

@@ -7,6 +7,8 @@ import pytest
 
 from supernet.layers.integers import (
     LARGEST,
+    MOST_CLASSES,
+    MOST_LOSSES,
     NATS,
     halved,
     integer_logits,
@@ -64,3 +66,10 @@ def test_the_loss_by_integers_is_that_of_the_logits(spread):
     found = np.asarray(integer_losses(integers, targets))
     np.testing.assert_allclose(found / 256 * np.log(2), np.where(targets < 0, 0, expected), atol=0.02 * np.log(2))
     assert found.dtype == np.int32
+
+
+def test_the_largest_losses_stay_within_their_type():
+    even = integer_losses(jnp.zeros((1, MOST_CLASSES), jnp.int32), jnp.zeros(1, jnp.int32))
+    assert abs(int(even[0]) / 256 - np.log2(MOST_CLASSES)) < 0.02
+    far = integer_losses(jnp.array([[0, 2**24]], jnp.int32), jnp.zeros(1, jnp.int32))
+    assert 0 < int(far[0]) + int(even[0]) <= 2**31 // MOST_LOSSES

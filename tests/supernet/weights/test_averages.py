@@ -38,3 +38,11 @@ def test_equal_weights_stay_what_they_are_to_the_bit() -> None:
     for count in (1, 3, 7, 13):
         found = owned_mean([({"w": values}, {"w": np.ones(1000, bool)})] * count, {"w": values})
         np.testing.assert_array_equal(np.asarray(found["w"]), values)
+
+
+def test_means_of_whole_numbers_are_rounded_to_the_nearest() -> None:
+    first, second = np.array([-3, -2, 5, 127], np.int8), np.array([-4, -5, 6, 127], np.int8)
+    every = {"w": np.ones(4, bool)}
+    found = owned_mean([({"w": first}, every), ({"w": second}, every), ({"w": second}, every)], {"w": first})["w"]
+    assert found.dtype == np.int8
+    np.testing.assert_array_equal(found, [-4, -4, 6, 127])
