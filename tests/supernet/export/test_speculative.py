@@ -115,6 +115,7 @@ def _shares(p: jax.Array, q: jax.Array, tokens: jax.Array, uniform: jax.Array) -
         ({"causal": False}, {}, "the draft is an encoder"),
         ({}, {"proposed": 0}, "0 proposed tokens"),
         ({}, {"temperature": 1.0}, "needs a seed"),
+        ({}, {"temperature": float("nan")}, "temperature nan; it is a number"),
     ],
 )
 def test_what_cannot_be_is_refused(draft: dict[str, Any], wrong: dict[str, Any], message: str) -> None:
