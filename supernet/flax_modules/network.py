@@ -109,7 +109,7 @@ class ModuleSupernet(ElasticNetwork):
 
     def apply_superposed(self, params: Params, relaxed: Relaxed, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """See `SuperposedSupernet.apply_superposed`."""
-        params = self.sharing.effective(params, jnp.zeros(self.space.num_genes, jnp.int32))
+        params = self.sharing.mixed(params, relaxed)
         outer = [choice for choice in self.space.choices if choice.selects_program]
         logits = []
         for chosen in itertools.product(*(range(len(choice.values)) for choice in outer)):

@@ -18,6 +18,7 @@ from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.engine.superposed import SuperposedSupernet, one_hot
 from supernet.export.subnet import compiled
 from supernet.flax_modules import elastic
+from supernet.sharing.split import SplitSharing
 from supernet.standalone import MODULES
 from supernet.training.evaluation import calibrate
 from tests.reference.counting import count
@@ -134,6 +135,21 @@ def test_a_mixture_is_that_of_the_layers_outputs() -> None:
         np.testing.assert_allclose(between, 0.25 * outputs[0] + 0.75 * output, rtol=1e-4, atol=1e-4)
     assert np.abs(outputs[0] - outputs[1]).max() > 0.01
     assert len(large) == space.num_genes
+
+
+def test_a_mixture_of_a_split_supernet_has_the_weights_of_its_groups() -> None:
+    """All weight on one subnet gives that subnet of its own sub-supernet, not of the first."""
+    space = made("residual_mlp").net.space
+    net = build_supernet(space, SplitSharing(space))
+    assert isinstance(net, SuperposedSupernet)
+    assert isinstance(net.sharing, SplitSharing)
+    keys = iter(jax.random.split(jax.random.key(0), 100))
+    params = jax.tree.map(lambda leaf: 0.3 * jax.random.normal(next(keys), leaf.shape), net.shapes)
+    x, genes = made("residual_mlp").x, np.array(space.largest.genes)
+    assert net.sharing.group(genes) == 1
+    expected = net.apply(params, jnp.asarray(genes), x, program=space.program(genes))[0]
+    relaxed = jnp.asarray(one_hot(space, genes))
+    np.testing.assert_allclose(net.apply_superposed(params, relaxed, x), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---------------------------------------------------------------- what cannot be elastic
