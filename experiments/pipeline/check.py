@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
@@ -25,6 +26,7 @@ from experiments.pipeline.description import (
     IncubationPlan,
     SearchPlan,
     SpaceCosts,
+    SubSupernets,
     TrainingPlan,
 )
 from experiments.process.plugin_errors import plugin_errors
@@ -40,6 +42,7 @@ from samplers.sampler import equal_scores
 from search_spaces import UserError
 from supernet.engine.superposed import build_superposed
 from supernet.layers.passes import Passes
+from supernet.sharing.split import SplitSharing
 from supernet.standalone import MODULES
 from supernet.tasks.task import TASKS
 
@@ -203,7 +206,16 @@ def _training(experiment: Experiment) -> TrainingPlan:
         bool(training_net(experiment).passes.rematerialize),
         None if parts is None else IncubationPlan(parts.modules, parts.meta_steps, parts.module_steps),
         population,
+        _sub_supernets(experiment),
     )
+
+
+def _sub_supernets(experiment: Experiment) -> SubSupernets | None:
+    sharing = experiment.net.sharing
+    if not isinstance(sharing, SplitSharing):
+        return None
+    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.net.shapes)]
+    return SubSupernets(sharing.sub_supernets, sum(sizes))
 
 
 def _device(config: ExperimentConfig) -> OnDevice | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from experiments.pipeline.demands import in_bytes
 from experiments.pipeline.timing import Timing
 from experiments.pipeline.timing import report_lines as timing_lines
 from experiments.records import OnDevice
@@ -79,6 +80,19 @@ class IncubationPlan:
 
 
 @dataclass(frozen=True)
+class SubSupernets:
+    """What a supernet is divided into.
+
+    Attributes:
+        number: Number of sub-supernets.
+        weight_bytes: Bytes of the weights of all together.
+    """
+
+    number: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """The training of an experiment.
 
@@ -88,6 +102,7 @@ class TrainingPlan:
         rematerialize: Whether sublayers are computed again for the backward pass.
         incubation: Steps before the training; None without any.
         population: Members of each path, of an evolution strategy; None with gradients.
+        sub_supernets: Number of sub-supernets and bytes of the weights of all; None where nothing is split.
     """
 
     steps: int
@@ -95,6 +110,7 @@ class TrainingPlan:
     rematerialize: bool
     incubation: IncubationPlan | None = None
     population: int | None = None
+    sub_supernets: SubSupernets | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +191,8 @@ def _training(train: TrainingPlan) -> list[str]:
             f"          after an incubation of {parts.meta_steps:,} steps of the meta-model and {parts.module_steps:,} "
             f"of each of {parts.modules:,} modules"
         )
+    if (split := train.sub_supernets) is not None:
+        lines.append(f"          {split.number:,} sub-supernets of {in_bytes(split.weight_bytes)} of weights together")
     return lines
 
 

@@ -38,6 +38,7 @@ COPIES = "copies"
 """Where the weights of all sub-supernets but the first lie."""
 
 _KEY = "supernet.splits"
+_MOST = 256  # every pass chooses among all copies of each weight
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ class SplitSharing(WeightSharing):
         for i, column in enumerate(columns):
             if column in columns[:i]:
                 raise UserError(f"{_KEY}[{i}]: the same gene as an earlier one. Give all its groups in one split.")
+        if self.sub_supernets > _MOST:
+            raise UserError(
+                f"{_KEY}: {self.sub_supernets:,} sub-supernets are too many. Give splits that make {_MOST} or fewer."
+            )
         self._concerns = {
             path: tuple(split for split in self._splits if path not in split.only)
             for stack, sublayer in weights.sublayers

@@ -153,6 +153,13 @@ def test_a_gene_is_split_once() -> None:
         SplitSharing(CELL, (EDGE, EDGE))
 
 
+def test_too_many_sub_supernets_are_refused() -> None:
+    splits = [ChoiceSplit(choice.name, tuple((value,) for value in choice.values)) for choice in CELL.choices[:4]]
+    assert SplitSharing(CELL, splits[:3]).sub_supernets == 125
+    with pytest.raises(UserError, match=r"^supernet\.splits: 625 sub-supernets are too many\. Give splits that"):
+        SplitSharing(CELL, splits)
+
+
 def test_a_parent_that_is_split_otherwise_is_refused() -> None:
     parent = SplitSharing(CELL, (EDGE,))
     SplitSharing(CELL, (EDGE, OTHER)).check_refines(parent, "run")
