@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     help="Choice of what is split: values whose gradients agree stay together (GM-NAS); a random gene into random "
     "groups; or a random gene into a group for each value (few-shot NAS).",
 )  # fmt: skip
-@click.option("--groups", type=click.IntRange(min=2), default=2, show_default=True, help="Number of sub-supernets.")
+@click.option("--groups", type=click.IntRange(min=2), help="Number of groups, but for exhaustive.  [default: 2]")
 @click.option("--choice", metavar="NAME", help="Choice to split, such as kernel.  [default: the best]")
 @click.option("--position", type=click.IntRange(min=0), help="Which gene of the choice, from 0.  [default: the best]")
 @click.option(
-    "--draws", type=click.IntRange(min=1, max=10**6), default=25, show_default=True,
-    help="Number of batches and architectures at which gradients are compared.",
+    "--draws", type=click.IntRange(min=1, max=10**6),
+    help="Number of batches and architectures at which gradients are compared.  [default: 25]",
 )  # fmt: skip
 @plugin_option
 @quiet_option
 @json_option
 def split(
-    parent: Path, out: Path, by: "Method", groups: int, choice: str | None, position: int | None, draws: int,
+    parent: Path, out: Path, by: "Method", groups: int | None, choice: str | None, position: int | None,
+    draws: int | None,
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Divide a trained supernet into sub-supernets that share no weights with one another.
@@ -46,7 +47,14 @@ def split(
 
     if out.exists():
         raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
+    for option, given, methods in (
+        ("--groups", groups, ("gradients", "random")),
+        ("--draws", draws, ("gradients",)),
+    ):
+        if given is not None and by not in methods:
+            raise UserError(f"{option}: is for --by {' or '.join(methods)}. Leave it out.")
+    settings = Splitting(parent, by, groups or 2, choice, position, draws or 25)
     with stop_on_signals() as stop:
-        found, experiment = choose_split(Splitting(parent, by, groups, choice, position, draws), stop, quiet)
+        found, experiment = choose_split(settings, stop, quiet)
     write_experiment(experiment, parent, found.split, out)
     click.echo(json.dumps(found.as_json()) if as_json else "\n".join([*found.lines(), str(out)]))

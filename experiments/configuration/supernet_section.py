@@ -1,7 +1,9 @@
 """The section `supernet`: how subnets share weights, and which run sub-supernets start from."""
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -42,6 +44,17 @@ class SplitSection(BaseModel):
     choice: str
     position: int = Field(default=0, ge=0)
     groups: tuple[tuple[int | float | str, ...], ...]
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _are_values(cls, groups: Any) -> Any:
+        for i, group in enumerate(groups if isinstance(groups, list | tuple) else ()):
+            for j, value in enumerate(group if isinstance(group, list | tuple) else ()):
+                if isinstance(value, bool) or not isinstance(value, int | float | str):
+                    raise ProblemsError(
+                        [Problem((i, j), f"{json.dumps(value, default=str)} is no number or text. Give values.")]
+                    )
+        return groups
 
     @property
     def split(self) -> ChoiceSplit:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from supernet.sharing.entangled import Entangled
 from supernet.sharing.split import ChoiceSplit, SplitSharing, splittable
 from supernet.storage.manifest import write_text_atomically
 from supernet.training.gradient_matching import (
+    MOST_VALUES,
     Draw,
     GradientMatching,
     Groups,
@@ -149,6 +150,11 @@ def choose_split(settings: Splitting, stop: StopRequest, quiet: bool) -> tuple[S
     if not isinstance(sharing, Entangled | SplitSharing):
         name = experiment.config.supernet.sharing
         raise UserError(f"{settings.run}: has sharing {name}. Give a run with entangled or split.")
+    if settings.method == "gradients" and experiment.net.has_integer_weights:
+        raise UserError(
+            f"--by: gradients, but family {experiment.space.family} has int8 weights, which have none. Set random or "
+            "exhaustive."
+        )
     genes = _genes(experiment, settings)
     with checkpoints_of(experiment, settings.run) as saved:
         params = trained_params(experiment, saved)
@@ -179,7 +185,10 @@ def write_experiment(experiment: Experiment, run: Path, split: ChoiceSplit, out:
     config = experiment.config.as_dict()
     splits = [*config["supernet"]["splits"], split.as_json()]
     supernet = {"sharing": "split", "splits": splits, "parent": str(run.absolute())}
-    write_text_atomically(out, dump_yaml({**config, "supernet": supernet, "name": out.stem}))
+    # What gave the parent its first weights gives the sub-supernets none.
+    train = {**config["train"], "incubation": None}
+    config = {**config, "name": out.stem, "start": None, "supernet": supernet, "train": train}
+    write_text_atomically(out, dump_yaml(config))
 
 
 def _genes(experiment: Experiment, settings: Splitting) -> dict[int, tuple[Choice, int]]:
@@ -203,9 +212,15 @@ def _genes(experiment: Experiment, settings: Splitting) -> dict[int, tuple[Choic
         and (settings.choice is not None or (choice.name not in gates and not choice.selects_program))
         and (settings.method == "exhaustive" or len(choice.values) >= settings.groups)
     }
+    if settings.choice is None:  # those with too many partitions to look at are split by hand
+        found = {column: gene for column, gene in found.items() if len(gene[0].values) <= MOST_VALUES}
+    elif settings.method != "exhaustive":
+        for choice, _ in found.values():
+            next(partitions(len(choice.values), settings.groups))  # refuses too many, before anything is measured
     if not found:
+        asked = "--groups" if settings.position is None else f"--position: {settings.position}"
         raise UserError(
-            f"--groups: no gene that every subnet has, and that is not split yet, can be {settings.groups} groups. "
+            f"{asked}: no gene that every subnet has, and that is not split yet, can be {settings.groups} groups. "
             "Ask for fewer, or for another --choice or --position."
         )
     return found
@@ -237,22 +252,20 @@ def _measured(
     quiet: bool,
 ) -> list[Candidate]:  # fmt: skip
     """The best partition of each gene by gradients, the largest cut first."""
-    matching, draws = (
-        GradientMatching(experiment.net, experiment.data.outputs),
-        list(draws_of(experiment, settings.draws)),
-    )
-    found = []
-    with progress_bar(total=len(genes) * len(draws), desc="gradients", unit="draw", quiet=quiet) as bar:
+    matching, found = GradientMatching(experiment.net, experiment.data.outputs), []
+    with progress_bar(total=len(genes) * settings.draws, desc="gradients", unit="draw", quiet=quiet) as bar:
 
-        def told(draws: Sequence[Draw]) -> Iterator[Draw]:
-            for draw in draws:
+        def told() -> Iterator[Draw]:
+            for draw in draws_of(experiment, settings.draws):  # the same for every gene
                 if stop:
                     raise Interrupted("stopped before a split was chosen; nothing is written")
                 yield draw
                 bar.update()
 
         for column, (choice, position) in genes.items():
-            distances = matching.distances(params, column, told(draws))
+            distances = matching.distances(params, column, told())
+            if not np.isfinite(distances).all():
+                raise UserError(f"{settings.run}: has gradients that are not finite. Train it at a lower rate.")
             count = len(choice.values)
             groups = best_partition(distances, settings.groups, smallest_group(count, settings.groups))
             found.append(

@@ -27,7 +27,9 @@ from supernet.tasks.outputs import Outputs
 Groups = tuple[tuple[int, ...], ...]
 """Groups of values, by their numbers in the order of the choice."""
 
-_MOST_VALUES = 12
+MOST_VALUES = 12
+"""Values of a gene whose partitions are looked at, at most."""
+
 _SMALL = 1e-6  # added to norms, as published, so that a value without a gradient has a distance of 1
 
 
@@ -138,9 +140,9 @@ def partitions(values: int, groups: int, smallest: int = 1) -> Iterator[Groups]:
         raise UserError(
             f"groups: {values} values cannot be {groups} groups of {smallest} or more. Give 2 to {values // smallest}."
         )
-    if values > _MOST_VALUES:
+    if values > MOST_VALUES:
         raise UserError(
-            f"groups: {values} values have too many partitions to look at each; at most {_MOST_VALUES} are looked at. "
+            f"groups: {values} values have too many partitions to look at each; at most {MOST_VALUES} are looked at. "
             "Write the groups yourself, in supernet.splits."
         )
 

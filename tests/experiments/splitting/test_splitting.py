@@ -11,9 +11,16 @@ import pytest
 
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
+from experiments.process.interrupt import StopRequest
+from experiments.splitting.choice import Splitting, choose_split, write_experiment
 from experiments.storage.checkpoints import Checkpoints
+from experiments.training.parent import parent_of
 from experiments.training.stage import initial, train_step, trained_params
-from supernet.sharing.split import SplitSharing
+from search_spaces import UserError
+from supernet.sharing.split import ChoiceSplit, SplitSharing
+from supernet.training.gradient_matching import GradientMatching
+
+HALVES = ChoiceSplit("heads", ((1,), (2, 4)))
 
 FILE = """\
 data: {source: digits, train_limit: 100}
@@ -107,7 +114,9 @@ def test_a_split_that_was_chosen_is_written_once_and_can_be_divided_again(here: 
         (("vit.yaml",), "vit.yaml: is no run. Give the directory of a trained run."),
         (("parent", "--choice", "head"), "--choice: 'head' is no choice of several values that every subnet has. Did"),
         (("parent", "--choice", "heads", "--groups", "4"), "--groups: no gene that every subnet has, and that is not"),
-        (("parent", "--choice", "heads", "--position", "1"), "--groups: no gene that every subnet has"),
+        (("parent", "--choice", "heads", "--position", "1"), "--position: 1: no gene that every subnet has"),
+        (("parent", "--by", "exhaustive", "--groups", "3"), "--groups: is for --by gradients or random. Leave it out."),
+        (("parent", "--by", "random", "--draws", "3"), "--draws: is for --by gradients. Leave it out."),
     ],
 )
 def test_what_cannot_be_split_is_one_line(
@@ -135,6 +144,10 @@ def test_what_cannot_be_split_is_one_line(
         ),
         (("supernet={sharing: split, splits: [{choice: heads, groups: [[1]]}]}",), "splits[0].groups: [[1]] is no"),
         (("supernet={sharing: split, splits: [{choice: heads}]}",), "supernet.splits[0].groups: missing"),
+        (
+            ("supernet={sharing: split, splits: [{choice: heads, groups: [[1, true], [4]]}]}",),
+            "supernet.splits[0].groups[0][1]: true is no number or text. Give values.",
+        ),
     ],
 )
 def test_a_parent_or_split_that_does_not_fit_is_refused(
@@ -144,6 +157,35 @@ def test_a_parent_or_split_that_does_not_fit_is_refused(
     assert code == 2
     assert err.count("\n") == 1, err
     assert expected.replace("PARENT", str(here / "parent")) in err
+
+
+def test_what_gave_the_parent_its_first_weights_is_left_out(here: Path) -> None:
+    incubated = load_config(here / "vit.yaml", ["train.incubation={modules: 2, meta_steps: 1, module_steps: 1}"])
+    write_experiment(build_experiment(incubated), Path("parent"), HALVES, Path("child.yaml"))
+    written = load_config(here / "child.yaml")
+    assert written.train.incubation is None
+    assert written.start is None
+    assert parent_of(build_experiment(written)) is not None
+
+
+def test_check_says_the_size_of_the_sub_supernets(here: Path, supernest: Any) -> None:
+    code, out, err = supernest("check", "vit.yaml", "--set", "supernet.sharing=split")
+    assert code == 0, err
+    assert "          2 sub-supernets of 39.9 KB of weights together\n" in out
+
+
+def test_draws_are_read_when_they_are_needed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GradientMatching, "distances", lambda self, params, column, draws: next(draws).x * np.nan)
+    settings = Splitting(here / "parent", draws=10**6)
+    with pytest.raises(UserError, match="parent: has gradients that are not finite"):
+        choose_split(settings, StopRequest(), quiet=True)
+
+
+def test_too_many_partitions_are_refused_before_gradients(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supernet.training.gradient_matching.MOST_VALUES", 2)
+    monkeypatch.setattr(GradientMatching, "distances", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UserError, match="groups: 3 values have too many partitions"):
+        choose_split(Splitting(here / "parent", choice="heads"), StopRequest(), quiet=True)
 
 
 def test_a_parent_that_has_changed_since_is_refused(here: Path, supernest: Any) -> None:
