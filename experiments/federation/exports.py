@@ -11,12 +11,13 @@ from experiments.exporting.stage import reached
 from experiments.federation.networks import Changed
 from experiments.federation.server import Server, ServerState
 from experiments.records.plain import JsonObject
+from experiments.storage.earlier import set_part_aside
 from search_spaces import Architecture, UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.embedding import embed
 from supernet.engine.supernet import Params
 from supernet.export.export import export_subnet
-from supernet.export.subnet import REPORT, Subnet
+from supernet.export.subnet import PROGRAM, REPORT, Subnet
 from supernet.federation.shapes import nested
 from supernet.storage.manifest import verify_manifest
 
@@ -26,7 +27,7 @@ _PROBE = 64
 
 
 def export_networks(server: Server, state: ServerState, experiment: Experiment, home: Path) -> dict[str, str]:
-    """Exports all networks; those that are there and whole are kept.
+    """Exports all networks; those that are there, whole and as the section `export` says are kept.
 
     Args:
         server: The server.
@@ -40,17 +41,21 @@ def export_networks(server: Server, state: ServerState, experiment: Experiment, 
     Raises:
         UserError: An export that is there was altered, or is of another run; or outputs are not finite.
     """
-    net, found = experiment.net, {}
+    net, found, run = experiment.net, {}, home.parent.parent
     whole = {path: jnp.asarray(weight) for path, weight in state.weights.items()}
     networks: list[tuple[str, Architecture, Params]] = [(SERVER, experiment.space.largest, nested(whole))]
     for number, size in enumerate(server.federation.sizes):
         own: Changed = server.compress(state, number)
         networks.append((size.name, size.architecture, embed(net, size.network.plain(own), size.architecture)))
     for name, architecture, params in networks:
-        directory = home / name
-        if not _is_there(directory, name, experiment.config.identity):
+        directory, part = home / name, f"{home.parent.name}/{home.name}/{name}"
+        there = _is_there(directory, name, experiment.config.identity)
+        if there and (directory / PROGRAM).is_file() != experiment.config.export.stablehlo:
+            set_part_aside(run, part)
+            there = False
+        if not there:
             _export(experiment, name, architecture, params, directory)
-        found[name] = f"{home.parent.name}/{home.name}/{name}"
+        found[name] = part
     return found
 
 

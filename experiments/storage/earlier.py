@@ -78,6 +78,11 @@ def set_export_aside(run: Path, name: str) -> None:
     _move(run, Effect.EXPORT, exports_of(name))
 
 
+def set_part_aside(run: Path, part: str) -> None:
+    """Moves a part of a run that is exported anew, a path in its directory, to `RUN/earlier/N_export`."""
+    _move(run, Effect.EXPORT, (part,))
+
+
 def _move(run: Path, why: Effect, parts: Iterable[str]) -> None:
     home, there = run / _EARLIER, sorted(part for part in parts if (run / part).exists())
     if there:

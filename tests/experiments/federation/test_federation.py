@@ -14,12 +14,14 @@ import pytest
 import supernest as sn
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
+from experiments.federation.exports import export_networks
 from experiments.federation.local import Reply, Sent, message_bytes
 from experiments.federation.networks import LocalStep
 from experiments.federation.stage import Progress, Rounds
 from experiments.pipeline.check import validate
 from experiments.process.interrupt import Interrupted, StopRequest
 from search_spaces import UserError
+from supernet.export.subnet import PROGRAM
 
 EXPERIMENT = """\
 data: {source: digits, train_limit: 300}
@@ -201,6 +203,22 @@ def test_a_killed_federation_goes_on_to_the_same_bits(ran: Ran, tmp_path: Path) 
         equal(checkpoints.restore(rounds.fresh())[1], ran.progress)
     whole, again = (path / "federation" / "rounds.jsonl" for path in (ran.run, tmp_path / "run"))
     assert whole.read_bytes() == again.read_bytes()
+
+
+def test_exports_follow_the_section_export(ran: Ran, tmp_path: Path) -> None:
+    experiment, state = ran.rounds.federation.experiment, ran.progress.server
+    home = tmp_path / "federation" / "subnets"
+    export_networks(ran.rounds.server, state, experiment, home)
+    kept = (home / "small" / "manifest.json").stat().st_mtime_ns
+    export_networks(ran.rounds.server, state, experiment, home)
+    assert (home / "small" / "manifest.json").stat().st_mtime_ns == kept
+    settings = experiment.config.export.model_copy(update={"stablehlo": True})
+    config = experiment.config.model_copy(update={"export": settings})
+    config.bind(experiment.config.identity)  # as that of the same run, resumed
+    export_networks(ran.rounds.server, state, dataclasses.replace(experiment, config=config), home)
+    assert all((home / name / PROGRAM).is_file() for name in ("server", "full", "small"))
+    aside = sorted(path.parent.name for path in (tmp_path / "earlier").glob("*/federation/subnets/*/manifest.json"))
+    assert aside == ["full", "server", "small"]
 
 
 def test_one_client_as_large_as_the_server_hands_its_weights_over(tmp_path: Path) -> None:
