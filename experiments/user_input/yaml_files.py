@@ -271,6 +271,7 @@ def shown_key(key: str) -> str:
 
 
 def _check_kinds(value: Any, where: str, key: str) -> None:
+    at = f"{where}: {key}" if key else where  # a value of --set is whole, and its key is in `where`
     if isinstance(value, dict):
         for name, below in value.items():
             _check_kinds(below, where, f"{key}.{name}" if key else name)
@@ -278,6 +279,6 @@ def _check_kinds(value: Any, where: str, key: str) -> None:
         for i, item in enumerate(value):
             _check_kinds(item, where, f"{key}[{i}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where}: {key}: {value} is not finite. Give a number.")
+        raise UserError(f"{at}: {value} is not finite. Give a number.")
     elif value is not None and not isinstance(value, bool | int | float | str):
-        raise UserError(f"{where}: {key}: {value} is a {type(value).__name__}. Write it in quotes if it is a text.")
+        raise UserError(f"{at}: {value} is a {type(value).__name__}. Write it in quotes if it is a text.")

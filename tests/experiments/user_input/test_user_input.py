@@ -90,6 +90,13 @@ def test_what_yaml_would_end_in_a_message_of_its_own_is_said_in_ours(text: str, 
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize(("text", "at"), [(".nan", "here"), ("{a: [1, .nan]}", "here: a[1]")])
+def test_a_number_that_is_not_finite_is_named_by_its_place(text: str, at: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_yaml(text, "here")
+    assert str(error.value) == f"{at}: nan is not finite. Give a number."
+
+
 def test_every_error_of_a_user_is_one_line_that_can_be_printed() -> None:
     said = str(UserError(f"a\nb\u2028{chr(0xD800)}\x1b[0m: {'x' * 10_000}. Mend it."))
     assert said.startswith("a\\nb\\u2028\\ud800\\x1b[0m: xx")
