@@ -275,7 +275,9 @@ def _locked_temporary(final: Path, directory: bool) -> tuple[Path, int]:
         try:
             lock = os.open(temporary, os.O_RDONLY if directory else os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileNotFoundError:
-            continue
+            if directory:  # swept already
+                continue
+            raise  # a file is made here, or nowhere
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

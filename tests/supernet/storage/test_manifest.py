@@ -196,6 +196,13 @@ def test_no_permission_is_one_line(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc, a directory that takes no files")
+@pytest.mark.timeout(60)
+def test_a_directory_that_takes_no_files_is_one_line_and_not_tried_for_ever():
+    with pytest.raises(UserError, match=r"^/proc/\d+/x: "):
+        write_text_atomically(Path("/proc/self/x"), "x")
+
+
 def test_a_full_disk_is_recognised_also_inside_the_text_of_another_library():
     for error in (OSError(errno.ENOSPC, "x"), RuntimeError(f"RESOURCE_EXHAUSTED: [{os.strerror(errno.ENOSPC)}]")):
         assert "no space left" in str(storage_error(error, Path("runs/a")))
