@@ -66,6 +66,7 @@ class Purpose(StrEnum):
     CHANGED_WEIGHTS = "changed weights"
     PROXIES = "proxies"
     CURVES = "curves"
+    PARZC = "ParZC"
     SPLIT_DRAWS = "split draws"
     RANDOM_SPLIT = "random split"
     # devices

@@ -35,6 +35,7 @@ _KINDS: Mapping[str, Mapping[str, type]] = {
 _OTHERS = (
     ("successive halving (`search.halving`)", "search.halving"),
     ("predictors (`search.predictors`, `sampler.predictor`)", "search_spaces.predictor"),
+    ("order from zero-cost proxies, in Python (`supernet.parzc`)", "supernet.parzc.predictor"),
     ("evolution strategy (`train.method: evolution_strategy`)", "supernet.evolution_strategy.population"),
     ("distillation (`train.distillation`)", "supernet.tasks.distillation"),
     ("adaptive divergence (`train.distillation.loss: alpha`)", "supernet.tasks.divergences"),

@@ -113,7 +113,7 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
     )
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
-    kept = sealed({**found.as_json(), "genes": genes.tolist(), "scores": scores})
+    kept = sealed({**found.as_json(), "genes": genes.tolist(), "truth": of_truth.tolist(), "scores": scores})
     write_text_atomically(run.rank / "proxies.json", json.dumps(kept, indent=1) + "\n")
     return found
 

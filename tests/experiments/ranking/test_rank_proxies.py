@@ -33,6 +33,7 @@ def test_proxies_are_ranked_without_a_supernet(supernest: Any, here: Path) -> No
     assert lines[6].startswith("by training for 12 epochs (c10_val_12ep): tau-b ")
     found = json.loads((here / "out" / "rank" / "proxies.json").read_text("utf-8"))
     truth = [50 + 3 * row[0] + row[4] / 10 for row in _table_genes(found["genes"])]
+    assert found["truth"] == pytest.approx(np.array(truth) / 100)
     for name, figures in found["proxies"].items():
         assert figures["kendall_tau"]["value"] == pytest.approx(kendalltau(truth, found["scores"][name])[0])
         assert figures["spearman"]["value"] == pytest.approx(spearmanr(truth, found["scores"][name])[0])
