@@ -118,14 +118,15 @@ def _check_integer_loss(experiment: Experiment) -> None:
         UserError: They are none, or may leave it.
     """
     net, train, key = experiment.net, experiment.config.train, "train.evolution_strategy.fitness"
-    if not net.has_integer_weights or experiment.data.inputs != "tokens":
+    example = net.example(net.space.largest)
+    if not net.has_integer_weights or not np.issubdtype(example.dtype, np.integer):
         raise UserError(
             f"{key}: integer_loss is that of integer logits of tokens, and those of family {net.space.family} are "
             "none. Set loss."
         )
     if net.classes > MOST_CLASSES:
         raise UserError(f"{key}: integer_loss adds up at most {MOST_CLASSES:,} tokens, not {net.classes:,}. Set loss.")
-    predicted = train.batch_size // train.evolution_strategy.groups * prod(net.example(net.space.largest).shape)
+    predicted = train.batch_size // train.evolution_strategy.groups * prod(example.shape)
     if predicted > MOST_LOSSES:
         raise UserError(
             f"{key}: integer_loss adds up the losses of at most {MOST_LOSSES:,} tokens a member, not {predicted:,}. "
