@@ -24,7 +24,7 @@ from search_spaces import UserError
 
 _TABLES = {"fast_s": "tests_fast.xml", "all_s": "tests.xml"}
 _SLOWEST = 25
-_FAST_S = 2.5
+_FAST_S = 1.5
 
 
 @click.command()

@@ -11,7 +11,7 @@ from experiments.benchmarks.suite import main
 TABLE = """\
 <?xml version="1.0" encoding="utf-8"?>
 <testsuites name="pytest tests"><testsuite name="pytest" tests="3" time="12.5">
-<testcase classname="tests.search.test_a" name="test_one[x]" time="2.0" />
+<testcase classname="tests.search.test_a" name="test_one[x]" time="1.5" />
 <testcase classname="tests.search.test_b" name="test_two" time="3.5"><skipped message="no browser" /></testcase>
 <testcase classname="tests.experiments.data.test_c" name="test_one[x]" time="7.04" />
 </testsuite></testsuites>
@@ -25,11 +25,11 @@ def test_folders_and_slowest_tests_are_told(tmp_path: Path) -> None:
         "fast_s": None,
         "all_s": 12.5,
         "tests": 3,
-        "folders_s": {"tests/experiments/data": 7.0, "tests/search": 5.5},
+        "folders_s": {"tests/experiments/data": 7.0, "tests/search": 5.0},
         "slowest_s": {
             "tests/experiments/data/test_c.py::test_one[x]": 7.0,
             "tests/search/test_b.py::test_two": 3.5,
-            "tests/search/test_a.py::test_one[x]": 2.0,
+            "tests/search/test_a.py::test_one[x]": 1.5,
         },
     }
 
