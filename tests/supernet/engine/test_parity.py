@@ -163,4 +163,4 @@ def test_preset_small(image_size: int) -> None:
         statistics, logits = family.calibrated(genes, program)
         module, _ = family.net.extract(family.params, architecture, statistics)
         assert_close(module(resize(family.x, int(program[0]))), logits)
-        assert_close(family.net.apply_masked(family.params, genes, family.x, program=program), logits)
+        assert_close(family.net.apply_masked(family.params, jnp.asarray(genes), family.x, program=program), logits)
