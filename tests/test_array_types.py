@@ -76,12 +76,12 @@ def signature(function: Function) -> Iterator[tuple[str, ast.expr]]:
 
 
 def is_public(name: str) -> bool:
-    """Whether a name is for others."""
+    """Tells whether a name is public."""
     return not name.startswith("_") or name in ("__init__", "__call__")
 
 
 def is_shaped(annotation: ast.AST) -> bool:
-    """Whether no array stands in an annotation but inside a type of jaxtyping."""
+    """Tells whether arrays stand in an annotation inside types of jaxtyping alone."""
     if isinstance(annotation, ast.Subscript) and hasattr(jaxtyping, ast.unparse(annotation.value)):
         return True
     named = isinstance(annotation, ast.Name | ast.Attribute) and ast.unparse(annotation) in BARE

@@ -23,7 +23,7 @@ import click
 from tqdm import tqdm
 
 from experiments.benchmarks import build_steps
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 
 _SIZES = ("mobilenet", "language", "vit")
@@ -57,7 +57,7 @@ class _Build:
         return json.loads(answer)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--old", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="Checkout.")
 @click.option("--family", type=click.Choice(_SIZES), default="vit", show_default=True)
 @click.option("--architectures", default=8, show_default=True, help="Random architectures that are compared.")

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.training.schedule import Schedule, balance
 from samplers import SAMPLERS, Sampler
@@ -27,7 +27,7 @@ _FIXED = {"uniform": 0, "sandwich": 2, "complexity_aware": 1}
 """Paths of a step that are not random."""
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--steps", default=100, show_default=True, help="Steps that are averaged.")
 @click.option("--most", default=1024, show_default=True, help="The most workers; each power of two up to it.")
 @click.option("--paths", default=1, show_default=True, help="Paths a worker.")

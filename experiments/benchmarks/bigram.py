@@ -1,4 +1,4 @@
-"""What counting bytes predicts: the loss of unigram and bigram models on the text of an experiment.
+"""Loss of unigram and bigram models, which count tokens, on the text of an experiment.
 
 Command: `python -m experiments.benchmarks.bigram experiments/plugins/tinyshakespeare_int8.yaml --json`
 
@@ -13,7 +13,7 @@ import click
 import numpy as np
 from jaxtyping import Float, Int
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.configuration.experiment_config import load_config
 from experiments.data.sequences import Sequences, TextDataset
@@ -22,7 +22,7 @@ from search_spaces import UserError
 STRENGTHS = tuple(2.0**k for k in range(-2, 10))
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @json_option
 def main(config: Path, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def losses(data: TextDataset) -> dict[str, float]:
 
 
 def bigrams(split: Sequences, vocabulary: int) -> Int[np.ndarray, "v v"]:
-    """How often each token follows each other one within the sequences of a split."""
+    """Counts how often each token follows each other one within the sequences of a split."""
     x, labels = split.read(np.arange(len(split)))
     pairs = x.reshape(-1).astype(np.int64) * vocabulary + labels.reshape(-1)
     return np.bincount(pairs, minlength=vocabulary**2).reshape(vocabulary, vocabulary)

@@ -13,14 +13,14 @@ from typing import Any
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.ranking.fidelity import tau_of_pairs, tau_of_scipy
 
 _CALLS = 5
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--size", "sizes", multiple=True, default=(24, 100, 200, 500), show_default=True, help="Architectures.")
 @click.option("--rounds", default=40, show_default=True, help="Alternating rounds.")
 @json_option

@@ -18,7 +18,7 @@ import click
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from search_spaces import FAMILIES, build_space
 
@@ -36,7 +36,7 @@ print(Path(search_spaces.__file__).resolve().parents[1])
 """
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", default="vit", show_default=True)
 @click.option("--preset", default="autoformer_base", show_default=True)
 @click.option("--architectures", default=1_000_000, show_default=True)

@@ -28,7 +28,7 @@ import click
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from supernet.storage.manifest import MANIFEST, write_manifest
 
@@ -190,7 +190,7 @@ def sampled(damage: Damage, count: int, seed: int) -> Sequence[tuple[str, str]]:
     return pairs[:count]
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--cases", default=500, show_default=True, help="Damaged files.")
 @click.option("--seed", default=0, show_default=True, help="Decides files, kinds and places of the damage.")
 @json_option

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
 from experiments.ranking.fidelity import kendall_tau
@@ -191,7 +191,7 @@ def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Traini
         return found
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--directory", type=UserPath(), help="Directory of learning_curves/.  [default: $SUPERNEST_DATA]")
 @click.option("--trainings", default=60, show_default=True, help="Trainings of a task that panels are drawn from.")
 @click.option("--panels", default=10, show_default=True, help="Panels of a task.")

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.benchmarks.ordering import BATCH, CALIBRATION, SHARES, SPACE, held_out_loss, of_size, read, trained
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Params
@@ -71,7 +71,7 @@ def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: 
     return found
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
 @click.option("--parent-steps", default=300, show_default=True, help="Training steps of the parent.")
 @click.option("--steps", default=900, show_default=True, help="Steps of elastic training.")

@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.timing import without_cache
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
@@ -38,7 +38,7 @@ from supernet.training.evaluation import Evaluator, Scores, calibrate
 _CONFIG = Path(__file__).parents[1] / "digits.yaml"
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--candidates", default=64, show_default=True, help="Candidates a round, for the supernet.")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.timing import alternate, memory_as_in_runs
 from experiments.commands.options import json_option
 from search_spaces import build_space
@@ -27,7 +27,7 @@ from supernet.evolution_strategy.settings import EvolutionStrategySettings
 from supernet.tasks.classes import CLASSES
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--width", default=512, show_default=True, help="Width of the network, in channels.")
 @click.option("--images", default="1,4,16", show_default=True, help="Images a member, of 4 tokens each.")
 @click.option("--ranks", default="1,4", show_default=True, help="Ranks of the perturbations.")

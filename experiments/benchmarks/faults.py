@@ -30,7 +30,7 @@ import psutil
 from safetensors.numpy import load_file
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.distributed.connect import import_ray
 
@@ -50,7 +50,7 @@ _PATIENCE = 600.0
 _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--kills", default=20, show_default=True)
 @click.option("--steps", default=1500, show_default=True, help="Training steps.")
 @click.option(

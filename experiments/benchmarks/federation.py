@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
@@ -40,7 +40,7 @@ VARIANTS: Mapping[str, Sequence[str]] = {
 """Name to the settings that differ from the experiment's."""
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=_DIGITS, show_default=True)
 @click.option("--set", "overrides", multiple=True, help="A setting of the experiment, such as federation.rounds=4.")
 @click.option("--seeds", default=3, show_default=True)

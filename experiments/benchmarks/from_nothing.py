@@ -20,7 +20,7 @@ import click
 import numpy as np
 import onnx
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from supernet.onnx.runtime import session
 
@@ -28,7 +28,7 @@ _EXPERIMENT = Path(__file__).resolve().parents[1] / "fashion_mnist_vit.yaml"
 _ROUNDS, _SAMPLE_SECONDS = 60, 0.004
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Fashion-MNIST's folder.")
 @click.option("--latency-ms", default=0.3, show_default=True, help="Limit of the network in float.")
 @click.option("--networks", default=60, show_default=True, help="Networks that are timed to fit the device's tables.")

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from experiments.benchmarks.output import Benchmark
 from experiments.reporting.run_facts import read_run
 from supernet.storage.manifest import write_text_atomically
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="SVG file to write.")
 @click.option("--metric", default="macs", show_default=True, help="Cost on the horizontal axis.")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.timing import alternate
 from experiments.commands.options import json_option
 from experiments.data.text import Text
@@ -71,7 +71,7 @@ def measured(
     return written / without, Row(proposed, written / with_draft, without / with_draft, accepted, same)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("subnet", type=click.Path(path_type=Path, exists=True))
 @click.option("--draft", type=click.Path(path_type=Path, exists=True), required=True, help="Subnet that proposes.")
 @click.option("--text", type=click.Path(path_type=Path, exists=True), required=True, help="Text that prompts are from.")

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.experiment import Experiment, build_experiment
@@ -45,7 +45,7 @@ _WARM_STEPS, _SIDES = 24, ("gradient", "evolution")
 _CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--type", "kind", default="drnas", show_default=True, help="Relaxation.")

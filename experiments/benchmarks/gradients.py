@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -55,7 +55,7 @@ _TRAINED: Mapping[str, dict[str, Any]] = {"pada": {}, "pada_tau_half": {"max_tau
 _WALK = {"random_paths": 1, "smallest": False}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @set_option
 @click.option("--seeds", default=3, show_default=True)

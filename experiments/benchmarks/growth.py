@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.stepper import Stepper
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
@@ -27,7 +27,7 @@ VALUES = {
 _HEAD = 64
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--setting", "settings", type=click.Choice(list(VALUES)), multiple=True, help="Only these; all if none.")
 @click.option("--rounds", default=5, show_default=True, help="Steps of each value.")
 @json_option

@@ -26,7 +26,7 @@ import click
 import jax
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.experiment import Experiment, build_experiment
@@ -75,7 +75,7 @@ class Clock:
         return float(median(steps[2:])) * len(steps)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=_DIGITS, show_default=True)
 @click.option("--set", "overrides", multiple=True, help="A setting of the experiment, such as data.path=PATH.")
 @click.option("--seeds", default=3, show_default=True)

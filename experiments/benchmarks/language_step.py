@@ -11,13 +11,13 @@ import sys
 
 import click
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.timing import memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--steps", default=60, show_default=True)
 @click.option("--peer", type=click.Choice(["language", "whittle"]), help="In turn with it.  [default: alone]")
 @click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import click
 import jax
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.configuration.experiment_config import load_config
 from experiments.distributed.pool import pool
@@ -35,7 +35,7 @@ WORKERS = 1, 2
 
 
 class Seconds(NamedTuple):
-    """What a training step takes.
+    """Duration of a training step.
 
     Attributes:
         step: All of it.
@@ -46,7 +46,7 @@ class Seconds(NamedTuple):
     members: float
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--set", "settings", multiple=True, help="Setting of the experiment, KEY=VALUE.")
 @click.option("--steps", default=10, show_default=True, type=click.IntRange(1), help="Timed steps of a training.")
@@ -58,7 +58,7 @@ def main(config: Path, settings: tuple[str, ...], steps: int, rounds: int, as_js
 
 
 def measure(config: Path, settings: Sequence[str], steps: int, rounds: int) -> dict[str, Any]:
-    """All figures, medians over the steps of all rounds."""
+    """Measures all figures, medians over the steps of all rounds."""
     taken: dict[int, list[Seconds]] = {workers: [] for workers in WORKERS}
     for _ in range(rounds):
         for workers in WORKERS:

@@ -14,32 +14,28 @@ from typing import Any
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.configuration.experiment_config import load_config
 from experiments.exporting.names import exported_names
 from experiments.exporting.to_nested import Judge, nested_blocks
 from experiments.objective import objective_of
 from experiments.subnets.loading import load_exported
-from search_spaces import UserError
 from supernet.export.nested import Index, in_blocks, matrix_shape, read_blocks, write_nested
 from supernet.export.subnet import flatten
 
 _ROUNDED = (2, 3, 4, 5, 6, 8)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--bits", default=12, show_default=True, type=click.IntRange(1, 24), help="Blocks of each weight.")
 @json_option
 def main(run: Path, bits: int, as_json: bool) -> None:
     """Compares both for every exported network of a run."""
-    try:
-        config = load_config(run / "config.yaml")
-        data = config.data.load(config.seed)
-        found = {name: compared(run / "subnets" / name, data, bits) for name in exported_names(run, ())}
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    config = load_config(run / "config.yaml")
+    data = config.data.load(config.seed)
+    found = {name: compared(run / "subnets" / name, data, bits) for name in exported_names(run, ())}
     show(found, as_json)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.data.text import Text
 from search_spaces import LanguageSpace
@@ -98,7 +98,7 @@ def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, 
     return {f"{share} %": [loss(order, of_size(size)) for order in orders] for size, share in enumerate(SHARES)}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
 @click.option("--steps", default=300, show_default=True, help="Training steps of each model.")
 @click.option("--seeds", default=3, show_default=True, help="Models.")

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.proxies import DATA_SETS, FILE, published
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
@@ -97,7 +97,7 @@ def _single(scores: dict[str, Scores]) -> Float[np.ndarray, "a t 1"]:
     return np.stack(list(scores.values()), axis=1)[:, :, None]
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--directory", type=UserPath(), help="Directory of nas_bench_201/.  [default: $SUPERNEST_DATA]")
 @click.option("--trained", multiple=True, type=click.IntRange(min=FEWEST), default=(50, 100, 400), show_default=True)
 @click.option("--data-set", "data_sets", multiple=True, type=click.Choice(DATA_SETS), default=DATA_SETS)
@@ -112,19 +112,16 @@ def main(
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
     path = real_data(directory) / "nas_bench_201" / FILE
-    try:
-        settings = replace(Settings(), temperature=temperature)
-        networks = {name: of_file(path, name) for name in data_sets} if kept is None else {"ours": of_ours(path, kept)}
-        for name, of in networks.items():
-            if max(trained) > len(of.genes) - _LEAST_HELD_OUT:
-                raise UserError(
-                    f"--trained: {max(trained)} of the {len(of.genes)} networks of {name} leave fewer than "
-                    f"{_LEAST_HELD_OUT} to order. Give at most {len(of.genes) - _LEAST_HELD_OUT}."
-                )
-        figures = {name: {count: measure(of, count, splits, settings, seed) for count in trained}
-                   for name, of in networks.items()}  # fmt: skip
-    except UserError as error:
-        raise click.UsageError(str(error)) from None
+    settings = replace(Settings(), temperature=temperature)
+    networks = {name: of_file(path, name) for name in data_sets} if kept is None else {"ours": of_ours(path, kept)}
+    for name, of in networks.items():
+        if max(trained) > len(of.genes) - _LEAST_HELD_OUT:
+            raise UserError(
+                f"--trained: {max(trained)} of the {len(of.genes)} networks of {name} leave fewer than "
+                f"{_LEAST_HELD_OUT} to order. Give at most {len(of.genes) - _LEAST_HELD_OUT}."
+            )
+    figures = {name: {count: measure(of, count, splits, settings, seed) for count in trained}
+               for name, of in networks.items()}  # fmt: skip
     show({"splits": splits, "temperature": temperature, **figures}, as_json)
 
 
@@ -152,7 +149,7 @@ def predictions(
     networks: Networks, rows: np.ndarray, held_out: np.ndarray, settings: Settings, seed: int,
     seconds: list[float], chosen: list[str],
 ) -> dict[str, Scores]:  # fmt: skip
-    """What each side predicts of the held-out networks; notes ParZC's seconds, and the proxy that was chosen."""
+    """Predicts the held-out networks with each method; notes ParZC's seconds, and the proxy that was chosen."""
     accuracy, found = networks.accuracy[rows], {}
     for name, of in networks.tokens.items():
         start = time.process_time()

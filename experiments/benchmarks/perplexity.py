@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.data.text import Text
 
@@ -37,7 +37,7 @@ def perplexity(checkpoint: Path, text: Path, context: int) -> dict[str, float]:
     return {"perplexity": float(np.exp(loss)), "loss": loss, "tokens": labels.size, "params": params}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--text", type=click.Path(path_type=Path, exists=True), required=True, help="A text file.")
 @click.option("--context", default=64, show_default=True, help="Tokens of a sequence.")

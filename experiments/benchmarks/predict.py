@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.timing import alternate, memory_as_in_runs
 from experiments.commands.options import json_option
 from experiments.prediction.predict import predict_files
@@ -45,7 +45,7 @@ def small_subnet(family: str) -> Subnet:
     return Subnet(config, largest.description, module, weights, Preprocessing(_SHAPE[:2], (0.3,), (0.3,)), CLASSES)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_SIZES)), default="mobilenet", show_default=True)
 @click.option("--rounds", default=300, show_default=True, help="Calls of each.")
 @json_option

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.timing import alternate
 from experiments.commands.options import json_option
 
@@ -60,7 +60,7 @@ def _in_torch(turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray) -> Callab
     return lambda: (left @ right).numpy()
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--rounds", default=9, show_default=True)
 @json_option
 def main(rounds: int, as_json: bool) -> None:

@@ -21,7 +21,7 @@ import click
 import jax
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.commands.options import json_option
@@ -70,7 +70,7 @@ class Event(NamedTuple):
     kind: str
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--steps", default=5, show_default=True, help="Each of another random network.")
 @click.option("--evaluation", is_flag=True, help="Evaluations instead of training steps.")

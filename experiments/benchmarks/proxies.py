@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
 from experiments.data.cifar import Cifar
@@ -77,7 +77,7 @@ def spearman(scores: np.ndarray, accuracy: np.ndarray) -> float:
     return round(float(found[0]), 3)
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option(
     "--directory", type=UserPath(), help="Directory of nas_bench_201/ and cifar10/.  [default: $SUPERNEST_DATA]"
 )
@@ -98,16 +98,13 @@ def main(
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
     directory = real_data(directory)
-    try:
-        figures: dict[str, Any] = {}
-        for data_set in DATA_SETS:
-            _, accuracy, theirs = published(directory / "nas_bench_201" / FILE, data_set)
-            figures[f"published/{data_set}"] = {name: spearman(of, accuracy) for name, of in theirs.items()}
-        if networks:
-            sizes = {"width": width, "cells": cells, "image_size": int(image_size)}
-            figures |= ours(directory, networks, sizes, batch, seed, names, kept)
-    except UserError as error:
-        raise click.UsageError(str(error)) from None
+    figures: dict[str, Any] = {}
+    for data_set in DATA_SETS:
+        _, accuracy, theirs = published(directory / "nas_bench_201" / FILE, data_set)
+        figures[f"published/{data_set}"] = {name: spearman(of, accuracy) for name, of in theirs.items()}
+    if networks:
+        sizes = {"width": width, "cells": cells, "image_size": int(image_size)}
+        figures |= ours(directory, networks, sizes, batch, seed, names, kept)
     show(figures, as_json)
 
 

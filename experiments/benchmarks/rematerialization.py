@@ -14,7 +14,7 @@ import click
 import jax
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes
 from experiments.commands.options import json_option
@@ -23,7 +23,7 @@ from supernet.engine.supernet import build_supernet
 from supernet.layers.passes import Passes
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--architectures", default=6, show_default=True, help="Random architectures that are compared.")
 @click.option("--rounds", default=5, show_default=True, help="Alternating rounds of each.")

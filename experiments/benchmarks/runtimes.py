@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from flax import nnx
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.exporting.quantization import static_int8
 from search_spaces import build_space
@@ -45,7 +45,7 @@ _SPACES: dict[str, tuple[str, str, dict[str, Any]]] = {
 _SAMPLE_SECONDS = 0.004
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_SPACES)), default="vit_small", show_default=True)
 @click.option("--rounds", default=30, show_default=True, help="Alternating rounds, of which the median counts.")
 @json_option

@@ -26,6 +26,7 @@ import click
 import numpy as np
 
 from experiments.benchmarks.leaderboard import leaderboard, markdown, text
+from experiments.benchmarks.output import Benchmark
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.configuration.search_sections import SamplerSection
@@ -51,7 +52,7 @@ _BUDGETS = (0.25, 0.5, 0.75, 1.0)
 _CANDIDATES, _DRAWN_STEPS, _LOOKS, _FORMAT = 64, 48, 100, 1
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), required=True, help="Data, space, training and panel.")
 @set_option
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Supernets a sampler.")
@@ -84,8 +85,6 @@ def main(
         with stop_on_signals() as stop:
             board = _Board(build_experiment(load_config(config, changes)), out, stop)
             figures = board.run(names, seeds, passes or board.passes, ceiling)
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
     except Interrupted as stopped:
         _say(f"{stopped}. The same command resumes it.")
         raise click.exceptions.Exit(130) from None

@@ -19,7 +19,7 @@ import click
 import jax
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -33,7 +33,7 @@ from supernet.training.training import TrainStep
 _MEASURED = 2  # steps of each `diagnose_every`, as `Diagnostics.measures` says
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @set_option
 @click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")

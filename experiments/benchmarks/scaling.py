@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from experiments.storage.event_records import Event
 from search.archive import times_path
@@ -34,7 +34,7 @@ _TIMES = 10
 _SETTINGS = {"one": (1, 1), "helped": (1, 2), "two": (2, 2)}  # workers and cores
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", default="experiments/fashion_mnist_vit.yaml", show_default=True)
 @set_option
 @click.option("--steps", default=100, show_default=True, help="Of each run.")

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.search_in_table import queries
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
@@ -41,7 +41,7 @@ from experiments.training.stage import train, trained_params
 from experiments.truth_tables import read_table
 from experiments.user_input.paths import UserPath
 from search import SEARCHERS, Archive, Progress, ResolvedBudget, Searcher, hypervolume, pareto_front, run_search
-from search_spaces import Genes, SearchSpace, UserError
+from search_spaces import Genes, SearchSpace
 
 _CONFIG = Path(__file__).parent / "panels" / "search.yaml"
 _CACHE = Path(__file__).parent / "cache"
@@ -83,7 +83,7 @@ class Table:
         return {row.tobytes(): i for i, row in enumerate(self.genes.astype(np.int32))}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
 @click.option("--seeds", default=10, show_default=True)
 @click.option("--searcher", "names", multiple=True, help="One of the searchers; may be repeated.  [default: all]")
@@ -98,10 +98,7 @@ def main(
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
     if table_name is not None:
-        try:
-            found = queries(read_table(table_name, table_path), measure, list(names or sorted(SEARCHERS)), seeds)
-        except UserError as error:
-            raise click.UsageError(str(error)) from None
+        found = queries(read_table(table_name, table_path), measure, list(names or sorted(SEARCHERS)), seeds)
         show(found, as_json)
         return
     experiment = build_experiment(load_config(config, overrides))

@@ -21,7 +21,7 @@ import click
 import jax
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import ExperimentConfig, load_config
 from experiments.finetuning.settings import Finetuning
@@ -34,7 +34,6 @@ from experiments.souping.choice import Members, by_error, greedy
 from experiments.souping.held_out import HeldOut
 from experiments.souping.ingredients import read_ingredients
 from experiments.souping.pot import Mixed, Pot, pot_of
-from search_spaces import UserError
 from supernet.weights.averages import owned_mean
 
 _HERE = Path(__file__).parent
@@ -78,7 +77,7 @@ class OfShape:
     padded: Reached
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option(
     "--config", type=click.Path(path_type=Path), default=_HERE / "panels" / "soups.yaml", help="[default: digits]"
 )
@@ -91,14 +90,11 @@ class OfShape:
 @json_option
 def main(config: Path, variants: Path, seeds: int, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains, finetunes and averages; runs are kept in --out."""
-    try:
-        with stop_on_signals() as stop:
-            rows = [
-                measured(load_config(config, (*overrides, f"seed={seed}")), variants, out / str(seed), stop)
-                for seed in range(seeds)
-            ]
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    with stop_on_signals() as stop:
+        rows = [
+            measured(load_config(config, (*overrides, f"seed={seed}")), variants, out / str(seed), stop)
+            for seed in range(seeds)
+        ]
     show({"seeds": seeds, **{name: summary([row[name] for row in rows]) for name in rows[0]}}, as_json)
 
 

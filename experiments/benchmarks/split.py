@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from experiments.benchmarks.incubation import Clock
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
@@ -42,13 +43,13 @@ from experiments.experiment import Experiment, build_experiment
 from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.fidelity import kendall_tau, top
-from experiments.splitting.choice import draws_of, smallest_group
+from experiments.splitting.choice import draws_of, smallest_group, values_of
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import one_path_probe
 from experiments.training.stage import train, trained_params
 from experiments.truth_tables import TruthTable, read_table
-from search_spaces import Genes, UserError
+from search_spaces import Genes
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
@@ -70,7 +71,7 @@ Partition = tuple[int, Groups]
 """A gene, and groups of its values."""
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--directory", type=click.Path(path_type=Path), help="Of the data.  [default: $SUPERNEST_DATA]")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--parent-steps", default=200, show_default=True, help="Training steps before the split.")
@@ -87,19 +88,16 @@ def main(
     """Runs the benchmark."""
     directory = real_data(directory)
     kept = [json.loads(line) for line in out.read_text().splitlines()] if out is not None and out.exists() else []
-    try:
-        table = read_table("nas_bench_201", str(directory / "nas_bench_201"))
-        for seed in range(len(kept), seeds):
-            config = load_config(_CONFIG, [f"data.path={directory / 'cifar10'}", f"seed={seed}", *overrides])
-            data = Smaller(str(directory / "cifar10"), int(image_size)).load(
-                seed, config.data.validation_fraction, config.data.train_limit
-            )
-            kept.append(Comparison(build_experiment(config, data), table).measured(parent_steps, draws, networks))
-            if out is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps(kept[-1]) + "\n")
-    except UserError as error:
-        raise click.UsageError(str(error)) from None
+    table = read_table("nas_bench_201", str(directory / "nas_bench_201"))
+    for seed in range(len(kept), seeds):
+        config = load_config(_CONFIG, [f"data.path={directory / 'cifar10'}", f"seed={seed}", *overrides])
+        data = Smaller(str(directory / "cifar10"), int(image_size)).load(
+            seed, config.data.validation_fraction, config.data.train_limit
+        )
+        kept.append(Comparison(build_experiment(config, data), table).measured(parent_steps, draws, networks))
+        if out is not None:
+            with out.open("a") as file:
+                file.write(json.dumps(kept[-1]) + "\n")
     figures = {f"seed_{seed}": found for seed, found in enumerate(kept[:seeds])}
     show({**figures, "mean (deviation)": summary(kept[:seeds])}, as_json)
 
@@ -148,7 +146,7 @@ def _numbers(one: Mapping[str, Any], above: str = "") -> dict[str, float]:
 
 
 class Comparison:
-    """What the trainings of one seed share.
+    """Trainings of one seed, from one parent.
 
     Args:
         experiment: Of the parent.
@@ -272,7 +270,7 @@ class Comparison:
     def _split(self, partition: Partition) -> ChoiceSplit:
         column, groups = partition
         choice, position = splittable(self._space)[column]
-        return ChoiceSplit(choice.name, tuple(tuple(choice.values[i] for i in group) for group in groups), position)
+        return ChoiceSplit(choice.name, values_of(choice, groups), position)
 
     def _described(self, partition: Partition) -> str:
         split = self._split(partition)
@@ -287,13 +285,9 @@ class Comparison:
             train(
                 member, checkpoints, lambda done: EventLog(Path(home), done, main_process=False), StopRequest(), True,
                 # What it starts from is consumed, and all arms start from one parent.
-                _copied(start), bar=Clock(), probe=probe,
+                jax.tree.map(jnp.copy, start), bar=Clock(), probe=probe,
             )  # fmt: skip
             return trained_params(member, checkpoints)
-
-
-def _copied(params: Params) -> Params:
-    return {name: _copied(leaf) if isinstance(leaf, dict) else jnp.copy(leaf) for name, leaf in params.items()}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import numpy as np
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.stepper import SETTINGS, Stepper
 from experiments.benchmarks.timing import memory_as_in_runs, seconds
 from experiments.commands.options import json_option
@@ -30,7 +30,7 @@ _IMPORT = "import time; t = time.perf_counter(); import search_spaces; print(tim
 _STEP = "from experiments.benchmarks.start import first_step; first_step({family!r})"
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Repetitions of each.")
 @json_option

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes, seconds, without_cache
 from experiments.commands.options import json_option
@@ -40,7 +40,7 @@ class _Fixed:
         return self._net.apply_masked(params, genes, x, program=program), {}
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_CHANGED)), default="vit", show_default=True)
 @click.option("--architectures", default=200, show_default=True, help="Random architectures that are stepped once.")
 @click.option("--compared", default=5, show_default=True, help="Architectures compared with their static step.")

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import click
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from search_spaces import UserError
 
@@ -27,7 +27,7 @@ _SLOWEST = 25
 _FAST_S = 1.5
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option(
     "--directory",
     type=click.Path(path_type=Path),
@@ -45,13 +45,10 @@ _FAST_S = 1.5
 @json_option
 def main(directory: Path, listed: Path | None, as_json: bool) -> None:
     """Prints the figures of the last runs of the tests."""
-    try:
-        if listed is not None:
-            write_slow(directory / _TABLES["fast_s"], listed)
-        else:
-            show(figures(directory), as_json)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+    if listed is not None:
+        write_slow(directory / _TABLES["fast_s"], listed)
+    else:
+        show(figures(directory), as_json)
 
 
 def figures(directory: Path) -> dict[str, Any]:

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 @json_option
 def split(
     parent: Path, out: Path, by: "Method", groups: int | None, choice: str | None, position: int | None,
-    draws: int | None,
-    quiet: bool, as_json: bool,
+    draws: int | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Divide a trained supernet into sub-supernets that share no weights with one another.
 
@@ -42,11 +41,10 @@ def split(
     one choice. The same works on a run that is split already.
     """
     from experiments.process.interrupt import stop_on_signals
-    from experiments.splitting.choice import Splitting, choose_split, write_experiment
+    from experiments.splitting.choice import Splitting, choose_split, refuse_existing, write_experiment
     from search_spaces.errors import UserError
 
-    if out.exists():
-        raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
+    refuse_existing(out)
     for option, given, methods in (
         ("--groups", groups, ("gradients", "random")),
         ("--draws", draws, ("gradients",)),

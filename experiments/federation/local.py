@@ -1,4 +1,4 @@
-"""What a client does in a round: train the weights that it was sent on its own examples, and send back what it may."""
+"""Training of a client: it trains the weights it was sent on its own examples, and sends back the layers asked for."""
 
 from functools import cache
 from typing import NamedTuple

@@ -26,7 +26,7 @@ Batch = tuple[jax.Array, Targets]
 
 
 class ServerState(NamedTuple):
-    """All that the server has learned.
+    """State of the server between rounds.
 
     Attributes:
         weights: Of its network, by path.

@@ -32,7 +32,7 @@ Clients = Callable[[Sequence[Sent]], Iterable[Reply]]
 
 
 class Progress(NamedTuple):
-    """What a checkpoint holds: all that the next round depends on."""
+    """Content of a checkpoint: all that the next round depends on."""
 
     server: ServerState
     rewards: Rewards

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
@@ -17,12 +16,13 @@ from experiments.data.text import caches_written_last
 from experiments.devices.runtime import runtime_here
 from experiments.experiment import Experiment, build_experiment
 from experiments.federation.federation import KEY as FEDERATION
-from experiments.federation.federation import check_federation
+from experiments.federation.federation import Federation, check_federation
 from experiments.incubation.members import KEY, check_incubation
 from experiments.pipeline.demands import check_demands, warnings
 from experiments.pipeline.description import (
     DataSizes,
     Description,
+    FederationPlan,
     IncubationPlan,
     SearchPlan,
     SpaceCosts,
@@ -40,6 +40,7 @@ from experiments.training.parent import parent_of
 from experiments.training.rematerialization import training_net
 from samplers.sampler import equal_scores
 from search_spaces import UserError
+from supernet.engine.supernet import weight_bytes
 from supernet.engine.superposed import build_superposed
 from supernet.layers.passes import Passes
 from supernet.sharing.split import SplitSharing
@@ -192,6 +193,7 @@ def describe(config: ExperimentConfig) -> Description:
         search=SearchPlan(config.search.type, config.search.evaluations),
         budgets={budget.name: dict(budget.limits) for budget in experiment.budgets},
         warnings=warnings(experiment),
+        federation=None if config.federation is None else _federation(experiment),
     )
 
 
@@ -210,12 +212,23 @@ def _training(experiment: Experiment) -> TrainingPlan:
     )
 
 
+def _federation(experiment: Experiment) -> FederationPlan:
+    federation = Federation(experiment)
+    settings = federation.settings
+    return FederationPlan(
+        settings.rounds,
+        settings.local_steps,
+        settings.client_choice.number or settings.number,
+        {size.name: len(size.clients) for size in federation.sizes},
+        {size.name: _cost(experiment, size.architecture.genes) for size in federation.sizes},
+    )
+
+
 def _sub_supernets(experiment: Experiment) -> SubSupernets | None:
     sharing = experiment.net.sharing
     if not isinstance(sharing, SplitSharing):
         return None
-    sizes = [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(experiment.net.shapes)]
-    return SubSupernets(sharing.sub_supernets, sum(sizes))
+    return SubSupernets(sharing.sub_supernets, weight_bytes(experiment.net.shapes))
 
 
 def _device(config: ExperimentConfig) -> OnDevice | None:

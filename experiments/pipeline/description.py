@@ -81,7 +81,7 @@ class IncubationPlan:
 
 @dataclass(frozen=True)
 class SubSupernets:
-    """What a supernet is divided into.
+    """Sub-supernets of a supernet that is split.
 
     Attributes:
         number: Number of sub-supernets.
@@ -114,6 +114,25 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class FederationPlan:
+    """Federation of an experiment, which `supernest federate` runs.
+
+    Attributes:
+        rounds: Number of rounds.
+        local_steps: Training steps of a client in a round.
+        asked: Clients that a round asks.
+        clients: Name of each size to the number of its clients.
+        costs: Name of each size to the costs of its network.
+    """
+
+    rounds: int
+    local_steps: int
+    asked: int
+    clients: Mapping[str, int]
+    costs: Mapping[str, Costs]
+
+
+@dataclass(frozen=True)
 class SearchPlan:
     """The search of an experiment.
 
@@ -139,6 +158,7 @@ class Description:
         search: Its search.
         budgets: Name to metric to the most that is allowed.
         warnings: What will be slow or too large.
+        federation: Its federation; None without one.
         timing: Minutes and memory; None where nothing was timed.
     """
 
@@ -150,13 +170,15 @@ class Description:
     search: SearchPlan
     budgets: Mapping[str, Costs]
     warnings: Sequence[str]
+    federation: FederationPlan | None = None
     timing: Timing | None = None
 
     def as_json(self) -> JsonObject:
         """Returns the description as `supernest check --json` prints it."""
         content = asdict(self)
-        if self.timing is None:
-            del content["timing"]
+        for name in ("federation", "timing"):
+            if content[name] is None:
+                del content[name]
         return content | {"data": self.data.as_json()}
 
 
@@ -177,6 +199,7 @@ def report_lines(found: Description) -> list[str]:
         *_training(train),
         f"search    {search.type}: {search.evaluations:,} evaluations",
         *(f"budget    {name:<{width}}  {_costs(limits)}" for name, limits in found.budgets.items()),
+        *(_federation(found.federation) if found.federation else ()),
         *(f"warning   {text}" for text in found.warnings),
         *(timing_lines(found.timing) if found.timing else ()),
     ]
@@ -194,6 +217,15 @@ def _training(train: TrainingPlan) -> list[str]:
     if (split := train.sub_supernets) is not None:
         lines.append(f"          {split.number:,} sub-supernets of {in_bytes(split.weight_bytes)} of weights together")
     return lines
+
+
+def _federation(plan: FederationPlan) -> list[str]:
+    width = max(map(len, plan.clients))
+    asked = f"{plan.asked} of {sum(plan.clients.values())} clients a round, {plan.local_steps:,} steps each"
+    return [
+        f"federate  {plan.rounds:,} rounds, {asked}",
+        *(f"          {name:<{width}}  {n} clients, {_costs(plan.costs[name])}" for name, n in plan.clients.items()),
+    ]
 
 
 def _costs(costs: Costs) -> str:

@@ -1,1 +1,1 @@
-"""How a trained supernet is best divided into sub-supernets, by gradients, at random or exhaustively."""
+"""Division of a trained supernet into sub-supernets, by gradients, at random or exhaustively."""

@@ -23,6 +23,7 @@ from search_spaces import Choice, UserError
 from search_spaces.choice import Value
 from search_spaces.errors import did_you_mean
 from search_spaces.randomness import Purpose, stream
+from supernet.engine.supernet import weight_bytes
 from supernet.sharing.entangled import Entangled
 from supernet.sharing.split import ChoiceSplit, SplitSharing, splittable
 from supernet.storage.manifest import write_text_atomically
@@ -170,8 +171,18 @@ def choose_split(settings: Splitting, stop: StopRequest, quiet: bool) -> tuple[S
     shapes = jax.eval_shape(lambda plain: scheme.started_from(lambda genes: plain), experiment.net.plain_shapes)
     seconds = time.perf_counter() - start
     return SplitFound(
-        settings.method, tuple(found), split, scheme.sub_supernets, _bytes(params), _bytes(shapes), seconds
+        settings.method, tuple(found), split, scheme.sub_supernets, weight_bytes(params), weight_bytes(shapes), seconds
     ), experiment
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuses to write over a file.
+
+    Raises:
+        UserError: The file exists.
+    """
+    if out.exists():
+        raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
 
 
 def write_experiment(experiment: Experiment, run: Path, split: ChoiceSplit, out: Path) -> None:
@@ -180,8 +191,7 @@ def write_experiment(experiment: Experiment, run: Path, split: ChoiceSplit, out:
     Raises:
         UserError: The file exists already.
     """
-    if out.exists():
-        raise UserError(f"--out: {out} exists, and is left as it is. Name a new file.")
+    refuse_existing(out)
     config = experiment.config.as_dict()
     splits = [*config["supernet"]["splits"], split.as_json()]
     supernet = {"sharing": "split", "splits": splits, "parent": str(run.absolute())}
@@ -272,7 +282,7 @@ def _measured(
                 Candidate(
                     choice.name,
                     position,
-                    _values(choice, groups),
+                    values_of(choice, groups),
                     cut(distances, groups),
                     cosine_within(distances, groups),
                     cosine_within(distances, (tuple(range(count)),)),
@@ -289,12 +299,9 @@ def _drawn(experiment: Experiment, genes: dict[int, tuple[Choice, int]], setting
     if settings.method == "exhaustive":
         return ChoiceSplit(choice.name, tuple((value,) for value in choice.values), position)
     every = list(partitions(count, settings.groups, smallest_group(count, settings.groups)))
-    return ChoiceSplit(choice.name, _values(choice, every[rng.integers(len(every))]), position)
+    return ChoiceSplit(choice.name, values_of(choice, every[rng.integers(len(every))]), position)
 
 
-def _values(choice: Choice, groups: Groups) -> tuple[tuple[Value, ...], ...]:
+def values_of(choice: Choice, groups: Groups) -> tuple[tuple[Value, ...], ...]:
+    """Returns the values of each group of their numbers."""
     return tuple(tuple(choice.values[i] for i in group) for group in groups)
-
-
-def _bytes(tree: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

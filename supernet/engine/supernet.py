@@ -85,7 +85,7 @@ class Supernet(ABC):
 
     @cached_property
     def has_integer_weights(self) -> bool:
-        """Whether weights are whole numbers, which have no gradients."""
+        """True where weights are whole numbers, which have no gradients."""
         return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in jax.tree.leaves(self.shapes))
 
     def _shapes_of(self, forward: Callable[[Params, jax.Array], Any]) -> Any:
@@ -204,6 +204,11 @@ class Supernet(ABC):
         module = nnx.eval_shape(lambda: self.module(architecture))
         nnx.update(module, weights)
         return module, weights
+
+
+def weight_bytes(params: Any) -> int:
+    """Returns the bytes of all weights of a tree, of arrays or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
 
 
 def build_supernet(space: SearchSpace, sharing: str | WeightSharing = "entangled", passes: Passes = PLAIN) -> Supernet:

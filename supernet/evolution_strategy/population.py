@@ -85,7 +85,7 @@ class Population:
         size = len(x) // settings.groups
 
         def part(values: Any) -> Any:
-            """Those of the groups of the chunk, one after the other on an axis of their own."""
+            """Returns the rows of the groups of the chunk, with the groups as the first axis."""
             return values[group * size : (group + count) * size].reshape(count, size, *values.shape[1:])
 
         first = np.int32(chunk * settings.pairs_of_chunk)

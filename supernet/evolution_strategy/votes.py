@@ -19,7 +19,7 @@ _MOST = 2**30
 
 
 class Votes(NamedTuple):
-    """What a weight's next steps follow from.
+    """State of the optimizer.
 
     Attributes:
         done: Training steps so far.
@@ -55,7 +55,7 @@ def accumulated_votes(rate: optax.Schedule, deviation: float) -> optax.GradientT
 
 
 def _moved(weight: jax.Array, steps: jax.Array) -> jax.Array:
-    """How far a weight moves: no further than the largest magnitude, and at most `LARGEST` at once."""
+    """Returns how far a weight moves: no further than the largest magnitude, and at most `LARGEST` at once."""
     at = weight.astype(jnp.int32)
     steps = jnp.clip(steps, -LARGEST, LARGEST)
     return (jnp.clip(at + steps, -LARGEST, LARGEST) - at).clip(-LARGEST, LARGEST).astype(weight.dtype)

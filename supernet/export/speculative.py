@@ -37,7 +37,7 @@ class Speculated:
 
 
 class _Text(NamedTuple):
-    """What is known after a round: tokens int[n] of which the first `written` count, and what both models hold."""
+    """State after a round: tokens int[n], of which the first `written` count, and the caches of both models."""
 
     tokens: jax.Array
     written: jax.Array
@@ -129,7 +129,7 @@ def _speculate(
         return jnp.append(tokens, choose(logits, keys[-1])), jnp.concatenate([seen, logits[None]]), cache
 
     def check(logits: jax.Array, guessed: jax.Array, tokens: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """How many proposed tokens stand, and the token after them."""
+        """Returns the number of proposed tokens that stand, and the token after them."""
         if not drawn:
             likeliest = jnp.argmax(logits, axis=-1).astype(prompt.dtype)
             accepted = jnp.sum(jnp.cumprod(tokens == likeliest[:-1]))
@@ -164,7 +164,7 @@ def _speculate(
 def standing(
     p: Float[Array, "k v"], q: Float[Array, "k v"], tokens: Int[Array, " k"], uniform: Float[Array, " k"]
 ) -> Bool[Array, " k"]:
-    """Whether each proposed token stands if those before it do: with probability `min(1, p / q)`.
+    """Decides whether each proposed token stands if those before it do: with probability `min(1, p / q)`.
 
     Args:
         p: The target's distributions.

@@ -21,7 +21,7 @@ Dilation = Literal["updates", "weights"]
 
 
 class Returned(NamedTuple):
-    """What all clients of one size have returned; those that were not asked have zeros.
+    """Replies of all clients of one size; clients that were not asked have zeros.
 
     Attributes:
         weights: Path to weights of each client, [n, ...].

@@ -39,7 +39,7 @@ class WeightShapes:
 
     @property
     def smaller(self) -> bool:
-        """Whether the weight of a layer has another shape at the client."""
+        """True where the weight of a layer has another shape at the client."""
         return self.server[self.layered :] != self.client[self.layered :]
 
     @property

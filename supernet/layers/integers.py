@@ -18,11 +18,11 @@ from jaxtyping import Array, Int32, Num
 EXACT = 2**24
 """Whole numbers up to here are exact in float32."""
 ONE = 16
-"""What stands for 1 in activations and weights: they have 4 fractional bits."""
+"""Integer that stands for 1.0 in activations and weights, which have 4 fractional bits."""
 LARGEST = 127
 """Largest magnitude of a weight and of what a product reads."""
 NATS = math.log(2) / ONE
-"""What 1 of an integer logit means: logits are logarithms to base 2, with 4 fractional bits."""
+"""Nats of one unit of an integer logit: logits are logarithms to base 2, with 4 fractional bits."""
 MOST_CLASSES = 2**15 - 1
 """Classes or tokens over which a loss by integers is taken: more powers of two, all equal, would leave int32."""
 MOST_LOSSES = 2**16
@@ -31,13 +31,13 @@ MOST_LOSSES = 2**16
 _RECIPROCAL, _RECIPROCAL_BITS = 2**12, 8
 _FRACTION_BITS = 8
 _FARTHEST = 64 * ONE - 1
-"""How far below the largest logit a target's counts, so that a loss is less than 2^15."""
+"""Largest distance of a target's logit below the largest one that counts, so that a loss is less than 2^15."""
 _LOGARITHMS = np.round(256 * np.log2(1 + (np.arange(256) + 0.5) / 256)).astype(np.int32)
 """Logarithms to base 2 of 1 to 2, with 8 fractional bits, in the middle of 256 equal parts."""
 
 
 def is_carried(x: Num[Array, "..."]) -> bool:
-    """Whether whole numbers are held in floating point."""
+    """Tells whether whole numbers are held in floating point."""
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -70,7 +70,7 @@ def saturated(x: Num[Array, "..."], most: int) -> Num[Array, "..."]:
 
 
 def halvings(reads: int) -> int:
-    """How often the product over so many entries is halved, so that it is as large as what it reads, as a rule."""
+    """Returns how often a product over so many entries is halved, to be about as large as the entries that it reads."""
     return math.ceil(math.log2(ONE) + math.log2(reads) / 2)
 
 

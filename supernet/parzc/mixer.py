@@ -94,7 +94,7 @@ class Mixer(nnx.Module):
         self.head = BayesianLinear(width, 1, rngs)
 
     def features(self, x: Float[Array, "a t v"], key: Key[Array, ""]) -> Float[Array, "a d"]:
-        """What the head reads, for weights of the embedding that are drawn once."""
+        """Returns the input of the head, for weights of the embedding that are drawn once."""
         x = jnp.einsum("atv,tvd->atd", x, self.kernel[...]) + self.bias[...]
         x = self.embedding(x, key)
         for block in self.blocks:

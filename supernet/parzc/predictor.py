@@ -32,7 +32,7 @@ from supernet.parzc.differentiable_kendall import differentiable_kendall
 from supernet.parzc.mixer import Mixer
 
 FEWEST = 10
-"""Of fewer trained networks nothing is learned."""
+"""Least number of trained networks that a predictor learns from."""
 
 _LEAST = {"weight_decay": 0, "batch": 2}
 
@@ -41,7 +41,7 @@ Tokens = Float[np.ndarray, "a t v"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a predictor is built and trained.
+    """Settings of a predictor.
 
     Attributes:
         width: Channels of a token.

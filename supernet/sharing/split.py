@@ -35,7 +35,7 @@ from supernet.sharing import SHARING, Params, WeightSharing
 from supernet.weights.described import Weights
 
 COPIES = "copies"
-"""Where the weights of all sub-supernets but the first lie."""
+"""Key of the weights of all sub-supernets but the first."""
 
 _KEY = "supernet.splits"
 _MOST = 256  # every pass chooses among all copies of each weight
@@ -85,7 +85,7 @@ class _Split:
 
     @property
     def members(self) -> Float[np.ndarray, "v groups"]:
-        """Which values each group has."""
+        """Membership of each value in each group: 1 where the group has it."""
         return np.eye(len(self.groups), dtype=np.float32)[self.group_of]
 
     def first(self, group: int) -> int:

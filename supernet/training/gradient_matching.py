@@ -34,7 +34,7 @@ _SMALL = 1e-6  # added to norms, as published, so that a value without a gradien
 
 
 class Draw(NamedTuple):
-    """What the gradients of all values are taken at.
+    """Batch and architecture at which the gradients of all values are taken.
 
     Attributes:
         genes: An architecture, whose other genes all values have.

@@ -12,14 +12,14 @@ import sys
 
 import click
 
-from experiments.benchmarks.output import show
+from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.peers.comparison import compare
 from experiments.benchmarks.stepper import SETTINGS
 from experiments.benchmarks.timing import memory_as_in_runs, without_cache
 from experiments.commands.options import json_option
 
 
-@click.command()
+@click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
 @click.option("--architectures", default=40, show_default=True, help="Random networks that are stepped, each once.")
 @click.option("--evaluated", default=10, show_default=True, help="Of them, how many are evaluated.")

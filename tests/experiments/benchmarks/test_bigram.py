@@ -34,3 +34,10 @@ def test_text_whose_letters_follow_each_other_is_predicted_by_pairs_alone(tmp_pa
     assert result.exit_code == 0, result.output
     found = dict(line.strip(" ,").replace('"', "").split(": ") for line in result.output.splitlines()[1:-1])
     assert float(found["bigram_test_loss"]) < 0.3 < 2 < float(found["unigram_test_loss"])
+
+
+def test_data_that_are_no_text_are_one_line(tmp_path):
+    (tmp_path / "e.yaml").write_text("space: {family: vit, preset: small}\ntrain: {steps: 1}\n")
+    result = CliRunner().invoke(main, [str(tmp_path / "e.yaml")])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "e.yaml: data: are no text" in result.stderr

@@ -120,3 +120,10 @@ def test_members_of_an_evolution_strategy_are_timed_beside_plain_passes_and_copi
     found = evolution_strategy.measure(width=16, images=2, rank=1, chunk=4, rounds=1)
     assert 0 < found["numbers_of_noise_a_member"] < found["weights"] / 2
     assert all(found[name] > 0 for name in ("member_ms", "full_copy_ms", "members_a_second_over_full_copies"))
+
+
+def test_errors_of_users_are_lines_in_every_benchmark():
+    root = Path(__file__).parents[3] / "experiments" / "benchmarks"
+    commands = [path for path in root.rglob("*.py") if "@click.command" in path.read_text("utf-8")]
+    assert len(commands) > 30
+    assert [path.name for path in commands if "@click.command(cls=Benchmark" not in path.read_text("utf-8")] == []

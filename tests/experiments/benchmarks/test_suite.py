@@ -36,8 +36,9 @@ def test_folders_and_slowest_tests_are_told(tmp_path: Path) -> None:
 
 def test_without_a_table_it_says_what_to_run(tmp_path: Path) -> None:
     found = CliRunner().invoke(main, ["--directory", str(tmp_path)])
-    assert found.exit_code
-    assert str(found.exception).endswith("tests.xml: no such file. It is left by make test-all: run that first.")
+    assert found.exit_code == 2
+    assert found.stderr.endswith("tests.xml: no such file. It is left by make test-all: run that first.\n")
+    assert found.stderr.startswith("error: ")
 
 
 def test_what_takes_long_is_added_to_the_list(tmp_path: Path) -> None:

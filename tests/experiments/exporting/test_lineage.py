@@ -1,4 +1,4 @@
-"""What a mean of networks descends from."""
+"""Lineage of a mean of networks."""
 
 from experiments.exporting.lineage import Lineage, TrainedOn
 

@@ -70,7 +70,7 @@ class Ran:
 
     @property
     def progress(self) -> Progress:
-        """What its last checkpoint holds."""
+        """Reads its last checkpoint."""
         with self.rounds.checkpoints() as checkpoints:
             return checkpoints.restore(self.rounds.fresh())[1]
 
@@ -236,6 +236,15 @@ def test_one_client_as_large_as_the_server_hands_its_weights_over(tmp_path: Path
         np.testing.assert_allclose(progress.server.weights[path], weight, rtol=1e-6, atol=1e-8)
     assert figures.bytes_down == figures.bytes_up
     assert figures.mean == figures.server == figures.sizes["only"]
+
+
+def test_check_says_rounds_clients_and_their_networks(supernest: Any, here: Path) -> None:
+    code, out, error = supernest("check", "e.yaml")
+    assert (code, error) == (0, "")
+    assert "federate  2 rounds, 3 of 4 clients a round, 3 steps each\n          full   2 clients, params " in out
+    plan = json.loads(supernest("check", "e.yaml", "--json")[1])["federation"]
+    assert (plan["clients"], plan["asked"]) == ({"full": 2, "small": 2}, 3)
+    assert plan["costs"]["small"]["params"] < plan["costs"]["full"]["params"]
 
 
 def test_the_command_runs_reports_and_is_not_run_again(supernest: Any, here: Path) -> None:

@@ -77,7 +77,7 @@ def test_drawn_tokens_are_of_the_targets_distribution() -> None:
     counts = np.bincount(np.ravel_multi_index(np.asarray(found).T, (tokens,) * count), minlength=tokens**count)
 
     def p_value(probabilities: np.ndarray) -> float:
-        """Of the counts; texts that are expected less than five times count as one."""
+        """Returns the p-value of the counts; texts that are expected less than five times count as one."""
         rare = draws * probabilities < 5
         seen, wanted = (np.append(x[~rare], x[rare].sum()) for x in (counts, draws * probabilities))
         return float(chisquare(seen, wanted * draws / wanted.sum()).pvalue)

@@ -138,7 +138,7 @@ def test_a_mixture_is_that_of_the_layers_outputs() -> None:
 
 
 def test_a_mixture_of_a_split_supernet_has_the_weights_of_its_groups() -> None:
-    """All weight on one subnet gives that subnet of its own sub-supernet, not of the first."""
+    """A mixture with all weight on one subnet is that subnet of its own sub-supernet, not of the first."""
     space = made("residual_mlp").net.space
     net = build_supernet(space, SplitSharing(space))
     assert isinstance(net, SuperposedSupernet)
