@@ -104,4 +104,6 @@ def test_a_sampler_that_cannot_be_trained_so_is_told_and_the_others_go_on(
     assert result.exit_code == 0, result.output
     assert "progressive: not measured: sampler: " in result.stdout
     assert "stages do not fit into" in result.stdout
-    assert run(*common, "--samplers", "unifrom").stderr.startswith("Error: sampler: 'unifrom' is not known")
+    misspelt = run(*common, "--samplers", "unifrom")
+    assert (misspelt.exit_code, misspelt.stderr.count("\n")) == (2, 1)
+    assert misspelt.stderr.startswith("error: sampler: 'unifrom' is not known")
