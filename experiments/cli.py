@@ -40,7 +40,7 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def supernest() -> None:
-    """Train one supernet, find the best subnets for your budgets, and export each as a network of its own."""
+    """Train one supernet, find the best subnets for your budgets, and export each as a standalone network."""
     from experiments.process.freed_memory import keep_freed_memory
 
     keep_freed_memory()

@@ -1,13 +1,13 @@
-"""Training steps of this build against those of another checkout: the same weights, batch and genes, in turn.
+"""Compares training steps of this build with those of another checkout: the same weights, batch and genes, in turn.
 
 Command: `python -m experiments.benchmarks.against_build --old PATH --family vit --json`
 
-PATH is a checkout of another commit (`git worktree add PATH COMMIT`). Each build has a process of its own, which waits
-while the other one works. Sizes as in `stepper`; a step is the gradient of one random path and one AdamW update, fp32.
-Ratios are this build's over the other's: of steps, the median over architectures of the ratio of medians; of compile
-times, that of the least ones, as what other work on the machine adds is never negative. `step_processor_ratio` is of
-processor seconds, which other work changes less than the clock. Differences are the largest
-over architectures: of losses over the loss, and of gradients by their norm.
+PATH is a checkout of another commit (`git worktree add PATH COMMIT`). Each build runs in its own process, which waits
+while the other one works. Sizes are those of `stepper`; a step is the gradient of one random path and one AdamW update,
+fp32. Ratios are this build's time over the other's. The step ratio is the median over architectures of the ratio of
+medians; the compile ratio compares the least times, since other work on the machine only adds time.
+`step_processor_ratio` compares processor seconds, which other work changes less than wall time. Differences are the
+largest over architectures: of losses relative to the loss, and of gradients relative to their norm.
 """
 
 import json
@@ -30,7 +30,7 @@ _SIZES = ("mobilenet", "language", "vit")
 
 
 class _Build:
-    """A process that takes steps of one checkout."""
+    """Process that runs training steps of one checkout."""
 
     def __init__(self, checkout: Path, family: str, architectures: int) -> None:
         self._process = subprocess.Popen(
@@ -58,11 +58,18 @@ class _Build:
 
 
 @click.command(cls=Benchmark)
-@click.option("--old", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="Checkout.")
+@click.option(
+    "--old",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Directory of the other checkout.",
+)
 @click.option("--family", type=click.Choice(_SIZES), default="vit", show_default=True)
-@click.option("--architectures", default=8, show_default=True, help="Random architectures that are compared.")
-@click.option("--rounds", default=7, show_default=True, help="Steps of each, in turn.")
-@click.option("--compiles", default=3, show_default=True, help="Compilations of each, in turn.")
+@click.option("--architectures", default=8, show_default=True, help="Number of random architectures to compare.")
+@click.option(
+    "--rounds", default=7, show_default=True, help="Number of timed steps for each build and architecture, in turn."
+)
+@click.option("--compiles", default=3, show_default=True, help="Number of timed compilations for each build, in turn.")
 @json_option
 def main(old: Path, family: str, architectures: int, rounds: int, compiles: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -72,7 +79,7 @@ def main(old: Path, family: str, architectures: int, rounds: int, compiles: int,
 
 
 def measure(old: _Build, new: _Build, architectures: int, rounds: int, compiles: int) -> dict[str, Any]:
-    """All figures, from two builds."""
+    """Measures all figures of two builds."""
     builds, rows = {"old": old, "new": new}, range(architectures)
     with tempfile.TemporaryDirectory() as directory:
         weights, gradients = f"{directory}/weights.npz", {name: f"{directory}/{name}.npz" for name in builds}

@@ -1,9 +1,8 @@
-"""How evenly samplers load the workers of a step: expected mean work ÷ work of the slowest, for 2 to 1,024 workers.
+"""Computes how evenly samplers load workers: expected mean work ÷ work of the slowest, for 2 to 1,024 workers.
 
 Command: `python -m experiments.benchmarks.balance --json`
 
-A worker trains one path a step, or several, on the whole of its rows; work is counted in the exact MACs of the spaces.
-Nothing is trained.
+A worker trains one or several paths a step on all of its rows. Work is counted in exact MACs; nothing is trained.
 """
 
 from typing import Any
@@ -28,9 +27,11 @@ _FIXED = {"uniform": 0, "sandwich": 2, "complexity_aware": 1}
 
 
 @click.command(cls=Benchmark)
-@click.option("--steps", default=100, show_default=True, help="Steps that are averaged.")
-@click.option("--most", default=1024, show_default=True, help="The most workers; each power of two up to it.")
-@click.option("--paths", default=1, show_default=True, help="Paths a worker.")
+@click.option("--steps", default=100, show_default=True, help="Number of steps to average over.")
+@click.option(
+    "--most", default=1024, show_default=True, help="Largest number of workers; each power of two up to it is computed."
+)
+@click.option("--paths", default=1, show_default=True, help="Number of paths for each worker.")
 @json_option
 def main(steps: int, most: int, paths: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -46,13 +47,13 @@ def main(steps: int, most: int, paths: int, as_json: bool) -> None:
 
 
 def sampler_of(name: str, space: SearchSpace, paths: int) -> Sampler:
-    """A sampler that draws so many paths a step, fixed ones included."""
+    """Returns a sampler that draws this number of paths a step, including its fixed ones."""
     settings: dict[str, Any] = {"paths" if name == "uniform" else "random_paths": paths - _FIXED[name]}
     return SAMPLERS[name](space, 0, **settings)
 
 
 def expected(sampler: Sampler, workers: int, steps: int) -> float:
-    """Mean over steps of what TensorBoard shows as `workers/balance`."""
+    """Returns the mean over steps of the figure that TensorBoard shows as `workers/balance`."""
     schedule = Schedule(workers, rows=workers)
     found = []
     for step in range(steps):

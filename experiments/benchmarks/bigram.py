@@ -1,10 +1,10 @@
-"""Loss of unigram and bigram models, which count tokens, on the text of an experiment.
+"""Computes the loss of unigram and bigram models (token counts) on the text of an experiment.
 
 Command: `python -m experiments.benchmarks.bigram experiments/plugins/tinyshakespeare_int8.yaml --json`
 
-Both are counted on the training split. The bigram model mixes the frequencies that follow a token with those of all
-tokens, which count as much as `strength` more occurrences; the strength with the lowest loss on the validation split is
-taken, in its favour. Losses are those of the experiment's own sequences, so that they compare with its networks'.
+Both count tokens of the training split. The bigram model is smoothed towards the unigram frequencies, which count as
+`strength` extra occurrences; the strength with the lowest validation loss is used. Losses are computed on the sequences
+of the experiment, so they can be compared with those of its networks.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def main(config: Path, as_json: bool) -> None:
 
 
 def losses(data: TextDataset) -> dict[str, float]:
-    """Losses of both models on validation and test text, in nats a token."""
+    """Computes the losses of both models on validation and test text, in nats a token."""
     counts = bigrams(data.train, data.vocabulary)
     validation, test = (bigrams(split, data.vocabulary) for split in (data.validation, data.test))
     unigram = np.broadcast_to((counts.sum(axis=0) + 1) / (counts.sum() + data.vocabulary), counts.shape)
@@ -51,20 +51,20 @@ def losses(data: TextDataset) -> dict[str, float]:
 
 
 def bigrams(split: Sequences, vocabulary: int) -> Int[np.ndarray, "v v"]:
-    """Counts how often each token follows each other one within the sequences of a split."""
+    """Counts how often each token follows each other token in the sequences of a split."""
     x, labels = split.read(np.arange(len(split)))
     pairs = x.reshape(-1).astype(np.int64) * vocabulary + labels.reshape(-1)
     return np.bincount(pairs, minlength=vocabulary**2).reshape(vocabulary, vocabulary)
 
 
 def smoothed(counts: Int[np.ndarray, "v v"], strength: float) -> Float[np.ndarray, "v v"]:
-    """Probabilities of the next token, mixed with those of any token."""
+    """Computes the smoothed probabilities of the next token."""
     anyway = (counts.sum(axis=0) + 1) / (counts.sum() + len(counts))
     return (counts + strength * anyway) / (counts.sum(axis=1, keepdims=True) + strength)
 
 
 def loss(probabilities: Float[np.ndarray, "v v"], counts: Int[np.ndarray, "v v"]) -> float:
-    """Mean negative logarithm of the probability of what follows."""
+    """Computes the mean negative log-likelihood of the next token."""
     return float(-(counts * np.log(probabilities)).sum() / counts.sum())
 
 

@@ -1,7 +1,7 @@
-"""Training steps of whatever checkout comes first on the path, on request: one process of `against_build`.
+"""Runs training steps of the checkout that comes first on the path, on request: one process of `against_build`.
 
-It reads a request a line as JSON from standard input and answers each with a line. It is run as a file, by builds that
-need not have it, so it uses nothing but what all of them have, from where all of them have it.
+It reads requests as JSON lines from standard input and answers each with one line. It is run as a file with checkouts
+that may not contain it, so it imports only modules that exist under the same name in all of them.
 """
 
 import json
@@ -22,11 +22,11 @@ from search_spaces import build_space
 
 
 class Steps:
-    """Steps of one family on noise.
+    """Training steps of one family on random data.
 
     Args:
-        family: Its sizes are those of `stepper`.
-        architectures: How many are drawn.
+        family: Family, in the sizes of `stepper`.
+        architectures: Number of architectures to draw.
     """
 
     def __init__(self, family: str, architectures: int) -> None:
@@ -51,7 +51,7 @@ class Steps:
         return 0.0
 
     def compile(self, weights: str, row: int) -> float:
-        """Seconds to trace and compile the gradient of an architecture anew."""
+        """Returns the seconds to trace and compile the gradient of an architecture without a cache."""
         stepper = self._stepper(weights)
         jax.clear_caches()
         start = time.perf_counter()
@@ -60,14 +60,14 @@ class Steps:
         return time.perf_counter() - start
 
     def gradient(self, weights: str, row: int, into: str) -> float:
-        """Loss of an architecture; writes its gradient. The weights are those given, before any step."""
+        """Returns the loss of an architecture at the given weights and writes its gradient."""
         function, arguments, static = self._stepper(weights).gradient(self.genes[row])
         gradient, result = function(*arguments, **static)
         save(into, gradient)
         return float(result.loss)
 
     def step(self, weights: str, row: int) -> tuple[float, float]:
-        """Seconds of a training step, and seconds of the processor."""
+        """Returns the wall and processor seconds of a training step."""
         stepper, genes = self._stepper(weights), self.genes[row]
         start = time.process_time()
         taken = seconds(lambda: stepper(genes)[0].params)
@@ -85,7 +85,7 @@ def save(path: str, tree: Any) -> None:
 
 
 def difference(first: str, second: str) -> float:
-    """Norm of the difference of two written trees over the norm of the first."""
+    """Returns the norm of the difference of two written trees over the norm of the first."""
     a, b = (dict(np.load(path)) for path in (first, second))
     parts = {name: a[name].astype(np.float64) - b[name] for name in a}
     return float(optax.tree.norm(parts) / optax.tree.norm({name: a[name].astype(np.float64) for name in a}))

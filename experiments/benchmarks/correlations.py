@@ -1,8 +1,8 @@
-"""Kendall's tau of a bootstrap: all pairs compared at once, as rankings do for few architectures, against SciPy's.
+"""Times Kendall's tau in a bootstrap: our comparison of all pairs, used for few architectures, against SciPy's.
 
 Command: `python -m experiments.benchmarks.correlations --json`
 
-Both are taken in turn; times are of the processor, in microseconds a call.
+Both run in turn; times are processor microseconds for a call.
 """
 
 import time
@@ -21,8 +21,15 @@ _CALLS = 5
 
 
 @click.command(cls=Benchmark)
-@click.option("--size", "sizes", multiple=True, default=(24, 100, 200, 500), show_default=True, help="Architectures.")
-@click.option("--rounds", default=40, show_default=True, help="Alternating rounds.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    default=(24, 100, 200, 500),
+    show_default=True,
+    help="Number of architectures. May be repeated.",
+)
+@click.option("--rounds", default=40, show_default=True, help="Number of alternating rounds; the median counts.")
 @json_option
 def main(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -30,7 +37,7 @@ def main(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
 
 
 def measure(size: int, rounds: int) -> dict[str, Any]:
-    """Figures for one number of architectures."""
+    """Measures the figures for one number of architectures."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, size))
     both = [

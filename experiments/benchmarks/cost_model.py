@@ -1,8 +1,8 @@
-"""Speed of the exact cost model, or its figures against those of another checkout.
+"""Times the exact cost model, or compares its costs with those of another checkout.
 
-Command: `python -m experiments.benchmarks.cost_model --json` for architectures a second on AutoFormer-B (or any
-preset); with `--old PATH --architectures 100000`, of every preset that both builds have, how many random architectures
-cost something else. PATH is a checkout of another commit (`git worktree add PATH COMMIT`).
+Command: `python -m experiments.benchmarks.cost_model --json` measures architectures a second on AutoFormer-B (or
+another preset). With `--old PATH --architectures 100000` it counts, for every preset that both builds have, the random
+architectures whose costs differ. PATH is a checkout of another commit (`git worktree add PATH COMMIT`).
 """
 
 import os
@@ -40,7 +40,11 @@ print(Path(search_spaces.__file__).resolve().parents[1])
 @click.option("--family", default="vit", show_default=True)
 @click.option("--preset", default="autoformer_base", show_default=True)
 @click.option("--architectures", default=1_000_000, show_default=True)
-@click.option("--old", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Checkout to compare with.")
+@click.option(
+    "--old",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Directory of another checkout to compare with.  [default: time this one]",
+)
 @json_option
 def main(family: str, preset: str, architectures: int, old: Path | None, as_json: bool) -> None:
     """Times the cost model over distinct random architectures, five times, or compares it with another build's."""
@@ -48,7 +52,7 @@ def main(family: str, preset: str, architectures: int, old: Path | None, as_json
 
 
 def speed(family: str, preset: str, architectures: int) -> dict[str, Any]:
-    """Architectures a second."""
+    """Measures architectures a second."""
     space = build_space(family, preset)
     genes = space.sample(np.random.default_rng(0), architectures)
     taken = []
@@ -66,7 +70,7 @@ def speed(family: str, preset: str, architectures: int) -> dict[str, Any]:
 
 
 def against(old: Path, architectures: int) -> dict[str, Any]:
-    """For each preset, how many architectures differ from another build in a metric that both have."""
+    """Counts, for each preset, the architectures that differ from another build in a metric that both have."""
     different = {}
     presets = [(family, preset) for family in _FAMILIES for preset in FAMILIES[family].presets]
     with tempfile.TemporaryDirectory() as directory:

@@ -1,12 +1,12 @@
-"""Damages files of a run and of its exports, and asks whether a command refuses them in one line or is not misled.
+"""Damages files of a run and of its exports, and checks that commands refuse them in one line or are not misled.
 
 Command: `python -m experiments.benchmarks.damage --cases 500 --json`
 
-Two small experiments are run. In each case one file of the first one's run directory is flipped, truncated, emptied,
-deleted, written anew, exchanged for the second one's, or changed with a manifest that is rewritten to fit it. Then a
-command that reads the file has to end with exit code 2 and lines that begin with `error:`, or to end with 0 and the
-results of the undamaged run. A rewritten manifest makes another export of what an export holds, which nothing outside
-its run contradicts; for exports, such cases only count as wrong where they end in a traceback.
+Two small experiments are run. In each case one file of the first run directory is flipped, truncated, emptied, deleted,
+rewritten, replaced by the second run's file, or changed together with its manifest. Then a command that reads the file
+must end with exit code 2 and lines that begin with `error:`, or with 0 and the results of the undamaged run. A changed
+export with a matching manifest is a valid export that only its run contradicts; such a case counts as a fault only if
+it ends in a traceback.
 """
 
 import contextlib
@@ -50,9 +50,9 @@ class Verdict:
 
     Attributes:
         file: The file, below the run directory.
-        kind: How it was damaged, one of `KINDS`.
+        kind: Kind of the damage, one of `KINDS`.
         command: The command that read it.
-        fault: What was wrong; None where it was refused in one line, or made no difference.
+        fault: Description of the fault; None if the damage was refused in one line or made no difference.
         refused: Whether it was refused.
     """
 
@@ -64,7 +64,7 @@ class Verdict:
 
 
 class Damage:
-    """Two finished runs below a directory, and what commands say of the first.
+    """Two finished runs below a directory, and commands that read the first one.
 
     Args:
         home: An empty directory.
@@ -83,7 +83,7 @@ class Damage:
 
     @property
     def files(self) -> list[str]:
-        """The files that commands read, below the run directory."""
+        """Files below the run directory that commands read."""
         names = (str(path.relative_to(self._whole)) for path in sorted(self._whole.rglob("*")) if path.is_file())
         return [name for name in names if not set(_UNREAD) & set(Path(name).parts)]
 
@@ -145,7 +145,7 @@ class Damage:
             write_manifest(home)
 
     def _outcome(self, command: str) -> tuple[int, Any, str]:
-        """Returns a command's exit code, what it gives, and what it prints beside that."""
+        """Returns a command's exit code, its result, and its other output."""
         run, subnet = str(self.run), str(self.run / "subnets" / "half")
         arguments = {
             "export": ("export", run, "--json", "--quiet"),
@@ -179,7 +179,7 @@ def _files(directory: Path) -> dict[str, bytes]:
 
 
 def sampled(damage: Damage, count: int, seed: int) -> Sequence[tuple[str, str]]:
-    """Draws pairs of file and kind; each file and each kind comes before any comes again."""
+    """Draws pairs of file and kind; every file and every kind is used before any is used again."""
     which, files = random.Random(seed), damage.files
     pairs: list[tuple[str, str]] = []
     while len(pairs) < count:
@@ -191,8 +191,10 @@ def sampled(damage: Damage, count: int, seed: int) -> Sequence[tuple[str, str]]:
 
 
 @click.command(cls=Benchmark)
-@click.option("--cases", default=500, show_default=True, help="Damaged files.")
-@click.option("--seed", default=0, show_default=True, help="Decides files, kinds and places of the damage.")
+@click.option("--cases", default=500, show_default=True, help="Number of damaged files.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the files, the kinds and the positions of the damage."
+)
 @json_option
 def main(cases: int, seed: int, as_json: bool) -> None:
     """Runs the benchmark."""

@@ -1,10 +1,10 @@
-"""Early stopping by predicted final values, on the learning curves of TaskSet: epochs saved, and what the choice costs.
+"""Early stopping by predicted final losses on the learning curves of TaskSet: epochs saved, and loss given up.
 
 Command: `python -m experiments.benchmarks.early_stopping --json`, with `learning_curves/` below `$SUPERNEST_DATA`.
-Nothing is trained. Of each of 12 tasks, panels of trainings are drawn; in each, the one of least final validation loss
-is wanted. A rule watches each training from its first epochs on and says when it may stop; what it has chosen is then
-compared with what all trainings, run to their ends, would have chosen. Beside the rules stand the usual ways to the
-same end: the losses of all trainings at half of the epochs, and successive halving.
+Nothing is trained. For each of 12 tasks, panels of recorded trainings are drawn. The goal is the training with the
+least final validation loss of its panel. A rule watches each training from its first epochs on and decides when to stop
+it. Its choice is compared with the one after complete training. Baselines are the losses of all trainings after half of
+the epochs, and successive halving.
 
 References:
     Metz et al. Using a thousand optimization tasks to learn hyperparameter search strategies. 2020, arXiv:2002.11887
@@ -39,8 +39,8 @@ class Trainings:
     """Validation losses of the trainings of a task.
 
     Attributes:
-        losses: One row a training, one column an epoch, the one before the first step first.
-        prior: What forecasts rest on.
+        losses: float[trainings, epochs + 1]; the first column is the loss before the first step.
+        prior: Prior of the forecasts.
     """
 
     losses: Float[np.ndarray, "n e"]
@@ -49,7 +49,7 @@ class Trainings:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs of a whole training."""
+        """Number of epochs of a complete training."""
         return self.losses.shape[1] - 1
 
     def outlook(self, row: int, epoch: int) -> Outlook:
@@ -62,11 +62,11 @@ class Trainings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Final losses and epochs of a panel whose trainings a rule has stopped.
+    """Final losses and trained epochs of a panel under a stopping rule.
 
     Attributes:
-        values: Final loss of each training; the forecast of one that was stopped.
-        epochs: Epochs that were trained.
+        values: Final loss of each training; its forecast if it was stopped.
+        epochs: Number of trained epochs.
     """
 
     values: Float[np.ndarray, " p"]
@@ -77,18 +77,18 @@ Rule = Callable[[Trainings, np.ndarray], Outcome]
 
 
 def whole(trainings: Trainings, panel: np.ndarray) -> Outcome:
-    """All trainings to their ends."""
+    """Trains everything to the end."""
     return Outcome(trainings.losses[panel, -1], len(panel) * trainings.epochs)
 
 
 def half(trainings: Trainings, panel: np.ndarray) -> Outcome:
-    """All trainings to half of the epochs, by the loss there."""
+    """Trains everything for half of the epochs and compares the losses there."""
     epochs = trainings.epochs // 2
     return Outcome(trainings.losses[panel, epochs], len(panel) * epochs)
 
 
 def halving(trainings: Trainings, panel: np.ndarray) -> Outcome:
-    """Successive halving: the best quarter goes on four times as long."""
+    """Runs successive halving: the best quarter continues for four times as many epochs."""
     values, rows, epochs, spent = np.full(len(panel), np.nan), np.arange(len(panel)), trainings.epochs, 0
     rungs = [max(epochs // _REDUCTION**i, 1) for i in (2, 1, 0)]
     for before, rung in zip([0, *rungs], rungs, strict=False):
@@ -103,7 +103,7 @@ def halving(trainings: Trainings, panel: np.ndarray) -> Outcome:
 
 
 def forecasting(stopping: EarlyStopping, certain: bool, hopeless: bool) -> Rule:
-    """Stops a training whose end is known well enough, or that will not beat the best training before it."""
+    """Stops a training when its final loss is known well enough, or when it will not beat the best earlier training."""
 
     def rule(trainings: Trainings, panel: np.ndarray) -> Outcome:
         values, spent, best = np.zeros(len(panel)), 0, np.inf
@@ -122,7 +122,7 @@ def forecasting(stopping: EarlyStopping, certain: bool, hopeless: bool) -> Rule:
 
 
 def racing(stopping: EarlyStopping) -> Rule:
-    """Trains all side by side, and drops those that will probably not beat the one that leads by forecast."""
+    """Trains all in parallel and drops those that will probably not beat the leader by forecast."""
 
     def rule(trainings: Trainings, panel: np.ndarray) -> Outcome:
         values, spent, running = trainings.losses[panel, -1].copy(), 0, list(range(len(panel)))
@@ -140,7 +140,7 @@ def racing(stopping: EarlyStopping) -> Rule:
 
 
 def rules(stopping: EarlyStopping) -> dict[str, Rule]:
-    """Returns the rules that are compared, by name."""
+    """Returns the compared rules by name."""
     return {
         "whole": whole,
         "half of the epochs": half,
@@ -153,7 +153,7 @@ def rules(stopping: EarlyStopping) -> dict[str, Rule]:
 
 
 def compared(tasks: dict[str, Trainings], panels: int, size: int, stopping: EarlyStopping) -> dict[str, Any]:
-    """Figures of every rule over panels of all tasks."""
+    """Measures every rule over panels of all tasks."""
     rows: dict[str, list[tuple[float, ...]]] = {}
     for number, trainings in enumerate(tqdm(tasks.values(), desc="tasks", disable=None)):
         for panel_number in range(panels):
@@ -180,7 +180,7 @@ def _figures(found: np.ndarray) -> dict[str, float]:
 
 
 def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Trainings]:
-    """Trainings of each task that stayed finite, drawn at random."""
+    """Reads random trainings of each task whose losses stayed finite."""
     with np.load(directory / "learning_curves" / _FILE, allow_pickle=False) as file:
         found = {}
         for number, task in enumerate(file["tasks"].tolist()):
@@ -192,13 +192,22 @@ def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Traini
 
 
 @click.command(cls=Benchmark)
-@click.option("--directory", type=UserPath(), help="Directory of learning_curves/.  [default: $SUPERNEST_DATA]")
-@click.option("--trainings", default=60, show_default=True, help="Trainings of a task that panels are drawn from.")
-@click.option("--panels", default=10, show_default=True, help="Panels of a task.")
-@click.option("--size", default=24, show_default=True, help="Trainings of a panel.")
+@click.option(
+    "--directory", type=UserPath(), help="Directory that contains learning_curves/.  [default: $SUPERNEST_DATA]"
+)
+@click.option(
+    "--trainings", default=60, show_default=True, help="Number of trainings of each task to draw panels from."
+)
+@click.option("--panels", default=10, show_default=True, help="Number of panels for each task.")
+@click.option("--size", default=24, show_default=True, help="Number of trainings in a panel.")
 @click.option("--tolerance", default=EarlyStopping.tolerance, show_default=True)
 @click.option("--confidence", default=EarlyStopping.confidence, show_default=True)
-@click.option("--delayed", default=0.0, show_default=True, help="Share of the prior's curves that rise later.")
+@click.option(
+    "--delayed",
+    default=0.0,
+    show_default=True,
+    help="Share of the curves of the prior that start to rise late, from 0 to 1.",
+)
 @json_option
 def main(
     directory: Path | None, trainings: int, panels: int, size: int, tolerance: float, confidence: float,

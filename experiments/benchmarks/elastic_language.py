@@ -1,11 +1,11 @@
-"""What elasticity costs: sizes cut out of one fine-tuned language model, against the same sizes trained on their own.
+"""Cost of elasticity: sizes cut out of one elastically trained language model, against the same sizes trained alone.
 
 Command: `python -m experiments.benchmarks.elastic_language --data TEXT --seeds 3 --json`
 
-A byte-level model is trained alone, ordered by importance, and then trained elastically: every step trains all three
-sizes on one batch, the largest by its labels, the others by labels and largest alike. Each size is also trained on its
-own, from nothing, for as many batches as the model and the elastic training had together, or as `--alone-steps` says.
-Losses are of held-out text; ratios below 1 speak for the elastic one.
+A byte-level model is trained, ordered by importance, and then trained elastically: every step trains all three sizes on
+one batch, the largest with the labels, the others with labels and distillation from the largest. Each size is also
+trained alone from fresh weights, for as many batches as both trainings of the elastic model together, or for
+`--alone-steps`. Losses are those of held-out text; a ratio below 1 means that the elastic model is better.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ _ROLES = ("largest", "random", "smallest")
 def elastically_trained(
     net: LanguageSupernet, parent: Params, x: np.ndarray, labels: np.ndarray, steps: int, seed: int
 ) -> Params:
-    """Weights after elastic training of all sizes; `parent` is consumed."""
+    """Returns the weights after elastic training of all sizes; `parent` is consumed."""
     step = TrainStep(net, _OPTIMIZER.build(steps), _DISTILLATION)
     state, rng = step.init(parent), stream(seed, Purpose.DISTILLED_STUDENT)
     genes = np.stack([of_size(size) for size in reversed(range(len(SHARES)))])
@@ -50,13 +50,13 @@ def elastically_trained(
 
 
 def alone(size: int) -> LanguageSupernet:
-    """The supernet whose only network has that size."""
+    """Returns a supernet whose only network has this size."""
     sizes = {name: (getattr(SPACE, name)[size],) for name in ("width", "kv_heads", "mlp_width")}
     return LanguageSupernet(dataclasses.replace(SPACE, **sizes), SHARING["entangled"](SPACE))
 
 
 def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: int) -> dict[str, float]:
-    """Losses of one seed, in nats a token."""
+    """Measures the losses of one seed, in nats a token."""
     net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"](SPACE)), *read(data)
     parent = trained(net, x, labels, parent_steps, seed)
     parent = reordered(net.space, parent, importance(net, parent, [jnp.asarray(x[:CALIBRATION])]))
@@ -72,11 +72,15 @@ def measured(data: Path, parent_steps: int, steps: int, alone_steps: int, seed: 
 
 
 @click.command(cls=Benchmark)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
-@click.option("--parent-steps", default=300, show_default=True, help="Training steps of the parent.")
-@click.option("--steps", default=900, show_default=True, help="Steps of elastic training.")
-@click.option("--alone-steps", type=click.IntRange(min=1), help="Of each size on its own.  [default: both together]")
-@click.option("--seeds", default=3, show_default=True, help="Repetitions.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file to train on.")
+@click.option("--parent-steps", default=300, show_default=True, help="Number of training steps of the parent.")
+@click.option("--steps", default=900, show_default=True, help="Number of steps of elastic training.")
+@click.option(
+    "--alone-steps",
+    type=click.IntRange(min=1),
+    help="Number of training steps of each size on its own.  [default: the sum of both above]",
+)
+@click.option("--seeds", default=3, show_default=True, help="Number of seeds.")
 @json_option
 def main(data: Path, parent_steps: int, steps: int, alone_steps: int | None, seeds: int, as_json: bool) -> None:
     """Trains models elastically and alone, and compares their losses."""

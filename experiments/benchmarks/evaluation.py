@@ -1,11 +1,11 @@
-"""Candidates a second, against extracting, compiling and evaluating each; and the overhead of a search.
+"""Candidates a second by the supernet, against extracting, compiling and evaluating each; and the overhead of a search.
 
 Command: `python -m experiments.benchmarks.evaluation --config experiments/digits.yaml --json`
 
-Both sides score random subnets with fresh weights on the same validation split, and take turns in one run; the scores
-must agree. The first round, in which the supernet's programs compile, does not count, and no later one may compile
-anything. Then the experiment's search runs twice, and the share of the second run's time that is not spent in
-evaluation is its overhead.
+Both sides score random subnets with fresh weights on the same validation split, in turn in one run; the scores must
+agree. The first round, in which the programs of the supernet are compiled, does not count, and no later round may
+compile anything. Then the search of the experiment runs twice; its overhead is the share of the second run's time that
+is not spent in evaluation.
 """
 
 import dataclasses
@@ -39,10 +39,22 @@ _CONFIG = Path(__file__).parents[1] / "digits.yaml"
 
 
 @click.command(cls=Benchmark)
-@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_CONFIG,
+    help="Experiment file.  [default: experiments/digits.yaml]",
+)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--candidates", default=64, show_default=True, help="Candidates a round, for the supernet.")
-@click.option("--extracted", default=4, show_default=True, help="Of those, for the other side.")
+@click.option(
+    "--candidates", default=64, show_default=True, help="Number of candidates in a round that the supernet evaluates."
+)
+@click.option(
+    "--extracted",
+    default=4,
+    show_default=True,
+    help="Number of these candidates that are also extracted, compiled and evaluated.",
+)
 @set_option
 @json_option
 def main(config: Path, rounds: int, candidates: int, extracted: int, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -88,7 +100,7 @@ def _one_a_program(experiment: Experiment, rng: np.random.Generator) -> Genes:
 
 
 def _extract_compile_evaluate(experiment: Experiment, params: Params, genes: np.ndarray) -> float:
-    """Accuracy of one subnet as a network of its own, compiled for its sizes."""
+    """Returns the accuracy of one subnet that is extracted and compiled for its sizes."""
     net, evaluator = experiment.net, experiment.evaluator
     program = experiment.space.program(genes)
     statistics = _calibrate(net, params, jnp.asarray(genes), evaluator.calibration, program)
@@ -109,7 +121,7 @@ _calibrate = jax.jit(calibrate, static_argnames=("net", "program"))
 
 
 class _Stopwatch:
-    """An evaluator that adds up the seconds of its calls."""
+    """Evaluator that sums the seconds of its calls."""
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator, self.seconds = evaluator, 0.0
@@ -122,7 +134,7 @@ class _Stopwatch:
 
 
 class _Timed(Experiment):
-    """An experiment whose evaluations are timed."""
+    """Experiment whose evaluations are timed."""
 
     @cached_property
     def evaluator(self) -> _Stopwatch:  # type: ignore[override]
@@ -130,7 +142,7 @@ class _Timed(Experiment):
 
 
 def _search_overhead(experiment: Experiment, params: Params) -> dict[str, float]:
-    """Seconds of the search, and the share of them that evaluation did not take; the second of two runs."""
+    """Returns the seconds of the second of two searches, and the share of them outside of evaluation."""
     timed = _Timed(**{field.name: getattr(experiment, field.name) for field in dataclasses.fields(experiment)})
     seconds = 0.0
     with tempfile.TemporaryDirectory() as scratch:

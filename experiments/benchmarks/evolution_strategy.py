@@ -1,10 +1,10 @@
-"""Members of an evolution strategy: what one costs beside a plain pass, and beside a perturbed copy of the weights.
+"""Cost of a member of an evolution strategy, compared with a plain pass and with a perturbed copy of the weights.
 
 Command: `python -m experiments.benchmarks.evolution_strategy --json`
 
-A vision transformer of two layers. Taken in turn are: the population in chunks of one program; the plain pass on as
-many rows as the whole chunk, and on those of one member; and a full copy of the weights, each entry with normal noise
-of its own, drawn and evaluated alone.
+The network is a vision transformer of two layers. Timed in turn are: a chunk of members in one program; a plain pass on
+as many rows as the whole chunk, and on the rows of one member; and a full copy of the weights with independent normal
+noise in every entry, drawn and evaluated by itself.
 """
 
 from functools import partial
@@ -28,11 +28,16 @@ from supernet.tasks.classes import CLASSES
 
 
 @click.command(cls=Benchmark)
-@click.option("--width", default=512, show_default=True, help="Width of the network, in channels.")
-@click.option("--images", default="1,4,16", show_default=True, help="Images a member, of 4 tokens each.")
-@click.option("--ranks", default="1,4", show_default=True, help="Ranks of the perturbations.")
-@click.option("--chunk", default=16, show_default=True, help="Members of one program.")
-@click.option("--rounds", default=5, show_default=True, help="Alternating rounds.")
+@click.option("--width", default=512, show_default=True, help="Width of the network in channels.")
+@click.option(
+    "--images",
+    default="1,4,16",
+    show_default=True,
+    help="Numbers of images (4 tokens each) for each member, separated by commas.",
+)
+@click.option("--ranks", default="1,4", show_default=True, help="Ranks of the perturbations, separated by commas.")
+@click.option("--chunk", default=16, show_default=True, help="Number of members in one program.")
+@click.option("--rounds", default=5, show_default=True, help="Number of alternating rounds; the median counts.")
 @json_option
 def main(width: int, images: str, ranks: str, chunk: int, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -46,7 +51,7 @@ def main(width: int, images: str, ranks: str, chunk: int, rounds: int, as_json: 
 
 
 def measure(width: int, images: int, rank: int, chunk: int, rounds: int) -> dict[str, Any]:
-    """All figures for one size."""
+    """Measures all figures for one size."""
     settings = {"width": [width], "depth": [2], "heads": [width // 16], "mlp_ratio": [4.0], "patch_size": 4}
     space = build_space("vit", "small", settings)
     net, genes = build_supernet(space), np.array(space.largest.genes, np.int32)

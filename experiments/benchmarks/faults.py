@@ -1,12 +1,12 @@
-"""SIGKILL of workers, actors, nodes and the driver, at random moments of a run on Ray; the outcome must be the same.
+"""Kills workers, actors, nodes and the driver of a run on Ray at random moments; the results must stay the same.
 
 Command: `python -m experiments.benchmarks.faults --kills 20 --json`
 
-A cluster of a head and two nodes is started on this machine's loopback, and an experiment is run on it twice: left
-alone, and with something killed again and again, whatever there is at that moment: a process that trains, one that
-evaluates, a node with all that runs on it (another takes its place), or the command itself. The command is given again
-whenever it has ended; the kills are spread over training and search, and when all are done the run may finish. Then the
-archives are compared byte by byte (their header holds the hash of the trained weights), and the exported weights.
+A cluster of a head and two nodes is started on the loopback interface of this machine, and an experiment is run on it
+twice: once undisturbed, and once with repeated SIGKILLs. A kill hits a training process, an evaluating process, a node
+with all its processes (another node replaces it), or the command itself. The command is started again whenever it has
+ended. The kills are spread over training and search; after the last one the run may finish. Then the archives (whose
+header holds the hash of the trained weights) are compared byte by byte, and the exported weights are compared too.
 """
 
 import json
@@ -52,11 +52,15 @@ _TOKEN = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")
 
 @click.command(cls=Benchmark)
 @click.option("--kills", default=20, show_default=True)
-@click.option("--steps", default=1500, show_default=True, help="Training steps.")
+@click.option("--steps", default=1500, show_default=True, help="Number of training steps.")
 @click.option(
-    "--between", default=(0.0, 3.0), type=(float, float), show_default=True, help="Seconds from going on to a kill."
+    "--between",
+    default=(0.0, 3.0),
+    type=(float, float),
+    show_default=True,
+    help="Range of the random wait between resuming and a kill, in seconds.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of victims and moments.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the choice of processes to kill and of the waits.")
 @json_option
 def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -91,7 +95,7 @@ class Nodes:
     """A cluster of a head without cores and nodes of one core each, on loopback.
 
     Attributes:
-        address: Of the head.
+        address: Address of the head.
     """
 
     def __init__(self, made: Any) -> None:
@@ -107,7 +111,7 @@ class Nodes:
         self._nodes.append(self._made.add_node(**own, **options))
 
     def titled(self, title: str) -> list[psutil.Process]:
-        """The processes of these nodes, and of no others, with a word in their title."""
+        """Returns the processes of these nodes whose title contains a word."""
         below = (process for node in self._nodes for process in _raylet(node).children(recursive=True))
         return [process for process in below if title in _title(process)]
 
@@ -121,7 +125,7 @@ class Nodes:
 
     @contextmanager
     def another(self, **options: Any) -> Iterator[None]:
-        """A node that is there within the context."""
+        """Adds a node for the duration of the context."""
         self.add(**options)
         try:
             yield
@@ -131,7 +135,7 @@ class Nodes:
 
 @contextmanager
 def cluster() -> Iterator[Nodes]:
-    """A cluster that is gone with the context; processes started meanwhile know its token."""
+    """Starts a cluster for the duration of the context; processes started meanwhile know its token."""
     if "ray" in sys.modules:
         raise RuntimeError("Ray was imported before its token was made: it would not show it to the cluster")
     before = {name: os.environ.get(name) for name in _TOKEN}
@@ -155,7 +159,7 @@ def cluster() -> Iterator[Nodes]:
 def _disturb(
     config: Path, out: Path, nodes: Nodes, kills: int, between: tuple[float, float], which: random.Random
 ) -> tuple[Counter[str], int]:
-    """Runs until all kills are done and the run has ended; what was killed how often, and how many commands it took."""
+    """Runs with kills until the run has ended; returns the kills by kind and the number of commands."""
     killed: Counter[str] = Counter()
     run, commands = _command(config, out, nodes.address), 1
     with tqdm(total=kills, desc="kills", disable=None) as bar:
@@ -190,13 +194,13 @@ def _disturb(
 
 
 def _progress(out: Path) -> tuple[set[str], int]:
-    """Checkpoints, and evaluated candidates."""
+    """Returns the names of the checkpoints and the size of the archive in bytes."""
     archive = out / "search" / "archive.jsonl"
     return {path.name for path in out.glob("checkpoints/step_*")}, archive.stat().st_size if archive.exists() else 0
 
 
 def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:
-    """Kills something; returns what, and nothing where there was nothing of the kind."""
+    """Kills a random victim and returns its kind; returns nothing if there was none."""
     kind = which.choice(["worker", "worker", "actor", "actor", "node", "driver"])
     if kind == "driver":
         run.kill()
@@ -214,7 +218,7 @@ def _strike(run: subprocess.Popen, nodes: Nodes, which: random.Random) -> str:
 
 
 def _raylet(node: Any) -> psutil.Process:
-    """What has started all other processes of a node."""
+    """Returns the raylet of a node, which has started all its other processes."""
     return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
 
@@ -226,7 +230,7 @@ def _title(process: psutil.Process) -> str:
 
 
 def _plasma() -> set[Path]:
-    """Files of object stores in shared memory."""
+    """Returns the files of object stores in shared memory."""
     return set(Path("/dev/shm").glob("plasma*"))
 
 
@@ -252,7 +256,7 @@ def _finish(run: subprocess.Popen) -> None:
 
 
 def _difference(first: Path, second: Path) -> float:
-    """Largest difference between the weights of the exported subnets of two runs."""
+    """Returns the largest difference between the exported weights of two runs."""
     largest = 0.0
     for path in (first / "subnets").glob("*/weights.safetensors"):
         weights = [load_file(out / path.relative_to(first)) for out in (first, second)]

@@ -1,11 +1,11 @@
-"""Clients of a federation: learned convolutional compression against slices, and choices of clients and layers.
+"""Compares variants of a federation: learned convolutional compression, slices, and choices of clients and layers.
 
 Command: `python -m experiments.benchmarks.federation --seeds 3 --json`
 
-For each seed and each variant of `experiments/federation.yaml` the rounds are run in this process; all variants of a
-seed have the same fresh weights, shards and examples of the server. Accuracies are of the validation split after the
-last round: `mean` over all clients of the network that each would be sent next, `mean_own` of it on classes in the
-shares that the client has, and that of the server's largest network. Bytes are those of all weights that were sent.
+For each seed and each variant of `experiments/federation.yaml` the rounds run in this process. All variants of a seed
+start from the same weights, shards and server examples. Accuracies are measured on the validation split after the last
+round: `mean` over clients of the network that each would be sent next; `mean_own` with the classes weighted by the
+client's shares; and the accuracy of the server's largest network. Bytes count all weights that were sent.
 """
 
 import tempfile
@@ -42,9 +42,14 @@ VARIANTS: Mapping[str, Sequence[str]] = {
 
 @click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=_DIGITS, show_default=True)
-@click.option("--set", "overrides", multiple=True, help="A setting of the experiment, such as federation.rounds=4.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    help="Override a setting of the experiment, such as federation.rounds=4. May be repeated.",
+)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--variants", default=",".join(VARIANTS), help="Names with commas between.  [default: all]")
+@click.option("--variants", default=",".join(VARIANTS), help="Variants to run, separated by commas.  [default: all]")
 @json_option
 def main(config: Path, overrides: tuple[str, ...], seeds: int, variants: str, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -60,7 +65,7 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, variants: str, as
 
 
 def measured(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Figures of one run: accuracies after its last round, and bytes of all rounds."""
+    """Runs one federation; returns the accuracies after the last round and the bytes of all rounds."""
     experiment = build_experiment(load_config(path, overrides))
     with tempfile.TemporaryDirectory() as nowhere:
         rounds = Rounds(experiment, Path(nowhere), StopRequest())
@@ -80,7 +85,7 @@ def measured(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation over seeds of each accuracy, and all values; of other figures, all values."""
+    """Returns mean, sample deviation and values of each accuracy over seeds; only the values of other figures."""
     summary: dict[str, Any] = {}
     for name in runs[0]:
         values = [run[name] for run in runs]

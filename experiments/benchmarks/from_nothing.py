@@ -1,11 +1,11 @@
-"""From nothing to a network in eight bits that ONNX Runtime runs fast enough: how long it takes, and what it is worth.
+"""Measures the time from no file to an eight-bit ONNX network under a latency limit, and its latency and accuracy.
 
 Command: `python -m experiments.benchmarks.from_nothing --data PATH --json`; PATH holds Fashion-MNIST's four idx files.
 
-These commands, each timed: `profile` of ONNX files on one thread, one image at a time; `run`, which trains a supernet
-of `experiments/fashion_mnist_vit.yaml` and searches it under the latency; `export --format onnx --quantize int8`. The
-files in float and in eight bits are then run in turn; a latency is the mean of the best third of the rounds, each a few
-milliseconds of calls. Accuracies are of the test split.
+Three commands are timed: `profile` of ONNX files on one thread with one image at a time; `run`, which trains a supernet
+of `experiments/fashion_mnist_vit.yaml` and searches it under the latency limit; and `export --format onnx --quantize
+int8`. The float file and the eight-bit file are then run in turn. A latency is the mean of the best third of the
+rounds; each round is a few milliseconds of calls. Accuracies are those of the test split.
 """
 
 import json
@@ -29,11 +29,22 @@ _ROUNDS, _SAMPLE_SECONDS = 60, 0.004
 
 
 @click.command(cls=Benchmark)
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Fashion-MNIST's folder.")
-@click.option("--latency-ms", default=0.3, show_default=True, help="Limit of the network in float.")
-@click.option("--networks", default=60, show_default=True, help="Networks that are timed to fit the device's tables.")
-@click.option("--held-out", default=30, show_default=True, help="Networks that predictions are compared with.")
-@click.option("--max-loss", default=1.0, show_default=True, help="Points of accuracy that eight bits may lose.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="Directory of the four idx files of Fashion-MNIST.",
+)
+@click.option(
+    "--latency-ms", default=0.3, show_default=True, help="Latency limit of the float network in milliseconds."
+)
+@click.option(
+    "--networks", default=60, show_default=True, help="Number of networks that the latency predictions are fitted to."
+)
+@click.option(
+    "--held-out", default=30, show_default=True, help="Number of other networks that the predictions are tested on."
+)
+@click.option("--max-loss", default=1.0, show_default=True, help="Most points of accuracy that eight bits may lose.")
 @set_option
 @json_option
 def main(
@@ -45,7 +56,7 @@ def main(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Runs the commands, and measures what they leave."""
+    """Runs the commands and measures the networks that they write."""
     with tempfile.TemporaryDirectory() as directory:
         here = Path(directory)
         common = ["--set", f"data.path={data.resolve()}", *(part for one in overrides for part in ("--set", one))]

@@ -12,7 +12,7 @@ from supernet.storage.manifest import write_text_atomically
 @click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="SVG file to write.")
-@click.option("--metric", default="macs", show_default=True, help="Cost on the horizontal axis.")
+@click.option("--metric", default="macs", show_default=True, help="Cost metric on the horizontal axis.")
 def main(run: Path, out: Path, metric: str) -> None:
     """Draw what the search of RUN evaluated."""
     import io

@@ -3,7 +3,7 @@
 Command: `supernest run experiments/benchmarks/panels/drafts.yaml --set data.path=TEXT --out RUN`, then
 `python -m experiments.benchmarks.generation RUN/subnets/full --draft RUN/subnets/draft --text TEXT --json`.
 
-Both continue the same pieces of the text, in turn in one process; the ratio is that of the median times.
+Both continue the same pieces of the text, in turn in one process. The speed-up is the ratio of the median times.
 """
 
 from dataclasses import asdict, dataclass
@@ -32,8 +32,8 @@ class Row:
         proposed: Tokens that the draft proposes a round.
         tokens_per_s: Tokens a second with the draft.
         speedup: Time without the draft over time with it.
-        accepted: Share of proposed tokens that stood.
-        same: Whether all texts are those of the target alone.
+        accepted: Share of proposed tokens that were accepted.
+        same: Whether all texts equal those of the target alone.
     """
 
     proposed: int
@@ -46,13 +46,13 @@ class Row:
 def measured(
     target: LanguageModel, draft: LanguageModel, prompts: jax.Array, count: int, proposed: int, rounds: int
 ) -> tuple[float, Row]:
-    """Tokens a second without the draft, and the figures with it.
+    """Measures tokens a second without the draft, and the figures with it.
 
     Args:
-        target: The model whose text is written.
-        draft: The model that proposes.
+        target: The model that generates the text.
+        draft: The model that proposes tokens.
         prompts: int[n, t], continued one after the other.
-        count: Tokens that follow each.
+        count: Number of tokens generated for each prompt.
         proposed: Tokens that the draft proposes a round.
         rounds: Alternating rounds, of which the median counts.
     """
@@ -73,13 +73,22 @@ def measured(
 
 @click.command(cls=Benchmark)
 @click.argument("subnet", type=click.Path(path_type=Path, exists=True))
-@click.option("--draft", type=click.Path(path_type=Path, exists=True), required=True, help="Subnet that proposes.")
-@click.option("--text", type=click.Path(path_type=Path, exists=True), required=True, help="Text that prompts are from.")
-@click.option("--proposed", default="2,4,8", show_default=True, help="Numbers of proposed tokens a round.")
+@click.option(
+    "--draft", type=click.Path(path_type=Path, exists=True), required=True, help="Exported subnet that proposes tokens."
+)
+@click.option(
+    "--text",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Text file that the prompts are cut from.",
+)
+@click.option(
+    "--proposed", default="2,4,8", show_default=True, help="Numbers of tokens proposed in a round, separated by commas."
+)
 @click.option("--prompts", default=8, show_default=True, help="Number of prompts.")
-@click.option("--length", default=32, show_default=True, help="Tokens of a prompt.")
-@click.option("--tokens", default=96, show_default=True, help="Tokens that follow.")
-@click.option("--rounds", default=5, show_default=True, help="Alternating rounds, of which the median counts.")
+@click.option("--length", default=32, show_default=True, help="Length of each prompt in tokens.")
+@click.option("--tokens", default=96, show_default=True, help="Number of tokens generated for each prompt.")
+@click.option("--rounds", default=5, show_default=True, help="Number of alternating rounds; the median counts.")
 @json_option
 def main(
     subnet: Path, draft: Path, text: Path, proposed: str, prompts: int, length: int, tokens: int, rounds: int,

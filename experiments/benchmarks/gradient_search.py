@@ -1,15 +1,14 @@
-"""Gradient search against evolution on a sandwich-trained supernet, in equal time, at half of the largest MACs.
+"""Compares gradient search with evolution on a sandwich-trained supernet, in equal time, at half of the largest MACs.
 
 Command: `python -m experiments.benchmarks.gradient_search --seeds 3 --json`; of language models,
 `... --config experiments/benchmarks/panels/gradient_search_text.yaml --set data.path=PATH`.
 
-For each seed, `drnas` (or another relaxation) trains weights and architecture together. The seconds that this takes
-are then given to the other side: evolution gets a part of them for its candidates, and the supernet that it searches
-as many sandwich steps as fit in the rest. Seconds are those of the process on all its cores, which other work on the
-machine does not stretch. What a run needs to begin (compilation, the data) counts for neither. Both
-networks are judged on the test split, which neither side sees: with inherited weights, and trained on their own from
-fresh weights, as `supernest rank` trains its panel. The figure is the one that people read of such data: accuracy of
-classes, perplexity of tokens.
+For each seed, `drnas` (or another relaxation) trains weights and architecture together. The other side gets the same
+time: evolution uses a part of it to evaluate candidates, and its supernet is trained with the sandwich rule for as many
+steps as fit in the rest. Time is processor time over all cores, which other jobs on the machine hardly change; it
+excludes compilation and loading of the data. Both networks are evaluated on the test split, which neither side sees:
+with inherited weights, and trained alone from fresh weights, as `supernest rank` trains its panel. The metric is the
+accuracy of classes or the perplexity of tokens.
 """
 
 import dataclasses
@@ -46,9 +45,14 @@ _CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"
 
 
 @click.command(cls=Benchmark)
-@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_CONFIG,
+    help="Experiment file.  [default: panels/gradient_search.yaml of the benchmarks (digits)]",
+)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--type", "kind", default="drnas", show_default=True, help="Relaxation.")
+@click.option("--type", "kind", default="drnas", show_default=True, help="Relaxation of the gradient search.")
 @set_option
 @json_option
 def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -65,7 +69,7 @@ def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_jso
 
 
 def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
-    """Both sides with one seed."""
+    """Compares both sides with one seed."""
     start = time.process_time()
     few = config.train.optimizer.warmup_steps + _WARM_STEPS
     short = _with_steps(config, few)
@@ -122,7 +126,7 @@ def summarised(rows: list[dict[str, Any]], objective: Objective) -> dict[str, An
 
 
 def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[str, Any]:
-    """The best network of the run's archive within the budget, and what it reaches on the test split as it is."""
+    """Returns the best network of the archive within the budget, and its test figure with inherited weights."""
     archive = Archive.read(run.archive, experiment.space)
     name = experiment.config.gradient.budget
     index = best(archive, next(budget for budget in experiment.budgets if budget.name == name))
@@ -140,7 +144,7 @@ def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[s
 
 
 def _on_test(experiment: Experiment) -> Experiment:
-    """The experiment with the test split in the place of the one that it may choose by."""
+    """Returns the experiment with the test split in place of the validation split."""
     data: Any = experiment.data  # a dataclass, whatever it is of
     return dataclasses.replace(experiment, data=dataclasses.replace(data, validation=data.test))
 
@@ -149,7 +153,7 @@ def _on_test(experiment: Experiment) -> Experiment:
 
 
 def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], GradientFigures]:
-    """Seconds, the network, and the stage's figures."""
+    """Returns the seconds of a gradient search, its network, and the figures of the stage."""
     experiment = build_experiment(config)
     with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
         since = time.process_time()
@@ -159,7 +163,7 @@ def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, An
 
 
 def _evolution(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], Experiment]:
-    """Seconds of sandwich training and search, the network, and the experiment."""
+    """Returns the seconds of sandwich training and search, the best network, and the experiment."""
     experiment = build_experiment(config)
     with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
         since = time.process_time()
@@ -172,7 +176,7 @@ def _evolution(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, A
 
 
 def _search_seconds(config: ExperimentConfig, scratch: Path) -> float:
-    """Seconds of the search alone, with compiled programs and weights that need not be good."""
+    """Measures the seconds of a search with compiled programs; the quality of the weights does not matter."""
     experiment = build_experiment(config)
     params = experiment.net.init(jax.random.key(0))
     experiment.evaluator(params, experiment.space.sample(np.random.default_rng(0), 64))
@@ -183,7 +187,7 @@ def _search_seconds(config: ExperimentConfig, scratch: Path) -> float:
 
 
 def _with_steps(config: ExperimentConfig, steps: int) -> ExperimentConfig:
-    """The experiment with another length, and nothing but that to do on the way."""
+    """Returns the experiment with another number of steps, and without evaluation or checkpoints on the way."""
     train = config.train.model_copy(
         update={"steps": steps, "epochs": None, "evaluate_every": steps, "checkpoint_every": steps,
                 "diagnose_every": None}

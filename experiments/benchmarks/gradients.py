@@ -1,20 +1,21 @@
-"""Do the samplers' gradients do what their papers say? Conflict between consecutive paths, variance, sampling's cost.
+"""Gradients of samplers at equal weights: agreement between consecutive paths, and variance.
 
 Command: `python -m experiments.benchmarks.gradients --config experiments/benchmarks/panels/digits.yaml --json`
 
-Compares samplers at exactly the same weights, on the batches that each would train next.
+Tests the claims of the samplers' papers about gradients. Samplers are compared at exactly the same weights, on the
+batches that each would train next.
     cosine     between the gradients of consecutive paths, at weights that `uniform` trained: `uniform` against
                `complexity_aware` (ElasticViT, arXiv:2303.09730), both one path a step;
     variance   of a step's gradient (trace of the covariance over paths and examples), at weights that `pada` trained:
                `uniform` against `pada` (arXiv:2302.14772) with what it has learned there. As published it is biased
                towards large gradients; `unbiased` weights it so that the mean stays that of `uniform`, and only then
                do variances of the same mean compare. `tau_half` mixes importance and uniform half and half to the end.
-Why a variance falls or does not: `fresh_examples` draws by norms that were just computed at these weights, for the
-paths that are about to be trained, instead of remembered; `replacement` draws examples uniformly but independently, as
-importance must, where `uniform` visits each once an epoch, which alone is worth a share of batch over examples;
-`path_bound` is the least variance (over that of `uniform`)
-that any unbiased distribution over paths and batches could reach, (E|g|)^2 / E|g|^2 (Cauchy and Schwarz).
-Each interval is the mean over seeds plus and minus their standard deviation.
+Three more figures explain the variances. `fresh_examples` draws examples by norms that were just computed at these
+weights for the paths to be trained, instead of remembered norms. `replacement` draws examples uniformly but
+independently, as importance sampling must; `uniform` visits each example once an epoch, which alone reduces the
+variance by the share batch / examples. `path_bound` is the least variance (relative to `uniform`) of any unbiased
+distribution over paths and batches, (E|g|)^2 / E|g|^2 by Cauchy-Schwarz. Each interval is the mean over seeds plus and
+minus their standard deviation.
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ _WALK = {"random_paths": 1, "smallest": False}
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @set_option
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--steps", default=400, show_default=True, help="Steps that are drawn at fixed weights.")
+@click.option("--steps", default=400, show_default=True, help="Number of steps to draw at fixed weights.")
 @json_option
 def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_json: bool) -> None:
     """Compares samplers at the weights of the same trained supernets."""
@@ -130,7 +131,7 @@ def _over(found: dict[str, float], base: dict[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class WeighedExamples(UniformSampler):
-    """Uniform paths, with examples drawn independently by norms that are given for the step's path, half and half.
+    """Uniform paths; examples are drawn independently from a mixture of uniform and of given norms, half each.
 
     Args:
         norms: Function of genes int32[1, g] to the norm of every training example.
@@ -171,7 +172,7 @@ def _trained(experiment: Experiment, step: TrainStep) -> Progress:
 
 
 def _apart(low: dict[str, Any], high: dict[str, Any]) -> bool:
-    """Whether one interval lies wholly below the other."""
+    """Returns whether one interval lies entirely below the other."""
     return bool(low["mean"] + low["std"] < high["mean"] - high["std"])
 
 

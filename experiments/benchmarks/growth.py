@@ -1,10 +1,10 @@
-"""How a training step's time and its compilation grow with depth, width, choices, batch and paths.
+"""Growth of a training step's time and compilation with depth, width, choices, batch and paths.
 
 Command: `python -m experiments.benchmarks.growth --json`
 
-A vision transformer of AutoFormer's smallest sizes on images of 32 × 32; one setting changes at a time, the others stay
-at `BASE`. Steps are of the largest network, medians, the values of a setting in turn; `compile_seconds` is the
-compilation of its gradient program without a cache.
+The network is a vision transformer with the smallest sizes of AutoFormer on images of 32 x 32. One setting changes at a
+time; the others stay at `BASE`. Times are medians of steps of the largest network, with the values of a setting in
+turn; `compile_seconds` is the compile time of its gradient program without a cache.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,14 @@ _HEAD = 64
 
 
 @click.command(cls=Benchmark)
-@click.option("--setting", "settings", type=click.Choice(list(VALUES)), multiple=True, help="Only these; all if none.")
-@click.option("--rounds", default=5, show_default=True, help="Steps of each value.")
+@click.option(
+    "--setting",
+    "settings",
+    type=click.Choice(list(VALUES)),
+    multiple=True,
+    help="Setting to vary; may be repeated.  [default: all]",
+)
+@click.option("--rounds", default=5, show_default=True, help="Number of timed steps for each value.")
 @json_option
 def main(settings: tuple[str, ...], rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -39,7 +45,7 @@ def main(settings: tuple[str, ...], rounds: int, as_json: bool) -> None:
 
 
 def measure(setting: str, values: tuple[int, ...], base: dict[str, int], rounds: int) -> dict[str, dict[str, float]]:
-    """Figures by value of one setting."""
+    """Measures the figures for each value of one setting."""
     made = [stepped(**{**base, setting: value}) for value in values]
     taken = alternate([step for step, _ in made], rounds)
     return {
@@ -49,14 +55,14 @@ def measure(setting: str, values: tuple[int, ...], base: dict[str, int], rounds:
 
 
 def stepped(layers: int, width: int, choices: int, batch: int, paths: int) -> tuple[Callable[[], Any], float]:
-    """Returns a function that takes a step, and the seconds that its gradient program took to compile.
+    """Returns a function that runs a step, and the compile seconds of its gradient program.
 
     Args:
-        layers: Of the largest network.
-        width: Of its stream; its MLPs are 4 times as wide.
-        choices: Values of the MLP's width.
-        batch: Images a step.
-        paths: Networks a step, each on the whole batch.
+        layers: Number of layers of the largest network.
+        width: Width of its stream; its MLPs are 4 times as wide.
+        choices: Number of values of the MLP width.
+        batch: Number of images in a step.
+        paths: Number of networks in a step, each on the whole batch.
     """
     space = build_space("vit", "autoformer_tiny", {
         "width": [width], "depth": [layers], "heads": [width // _HEAD or 1], "head_dim": min(_HEAD, width),

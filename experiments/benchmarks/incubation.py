@@ -1,16 +1,17 @@
-"""Module incubation against end-to-end training, and against modules that were trained with heads of their own.
+"""Compares module incubation with end-to-end training, and with modules that were trained with their own heads.
 
 Command: `python -m experiments.benchmarks.incubation --json`
 (of the language model: `--config experiments/benchmarks/panels/incubation_tinyshakespeare.yaml`)
 
-For each seed the network of the experiment is put together from incubated modules and trained on, trained end to end
-for several numbers of steps (each with its whole schedule), and put together from modules that were trained as networks
-of their own, with an input and a head of their own, for as many steps. Objectives are of the validation split. Seconds
-are of the processor: the median of a step times the number of steps, so that neither compilation nor waiting for other
-jobs counts. `two_workers` is the time until the end where modules are trained on two workers and all else on one;
-`over_end_to_end` is that over the time of end-to-end training that reaches the same objective (between two lengths, on
-a line; null where no length reaches it; where the shortest does, its time), and `seconds_over` the same of all seconds.
-`over_longest` is it over the time of the longest end-to-end training, whatever that reaches.
+For each seed, the network of the experiment is (1) assembled from incubated modules and trained further; (2) trained
+end to end for several numbers of steps, each with its complete schedule; (3) assembled from modules that were trained
+as separate networks, with their own input and head, for as many steps. Objectives are those of the validation split.
+Seconds are processor seconds: the median of a step times the number of steps, without compilation or waiting for other
+jobs. `two_workers` is the computed time if modules are trained on two workers and everything else on one.
+`over_end_to_end` is this time over the time of end-to-end training to the same objective: linearly interpolated between
+two lengths, the time of the shortest length if that already reaches it, null if none does. `seconds_over` is the same
+ratio with the sum of all seconds. `over_longest` is `two_workers` over the time of the longest end-to-end training,
+whatever its objective.
 """
 
 import dataclasses
@@ -47,13 +48,13 @@ _WORKERS = 2
 
 
 class Clock:
-    """Stopwatch in place of a progress bar: notes the processor's time at each step of a training."""
+    """Stopwatch in place of a progress bar: records the processor time at each step of a training."""
 
     def __init__(self) -> None:
         self._times = [time.process_time()]
 
     def update(self) -> None:
-        """One more step is done."""
+        """Records the end of a step."""
         self._times.append(time.process_time())
 
     def set_description_str(self, desc: str) -> None:
@@ -77,9 +78,19 @@ class Clock:
 
 @click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(exists=True, path_type=Path), default=_DIGITS, show_default=True)
-@click.option("--set", "overrides", multiple=True, help="A setting of the experiment, such as data.path=PATH.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    help="Override a setting of the experiment, such as data.path=PATH. May be repeated.",
+)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--end-to-end", default="2,4,6", show_default=True, help="Lengths, in steps of train.steps.")
+@click.option(
+    "--end-to-end",
+    default="2,4,6",
+    show_default=True,
+    help="Lengths of end-to-end training as multiples of train.steps, separated by commas.",
+)
 @json_option
 def main(config: Path, overrides: tuple[str, ...], seeds: int, end_to_end: str, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -104,16 +115,16 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, end_to_end: str, 
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The mean to four digits; None of nothing."""
+    """Returns the mean to four digits; None for no values."""
     return round(float(np.mean(values)), 4) if values else None
 
 
 def measured(config: ExperimentConfig, lengths: Sequence[float]) -> dict[str, Any]:
-    """Figures of one seed; objectives are those of the validation split.
+    """Measures the figures of one seed; objectives are those of the validation split.
 
     Args:
         config: The experiment.
-        lengths: Lengths of end-to-end trainings over `train.steps`.
+        lengths: Lengths of end-to-end trainings as multiples of `train.steps`.
     """
     with tempfile.TemporaryDirectory() as scratch:
         experiment, home = alone(build_experiment(config)), Path(scratch)
@@ -148,13 +159,13 @@ def measured(config: ExperimentConfig, lengths: Sequence[float]) -> dict[str, An
 
 
 def alone(experiment: Experiment) -> Experiment:
-    """The experiment whose every step trains the largest network alone."""
+    """Returns the experiment in which every step trains the largest network alone."""
     genes = tuple(int(gene) for gene in experiment.space.largest.genes)
     return dataclasses.replace(experiment, sampler=OnePath(experiment.space, experiment.config.seed, genes=genes))
 
 
 def trained(experiment: Experiment, start: Params, steps: int, home: Path) -> tuple[float, float]:
-    """Objective and processor seconds of a training for so many steps."""
+    """Returns the objective and processor seconds of a training of this many steps."""
     config = experiment.config
     train_ = config.train.model_copy(update={"steps": steps, "epochs": None, "evaluate_every": steps})
     member = dataclasses.replace(experiment, config=config.model_copy(update={"train": train_}))
@@ -168,13 +179,13 @@ def trained(experiment: Experiment, start: Params, steps: int, home: Path) -> tu
 
 
 def score(experiment: Experiment, params: Params) -> float:
-    """The objective of the largest network on the validation split."""
+    """Returns the objective of the largest network on the validation split."""
     genes = np.array([experiment.space.largest.genes], np.int32)
     return float(objective_of(experiment.data).of(experiment.evaluator(params, genes))[0])
 
 
 def own_heads(experiment: Experiment, home: Path) -> Params:
-    """Weights of modules that were trained as networks of their own, put together as incubated ones are."""
+    """Returns weights assembled from modules that were trained as separate networks."""
     incubation = Incubation(experiment)
     (stack,) = experiment.space.network.stacks
     space = divided(experiment.space, {MODULE: incubation.layers})
@@ -195,7 +206,7 @@ def own_heads(experiment: Experiment, home: Path) -> Params:
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
-    """When the last of some jobs ends, each begun in its turn by the worker that is free first."""
+    """Returns the time at which the last job ends if each free worker starts the next job."""
     free = [0.0] * workers
     for job in seconds:
         heapq.heappush(free, heapq.heappop(free) + job)
@@ -203,10 +214,10 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
 
 
 def time_to(objective: float, trainings: Sequence[tuple[float, float]]) -> float | None:
-    """Seconds of the shortest training that reaches an objective, between two lengths on a line; None if none does.
+    """Returns the interpolated seconds of the shortest training that reaches an objective; None if none does.
 
     Args:
-        objective: Less is better.
+        objective: The objective; lower is better.
         trainings: Objective and seconds of each length, the shortest first.
     """
     before: tuple[float, float] | None = None

@@ -1,10 +1,10 @@
-"""Steps a second of an elastic language model, one random network a step; alone, or in turn with a PyTorch peer.
+"""Times steps of an elastic language model, one random network a step; alone, or in turn with a PyTorch peer.
 
 Command: `python -m experiments.benchmarks.language_step --json`
 
 8 layers, width 256, 8 heads, MLP 1024, vocabulary 512, 128 tokens, batch 16, AdamW, fp32; width in 128, 192, 256, heads
-in 4, 6, 8, MLP in 512, 768, 1024, layers in 4, 6, 8, the same in all layers. `--peer language` compares with plain
-eager slicing, `--peer whittle --python PATH` with whittle (`peers/whittle.py` says how to install it).
+in 4, 6, 8, MLP in 512, 768, 1024, layers in 4, 6, 8, the same in all layers. `--peer language` compares with eager
+slicing in PyTorch, `--peer whittle --python PATH` with whittle (see `peers/whittle.py` for its installation).
 """
 
 import sys
@@ -19,8 +19,12 @@ from experiments.commands.options import json_option
 
 @click.command(cls=Benchmark)
 @click.option("--steps", default=60, show_default=True)
-@click.option("--peer", type=click.Choice(["language", "whittle"]), help="In turn with it.  [default: alone]")
-@click.option("--python", default=sys.executable, help="Interpreter that runs the peer.  [default: this one]")
+@click.option(
+    "--peer",
+    type=click.Choice(["language", "whittle"]),
+    help="PyTorch implementation to time in turn with ours.  [default: none]",
+)
+@click.option("--python", default=sys.executable, help="Python interpreter that runs the peer.  [default: this one]")
 @json_option
 def main(steps: int, peer: str | None, python: str, as_json: bool) -> None:
     """Runs the benchmark."""

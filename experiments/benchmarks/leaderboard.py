@@ -30,11 +30,11 @@ _AGAINST = {"kendall_tau": "tau-b", "test_25%": "test % at 25 % MACs", "test_100
 def leaderboard(
     rows: Mapping[str, Sequence[Mapping[str, float]]], trained: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
-    """Figures of each sampler, the best tau-b first.
+    """Summarises each sampler, the best tau-b first.
 
     Args:
-        rows: For each sampler, its metrics of each seed.
-        trained: For each sampler, how it was trained.
+        rows: For each sampler, its metrics for each seed.
+        trained: For each sampler, the description of its training.
 
     Returns:
         For each sampler, `trained` and for each metric: `mean` and `std` (of single seeds, n - 1) over seeds, their
@@ -75,7 +75,7 @@ def _against(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, floa
 
 
 def text(figures: Mapping[str, Any]) -> str:
-    """The leaderboard as lines to read."""
+    """Formats the leaderboard as text."""
     parts = [_setting(figures)]
     for rows in (_table(figures), _differences(figures)):
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -86,7 +86,7 @@ def text(figures: Mapping[str, Any]) -> str:
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The leaderboard as Markdown tables."""
+    """Formats the leaderboard as Markdown tables."""
     parts = [_setting(figures)]
     for heads, *rows in (_table(figures), _differences(figures)):
         lines = [heads, ["---"] * len(heads), *rows]
@@ -117,7 +117,7 @@ def _table(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _differences(figures: Mapping[str, Any]) -> list[list[str]]:
-    """Difference from `uniform`, and how many spreads that is."""
+    """Returns the difference from `uniform`, and that difference in spreads."""
     rows = [["less uniform (in spreads)", *(_AGAINST.values())]]
     for name, metrics in figures["samplers"].items():
         if name != REFERENCE:

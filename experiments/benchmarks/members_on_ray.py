@@ -1,11 +1,11 @@
-"""Two Ray workers against one: seconds of a step of an evolution strategy, and what of it is not shared.
+"""Compares two Ray workers with one: seconds of a step of an evolution strategy, and its serial part.
 
 Command: `python -m experiments.benchmarks.members_on_ray experiments/digits_evolution_strategy.yaml --json`
 
-Trainings with one and with two workers take turns, each with a pool of its own. Their first step compiles and does not
-count. A step is the pass of each path without perturbation and the update, which the driver does alone, and the
-evaluation of the members between them, which workers share; each worker repeats the update before too. The ratio that
-counts is that of whole steps. It means something on a machine that does nothing else.
+Trainings with one and with two workers take turns, each with its own pool. Their first step compiles and does not
+count. In a step the driver computes an unperturbed pass of each path and the update; the workers share the evaluation
+of the members, and each repeats the previous update. The main figure is the ratio of whole steps. Run it on an idle
+machine.
 """
 
 import tempfile
@@ -38,8 +38,8 @@ class Seconds(NamedTuple):
     """Duration of a training step.
 
     Attributes:
-        step: All of it.
-        members: The evaluation of members.
+        step: Seconds of the whole step.
+        members: Seconds of the evaluation of the members.
     """
 
     step: float
@@ -48,9 +48,19 @@ class Seconds(NamedTuple):
 
 @click.command(cls=Benchmark)
 @click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--set", "settings", multiple=True, help="Setting of the experiment, KEY=VALUE.")
-@click.option("--steps", default=10, show_default=True, type=click.IntRange(1), help="Timed steps of a training.")
-@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1), help="Trainings of each kind, in turn.")
+@click.option(
+    "--set", "settings", multiple=True, help="Override a setting of the experiment, KEY=VALUE. May be repeated."
+)
+@click.option(
+    "--steps", default=10, show_default=True, type=click.IntRange(1), help="Number of timed steps in each training."
+)
+@click.option(
+    "--rounds",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of trainings for each number of workers, in turn.",
+)
 @json_option
 def main(config: Path, settings: tuple[str, ...], steps: int, rounds: int, as_json: bool) -> None:
     """Runs the benchmark on the experiment CONFIG."""
@@ -58,7 +68,7 @@ def main(config: Path, settings: tuple[str, ...], steps: int, rounds: int, as_js
 
 
 def measure(config: Path, settings: Sequence[str], steps: int, rounds: int) -> dict[str, Any]:
-    """Measures all figures, medians over the steps of all rounds."""
+    """Measures all figures as medians over the steps of all rounds."""
     taken: dict[int, list[Seconds]] = {workers: [] for workers in WORKERS}
     for _ in range(rounds):
         for workers in WORKERS:
@@ -75,10 +85,10 @@ def measure(config: Path, settings: Sequence[str], steps: int, rounds: int) -> d
 
 
 def timed(config: Path, settings: Sequence[str], steps: int) -> list[Seconds]:
-    """Seconds of each step of a training behind the first.
+    """Returns the seconds of each step of a training after the first.
 
     Raises:
-        UserError: The experiment is not trained by an evolution strategy, or Ray cannot do it.
+        UserError: The experiment does not use an evolution strategy, or cannot run on Ray.
     """
     experiment = build_experiment(load_config(config, settings))
     if experiment.config.train.method != "evolution_strategy":

@@ -1,7 +1,7 @@
-"""Mutates experiments and has each checked: a refusal is one line with file and key, ends with 2, and writes nothing.
+"""Checks mutated experiments: a refusal must be one line with file and key, end with exit code 2, and write nothing.
 
-`python -m experiments.benchmarks.mutations --cases 5000 --json` puts thousands through `supernest check`; with
-`--quick` each is read, built and bounded, but not traced. Exit code 1 if any case breaks a promise.
+`python -m experiments.benchmarks.mutations --cases 5000 --json` runs `supernest check` on each; with `--quick` each
+experiment is read, its space built and its bounds checked, but nothing is traced. The exit code is 1 if any case fails.
 """
 
 import argparse
@@ -77,10 +77,10 @@ class Broken:
 
     Attributes:
         case: Number of the case; the same seed makes the same one.
-        promise: Which promise.
+        promise: The promise that was broken.
         text: The experiment.
         arguments: Options of the command.
-        said: Output to the user, or the traceback.
+        said: Output of the command, or the traceback.
     """
 
     case: int
@@ -139,15 +139,15 @@ def _damaged(rng: random.Random, text: str) -> str:
 
 
 def run(cases: int, seed: int = 0, quick: bool = False) -> tuple[list[Broken], Counter[int]]:
-    """Checks mutated experiments in a directory of their own.
+    """Checks mutated experiments in a separate directory.
 
     Args:
-        cases: How many.
-        seed: Of the mutations.
-        quick: Read, build and bound experiments only.
+        cases: Number of cases.
+        seed: Seed of the mutations.
+        quick: Whether to read, build and bound experiments only.
 
     Returns:
-        The cases that broke a promise, and how many ended with which exit code.
+        The cases that broke a promise, and the number of cases by exit code.
     """
     broken, codes, path = [], Counter(), list(sys.path)
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
@@ -187,7 +187,7 @@ def _checked(arguments: Sequence[str], quick: bool) -> tuple[int, str]:
 
 
 def _quickly(arguments: Sequence[str]) -> int:
-    """Reads, builds and bounds the experiment, and says what is wrong as the command does."""
+    """Reads, builds and bounds the experiment, and prints errors as the command does."""
     from experiments.commands.experiment_file import errors_about_file, load
     from experiments.data.text import caches_written_last
     from experiments.experiment import build_experiment
@@ -240,10 +240,14 @@ def _promise(code: int, said: str, seconds: float, wrote: bool) -> str | None:
 def main() -> int:
     """Runs the command; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=1000, help="Mutated experiments.")
+    parser.add_argument("--cases", type=int, default=1000, help="Number of mutated experiments.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the mutations.")
-    parser.add_argument("--quick", action="store_true", help="Read, build and bound only.")
-    parser.add_argument("--json", action="store_true", help="Print JSON for machines.")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="Read each experiment, build its space and check its bounds, but trace no network.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON.")
     given = parser.parse_args()
     started = time.perf_counter()
     broken, codes = run(given.cases, given.seed, given.quick)

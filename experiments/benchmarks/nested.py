@@ -1,10 +1,10 @@
-"""Residual blocks against rounding to nearest, at equal bytes, for the networks of a run.
+"""Compares residual blocks with rounding to nearest, at equal bytes, for the networks of a run.
 
 Command: `python -m experiments.benchmarks.nested RUN --json`
 
-Both keep the same small weights in float32. Rounding has a float16 scale for each column of a weight, the largest
-magnitude over the largest whole number of the type. For each number of bits, as many blocks are read as fit into the
-bytes that rounding takes; figures are of the validation split. One directory of blocks holds all of these sizes.
+Both keep the same small weights in float32. Rounding uses a float16 scale for each column of a weight: its largest
+magnitude over the largest integer of the type. For each number of bits, as many blocks are read as fit into the bytes
+of the rounded network. Figures are those of the validation split. One directory of blocks provides all of these sizes.
 """
 
 import tempfile
@@ -29,10 +29,16 @@ _ROUNDED = (2, 3, 4, 5, 6, 8)
 
 @click.command(cls=Benchmark)
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--bits", default=12, show_default=True, type=click.IntRange(1, 24), help="Blocks of each weight.")
+@click.option(
+    "--bits",
+    default=12,
+    show_default=True,
+    type=click.IntRange(1, 24),
+    help="Number of residual blocks of each weight.",
+)
 @json_option
 def main(run: Path, bits: int, as_json: bool) -> None:
-    """Compares both for every exported network of a run."""
+    """Compares both for every exported network of RUN."""
     config = load_config(run / "config.yaml")
     data = config.data.load(config.seed)
     found = {name: compared(run / "subnets" / name, data, bits) for name in exported_names(run, ())}
@@ -40,7 +46,7 @@ def main(run: Path, bits: int, as_json: bool) -> None:
 
 
 def compared(directory: Path, data: Any, bits: int) -> dict[str, Any]:
-    """Figures of one network: `float32`, and by bits the bytes of rounding, and figure and loss of both."""
+    """Measures one network in `float32` and, for each number of bits, the bytes of rounding and the figures of both."""
     subnet = load_exported(directory)
     judge, shown = Judge(subnet, data.for_network("data", subnet), directory), objective_of(data).shown
     arrays = {name: np.asarray(leaf) for name, leaf in flatten(subnet.weights).items()}
@@ -67,7 +73,7 @@ def compared(directory: Path, data: Any, bits: int) -> dict[str, Any]:
 
 
 def rounded_bytes(shape: tuple[int, ...], bits: int) -> int:
-    """Returns the size of a weight that is rounded, with a float16 scale a column."""
+    """Returns the bytes of a rounded weight with a float16 scale for each column."""
     rows, columns = matrix_shape(shape)
     return -(-rows * columns * bits // 8) + 2 * columns
 
@@ -83,7 +89,7 @@ def _read(index: Index, count: int) -> int:
 
 
 def _distance(arrays: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> float:
-    """Norm of the difference of the weights, over that of the weights that are in blocks."""
+    """Returns the norm of the difference of the weights over the norm of the weights that are in blocks."""
     own = sum(float(np.sum(leaf.astype(np.float64) ** 2)) for leaf in arrays.values() if in_blocks(leaf))
     gone = sum(float(np.sum((leaf - others[name]).astype(np.float64) ** 2)) for name, leaf in arrays.items())
     return round((gone / own) ** 0.5, 4)

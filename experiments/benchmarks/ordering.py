@@ -1,9 +1,9 @@
-"""Does order by importance help? Loss of prefixes of a trained byte-level model, ordered against permuted at random.
+"""Compares prefixes of a trained byte-level model: units ordered by importance, against random permutations.
 
 Command: `python -m experiments.benchmarks.ordering --data TEXT --seeds 3 --json`
 
-A model is trained alone, at full size; nothing elastic is trained. Its prefixes, with that share of the stream, of the
-heads and of each MLP, are then measured on held-out text, after ordering and after random permutations.
+A model is trained alone at full size, without elastic training. Its prefixes, with a given share of the stream, of the
+heads and of each MLP, are then evaluated on held-out text, after ordering and after random permutations.
 """
 
 from collections.abc import Callable
@@ -39,19 +39,19 @@ BATCH, _HELD_OUT, CALIBRATION = 32, 256, 64
 
 
 def read(data: Path) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Tokens and labels: to train on, and held out."""
+    """Reads tokens and labels of the training text and of the held-out text."""
     dataset = Text(str(data), SPACE.context).load(0, 0.05)
     held_out = dataset.validation.read(np.arange(min(_HELD_OUT, len(dataset.validation))))
     return dataset.train.read(np.arange(len(dataset.train))), held_out
 
 
 def of_size(size: int) -> np.ndarray:
-    """Genes of the network with the size-th of each choice."""
+    """Returns the genes of the network with the size-th value of each choice."""
     return np.minimum(size, SPACE.cardinalities - 1).astype(np.int32)
 
 
 def held_out_loss(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray) -> Callable[[Params, np.ndarray], float]:
-    """The loss of a network of `net`, in nats a token, by weights and genes."""
+    """Returns a function of weights and genes to the held-out loss in nats a token."""
     apply = jax.jit(net.apply, static_argnames="program")
 
     def loss(params: Params, genes: np.ndarray) -> float:
@@ -62,7 +62,7 @@ def held_out_loss(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray) -> C
 
 
 def trained(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Params:
-    """Weights of the largest network, trained alone for one path."""
+    """Returns the weights of the largest network after training it alone."""
     params = jax.jit(net.init)(jax.random.key(seed))
     optimizer = optax.adam(optax.cosine_decay_schedule(4e-3, steps))
 
@@ -82,13 +82,13 @@ def trained(net: LanguageSupernet, x: np.ndarray, labels: np.ndarray, steps: int
 
 
 def random_scores(scores: Importance, seed: int) -> Importance:
-    """Scores that order everything at random."""
+    """Returns random scores, which permute all units at random."""
     rng = np.random.default_rng(seed)
     return Importance(*(rng.random(part.shape).astype(np.float32) for part in scores))
 
 
 def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, list[float]]:
-    """Losses in nats a byte, by share of each size: `ordered` first, then of each random permutation."""
+    """Measures the losses in nats a byte for each share of the size: `ordered` first, then each random permutation."""
     net, (x, labels), held_out = LanguageSupernet(SPACE, SHARING["entangled"](SPACE)), *read(data)
     params = trained(net, x, labels, steps, seed)
     loss = held_out_loss(net, *held_out)
@@ -99,13 +99,13 @@ def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, 
 
 
 @click.command(cls=Benchmark)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file.")
-@click.option("--steps", default=300, show_default=True, help="Training steps of each model.")
-@click.option("--seeds", default=3, show_default=True, help="Models.")
-@click.option("--permutations", default=8, show_default=True, help="Random ones of each model.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Text file to train on.")
+@click.option("--steps", default=300, show_default=True, help="Number of training steps of each model.")
+@click.option("--seeds", default=3, show_default=True, help="Number of models.")
+@click.option("--permutations", default=8, show_default=True, help="Number of random permutations of each model.")
 @json_option
 def main(data: Path, steps: int, seeds: int, permutations: int, as_json: bool) -> None:
-    """Trains models, and compares the losses of their prefixes."""
+    """Trains models and compares the losses of their prefixes."""
     found = [measured(data, steps, seed, permutations) for seed in range(seeds)]
     figures: dict[str, Any] = {"steps": steps, "seeds": seeds, "permutations": permutations}
     for share in found[0]:

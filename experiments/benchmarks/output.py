@@ -1,4 +1,4 @@
-"""Command of a benchmark: how it prints its figures, and what is wrong with its input."""
+"""Command class of benchmarks: prints figures, and reports errors in the input."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from search_spaces.errors import UserError
 
 
 class Benchmark(click.Command):
-    """Command whose user errors are lines on standard error, with exit code 2."""
+    """Command that prints user errors as lines on standard error and ends with exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """See `click.Command.invoke`."""
@@ -21,7 +21,7 @@ class Benchmark(click.Command):
 
 
 def show(figures: dict[str, Any], as_json: bool) -> None:
-    """Prints one JSON object, or a line a figure."""
+    """Prints one JSON object, or one line for each figure."""
     if as_json:
         print(json.dumps(figures, indent=1))
         return

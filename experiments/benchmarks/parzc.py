@@ -1,15 +1,15 @@
-"""ParZC on published networks: how well it orders others after a few are trained, beside simpler predictors.
+"""ParZC on published networks: ranking of held-out networks after a few are trained, beside simpler predictors.
 
 Command: `python -m experiments.benchmarks.parzc --json`, with `nas_bench_201/zc_nasbench201.json.gz` below
-`$SUPERNEST_DATA`. Of the file's 725 cells some are drawn as trained; the others are ordered. Every side sees the same
+`$SUPERNEST_DATA`. Some of the file's 725 cells are drawn as trained; the others are ranked. All predictors see the same
 networks:
-    parzc            a token is a proxy's published score;
-    best proxy       the one proxy, and its sign, that orders the trained networks best;
+    parzc            one token for each proxy: its published score;
+    best proxy       the single proxy, with its sign, that ranks the trained networks best;
     ridge, forest    of scikit-learn, on one-hot genes, and on the same ranks of the proxies as ParZC.
-With `--scores FILE`, which `python -m experiments.benchmarks.proxies --scores FILE` writes, the proxies are ours, and
-`grad_norm`, `snip` and `synflow` are told by layer: to `parzc`, and to ridge and forest `by layer`. `parzc, by layer
-alone` sees these three and no other; `parzc, their sums` one score of each of the three, `parzc, sums` one of every
-proxy. Seconds are of the processor, for a split; those of the first split have the compilation.
+With `--scores FILE` (written by `python -m experiments.benchmarks.proxies --scores FILE`) the scores are ours, and
+`parzc`, and ridge and forest `by layer`, see `grad_norm`, `snip` and `synflow` layer by layer. `parzc, by layer alone`
+sees only these three; `parzc, their sums` sees one score of each of the three, and `parzc, sums` one of every proxy.
+Seconds are processor seconds for a split; the first split includes compilation.
 """
 
 import itertools
@@ -45,10 +45,10 @@ class Networks:
     """Networks whose accuracy is known.
 
     Attributes:
-        genes: Of each.
-        accuracy: Of each, in percent.
-        tokens: What ParZC sees, by its name in the figures.
-        scores: Of each proxy, one a network; larger is better or worse.
+        genes: Genes of each network.
+        accuracy: Accuracy of each network in percent.
+        tokens: Inputs of ParZC, by their name in the figures.
+        scores: For each proxy, one score a network; either sign may be better.
     """
 
     genes: Genes
@@ -58,7 +58,7 @@ class Networks:
 
 
 def of_file(path: Path, data_set: str) -> Networks:
-    """The file's networks, with the published scores.
+    """Reads the networks of the file with the published scores.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -68,7 +68,7 @@ def of_file(path: Path, data_set: str) -> Networks:
 
 
 def of_ours(path: Path, kept: Path) -> Networks:
-    """The networks of a file of our scores, by layer where the file has that, with their accuracies on CIFAR-10.
+    """Reads the networks of a file of our scores, by layer if the file has them, with their accuracies on CIFAR-10.
 
     Raises:
         UserError: A file is missing or damaged, or the scores have no layers.
@@ -98,12 +98,27 @@ def _single(scores: dict[str, Scores]) -> Float[np.ndarray, "a t 1"]:
 
 
 @click.command(cls=Benchmark)
-@click.option("--directory", type=UserPath(), help="Directory of nas_bench_201/.  [default: $SUPERNEST_DATA]")
+@click.option(
+    "--directory", type=UserPath(), help="Directory that contains nas_bench_201/.  [default: $SUPERNEST_DATA]"
+)
 @click.option("--trained", multiple=True, type=click.IntRange(min=FEWEST), default=(50, 100, 400), show_default=True)
 @click.option("--data-set", "data_sets", multiple=True, type=click.Choice(DATA_SETS), default=DATA_SETS)
-@click.option("--splits", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of trained networks.")
-@click.option("--temperature", default=Settings.temperature, show_default=True, help="Of DiffKendall; the authors': 4.")
-@click.option("--scores", "kept", type=UserPath(), help="Our scores by layer in place of the published; CIFAR-10.")
+@click.option(
+    "--splits",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of random draws of the trained networks.",
+)
+@click.option(
+    "--temperature",
+    default=Settings.temperature,
+    show_default=True,
+    help="Temperature of DiffKendall; the paper uses 4.",
+)
+@click.option(
+    "--scores", "kept", type=UserPath(), help="Use the CIFAR-10 scores in this file instead of the published ones."
+)
 @click.option("--seed", default=0, show_default=True)
 @json_option
 def main(
@@ -126,7 +141,7 @@ def main(
 
 
 def measure(networks: Networks, trained: int, splits: int, settings: Settings, seed: int) -> dict[str, Any]:
-    """Tau-b on the held-out networks by predictor, its mean and deviation over splits, and what was chosen."""
+    """Measures tau-b on held-out networks by predictor (mean and deviation over splits); lists the chosen proxies."""
     found: dict[str, list[float]] = {}
     chosen, seconds = [], []
     for split in tqdm(range(splits), desc=f"{trained} trained", disable=None):
@@ -149,7 +164,7 @@ def predictions(
     networks: Networks, rows: np.ndarray, held_out: np.ndarray, settings: Settings, seed: int,
     seconds: list[float], chosen: list[str],
 ) -> dict[str, Scores]:  # fmt: skip
-    """Predicts the held-out networks with each method; notes ParZC's seconds, and the proxy that was chosen."""
+    """Predicts the held-out networks with each method; records ParZC's seconds and the chosen proxy."""
     accuracy, found = networks.accuracy[rows], {}
     for name, of in networks.tokens.items():
         start = time.process_time()
@@ -177,12 +192,12 @@ def predictions(
 
 
 def _places(scores: Scores) -> Scores:
-    """The place of each value, equal for equal ones: an order without infinite numbers."""
+    """Returns the rank of each value, with equal ranks for ties; it replaces infinite values."""
     return np.unique(scores, return_inverse=True)[1].astype(float)
 
 
 def _regressors(seed: int) -> dict[str, Callable[[], Any]]:
-    """With the settings of `search_spaces.predictor`."""
+    """Returns the regressors with the settings of `search_spaces.predictor`."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.linear_model import Ridge
 

@@ -1,4 +1,4 @@
-"""Perplexity of language models on a text, as the library `transformers` computes their logits, in fp32.
+"""Perplexity of language models on a text, with logits computed by the library `transformers` in fp32.
 
 Command: `python -m experiments.benchmarks.perplexity CHECKPOINT... --text TEXT --context 64 --json`, for directories
 that `transformers` loads, such as those of `supernest export --format transformers`. The text is cut into sequences as
@@ -39,11 +39,11 @@ def perplexity(checkpoint: Path, text: Path, context: int) -> dict[str, float]:
 
 @click.command(cls=Benchmark)
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--text", type=click.Path(path_type=Path, exists=True), required=True, help="A text file.")
-@click.option("--context", default=64, show_default=True, help="Tokens of a sequence.")
+@click.option("--text", type=click.Path(path_type=Path, exists=True), required=True, help="Text file to evaluate on.")
+@click.option("--context", default=64, show_default=True, help="Sequence length in tokens.")
 @json_option
 def main(checkpoints: tuple[Path, ...], text: Path, context: int, as_json: bool) -> None:
-    """Perplexity of checkpoints on a text."""
+    """Computes the perplexity of CHECKPOINT directories on a text."""
     show({str(checkpoint): perplexity(checkpoint, text, context) for checkpoint in checkpoints}, as_json)
 
 

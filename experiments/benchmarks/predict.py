@@ -1,4 +1,4 @@
-"""Use of an exported network on one image: `predict`, and `predict_files` on a PNG, over the forward pass alone.
+"""Times `predict` and `predict_files` (a PNG) of an exported network on one image, over the forward pass alone.
 
 Command: `python -m experiments.benchmarks.predict --family mobilenet --json`
 
@@ -34,7 +34,7 @@ _SIZES = {
 
 
 def small_subnet(family: str) -> Subnet:
-    """The largest network of a family's preset `small`, as an export holds it."""
+    """Returns the largest network of a family's preset `small` as an exported subnet."""
     net = build_supernet(build_space(family, "small", _SIZES[family]))
     largest, params = net.space.largest, net.init(jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def small_subnet(family: str) -> Subnet:
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_SIZES)), default="mobilenet", show_default=True)
-@click.option("--rounds", default=300, show_default=True, help="Calls of each.")
+@click.option("--rounds", default=300, show_default=True, help="Number of timed calls of each kind.")
 @json_option
 def main(family: str, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""

@@ -1,11 +1,12 @@
-"""Products of matrices as supernets have them: how fast XLA, oneDNN within XLA, and PyTorch compute them.
+"""Rates of the matrix products of supernets in XLA, in oneDNN within XLA, and in PyTorch.
 
 Command: `python -m experiments.benchmarks.products --json`
 
-What bounds a training step on CPU: 10^9 multiply-adds a second (GMAC/s), for the products of the largest networks of
-`stepper` (rows, inner size, columns), forward and in the two gradients. jaxlib holds oneDNN, which XLA asks for nothing
-by itself; here a custom call does, which is no documented interface, and whose programs the compilation cache cannot
-keep. Medians; one library after the other, as PyTorch's threads go on spinning for a while when there is nothing to do.
+These rates bound a training step on CPU: 10^9 multiply-adds a second (GMAC/s), for the products of the largest networks
+of `stepper` (rows, inner size, columns), forward and in the two gradients. jaxlib contains oneDNN, but XLA does not use
+it by itself; here a custom call does. That call is not a documented interface, and the compilation cache cannot store
+programs that contain it. Figures are medians. Libraries run one after the other, since PyTorch's idle threads keep
+spinning for a while.
 """
 
 import json
@@ -69,7 +70,7 @@ def main(rounds: int, as_json: bool) -> None:
 
 
 def measure(rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """GMAC/s by shape, kind of product and library; or why a library cannot compute a product."""
+    """Measures GMAC/s by shape, kind of product and library; or the reason why a library cannot compute a product."""
     figures: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
     for library, make in _LIBRARIES.items():
         for name, (m, k, n) in _SHAPES.items():
@@ -98,7 +99,7 @@ _LIBRARIES = {
 def _checked(
     library: str, make: Callable, turned: tuple[bool, bool], a: np.ndarray, b: np.ndarray
 ) -> Callable[[], Any]:
-    """What multiplies, when it comes out right."""
+    """Returns the function that multiplies, after checking its result."""
     call = make(turned, a, b)
     result = np.asarray(call())
     expected = (a.T if turned[0] else a) @ (b.T if turned[1] else b)

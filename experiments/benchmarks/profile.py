@@ -1,11 +1,12 @@
-"""Where the time of a step or an evaluation goes: what XLA's own profile says of each compiled instruction, by kind.
+"""Profile of a step or an evaluation: time of the compiled instructions by kind, from XLA's profiler.
 
 Command: `python -m experiments.benchmarks.profile --family vit --json`
 
-Sizes as in `stepper`; an evaluation is of 8 batches. Instructions belong to the scope that the layers name (attention,
-normalisation, depthwise); others are products of matrices, copies (slices, pads, transpositions), or elementwise. The
-update is the optimiser's. Shares are of the time of a step: with several instructions at once, it is divided among
-them; `host` is when no known one runs. Processor seconds and page faults are those of a step that is not traced.
+Sizes are those of `stepper`; an evaluation has 8 batches. Instructions belong to the scope that a layer names
+(attention, normalisation, depthwise); others are matrix products, copies (slices, pads, transpositions), or
+elementwise. The update counts as optimiser. Shares are shares of the time of a step; when several instructions run at
+once, the time is divided among them. `host` is the time when no known instruction runs. Processor seconds and page
+faults are those of a step without tracing.
 """
 
 import re
@@ -45,10 +46,10 @@ _COMPUTATION = re.compile(r"^%?([\w.\-]+) .*\{$")
 
 
 class Instruction(NamedTuple):
-    """An instruction of a compiled program.
+    """Instruction of a compiled program.
 
     Attributes:
-        kind: What it does: a scope of the layers, "gemm", "copies", "elementwise" or "container" (runs others).
+        kind: Kind of its work: a scope of the layers, "gemm", "copies", "elementwise" or "container" (runs others).
         parallel: Whether it is handed to other threads, and its own event ends before they do.
     """
 
@@ -57,12 +58,12 @@ class Instruction(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An instruction that ran.
+    """Execution of an instruction.
 
     Attributes:
-        start: Nanoseconds.
-        end: Nanoseconds.
-        kind: As of `Instruction`, or "optimiser".
+        start: Start in nanoseconds.
+        end: End in nanoseconds.
+        kind: Kind as in `Instruction`, or "optimiser".
     """
 
     start: float
@@ -72,10 +73,16 @@ class Event(NamedTuple):
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
-@click.option("--steps", default=5, show_default=True, help="Each of another random network.")
-@click.option("--evaluation", is_flag=True, help="Evaluations instead of training steps.")
-@click.option("--give-back", is_flag=True, help="Let the C library give freed memory back, as it does by default.")
-@click.option("--holes", is_flag=True, help="Leave the free pieces of memory between blocks that compilation makes.")
+@click.option(
+    "--steps", default=5, show_default=True, help="Number of steps; each is a step of another random network."
+)
+@click.option("--evaluation", is_flag=True, help="Profile evaluations instead of training steps.")
+@click.option(
+    "--give-back", is_flag=True, help="Let the C library return freed memory to the system, as it does by default."
+)
+@click.option(
+    "--holes", is_flag=True, help="Leave the free memory between the blocks that compilation allocates unfilled."
+)
 @json_option
 def main(family: str, steps: int, evaluation: bool, give_back: bool, holes: bool, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -91,23 +98,23 @@ def main(family: str, steps: int, evaluation: bool, give_back: bool, holes: bool
 
 
 class Training:
-    """Training steps on noise."""
+    """Training steps on random data."""
 
     def __init__(self, space: SearchSpace, batch: int) -> None:
         self._stepper = Stepper.on_noise(space, batch)
 
     def __call__(self, row: np.ndarray) -> None:
-        """A step of a network."""
+        """Runs a step of a network."""
         jax.block_until_ready(self._stepper(row))
 
     def program(self, row: np.ndarray) -> str:
-        """Text of the compiled gradient program."""
+        """Returns the text of the compiled gradient program."""
         function, arguments, static = self._stepper.gradient(row)
         return function.lower(*arguments, **static).compile().as_text() or ""
 
 
 class Evaluation:
-    """Evaluations on noise."""
+    """Evaluations on random data."""
 
     def __init__(self, space: SearchSpace, batch: int) -> None:
         net, data = build_supernet(space), noise(space, batch)
@@ -123,18 +130,18 @@ class Evaluation:
         return self._compiled(*arguments, **static)
 
     def __call__(self, row: np.ndarray) -> None:
-        """An evaluation of a network."""
+        """Runs an evaluation of a network."""
         self._evaluator(self._params, row[None])
 
     def program(self, row: np.ndarray) -> str:
-        """Text of the compiled program."""
+        """Returns the text of the compiled program."""
         self(row)
         arguments, static = self._call
         return self._compiled.lower(*arguments, **static).compile().as_text()
 
 
 def measure(work: Training | Evaluation, rows: np.ndarray) -> dict[str, Any]:
-    """All figures, over the networks of `rows`."""
+    """Measures all figures over the networks of `rows`."""
     totals: dict[str, float] = {}
     taken, used, faults = [], [], []
     for row in rows:
@@ -164,7 +171,7 @@ def measure(work: Training | Evaluation, rows: np.ndarray) -> dict[str, Any]:
 
 
 def instructions(program: str) -> dict[str, Instruction]:
-    """The instructions of a compiled program by name, from its text."""
+    """Reads the instructions of a compiled program by name from its text."""
     products, found, computation = set(), {}, ""
     for line in program.splitlines():
         if opened := _COMPUTATION.match(line):
@@ -193,7 +200,7 @@ def _kind(operation: str, named: str, multiplies: bool) -> str:
 
 
 def events(directory: Path, known: Mapping[str, Instruction]) -> Iterator[Event]:
-    """The instructions in a trace; those of the update are the optimiser's."""
+    """Reads the executed instructions of a trace; those of the update count as optimiser."""
     (file,) = directory.glob("**/*.xplane.pb")
     begun: dict[int, tuple[str, str, float, float]] = {}
     ended: dict[int, float] = {}
@@ -213,7 +220,7 @@ def events(directory: Path, known: Mapping[str, Instruction]) -> Iterator[Event]
 
 
 def divided(found: Iterator[Event]) -> dict[str, float]:
-    """Nanoseconds of each kind; where several run at once, each has its part of the time."""
+    """Returns the nanoseconds of each kind; several instructions at once share the time."""
     moments = sorted(
         moment for event in found for moment in ((event.start, 1, event.kind), (event.end, -1, event.kind))
     )

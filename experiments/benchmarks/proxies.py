@@ -1,10 +1,11 @@
-"""Zero-cost proxies on published networks: how their order agrees with accuracies, by the published scores and by ours.
+"""Zero-cost proxies on published networks: rank correlation with accuracies, for the published scores and for ours.
 
 Command: `python -m experiments.benchmarks.proxies --json`, with `nas_bench_201/zc_nasbench201.json.gz` and CIFAR-10
 (`cifar10/`) below `$SUPERNEST_DATA`. The file has the scores of NAS-Bench-Suite-Zero for 725 cells, whose networks have
-16 channels, 5 cells a stage, and batches of 64 pictures of 32 pixels. Ours are of smaller networks on smaller pictures
-(`--width`, `--cells`, `--image-size`, `--batch`), one set of weights for all, on real pictures; cells come in random
-order, so a part of them is a fair sample. `--scores` keeps what is computed, and continues it.
+16 channels, 5 cells a stage, and batches of 64 pictures of 32 pixels. Our scores are computed on smaller networks and
+smaller pictures (`--width`, `--cells`, `--image-size`, `--batch`), with one set of weights for all networks. Cells come
+in random order, so the first ones are a fair sample. `--scores` saves the computed scores and continues an existing
+file.
 
 References:
     Krishnakumar, White, Zela, Tu, Safari, Hutter. NAS-Bench-Suite-Zero: Accelerating Research on Zero Cost Proxies.
@@ -47,7 +48,7 @@ _BY_LAYER = ("grad_norm", "snip", "synflow")
 
 
 def published(path: Path, data_set: str) -> tuple[Genes, np.ndarray, dict[str, np.ndarray]]:
-    """Genes of the file's cells, their accuracies in percent, and the scores of each proxy by our names.
+    """Reads the genes of the cells, their accuracies in percent, and the scores of each proxy by our names.
 
     Raises:
         UserError: The file is missing or damaged.
@@ -72,25 +73,37 @@ def published(path: Path, data_set: str) -> tuple[Genes, np.ndarray, dict[str, n
 
 
 def spearman(scores: np.ndarray, accuracy: np.ndarray) -> float:
-    """Spearman's rho; networks without a score come last."""
+    """Computes Spearman's rho; networks without a score rank last."""
     found: Any = spearmanr(np.where(np.isfinite(scores), scores, -1e300), accuracy)
     return round(float(found[0]), 3)
 
 
 @click.command(cls=Benchmark)
 @click.option(
-    "--directory", type=UserPath(), help="Directory of nas_bench_201/ and cifar10/.  [default: $SUPERNEST_DATA]"
+    "--directory",
+    type=UserPath(),
+    help="Directory that contains nas_bench_201/ and cifar10/.  [default: $SUPERNEST_DATA]",
 )
 @click.option(
-    "--networks", default=725, show_default=True, help="How many cells, drawn at random; 0 for the file alone."
+    "--networks",
+    default=725,
+    show_default=True,
+    help="Number of cells to score, drawn at random; 0 uses the published scores only.",
 )
-@click.option("--width", default=8, show_default=True, help="Channels of the first stage of our networks.")
-@click.option("--cells", default=1, show_default=True, help="Cells of a stage of our networks.")
+@click.option("--width", default=8, show_default=True, help="Number of channels of the first stage of our networks.")
+@click.option("--cells", default=1, show_default=True, help="Number of cells in each stage of our networks.")
 @click.option("--image-size", type=click.Choice(["8", "16", "32"]), default="16", show_default=True)
-@click.option("--batch", default=32, show_default=True, help="Number of pictures.")
+@click.option("--batch", default=32, show_default=True, help="Number of pictures in a batch.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--proxy", "names", multiple=True, help="One of ours; may be repeated.  [default: all that the file has]")
-@click.option("--scores", "kept", type=UserPath(), help="File that keeps our scores, a line a cell; continued.")
+@click.option(
+    "--proxy", "names", multiple=True, help="Proxy to compute; may be repeated.  [default: all that the file has]"
+)
+@click.option(
+    "--scores",
+    "kept",
+    type=UserPath(),
+    help="File to save our scores to, one line for each cell; an existing file is continued.",
+)
 @json_option
 def main(
     directory: Path | None, networks: int, width: int, cells: int, image_size: str, batch: int, seed: int,
@@ -117,7 +130,7 @@ def ours(
     names: Sequence[str],
     kept: Path | None,
 ) -> dict[str, Any]:
-    """Scores of our implementations, with their correlations and seconds, beside the file's on the same cells."""
+    """Computes our scores, their correlations and seconds, beside the published ones on the same cells."""
     genes, accuracy, theirs = published(directory / "nas_bench_201" / FILE, DATA_SETS[0])
     rng = stream(seed, Purpose.PROXIES)
     rows = rng.permutation(len(genes))[:networks]
@@ -160,7 +173,7 @@ def ours(
 
 
 def _pictures(directory: Path, side: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Test pictures, averaged down to a side and normalised by channel, and their classes."""
+    """Reads test pictures, averaged down to a side and normalised by channel, and their classes."""
     examples, _ = Cifar(str(directory)).read_test()
     x, labels = examples.read(np.sort(rng.permutation(len(examples))[:count]))
     x = np.asarray(x, np.float32).reshape(count, side, 32 // side, side, 32 // side, 3).mean(axis=(2, 4))
@@ -168,10 +181,10 @@ def _pictures(directory: Path, side: int, count: int, rng: np.random.Generator) 
 
 
 def _kept(path: Path | None, header: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The scores that a file keeps, by row of the published file; starts the file where it is not there.
+    """Reads the scores of a file by row of the published file; creates the file if it does not exist.
 
     Raises:
-        UserError: It is of other networks.
+        UserError: The file is for other networks.
     """
     if path is None:
         return {}

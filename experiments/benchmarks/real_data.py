@@ -9,10 +9,10 @@ from experiments.truth_tables.table import PLACE
 
 
 def real_data(directory: Path | None) -> Path:
-    """Returns the directory that was given, or the one that the environment names.
+    """Returns the given directory, or the one that the environment variable names.
 
     Raises:
-        UsageError: There is neither.
+        UsageError: Neither is given.
     """
     if directory is None and PLACE not in os.environ:
         raise click.UsageError(f"--directory: not given, and {PLACE} is not set. Name the directory of the data.")

@@ -1,9 +1,9 @@
-"""What it costs to compute sublayers again for the backward pass, and what it saves (`train.rematerialize`).
+"""Time and memory of computing sublayers again for the backward pass (`train.rematerialize`).
 
 Command: `python -m experiments.benchmarks.rematerialization --family vit --json`
 
-Sizes as in `stepper`. Both kinds of step are taken in turn, on the same networks; memory is the compiler's figure for
-the gradient program of the largest network.
+Sizes are those of `stepper`. Steps with and without it run in turn on the same networks; memory is the compiler's
+figure for the gradient program of the largest network.
 """
 
 from functools import partial
@@ -25,8 +25,8 @@ from supernet.layers.passes import Passes
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
-@click.option("--architectures", default=6, show_default=True, help="Random architectures that are compared.")
-@click.option("--rounds", default=5, show_default=True, help="Alternating rounds of each.")
+@click.option("--architectures", default=6, show_default=True, help="Number of random architectures to compare.")
+@click.option("--rounds", default=5, show_default=True, help="Number of alternating rounds; the median counts.")
 @json_option
 def main(family: str, architectures: int, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -37,7 +37,7 @@ def main(family: str, architectures: int, rounds: int, as_json: bool) -> None:
 
 
 def measure(space: SearchSpace, batch: int, architectures: int, rounds: int) -> dict[str, Any]:
-    """All figures for one space."""
+    """Measures all figures for one space."""
     nets = [build_supernet(space, passes=Passes(rematerialize=again)) for again in (False, True)]
     params, data = nets[0].init(jax.random.key(0)), noise(space, batch)
     steppers = [Stepper(net, params, data["x"], data["targets"]) for net in nets]

@@ -1,13 +1,13 @@
-"""Time of an exported network in ONNX Runtime, beside plain jax2onnx, our jit, and eight bits: batch 1, one core.
+"""Times an exported network in ONNX Runtime, beside plain jax2onnx, our jit, and eight bits: batch 1, one core.
 
 Command: `python -m experiments.benchmarks.runtimes --family vit --json`
 
-jax2onnx asks for an older orbax-checkpoint than this project has, so it goes beside it: `pip install --no-deps --target
-DIR jax2onnx onnx-ir dm-pix einops equinox orbax-export`, and `PYTHONPATH=DIR` before the command. Its row is left out
-where it is not installed; where it refuses the network, `jax2onnx_error` is the first line of its exception.
+jax2onnx requires an older orbax-checkpoint than this project, so install it separately: `pip install --no-deps --target
+DIR jax2onnx onnx-ir dm-pix einops equinox orbax-export`, and put `PYTHONPATH=DIR` before the command. Without it, its
+row is left out; if it refuses the network, `jax2onnx_error` is the first line of its exception.
 
-Networks are the largest of their space with random weights. A time is the median of processor times, measured in turn,
-so that other jobs on the machine hardly count; JAX is asked for one thread.
+Networks are the largest of their space with random weights. A time is the median of processor times measured in turn,
+which other jobs on the machine hardly change. JAX is set to one thread.
 """
 
 import importlib
@@ -47,7 +47,7 @@ _SAMPLE_SECONDS = 0.004
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_SPACES)), default="vit_small", show_default=True)
-@click.option("--rounds", default=30, show_default=True, help="Alternating rounds, of which the median counts.")
+@click.option("--rounds", default=30, show_default=True, help="Number of alternating rounds; the median counts.")
 @json_option
 def main(family: str, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -55,7 +55,7 @@ def main(family: str, rounds: int, as_json: bool) -> None:
 
 
 def measure(family: str, rounds: int) -> dict[str, Any]:
-    """All figures of one network."""
+    """Measures all figures of one network."""
     subnet, shape = _network(family)
     rng = np.random.default_rng(0)
     examples = rng.integers(0, 256, (64, *shape), dtype=np.uint8)
@@ -118,14 +118,14 @@ def _jit(subnet: Subnet) -> tuple[Callable[..., jax.Array], Any]:
 
 
 def _plain(subnet: Subnet, shape: tuple[int, ...]) -> onnx.ModelProto:
-    """Returns the ONNX file that jax2onnx writes of the network."""
+    """Returns the ONNX file that jax2onnx writes for the network."""
     to_onnx = importlib.import_module("jax2onnx").to_onnx
     forward, state = _jit(subnet)
     return to_onnx(lambda x: forward(state, x), [(1, *shape)])
 
 
 def _processor_ms(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median milliseconds of processor time of a call of each, measured in turn."""
+    """Measures the median processor milliseconds of a call of each, in turn."""
     counts, taken = {}, {name: [] for name in calls}
     for name, call in calls.items():
         start = time.process_time()

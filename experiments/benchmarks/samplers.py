@@ -1,15 +1,15 @@
-"""Leaderboard of samplers: every one trained with equally many forward-backward passes, and judged on one footing.
+"""Leaderboard of samplers: each trains with the same number of forward-backward passes.
 
 Command: `python -m experiments.benchmarks.samplers --config experiments/benchmarks/panels/digits.yaml --seeds 3 --json`
 
-Each sampler, with its default settings, trains a supernet a seed; what is compared:
-    fidelity     tau-b and the rest of `supernest rank`, against one panel that is trained once and shared by all;
-    accuracy     on the test split, at four budgets of the largest subnet's MACs: of the same stratified candidates,
-                 the one with the best validation accuracy inside the budget;
+Each sampler, with its default settings, trains a supernet for each seed. The comparison covers:
+    fidelity     tau-b and the other metrics of `supernest rank`, against one panel that is trained once for all;
+    accuracy     on the test split, at four shares of the largest subnet's MACs: of a fixed stratified set of
+                 candidates, the one with the best validation accuracy within the budget;
     gradients    variance and cosines over further steps of the sampler at its trained weights;
     time         a step, and a pass.
 All train with labels only (no distillation), on the same split of the data; `warmup_steps` keeps its share of the
-steps. The seed decides weights, batches and draws. Results are kept in --out, so the same command goes on.
+steps. The seed decides weights, batches and draws. Results are saved in --out, so the same command resumes.
 """
 
 import dataclasses
@@ -53,16 +53,30 @@ _CANDIDATES, _DRAWN_STEPS, _LOOKS, _FORMAT = 64, 48, 100, 1
 
 
 @click.command(cls=Benchmark)
-@click.option("--config", type=click.Path(path_type=Path), required=True, help="Data, space, training and panel.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Experiment file with data, space, training and panel.",
+)
 @set_option
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Supernets a sampler.")
-@click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")
-@click.option("--passes", default=None, type=click.IntRange(1), help="[default: those of the configured training]")
-@click.option("--panel", default=None, type=click.IntRange(3), help="Size of the panel.  [default: rank.panel]")
-@click.option("--ceiling", is_flag=True, help="Train the panel twice: how well does the truth agree with itself?")
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of supernets for each sampler."
+)
+@click.option("--samplers", default=None, help="Samplers to compare, separated by commas.  [default: all]")
+@click.option(
+    "--passes",
+    default=None,
+    type=click.IntRange(1),
+    help="Number of forward-backward passes.  [default: those of the experiment]",
+)
+@click.option(
+    "--panel", default=None, type=click.IntRange(3), help="Number of architectures in the panel.  [default: rank.panel]"
+)
+@click.option("--ceiling", is_flag=True, help="Train the panel twice and report how well both trainings agree.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/samplers"), show_default=True)
 @json_option
-@click.option("--markdown", "as_markdown", is_flag=True, help="Tables for a document.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown tables.")
 def main(
     config: Path,
     overrides: Sequence[str],
@@ -75,7 +89,7 @@ def main(
     as_json: bool,
     as_markdown: bool,
 ) -> None:
-    """Trains and compares samplers; results are kept in --out."""
+    """Trains and compares samplers; results are saved in --out."""
     changes = [*overrides, *([] if panel is None else [f"rank.panel={panel}"])]
     try:
         names = list(SAMPLERS) if samplers is None else samplers.split(",")
@@ -93,12 +107,12 @@ def main(
 
 
 class _Board:
-    """Data, network, panel, candidates and evaluators, which all samplers share.
+    """Data, network, panel, candidates and evaluators that all samplers share.
 
     Args:
-        experiment: Of the configuration.
-        out: Where results are kept.
-        stop: Read between steps.
+        experiment: Experiment of the configuration.
+        out: Directory of the results.
+        stop: Stop request, read between steps.
     """
 
     def __init__(self, experiment: Experiment, out: Path, stop: StopRequest) -> None:
@@ -114,11 +128,11 @@ class _Board:
 
     @property
     def passes(self) -> int:
-        """Forward-backward passes of the configured training."""
+        """Number of forward-backward passes of the configured training."""
         return round(self._base.steps * np.mean(_paths(self._base.sampler)))
 
     def run(self, names: Sequence[str], seeds: int, passes: int, ceiling: bool) -> dict[str, Any]:
-        """Figures of all samplers, trained where their results are not kept yet."""
+        """Measures all samplers; trains those without saved results."""
         truth = self._truth(0)
         results: dict[str, list[dict[str, Any]]] = {}
         refused: dict[str, str] = {}
@@ -162,7 +176,7 @@ class _Board:
         return train_panel(self._base, self._panel, directory, self._stop, not sys.stderr.isatty(), repetition)
 
     def _experiment(self, name: str, seed: int, passes: int) -> Experiment:
-        """The training of one sampler and seed, as many whole steps as the passes allow."""
+        """Returns the training of one sampler and seed with as many whole steps as the passes allow."""
         base, settings = self._base, self._base.config.train
         section = SamplerSection.model_validate({"type": name})
         examples = len(base.data.train)
@@ -200,7 +214,7 @@ class _Board:
         }
 
     def _measure(self, experiment: Experiment, work: Path) -> dict[str, Any]:
-        """Trains one supernet, from a checkpoint in `work` where there is one, and takes its figures."""
+        """Trains one supernet, from a checkpoint in `work` if there is one, and measures it."""
         step, speed = gradient_step(experiment), _Speed(work)
         with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
             train(experiment, checkpoints, lambda done: speed, self._stop, not sys.stderr.isatty(), step=step)
@@ -230,7 +244,7 @@ class _Board:
 
 
 class _Speed(EventLog):
-    """Writes nothing, and remembers how fast training was between two of its entries."""
+    """Event log that writes nothing and records the training speed between entries."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, main_process=False)
@@ -249,7 +263,7 @@ class _Speed(EventLog):
 
     @property
     def milliseconds(self) -> dict[str, float]:
-        """Returns the median times of a step and of a pass between entries; nothing where there are too few."""
+        """Returns the median times of a step and of a pass between entries; nothing if there are too few."""
         if not self._intervals:
             return {}
         step, one = (1e3 * median(column) for column in zip(*self._intervals, strict=True))
@@ -257,7 +271,7 @@ class _Speed(EventLog):
 
 
 def _paths(sampler: Sampler) -> list[int]:
-    """How many paths each step of the sampler's plan has."""
+    """Returns the number of paths of each step in the plan of the sampler."""
     score = equal_scores(sampler)
     state, steps = sampler.init(), range(sampler.planned.steps)
     some = [len(sampler.sample(state, step, score=score).roles) for step in steps[:: max(1, len(steps) // _LOOKS)]]
@@ -267,7 +281,7 @@ def _paths(sampler: Sampler) -> list[int]:
 
 
 def best_within(macs: np.ndarray, scores: Scores, shares: Sequence[float]) -> dict[float, int]:
-    """For each share of the largest cost, the candidate of the best accuracy (then the lowest loss) inside it.
+    """Returns, for each share of the largest cost, the candidate with the best accuracy (then lowest loss) within it.
 
     A share that no candidate fits is left out.
     """

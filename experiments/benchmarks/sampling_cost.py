@@ -1,11 +1,11 @@
-"""What sampling, feedback and diagnostics add to a training step, in percent of it.
+"""Cost of sampling, feedback and diagnostics in percent of a training step.
 
 Command: `python -m experiments.benchmarks.sampling_cost --config experiments/digits.yaml --json`
 
 For each sampler, over the same steps: the seconds in `sample`, in reading the feedback and in `update`, over those of
-the step without them; and the step's own slow-down by what the sampler wants measured (gradient norms by gene),
-alternating with a step that measures nothing, on the same paths. The passes by which a method scores candidates are
-work of the method and are given apart. Diagnostics: a measured step against a plain one, times the share of measured
+the step without them. The slow-down of the step by the measurements that the sampler needs (gradient norms by gene) is
+measured against steps without them on the same paths, in turn. The passes with which a method scores candidates belong
+to the method and are reported separately. Diagnostics: a measured step against a plain one, times the share of measured
 steps.
 """
 
@@ -36,7 +36,7 @@ _MEASURED = 2  # steps of each `diagnose_every`, as `Diagnostics.measures` says
 @click.command(cls=Benchmark)
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @set_option
-@click.option("--samplers", default=None, help="Some of the registered samplers, between commas.  [default: all]")
+@click.option("--samplers", default=None, help="Samplers to time, separated by commas.  [default: all]")
 @click.option("--steps", default=60, show_default=True)
 @json_option
 def main(config: Path, overrides: tuple[str, ...], samplers: str | None, steps: int, as_json: bool) -> None:
@@ -108,7 +108,7 @@ def _of_sampler(experiment: Experiment, steps: int) -> dict[str, float]:
 
 
 def _of_diagnostics(experiment: Experiment, steps: int) -> float:
-    """Extra time of the measured steps, spread over all steps at the configured interval."""
+    """Returns the extra time of measured steps, averaged over all steps at the configured interval."""
     every = experiment.config.train.diagnose_every
     if every is None:
         return 0.0

@@ -1,12 +1,13 @@
-"""Two Ray workers of one core each against one: examples a second, candidates a second; and what an all-reduce takes.
+"""Compares two Ray workers of one core each with one: examples and candidates a second; and times an all-reduce.
 
 Command: `python -m experiments.benchmarks.scaling --set data.path=PATH --json`
 
-Real Ray processes on loopback. Three settings take turns: a worker and all other processes of the run on one core, a
-worker that has the other processes on a second core, and two workers that share two cores with them. Each trains, and
-then searches the weights that it has trained. Figures are medians over the later half of a training, and the rate of
-the later half of a search, so compilation does not count. `speedup` compares the last setting with the first, as many
-cores as workers in both; `speedup_over_helped` with the second, where the one worker has a core to itself.
+Ray processes run on the loopback interface. Three settings take turns: one worker and all other processes of the run on
+one core; one worker on a core of its own, with the other processes on a second core; and two workers that share two
+cores with the other processes. Each setting trains, and then searches the trained weights. Figures are medians over the
+second half of a training, and the rate of the second half of a search, so compilation does not count. `speedup`
+compares the third setting with the first (one core a worker in both); `speedup_over_helped` compares it with the
+second.
 """
 
 import json
@@ -37,9 +38,11 @@ _SETTINGS = {"one": (1, 1), "helped": (1, 2), "two": (2, 2)}  # workers and core
 @click.command(cls=Benchmark)
 @click.option("--config", default="experiments/fashion_mnist_vit.yaml", show_default=True)
 @set_option
-@click.option("--steps", default=100, show_default=True, help="Of each run.")
-@click.option("--rounds", default=2, show_default=True, help="Runs of each number of workers, in turn.")
-@click.option("--candidates", default=400, show_default=True, help="Of each search; none at 0.")
+@click.option("--steps", default=100, show_default=True, help="Number of training steps in each run.")
+@click.option("--rounds", default=2, show_default=True, help="Number of runs for each number of workers, in turn.")
+@click.option(
+    "--candidates", default=400, show_default=True, help="Number of candidates in each search; 0 skips the search."
+)
 @json_option
 def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candidates: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -78,7 +81,7 @@ def _training(steps: int) -> list[str]:
 
 
 def _searching(candidates: int) -> list[str]:
-    """Batches hold as many as a generation of evolution."""
+    """Returns settings of a search whose batches are as large as a generation of evolution."""
     return [f"search={{type: random, evaluations: {max(candidates, 1)}, batch: 50}}"]
 
 
@@ -101,7 +104,7 @@ def _ratio(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _rate(times: Path) -> float:
-    """Entries a second over the later half of an archive's batches."""
+    """Returns entries a second over the second half of the batches of an archive."""
     batches = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines()]
     first, last = batches[len(batches) // 2 - 1], batches[-1]
     seconds = datetime.fromisoformat(last["time"]) - datetime.fromisoformat(first["time"])
@@ -109,7 +112,7 @@ def _rate(times: Path) -> float:
 
 
 def _medians(directory: Path) -> dict[str, float]:
-    """Of each figure, over the later half of its entries."""
+    """Returns the median of each figure over the second half of its entries."""
     series: dict[str, list[float]] = {name: [] for name in _FIGURES}
     for event in _events(directory):
         for value in event.summary.value:
@@ -128,7 +131,7 @@ def _events(directory: Path) -> Iterator[Any]:
 
 
 def _all_reduce_seconds() -> dict[str, float]:
-    """Median seconds of a sum of so many numbers over two processes of one core each, by their number."""
+    """Measures the median seconds of an all-reduce over two processes of one core each, by the number of values."""
     code = "from experiments.benchmarks.scaling import time_sums; time_sums()"
     import socket
 
@@ -148,7 +151,7 @@ def _all_reduce_seconds() -> dict[str, float]:
 
 
 def time_sums() -> None:
-    """Runs in each of the two processes: prints the medians."""
+    """Times all-reduces in one of the two processes and prints the medians."""
     import jax
 
     jax.distributed.initialize(f"127.0.0.1:{os.environ['PORT']}", 2, int(os.environ["RANK"]))

@@ -1,14 +1,14 @@
-"""How many evaluations each searcher needs to find the true Pareto front of a space that was evaluated exhaustively.
+"""Counts the evaluations that each searcher needs to find the true Pareto front of an exhaustively evaluated space.
 
 Command: `python -m experiments.benchmarks.search --seeds 10 --json`; with `--table nas_bench_201` the searchers
 look their candidates up in a truth table instead (`experiments.benchmarks.search_in_table`).
 
 A supernet is trained and each of its subnets evaluated once, on the whole validation split and on the smaller shares
 that successive halving uses; the table is kept in this folder (`cache/`). Then every searcher, with its default
-settings and the same budgets, looks its candidates up there. What counts is the hypervolume of validation error
-against MACs, between the front and a reference point 10 % beyond the true front's worst values, as a share of the
-true front's; and whether the best network found for each budget has 99 % of the accuracy of the best there is. A
-candidate that was judged by a part of the split counts as that part of an evaluation. A run that has not reached the
+settings and the same budgets, looks its candidates up there. Two goals are measured. The first is the hypervolume of
+validation error against MACs as a share of the true front's; its reference point lies 10 % beyond the worst values of
+the true front. The second is that the best network found for each budget has 99 % of the best possible accuracy. A
+candidate that was evaluated on a part of the split counts as that part of an evaluation. A run that has not reached a
 goal when the space is exhausted counts as infinite.
 """
 
@@ -69,7 +69,7 @@ class Table:
     macs: np.ndarray
 
     def look_up(self, genes: Genes, share: float = 1.0) -> np.ndarray:
-        """Errors of subnets."""
+        """Returns the errors of subnets."""
         return self.errors[share][[self._rows[row.tobytes()] for row in genes.astype(np.int32)]]
 
     @property
@@ -84,12 +84,17 @@ class Table:
 
 
 @click.command(cls=Benchmark)
-@click.option("--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment.  [default: digits]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_CONFIG,
+    help="Experiment file.  [default: panels/search.yaml of the benchmarks (digits)]",
+)
 @click.option("--seeds", default=10, show_default=True)
-@click.option("--searcher", "names", multiple=True, help="One of the searchers; may be repeated.  [default: all]")
-@click.option("--table", "table_name", help="Truth table to search instead of an experiment's subnets.")
-@click.option("--table-path", type=UserPath(), help="Directory of its files.  [default: $SUPERNEST_DATA/TABLE]")
-@click.option("--measure", default="c100_val_200ep", show_default=True, help="Figure of the table to search for.")
+@click.option("--searcher", "names", multiple=True, help="Searcher to compare; may be repeated.  [default: all]")
+@click.option("--table", "table_name", help="Truth table to search instead of the subnets of an experiment.")
+@click.option("--table-path", type=UserPath(), help="Directory of the truth table.  [default: $SUPERNEST_DATA/TABLE]")
+@click.option("--measure", default="c100_val_200ep", show_default=True, help="Column of the truth table to maximise.")
 @set_option
 @json_option
 def main(
@@ -119,7 +124,7 @@ def main(
 
 
 def evaluations_needed(searcher: Searcher, table: Table) -> list[float]:
-    """Evaluations of the whole split until each goal is reached; infinite if never.
+    """Counts the evaluations of the whole split until each goal is reached; infinite if never.
 
     The goals are the shares of the true front's hypervolume, and 99 % of the best accuracy at each budget.
     """
@@ -159,12 +164,12 @@ def evaluations_needed(searcher: Searcher, table: Table) -> list[float]:
 def _best(
     budgets: Sequence[ResolvedBudget], errors: np.ndarray, costs: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, " b"]:
-    """The least error within each budget; 1 where nothing is within it."""
+    """Returns the least error within each budget; 1 if no network is within it."""
     return np.array([errors[budget.feasible(costs)].min(initial=1.0) for budget in budgets])
 
 
 def _spent(archive: Archive, searcher: Searcher) -> np.ndarray:
-    """Evaluations of the whole split that each entry took, those of the rungs before its last included."""
+    """Returns the evaluations of the whole split that each entry took, including those of earlier rungs."""
     before = np.zeros(len(archive))
     for share, _ in searcher.halving:
         before += share * (archive.fractions > share)
@@ -226,7 +231,7 @@ def exhaustive(experiment: Experiment) -> Table:
 
 
 def every(space: SearchSpace) -> Genes:
-    """All canonical genes of a small space, once each."""
+    """Returns all canonical genes of a small space, each once."""
     vectors = np.indices(tuple(space.cardinalities)).reshape(space.num_genes, -1).T.astype(np.int32)
     return np.unique(space.canonical(vectors), axis=0)
 

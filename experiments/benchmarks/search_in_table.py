@@ -1,10 +1,10 @@
-"""Searchers on a truth table: how many look-ups each needs to find its best network, and two published loops.
+"""Look-ups that searchers, and published search loops, need to find the best network of a truth table.
 
 Command: `python -m experiments.benchmarks.search --table nas_bench_201 --json`, with the table's directory below
-`$SUPERNEST_DATA`. Nothing is trained. Each searcher runs with its default settings, budget `full` alone, until it
-has looked up a network of the highest figure; a look-up of a network that was seen before costs nothing, as it does in
-a search. Beside the registered searchers run the loops of the literature, as published: local search that moves at its
-first improvement, local search that looks at all neighbours, and regularised evolution one child at a time.
+`$SUPERNEST_DATA`. Nothing is trained. Each searcher runs with its default settings and the single budget `full`, until
+it has looked up a network with the highest figure. A repeated look-up of a network is free, as in a search. Three
+search loops of the literature run beside the registered searchers: local search that moves at its first improvement,
+local search that looks at all neighbours, and regularised evolution with one child at a time.
 
 References:
     White, Nolen, Savani. Exploring the Loss Landscape in Neural Architecture Search. UAI 2021, arXiv:2005.02960 (local
@@ -30,7 +30,7 @@ Values = Float[np.ndarray, " a"]
 
 
 class Counted:
-    """Looks figures up, and counts the different networks that were asked for.
+    """Function that looks figures up and counts distinct networks.
 
     Args:
         table: The table.
@@ -45,7 +45,7 @@ class Counted:
         """Queries until the best network was looked up."""
 
     def __call__(self, genes: Genes) -> Values:
-        """Figures of networks."""
+        """Returns the figures of networks."""
         rows = self.table.rows(self.space, np.atleast_2d(genes))
         for row in rows.tolist():
             if row not in self._seen:
@@ -70,7 +70,7 @@ Loop = Callable[[Counted, np.random.Generator], None]
 
 
 def first_improvement(look_up: Counted, rng: np.random.Generator) -> None:
-    """Local search from random networks: moves to the first better neighbour, in random order."""
+    """Runs local search from random networks: moves to the first better neighbour, in random order."""
     while look_up.found is None:
         at = look_up.space.sample(rng, 1)[0]
         figure, improved = look_up(at)[0], True
@@ -84,7 +84,7 @@ def first_improvement(look_up: Counted, rng: np.random.Generator) -> None:
 
 
 def best_neighbour(look_up: Counted, rng: np.random.Generator) -> None:
-    """Local search from random networks: looks at all neighbours and moves to the best, if that is better."""
+    """Runs local search from random networks: moves to the best of all neighbours if it is better."""
     while look_up.found is None:
         at = look_up.space.sample(rng, 1)[0]
         figure = look_up(at)[0]
@@ -97,7 +97,7 @@ def best_neighbour(look_up: Counted, rng: np.random.Generator) -> None:
 
 
 def evolution(look_up: Counted, rng: np.random.Generator, population: int = 30, sample: int = 10) -> None:
-    """Regularised evolution with one child at a time, in the sizes that NASLib takes for this table."""
+    """Runs regularised evolution with one child at a time and the population sizes of NASLib for this table."""
     living = deque(((row, look_up(row)[0]) for row in look_up.space.sample(rng, population)), population)
     while look_up.found is None and not look_up.exhausted:
         parent = max((living[i] for i in rng.integers(population, size=sample)), key=lambda one: one[1])[0]
@@ -114,7 +114,7 @@ LOOPS: dict[str, Loop] = {
 
 
 def registered(name: str, look_up: Counted, seed: int) -> None:
-    """Runs a registered searcher until it has looked up the best network, or asks for no more."""
+    """Runs a registered searcher until it has looked up the best network or stops asking."""
     space = look_up.space
     budget = Budget.parse("full", "macs<=100%").resolve(space)
     searcher = SEARCHERS[name](space, (budget,), seed)
@@ -132,13 +132,13 @@ def registered(name: str, look_up: Counted, seed: int) -> None:
 
 
 def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> dict[str, Any]:
-    """Look-ups until the optimum, by searcher and by published loop: mean, median, quartiles and how often reached.
+    """Counts look-ups until the optimum for each searcher and loop: mean, median, quartiles and share of success.
 
     Args:
         table: The table.
-        measure: Which of its figures is searched for.
-        names: Registered searchers.
-        seeds: Runs of each.
+        measure: Column of the table to maximise.
+        names: Names of registered searchers.
+        seeds: Number of runs of each.
     """
     values = table.measure(measure)
     figures: dict[str, Any] = {
@@ -160,7 +160,7 @@ def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> di
 
 
 def summary(found: Float[np.ndarray, " s"]) -> dict[str, Any]:
-    """Mean, median and quartiles of look-ups, None where a run did not get there."""
+    """Returns mean, median and quartiles of look-ups; None if a run did not reach the optimum."""
     quantiles = [float(q) if np.isfinite(q) else None for q in np.quantile(found, [0.25, 0.5, 0.75], method="lower")]
     mean = float(found.mean())
     return {

@@ -1,14 +1,13 @@
-"""Soups of finetuned networks: gain over the best of them, and means of several shapes against zero-padded ones.
+"""Soups of finetuned networks: gain over the best ingredient, and means over several shapes against zero-padding.
 
 Command: `python -m experiments.benchmarks.soups --seeds 3 --json`
 
-A supernet a seed is trained, two of its networks are exported and finetuned in several ways; what is compared:
+For each seed a supernet is trained, and two of its networks are exported and finetuned in several ways. Compared are:
     one shape       the best finetuning by the validation split, the mean of all (uniform) and the greedy soup;
-    several shapes  the mean of finetunings of both networks, each entry over those that own it, against the same mean
-                    with zeros for what a network does not own, cut to each shape.
-Gains are differences to the best single finetuning of the shape, mean and standard deviation over seeds; on the
-validation split, which chooses, and on the test split, which does not. Runs are kept in --out, so the same command goes
-on.
+    several shapes  the mean of finetunings of both networks, each entry over the networks that have it, against the
+                    same mean with zeros for missing entries; both are cut to each shape.
+Gains are differences from the best single finetuning of the shape, mean and standard deviation over seeds, on the
+validation split (which selects) and on the test split. Runs are saved in --out, so the same command resumes.
 """
 
 import dataclasses
@@ -46,8 +45,8 @@ class Reached:
     """Figures of a network on both splits: accuracy of classifiers, perplexity of language models.
 
     Attributes:
-        validation: On the validation split.
-        test: On the test split.
+        validation: Figure on the validation split.
+        test: Figure on the test split.
     """
 
     validation: float
@@ -60,12 +59,12 @@ class OfShape:
 
     Attributes:
         single: Validation figure of each finetuning.
-        best: The best of them by the validation split.
-        uniform: The mean of all.
+        best: The best finetuning by the validation split.
+        uniform: The mean of all finetunings.
         greedy: The greedy soup.
         taken: Ingredients of the greedy soup.
         owned: The mean over several shapes, cut to this one.
-        padded: The same with zeros for what a network does not own.
+        padded: The same mean with zeros for entries that a network does not have.
     """
 
     single: tuple[float, ...]
@@ -79,17 +78,23 @@ class OfShape:
 
 @click.command(cls=Benchmark)
 @click.option(
-    "--config", type=click.Path(path_type=Path), default=_HERE / "panels" / "soups.yaml", help="[default: digits]"
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_HERE / "panels" / "soups.yaml",
+    help="Experiment file.  [default: experiments/benchmarks/panels/soups.yaml (digits)]",
 )
 @click.option(
-    "--variants", type=click.Path(path_type=Path), default=_HERE / "variants" / "soups.yaml", help="Finetunings."
+    "--variants",
+    type=click.Path(path_type=Path),
+    default=_HERE / "variants" / "soups.yaml",
+    help="List of finetuning variants.  [default: experiments/benchmarks/variants/soups.yaml]",
 )
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Supernets.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of supernets.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/soups"), show_default=True)
 @set_option
 @json_option
 def main(config: Path, variants: Path, seeds: int, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Trains, finetunes and averages; runs are kept in --out."""
+    """Trains, finetunes and averages; runs are saved in --out."""
     with stop_on_signals() as stop:
         rows = [
             measured(load_config(config, (*overrides, f"seed={seed}")), variants, out / str(seed), stop)
@@ -102,7 +107,7 @@ def measured(config: ExperimentConfig, variants: Path, out: Path, stop: StopRequ
     """Trains a supernet, finetunes its exported networks and averages them.
 
     Returns:
-        Name of each network to what was measured.
+        The measured figures by name of the network.
     """
     with open_run(out, config, STAGES, config.name) as directory:
         run_stages(config, directory, STAGES, quiet=False)
@@ -116,7 +121,7 @@ def measured(config: ExperimentConfig, variants: Path, out: Path, stop: StopRequ
 
 
 def compared(config: ExperimentConfig, tuned: Mapping[str, Sequence[Path]]) -> dict[str, OfShape]:
-    """Measures soups of finetuned networks, by the name of their shape."""
+    """Measures soups of finetuned networks by the name of their shape."""
     ingredients = read_ingredients([path for paths in tuned.values() for path in paths])
     pot = pot_of(config, ingredients, config.data.load(config.seed), config.name)
     test = HeldOut(dataclasses.replace(pot.experiment, data=_tested(pot)))
@@ -156,20 +161,20 @@ def _error(pot: Pot, members: Members) -> float:
 
 
 def _tested(pot: Pot) -> Any:
-    """The data with the test split in the place of the validation split."""
+    """Returns the data with the test split in place of the validation split."""
     data: Any = pot.experiment.data
     return dataclasses.replace(data, validation=data.test)
 
 
 def _padded(pot: Pot, members: Members) -> Any:
-    """The mean in which a network has zeros where it owns nothing."""
+    """Returns the mean in which missing entries of a network count as zeros."""
     placed = [pot.placed(number)[0] for number in members]
     everything = jax.tree.map(lambda leaf: np.broadcast_to(True, leaf.shape), placed[0])
     return owned_mean(((weights, everything) for weights in placed), placed[0])
 
 
 def summary(rows: Sequence[OfShape]) -> dict[str, Any]:
-    """Returns the figures of one shape: by seed, and gains over the best single as mean and deviation over seeds."""
+    """Summarises one shape: figures by seed, and gains over the best finetuning as mean and deviation over seeds."""
     found: dict[str, Any] = {
         "singles, mean": [round(float(np.mean(row.single)), 4) for row in rows],
         "singles, worst": [round(min(row.single), 4) for row in rows],

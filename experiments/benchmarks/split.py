@@ -3,15 +3,15 @@
 Command: `python -m experiments.benchmarks.split --seeds 3 --json`, with `cifar10/` and `nas_bench_201/` below
 `$SUPERNEST_DATA`.
 
-For each seed a parent is trained. Gradients of five batches choose an edge and two groups of its operations; the
-sub-supernets are trained on. Those of a random edge and random groups, and the parent itself, are trained on for as
-many more steps as the choice has computed passes. What is compared:
-    edge cosine   mean cosine of the gradients of two operations of one group, on other batches than chose it: of the
-                  chosen groups, of all partitions of the chosen edge (least, mean, most), and of all edges (mean);
+For each seed a parent is trained. The gradients of five batches choose an edge and two groups of its operations, and
+these sub-supernets are trained further. Sub-supernets of a random edge and random groups, and the parent itself, are
+trained further too, with extra steps in place of the passes that the choice has computed. Compared are:
+    edge cosine   mean cosine of the gradients of two operations of one group, on batches that were not used to choose:
+                  for the chosen groups, all partitions of the chosen edge (least, mean, most), and all edges (mean);
     path cosine   mean cosine of the gradients of two random networks of one sub-supernet, on the same batch;
     tau           tau-b between validation accuracy with shared weights and the table, over the same random cells, and
                   over the best tenth of them.
-Seconds are of the processor. `--out` keeps the figures of each seed; the same command goes on.
+Seconds are processor seconds. `--out` saves the figures of each seed; the same command resumes.
 """
 
 import dataclasses
@@ -72,13 +72,22 @@ Partition = tuple[int, Groups]
 
 
 @click.command(cls=Benchmark)
-@click.option("--directory", type=click.Path(path_type=Path), help="Of the data.  [default: $SUPERNEST_DATA]")
+@click.option("--directory", type=click.Path(path_type=Path), help="Directory of the data.  [default: $SUPERNEST_DATA]")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--parent-steps", default=200, show_default=True, help="Training steps before the split.")
-@click.option("--draws", default=5, show_default=True, help="Batches that choose; twice as many judge.")
-@click.option("--networks", default=100, show_default=True, help="Cells that are ranked.")
+@click.option("--parent-steps", default=200, show_default=True, help="Number of training steps before the split.")
+@click.option(
+    "--draws",
+    default=5,
+    show_default=True,
+    help="Number of batches that choose the split; twice as many others test it.",
+)
+@click.option("--networks", default=100, show_default=True, help="Number of cells to rank.")
 @click.option("--image-size", type=click.Choice(["8", "16", "32"]), default="8", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="File that keeps the figures, a line a seed; continued.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to save the figures to, one line for each seed; an existing file is continued.",
+)
 @set_option
 @json_option
 def main(
@@ -104,11 +113,11 @@ def main(
 
 @dataclass(frozen=True)
 class Smaller(Cifar):
-    """CIFAR-10 with its pictures averaged down.
+    """CIFAR-10 with pictures averaged down to fewer pixels.
 
     Args:
         path: See `Cifar`.
-        side: Side in pixels, which divides 32.
+        side: Side in pixels; it divides 32.
     """
 
     side: int
@@ -126,7 +135,7 @@ class Smaller(Cifar):
 
 
 def summary(found: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Mean and standard deviation over seeds of each number."""
+    """Returns mean and standard deviation of each number over seeds."""
     rows = [_numbers(one) for one in found]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     return {
@@ -149,8 +158,8 @@ class Comparison:
     """Trainings of one seed, from one parent.
 
     Args:
-        experiment: Of the parent.
-        table: What each cell reaches on its own.
+        experiment: Experiment of the parent.
+        table: Accuracy of each cell when trained alone.
     """
 
     def __init__(self, experiment: Experiment, table: TruthTable) -> None:
@@ -160,7 +169,7 @@ class Comparison:
         self._rng = stream(experiment.config.seed, Purpose.RANDOM_SPLIT)
 
     def measured(self, parent_steps: int, draws: int, networks: int) -> dict[str, Any]:
-        """Figures of one seed."""
+        """Measures the figures of one seed."""
         experiment, seed, clock = self._experiment, self._experiment.config.seed, time.process_time()
         parent = self._trained(experiment, parent_steps, experiment.net.init(key(seed, Purpose.WEIGHTS)))
         chosen, passes = self._chosen(parent, draws)
@@ -192,7 +201,7 @@ class Comparison:
         return list(partitions(values, _GROUPS, smallest_group(values, _GROUPS)))
 
     def _chosen(self, parent: Params, draws: int) -> tuple[Partition, int]:
-        """The partition with the largest cut, and how many passes it took to find."""
+        """Returns the partition with the largest cut, and the number of passes that the choice took."""
         found = []
         for column in self._genes:
             distances = self._matching.distances(parent, column, draws_of(self._experiment, draws))
@@ -219,7 +228,7 @@ class Comparison:
         return {name: round(value, 4) for name, value in found.items()}
 
     def _paths(self, parent: Params, chosen: Partition, drawn: Partition) -> dict[str, float]:
-        """Mean cosines of the gradients of pairs of random networks, of those that a split leaves together."""
+        """Returns mean gradient cosines of pairs of random networks that a split keeps in one sub-supernet."""
         grams, rows = [], []
         for draw in self._draws(_BATCHES):
             genes = self._space.sample(self._rng, _PATHS)
@@ -244,7 +253,7 @@ class Comparison:
         return {name: round(value, 4) for name, value in found.items()}
 
     def _arm(self, parent: Params, partition: Partition | None, steps: int, cells: Genes) -> dict[str, float]:
-        """Trains on from the parent, and ranks cells."""
+        """Continues training from the parent and ranks cells."""
         experiment, start = self._experiment, parent
         if partition is not None:
             split = self._split(partition)

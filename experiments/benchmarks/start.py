@@ -1,10 +1,10 @@
-"""Waiting before anything runs: imports, the command's help, and the first training step with and without a warm cache.
+"""Start-up times: imports, the command's help, and the first training step with and without a warm cache.
 
 Command: `python -m experiments.benchmarks.start --family vit --json`
 
-Every figure is of a fresh process. `first_step_seconds` begins when the network is built, and so is mostly
-compilation; `start_seconds` is the whole process, up to the end of that step. The first process of a round finds an
-empty compilation cache, the second one what the first has left. Sizes as in `stepper`. Figures are medians.
+Every figure is measured in a fresh process. `first_step_seconds` begins when the network is built, so it is mostly
+compilation; `start_seconds` is the whole process up to the end of that step. The first process of a round starts with
+an empty compilation cache, the second with the cache of the first. Sizes are those of `stepper`. Figures are medians.
 """
 
 import json
@@ -32,7 +32,7 @@ _STEP = "from experiments.benchmarks.start import first_step; first_step({family
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(SETTINGS)), default="vit", show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Repetitions of each.")
+@click.option("--rounds", default=3, show_default=True, help="Number of repetitions.")
 @json_option
 def main(family: str, rounds: int, as_json: bool) -> None:
     """Runs the benchmark."""
@@ -55,7 +55,7 @@ def main(family: str, rounds: int, as_json: bool) -> None:
 
 
 def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
-    """The last line that a fresh interpreter prints."""
+    """Returns the last line that a fresh interpreter prints."""
     environment = {**os.environ, **(variables or {})}
     process = subprocess.run(
         [sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment
@@ -64,7 +64,7 @@ def _python(arguments: Sequence[str], variables: Mapping[str, str] | None = None
 
 
 def first_step(family: str) -> None:
-    """Runs in a process of its own: prints how long the first training step takes."""
+    """Prints the duration of the first training step; runs in a separate process."""
     memory_as_in_runs(family)
     preset, settings, batch = SETTINGS[family]
     space = build_space(family, preset, settings)

@@ -1,4 +1,4 @@
-"""What a sampled training step costs: against a step compiled for one architecture, and against full-size masks.
+"""Time of a sampled training step, against a step compiled for one architecture and against full-size masks.
 
 Command: `python -m experiments.benchmarks.step_time --family vit --architectures 200 --json`
 
@@ -29,7 +29,7 @@ _CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "language": {}, "mobilenet": {
 
 
 class _Fixed:
-    """Stands in for a supernet whose forward pass is one of the reference formulations."""
+    """Stand-in for a supernet whose forward pass is one of the reference formulations."""
 
     def __init__(self, net: Supernet, architecture: Architecture | None) -> None:
         self.space, self._net, self._architecture = net.space, net, architecture
@@ -42,9 +42,16 @@ class _Fixed:
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_CHANGED)), default="vit", show_default=True)
-@click.option("--architectures", default=200, show_default=True, help="Random architectures that are stepped once.")
-@click.option("--compared", default=5, show_default=True, help="Architectures compared with their static step.")
-@click.option("--rounds", default=3, show_default=True, help="Alternating rounds of each comparison.")
+@click.option(
+    "--architectures", default=200, show_default=True, help="Number of random architectures; each trains one step."
+)
+@click.option(
+    "--compared",
+    default=5,
+    show_default=True,
+    help="Number of architectures to compare with a step compiled for each alone.",
+)
+@click.option("--rounds", default=3, show_default=True, help="Number of alternating rounds of each comparison.")
 @click.option("--batch", default=32, show_default=True)
 @json_option
 def main(family: str, architectures: int, compared: int, rounds: int, batch: int, as_json: bool) -> None:
@@ -57,7 +64,7 @@ def main(family: str, architectures: int, compared: int, rounds: int, batch: int
 
 
 def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, batch: int) -> dict[str, Any]:
-    """All figures for one space."""
+    """Measures all figures for one space."""
     net = build_supernet(space)
     params = net.init(jax.random.key(0))
     data = noise(space, batch)
@@ -97,7 +104,7 @@ def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, 
 
 
 def _full_macs(space: SearchSpace, row: np.ndarray, largest: int) -> int:
-    """MACs of the masked step: the largest subnet of the same resolution (a masked width costs the full one)."""
+    """Returns the MACs of the masked step: those of the largest subnet at the same resolution."""
     if "resolution" not in space.columns:
         return largest
     full = np.array([space.largest.genes], np.int32)

@@ -1,4 +1,4 @@
-"""Stepper: training steps on noise, for the benchmarks of their time; and the sizes that those have in common."""
+"""Training steps on random data for timing, and the network sizes that the benchmarks share."""
 
 from typing import Any, Self
 
@@ -24,14 +24,14 @@ _VALIDATION = 8  # batches
 
 
 class Stepper:
-    """One kind of training step on fixed data; each call takes a step.
+    """Training step on fixed data; each call runs a step.
 
     Args:
         net: The supernet.
-        params: Its weights before the first step; they are copied.
-        x: The batch, as the network takes it.
-        targets: Of the batch.
-        optimizer: Its settings; None for the defaults.
+        params: Weights before the first step; they are copied.
+        x: The batch in the form that the network takes.
+        targets: Targets of the batch.
+        optimizer: Settings of the optimiser; None for the defaults.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Stepper:
 
     @classmethod
     def on_noise(cls, space: SearchSpace, batch: int) -> Self:
-        """Steps of a new supernet of a space, on a batch of noise."""
+        """Returns a stepper for a new supernet of a space, on a random batch."""
         net, data = build_supernet(space), noise(space, batch)
         return cls(net, net.init(jax.random.key(0)), data["x"], data["targets"])
 
@@ -56,13 +56,13 @@ class Stepper:
         return self.paths(genes[None])
 
     def paths(self, genes: np.ndarray) -> Any:
-        """A step of several networks, each on the whole batch."""
+        """Runs a step of several networks, each on the whole batch."""
         weights = np.full(len(genes), 1 / len(genes), np.float32)
         self.state, result = self.step(self.state, genes, ("random",) * len(genes), weights, self._x, self._targets)
         return self.state, result
 
     def gradient(self, genes: np.ndarray) -> tuple[Any, tuple, dict]:
-        """The gradient program with the arguments of a step."""
+        """Returns the gradient program, its arguments for a step, and its static arguments."""
         zeros = jax.tree.map(jnp.zeros_like, self.state.params)
         arguments = (
             self.state.params, zeros, genes, self._x, self._targets, np.ones(len(self._x), np.float32),
@@ -71,13 +71,13 @@ class Stepper:
         return self.step.gradient_program, arguments, {"program": self.step.net.space.program(genes)}
 
     def compiled(self, genes: np.ndarray) -> tuple[float, Any]:
-        """Compile seconds and the compiled gradient program."""
+        """Compiles the gradient program; returns the seconds and the program."""
         function, arguments, static = self.gradient(genes)
         return compile_seconds(function, *arguments, **static)
 
 
 def noise(space: SearchSpace, batch: int) -> dict[str, np.ndarray]:
-    """Noise: a batch, and a validation split of several."""
+    """Returns random data: a batch, and a validation split of several batches."""
     rng, sizes = np.random.default_rng(0), (batch, batch * _VALIDATION)
     if isinstance(space, LanguageSpace):
         x, validation = (rng.integers(space.vocabulary, size=(n, space.context)).astype(np.int32) for n in sizes)

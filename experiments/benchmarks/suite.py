@@ -1,12 +1,12 @@
-"""Time of the test suite: in all, by folder, and its slowest tests, from the tables of durations that it leaves.
+"""Time of the test suite: total, by folder, and its slowest tests, from the tables of durations that pytest writes.
 
 Command: `make test test-all; python -m experiments.benchmarks.suite --json`
 
-`fast_s` and `all_s` are the wall time of the last `make test` and `make test-all`, null where there was none. Times of
-folders and tests are those of `make test-all`, added up over its processes; what else the machine does is in them.
+`fast_s` and `all_s` are the wall times of the last `make test` and `make test-all`, null if there was none. Times of
+folders and tests are sums over the processes of `make test-all`; other jobs on the machine lengthen them.
 
-`--list tests/slow_tests.csv` writes the list of tests that `make test` leaves out for their time, beside those that are
-marked: do it on an idle machine. Take out of it what should be run all the same.
+`--list tests/slow_tests.csv` writes the list of tests that `make test` leaves out because of their time, in addition to
+marked tests. Run it on an idle machine, and remove entries that `make test` should run anyway.
 """
 
 import csv
@@ -33,7 +33,7 @@ _FAST_S = 1.5
     type=click.Path(path_type=Path),
     default=Path(".cache"),
     show_default=True,
-    help="Folder of the tables.",
+    help="Directory of the duration tables that pytest writes.",
 )
 @click.option(
     "--list",
@@ -55,10 +55,10 @@ def figures(directory: Path) -> dict[str, Any]:
     """Returns seconds of both runs, and of folders and tests of the longer one.
 
     Args:
-        directory: Where pytest left its tables.
+        directory: Directory of the tables of pytest.
 
     Raises:
-        UserError: There is no table of all tests.
+        UserError: The table of all tests is missing.
     """
     tables = {name: directory / file for name, file in _TABLES.items()}
     if not tables["all_s"].is_file():
@@ -80,14 +80,14 @@ def figures(directory: Path) -> dict[str, Any]:
 
 
 def write_slow(table: Path, listed: Path) -> None:
-    """Adds the tests of a table that took long to the list of those that `make test` leaves out.
+    """Adds the slow tests of a table to the list that `make test` leaves out.
 
     Args:
-        table: What the last `make test` left.
+        table: Table of the last `make test`.
         listed: The list, CSV with `seconds` and `test`.
 
     Raises:
-        UserError: There is no such table.
+        UserError: The table is missing.
     """
     if not table.is_file():
         raise UserError(f"{table}: no such file. It is left by make test: run that first.")

@@ -1,4 +1,4 @@
-"""The commands of `supernest`, a file each or a few alike; a file imports what is heavy when its command runs."""
+"""Commands of `supernest`, one file each or a few similar ones; heavy imports happen when a command runs."""
 
 import importlib
 import pkgutil
@@ -8,7 +8,7 @@ import click
 
 
 def commands() -> Iterator[click.Command]:
-    """Every command that a file of this package defines."""
+    """Returns every command that a file of this package defines."""
     for file in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{file.name}")
         yield from (value for value in vars(module).values() if isinstance(value, click.Command))

@@ -1,4 +1,4 @@
-"""What commands do with an experiment file: read it, and say that an error is about it."""
+"""Reading of experiment files for commands, and errors that name the file."""
 
 import contextlib
 import re
@@ -15,7 +15,7 @@ _SECTION = re.compile(
 
 
 def load(path: Path, overrides: Sequence[str], without: Sequence[str] = ()) -> "ExperimentConfig":
-    """The configuration; see `experiments.configuration.experiment_config.load_config`."""
+    """Loads the configuration; see `experiments.configuration.experiment_config.load_config`."""
     from experiments.configuration.experiment_config import load_config
 
     return load_config(path, overrides, without)

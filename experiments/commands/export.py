@@ -233,7 +233,7 @@ def _export_for(
     run: Path, text: str, refine: int | None, device: Path | None, batch_size: int | None, min_tau: float | None,
     show: bool, overrides: Sequence[str], as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Answers for a new budget; then, unless only that is wanted, exports the subnet."""
+    """Prints the best subnet for a new budget and, unless `show` is set, exports it."""
     from experiments.searching import new_budget as answers
     from search_spaces.errors import UserError
 

@@ -1,4 +1,4 @@
-"""The command `supernest federate`: one network trained by clients with smaller ones, on their own examples."""
+"""`supernest federate`."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from experiments.commands.stages import run_stages
 @click.command()
 @stage_options
 def federate(config: Path, **options: Any) -> None:
-    """Train by clients with networks of several sizes; the same command resumes.
+    """Train one network by simulated clients with networks of several sizes; the same command resumes.
 
-    Simulated here, or on the workers of the section ray, with the settings of the section federation. RUN/federation
-    gets the figures of each round and an exported network of each size.
+    Clients run in this process, or on the workers of the section ray. Settings are in the section federation.
+    RUN/federation gets the figures of each round and an exported network of each size.
     """
     run_stages(config, ("federate",), **options)

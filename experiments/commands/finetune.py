@@ -24,8 +24,8 @@ from experiments.user_input.paths import UserPath
 )  # fmt: skip
 @click.option(
     "--teacher", type=UserPath(), metavar="RUN|SUBNET",
-    help="Teacher of the distillation: an exported network, or a run, whose largest subnet teaches.  [default: labels "
-    "alone]",
+    help="Teacher for distillation: an exported network, or a run, whose largest subnet is the teacher.  [default: "
+    "labels alone]",
 )  # fmt: skip
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Number of training steps.  [default: a tenth of the experiment's]"

@@ -11,7 +11,7 @@ from experiments.user_input.paths import UserPath
 
 @click.command()
 @click.argument("subnet", type=UserPath())
-@click.option("--prompt", required=True, help="Text to go on from.")
+@click.option("--prompt", required=True, help="Text to continue.")
 @click.option(
     "--tokens", type=click.IntRange(min=1), default=100, show_default=True, help="Largest number of tokens to write."
 )
@@ -33,8 +33,9 @@ from experiments.user_input.paths import UserPath
     "--draft",
     type=UserPath(),
     metavar="SUBNET",
-    help="A smaller export with the same tokenizer: it proposes tokens, of which SUBNET checks several at once. "
-    "The text is what SUBNET alone would write, or is drawn from the same distribution.",
+    help="Smaller export with the same tokenizer. It proposes tokens, and SUBNET checks several of them at once. "
+    "This changes the speed only: at temperature 0 the text is the one that SUBNET alone writes, and otherwise it has "
+    "the same distribution.",
 )
 @click.option(
     "--draft-tokens",

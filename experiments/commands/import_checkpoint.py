@@ -16,7 +16,7 @@ from experiments.user_input.paths import UserPath
 @click.option("--out", type=UserPath(), required=True, help="Directory to write; must not exist.")
 @click.option(
     "--calibrate", "texts", multiple=True, type=UserPath(), metavar="TEXT",
-    help="Text by which heads, MLP units, channels and layers are ordered: those that matter most on it come first. "
+    help="Text that ranks heads, MLP units, channels and layers: the most important ones on it come first. "
     "May be repeated.",
 )  # fmt: skip
 @click.option(

@@ -24,9 +24,9 @@ from experiments.user_input.paths import UserPath
 def predict(subnet: Path, files: Sequence[Path], top: int, batch_size: int, as_json: bool) -> None:
     """Predict classes or numbers of files with an exported subnet, without data set and supernet.
 
-    FILES are pictures for networks that take images: decoded, turned upright, resized and cropped as those of training;
-    of a folder, all pictures below it. For networks that take arrays they are tables (CSV, Parquet), whose columns are
-    matched by name, or .npy and .npz files with arrays. Language models go on from a prompt: supernest generate.
+    For networks that take images, FILES are pictures or folders of pictures; they are decoded, turned upright, resized
+    and cropped as in training. For networks that take arrays, FILES are tables (CSV, Parquet), whose columns are
+    matched by name, or .npy and .npz files with arrays. For language models use supernest generate.
     """
     from experiments.prediction.predict import predict_files
     from experiments.subnets.loading import load_exported

@@ -18,7 +18,7 @@ from experiments.user_input.paths import UserPath, shown
     type=UserPath(),
     default="device.json",
     show_default=True,
-    help="Device file to write; one that is unfinished is continued.",
+    help="Device file to write; an unfinished one is continued.",
 )
 @click.option(
     "--batch-sizes",
@@ -36,12 +36,12 @@ from experiments.user_input.paths import UserPath, shown
     "--repeats",
     default=20,
     show_default=True,
-    help="Number of measurements of each network, of which the median counts.",
+    help="Number of measurements of each network; the median counts.",
 )
 @click.option(
     "--quick", is_flag=True,
-    help="Measure about a fifth: batches of 1, 40 networks and 20 held-out ones, where the options above say nothing "
-    "else. Without --quick, the same command measures the rest. A device file with more measurements is left as it is.",
+    help="Measure about a fifth: batches of 1, 40 networks and 20 held-out ones, unless the options above are given. "
+    "Without --quick, the same command measures the rest. A device file with more measurements is left as it is.",
 )  # fmt: skip
 @click.option(
     "--runtime",

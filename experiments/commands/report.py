@@ -17,7 +17,7 @@ from experiments.user_input.paths import UserPath
 def report(runs: Sequence[Path], out: Path | None) -> None:
     """Write an HTML page about one or several runs, finished or still running.
 
-    The page is a single file that loads nothing else: open it in a browser, or send it to somebody.
+    The page is one self-contained file: open it in a browser, or send it to somebody.
     """
     from experiments.reporting import write_report
 

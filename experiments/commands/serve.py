@@ -15,7 +15,7 @@ _MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
 @click.argument("subnet", type=UserPath())
 @click.option(
     "--host", default="127.0.0.1", show_default=True,
-    help="Address to listen on. 127.0.0.1 takes requests of this machine only, 0.0.0.0 of other machines too.",
+    help="Address to listen on. 127.0.0.1 accepts requests from this machine only, 0.0.0.0 from other machines too.",
 )  # fmt: skip
 @click.option(
     "--port",
@@ -26,14 +26,14 @@ _MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
 )
 @click.option(
     "--batch-size", type=click.IntRange(1, 4096), default=16, show_default=True,
-    help="Largest number of examples that one request may have, and that are computed together.",
+    help="Largest number of examples in a request, and in a batch.",
 )  # fmt: skip
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="Number of likeliest classes in an answer."
 )
 @click.option(
     "--max-bytes", type=click.IntRange(1, 2**31), default=10 * 2**20, show_default=True,
-    help="Largest body of a request in bytes.",
+    help="Largest request body in bytes.",
 )  # fmt: skip
 @click.option(
     "--max-pixels", type=click.IntRange(1, _MOST_PIXELS), default=25_000_000, show_default=True,
@@ -41,7 +41,7 @@ _MOST_PIXELS = 178_956_970  # more are never decoded by Pillow
 )  # fmt: skip
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), default=100.0, show_default=True,
-    help="Most requests a second of one client address, on average over ten seconds.",
+    help="Most requests a second from one client address, averaged over ten seconds.",
 )  # fmt: skip
 @plugin_option
 def serve(subnet: Path, **settings: Any) -> None:

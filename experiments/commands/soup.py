@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.option(
     "--method", type=click.Choice(["greedy", "uniform"]), default="greedy", show_default=True,
     help="uniform averages all networks. greedy begins with the best and adds each network that improves the average "
-    "on the validation split; for networks of several shapes, each with which no shape loses more than --tolerance.",
+    "on the validation split; with networks of several shapes, it adds a network only if no shape loses more than "
+    "--tolerance.",
 )  # fmt: skip
 @click.option(
     "--tolerance", type=click.FloatRange(min=0, max=1000),

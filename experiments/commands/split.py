@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("parent", type=UserPath(), metavar="RUN")
-@click.option("--out", type=UserPath(), required=True, help="Experiment file of the sub-supernets, a new one.")
+@click.option("--out", type=UserPath(), required=True, help="New experiment file to write for the sub-supernets.")
 @click.option(
     "--by", type=click.Choice(["gradients", "random", "exhaustive"]), default="gradients", show_default=True,
     help="Choice of what is split: values whose gradients agree stay together (GM-NAS); a random gene into random "
     "groups; or a random gene into a group for each value (few-shot NAS).",
 )  # fmt: skip
-@click.option("--groups", type=click.IntRange(min=2), help="Number of groups, but for exhaustive.  [default: 2]")
+@click.option("--groups", type=click.IntRange(min=2), help="Number of groups; not used by exhaustive.  [default: 2]")
 @click.option("--choice", metavar="NAME", help="Choice to split, such as kernel.  [default: the best]")
-@click.option("--position", type=click.IntRange(min=0), help="Which gene of the choice, from 0.  [default: the best]")
+@click.option(
+    "--position", type=click.IntRange(min=0), help="Index of the gene within the choice, from 0.  [default: the best]"
+)
 @click.option(
     "--draws", type=click.IntRange(min=1, max=10**6),
     help="Number of batches and architectures at which gradients are compared.  [default: 25]",
@@ -37,8 +39,8 @@ def split(
 ) -> None:  # fmt: skip
     """Divide a trained supernet into sub-supernets that share no weights with one another.
 
-    Writes an experiment file with which they are trained on from the weights of RUN, each with a part of the values of
-    one choice. The same works on a run that is split already.
+    Writes an experiment file that continues their training from the weights of RUN. Each sub-supernet has some of the
+    values of one choice. A run that is already split can be split again.
     """
     from experiments.process.interrupt import stop_on_signals
     from experiments.splitting.choice import Splitting, choose_split, refuse_existing, write_experiment

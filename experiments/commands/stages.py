@@ -64,7 +64,7 @@ def search(config: Path, trained: Path | None, **options: Any) -> None:
 @stage_options
 @click.option(
     "--proxies", metavar="NAMES",
-    help="Compare zero-cost proxies instead, which need no supernet. Names separated by commas, or all: each proxy "
+    help="Compare zero-cost proxies, which need no supernet, instead. Names separated by commas, or all: each proxy "
     "that is defined for these networks.",
 )  # fmt: skip
 def rank(config: Path, proxies: str | None, overrides: Sequence[str], **options: Any) -> None:
@@ -89,10 +89,10 @@ def run_stages(
     quiet: bool,
     trained: Path | None = None,
 ) -> None:
-    """Runs stages of an experiment in its run directory, and prints what came out.
+    """Runs stages of an experiment in its run directory and prints the results.
 
     Raises:
-        UserError: It cannot be run as it is; nothing was written then.
+        UserError: The experiment cannot be run; nothing was written.
     """
     from experiments.pipeline.open_run import open_run
 

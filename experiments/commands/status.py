@@ -13,7 +13,7 @@ from experiments.user_input.paths import UserPath
 @click.argument("run", type=UserPath())
 @json_option
 def status(run: Path, as_json: bool) -> None:
-    """Show how far a run has come, and whether a process works on it."""
+    """Show the progress of a run and whether a process is working on it."""
     from experiments.reporting.status import shown, status_of
 
     found = status_of(run)

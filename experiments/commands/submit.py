@@ -24,7 +24,7 @@ STAGES = ("run", "train", "search", "export", "rank", "gradient")
     "--stage", type=click.Choice(STAGES), default="run", show_default=True, help="Command that runs on the cluster."
 )
 @click.option("--detach", is_flag=True, help="Do not follow the job's log.")
-@click.option("--attach", metavar="JOB", help="Follow the log of a job that was submitted before.")
+@click.option("--attach", metavar="JOB", help="Follow the log of a submitted job.")
 @click.option("--stop", metavar="JOB", help="Stop a job; it saves a checkpoint.")
 @set_option
 def submit(
@@ -33,7 +33,7 @@ def submit(
 ) -> int:  # fmt: skip
     """Run an experiment as a job of a Ray cluster, and follow its log; Ctrl-C leaves the job running.
 
-    The experiment and the Python files beside it are packed. Submitted again with the same --out, it resumes.
+    The experiment is sent with the Python files beside it. Submit it again with the same --out to resume.
     """
     from experiments.pipeline import jobs
     from search_spaces.errors import UserError

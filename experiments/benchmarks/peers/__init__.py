@@ -1,1 +1,1 @@
-"""PyTorch supernets that slice their weights eagerly, to be faster than: one file a family, and what compares."""
+"""PyTorch supernets that slice their weights eagerly, to compare with: one file a family, and the comparison."""

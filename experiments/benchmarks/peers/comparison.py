@@ -1,4 +1,4 @@
-"""Our sampled training step and evaluation against a peer's, on the same weights, networks and data, in turn."""
+"""Compares our sampled training step and evaluation with a peer's, on the same weights, networks and data, in turn."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,18 +31,18 @@ _GEMM, _GEMM_CALLS = 2048, 3
 def compare(
     family: str, architectures: int, evaluated: int, seed: int, peer: str | None, python: str
 ) -> dict[str, Any]:
-    """All figures of one family.
+    """Measures all figures of one family.
 
     Args:
         family: Key of `stepper.SETTINGS`.
-        architectures: Networks that are stepped.
-        evaluated: Of them, networks that are evaluated.
-        seed: Of the networks.
-        peer: Name of the peer's file; None for our figures alone.
+        architectures: Number of networks that train a step.
+        evaluated: Number of these networks that are evaluated.
+        seed: Seed of the random networks.
+        peer: File name of the peer; None for our figures alone.
         python: Interpreter that runs the peer.
 
     Raises:
-        SystemExit: The peer computes another function.
+        SystemExit: The logits of the peer differ from ours.
     """
     preset, settings, batch = SETTINGS[family]
     space = build_space(family, preset, settings)
@@ -118,7 +118,7 @@ def _in_turn(
     ours: Callable[[np.ndarray], Any],
     theirs: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
 ) -> _Taken:
-    """Seconds of each network, ours and then the peer's, and of the yardstick between."""
+    """Times each network, ours and then the peer's, and the reference product between them."""
     taken, multiply = _Taken([], [], []), _Gemm()
     if theirs is not None:
         theirs(config_of(net, net.space.architecture(genes[0])))  # the first call of a process does not count
@@ -131,7 +131,7 @@ def _in_turn(
 
 
 def _figures(taken: _Taken) -> dict[str, Any]:
-    """Medians, and quartiles of the networks' own ratios."""
+    """Returns medians, and quartiles of the ratios of single networks."""
     if not taken.peer:
         return {"ours_ms": 1e3 * median(taken.ours)}
     low, _, high = quantiles([peer / own for own, peer in zip(taken.ours, taken.peer, strict=True)], n=4)
@@ -144,7 +144,7 @@ def _figures(taken: _Taken) -> dict[str, Any]:
 
 
 class _Gemm:
-    """Seconds of a product of large matrices, as a yardstick of the machine."""
+    """Seconds of a product of large matrices, as a reference for the machine."""
 
     def __init__(self) -> None:
         self._a, self._b = (jax.random.normal(jax.random.key(i), (_GEMM, _GEMM)) for i in range(2))
@@ -156,7 +156,7 @@ class _Gemm:
 
 
 def _difference(net: Supernet, params: Any, row: np.ndarray, x: np.ndarray, ask: Ask) -> float:
-    """The largest difference of logits, relative to the largest logit."""
+    """Returns the largest difference of logits relative to the largest logit."""
     program = net.space.program(row)
     own = np.asarray(jax.jit(partial(net.apply, program=program))(params, row, jnp.asarray(x))[0])
     found = np.array(ask("logits", config_of(net, net.space.architecture(row)))["result"])
@@ -164,7 +164,7 @@ def _difference(net: Supernet, params: Any, row: np.ndarray, x: np.ndarray, ask:
 
 
 def config_of(net: Supernet, architecture: Architecture) -> JsonObject:
-    """The configuration of a network, as peers want it."""
+    """Returns the configuration of a network in the form that peers take."""
     config = dict(net.config(architecture))
     if isinstance(net.space, MobileNetSpace):  # by stage, as peers keep the weights
         sizes = zip(config["hidden"], config["kernel"], strict=True)
@@ -183,6 +183,6 @@ def config_of(net: Supernet, architecture: Architecture) -> JsonObject:
 
 
 def _macs(space: SearchSpace, genes: np.ndarray) -> np.ndarray:
-    """Multiply-adds of an example's forward pass."""
+    """Counts the multiply-adds of the forward pass of an example."""
     macs = space.cost(genes)["macs"]
     return macs * space.context if isinstance(space, LanguageSpace) else macs

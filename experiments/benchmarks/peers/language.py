@@ -19,7 +19,7 @@ class Peer:
     """An elastic GPT-NeoX: LayerNorm, biases, exact GELU, attention and MLP side by side.
 
     Args:
-        weights: Ours, by path; layers are stacked on the first axis.
+        weights: Our weights by path; layers are stacked on the first axis.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -33,11 +33,11 @@ class Peer:
         self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def prepare(self, x: np.ndarray) -> torch.Tensor:
-        """Tokens int[b, t] as the network takes them."""
+        """Returns tokens int[b, t] in the form that the network takes."""
         return torch.from_numpy(x).long()
 
     def __call__(self, tokens: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
-        """Logits [b, t, vocabulary] of the subnet with this configuration."""
+        """Computes logits [b, t, vocabulary] of the subnet with this configuration."""
         (b, t), width, d = tokens.shape, config["width"], config["form"]["head_size"]
         x = F.embedding(tokens, self.embedding_and_head["embedding"][:, :width])
         for of, heads, hidden in zip(self.layers, config["kv_heads"], config["mlp_width"], strict=False):

@@ -1,4 +1,4 @@
-"""The MobileNet peer: the largest weights, of which each convolution takes the slice that the sampled network needs.
+"""MobileNet peer: each convolution slices the largest weights to the sampled network.
 
 References:
     Cai, Gan, Wang, Zhang, Han. Once-for-All: Train One Network and Specialize it for Efficient Deployment. ICLR 2020,
@@ -25,7 +25,7 @@ class Peer:
     """An elastic MobileNetV3; with channels last, which is faster on a CPU.
 
     Args:
-        weights: Ours, by path; the blocks of a stage behind its first are stacked on the first axis.
+        weights: Our weights by path; all blocks of a stage after its first are stacked on the first axis.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -44,11 +44,11 @@ class Peer:
         self._found: Moments | None = None
 
     def prepare(self, x: np.ndarray) -> torch.Tensor:
-        """Images float32[b, h, w, c] as the network takes them: a view, so the channels stay last."""
+        """Returns images float32[b, h, w, c] in the form that the network takes: a view, so channels stay last."""
         return torch.from_numpy(x).permute(0, 3, 1, 2)
 
     def calibrate(self, batches: Sequence[torch.Tensor], config: Mapping[str, Any]) -> Moments:
-        """Mean moments over batches of the subnet with this configuration."""
+        """Computes the mean moments over batches for the subnet with this configuration."""
         found = []
         for x in batches:
             self._found = []
@@ -61,7 +61,7 @@ class Peer:
         ]
 
     def __call__(self, x: torch.Tensor, config: Mapping[str, Any], moments: Moments | None = None) -> torch.Tensor:
-        """Logits [b, classes] of the subnet with this configuration; batch norms by these moments, or the batch's."""
+        """Computes logits [b, classes] of a subnet; batch norms use `moments`, or those of the batch if None."""
         self._given = None if moments is None else iter(moments)
         outer = self.stem_and_head
         x = F.conv2d(x, outer["stem/kernel"], stride=config["stem_stride"], padding=1)

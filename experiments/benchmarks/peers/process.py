@@ -1,4 +1,4 @@
-"""The driver's side of a peer: starts it, hands it our weights and data, and asks."""
+"""Driver of a peer process: starts it, passes our weights and data, and sends requests."""
 
 import json
 import subprocess
@@ -15,22 +15,22 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 def flat(weights: Any) -> dict[str, np.ndarray]:
-    """Our weights by path."""
+    """Returns our weights by path."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
 class PeerProcess:
-    """Asks a running peer; make it with `peer_process`."""
+    """Client of a running peer; create it with `peer_process`."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         self._process = process
 
     def ask(self, action: str, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Has it do one thing.
+        """Sends one request.
 
         Returns:
-            `seconds` that it took, and `result`.
+            `seconds` of the request, and its `result`.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -46,14 +46,14 @@ class PeerProcess:
 def peer_process(
     python: str, peer: str, weights: Any, arrays: Mapping[str, np.ndarray], threads: int
 ) -> Iterator[PeerProcess]:
-    """A peer that is gone with the context.
+    """Runs a peer for the duration of the context.
 
     Args:
         python: Interpreter; it needs PyTorch.
-        peer: Name of its file here.
-        weights: Ours.
-        arrays: Data, as `server.Served` wants it, and what the peer needs beside our weights.
-        threads: How many it uses.
+        peer: File name of the peer in this folder.
+        weights: Our weights.
+        arrays: Data for `server.Served`, and further arrays that the peer needs.
+        threads: Number of threads of the peer.
     """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "arrays.npz"

@@ -1,6 +1,6 @@
-"""A peer in a process of its own: reads requests as JSON lines, and answers each with how long it took.
+"""Server of a peer in its own process: reads requests as JSON lines and answers each with its duration.
 
-It needs PyTorch and NumPy alone, so another Python than ours can run it, such as one that has whittle.
+It needs only PyTorch and NumPy, so another Python environment can run it, such as one with whittle.
 """
 
 import json
@@ -23,7 +23,7 @@ class Served:
     """A peer with data, and an optimiser.
 
     Args:
-        peer: Name of its file.
+        peer: File name of the peer.
         arrays: `weights/...`; `x` and `targets`, a batch; `validation` and `validation_labels`.
     """
 
@@ -37,19 +37,19 @@ class Served:
         self._optimizer = torch.optim.AdamW(self._peer.parameters, _LEARNING_RATE, weight_decay=_DECAY, fused=True)
 
     def logits(self, config: dict[str, Any]) -> list:
-        """Logits of the training batch."""
+        """Computes the logits of the training batch."""
         with torch.inference_mode():
             return self._peer(self._x, config).numpy().tolist()
 
     def step(self, config: dict[str, Any]) -> None:
-        """Forward, backward, update."""
+        """Runs the forward pass, the backward pass and the update."""
         logits = self._peer(self._x, config)
         F.cross_entropy(logits.flatten(0, -2), self._targets.flatten(0, logits.ndim - 2)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
     def evaluate(self, config: dict[str, Any]) -> None:
-        """Right outputs and loss of the validation split; batch norms take their moments from the training batch."""
+        """Computes correct outputs and loss on the validation split, with batch moments of the training batch."""
         with torch.inference_mode():
             moments = [self._peer.calibrate([self._x], config)] if hasattr(self._peer, "calibrate") else []
             for x, labels in self._validation:
@@ -58,7 +58,7 @@ class Served:
 
 
 def main() -> None:
-    """Serves until its input ends; arguments are the peer, its file of arrays, and how many threads it has."""
+    """Serves until the input ends; the arguments are the peer, its file of arrays, and the number of threads."""
     peer, file, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     with np.load(file) as arrays:

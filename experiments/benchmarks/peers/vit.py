@@ -1,8 +1,8 @@
-"""The ViT peer: the largest weights, of which each product takes the slice that the sampled network needs.
+"""ViT peer: each product slices the largest weights to the sampled network.
 
 References:
     Chen et al. AutoFormer: Searching Transformers for Visual Recognition. ICCV 2021, arXiv:2107.00651.
-    Differs: PyTorch's fused attention in the place of separate products, as it is faster.
+    Differs: PyTorch's fused attention replaces separate products, since it is faster.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Peer:
     """An elastic vision transformer.
 
     Args:
-        weights: Ours, by path; layers are stacked on the first axis.
+        weights: Our weights by path; layers are stacked on the first axis.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -31,11 +31,11 @@ class Peer:
         self.parameters = [tensor for part in (self.embedding_and_head, *self.layers) for tensor in part.values()]
 
     def prepare(self, x: np.ndarray) -> torch.Tensor:
-        """Images float32[b, h, w, c] as the network takes them."""
+        """Returns images float32[b, h, w, c] in the form that the network takes."""
         return torch.from_numpy(x)
 
     def __call__(self, x: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
-        """Logits [b, classes] of the subnet with this configuration."""
+        """Computes logits [b, classes] of the subnet with this configuration."""
         b, size, _, channels = x.shape
         p, width, d = config["patch_size"], config["width"], config["head_dim"]
         x = (

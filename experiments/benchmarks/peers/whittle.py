@@ -1,6 +1,6 @@
-"""The peer of language models that others maintain: whittle's GPT, with our weights.
+"""Language peer that others maintain: whittle's GPT, with our weights.
 
-It wants other versions than ours, so it has an interpreter of its own (`--python`):
+It needs other package versions than ours, so it runs in its own environment (`--python`):
 
     python -m venv whittle && whittle/bin/pip install torch==2.13.0 numpy lightning torchmetrics jsonargparse \
         safetensors psutil
@@ -25,7 +25,7 @@ class Peer:
     """whittle's supernet.
 
     Args:
-        weights: Ours, by path.
+        weights: Our weights by path.
     """
 
     def __init__(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -62,7 +62,7 @@ class Peer:
         self.prepare = plain.prepare
 
     def __call__(self, tokens: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
-        """Logits [b, t, vocabulary] of the subnet with this configuration."""
+        """Computes logits [b, t, vocabulary] of the subnet with this configuration."""
         heads = config["kv_heads"][0]
         self._net.set_sub_network(
             sub_network_n_embd=config["width"], sub_network_intermediate_size=config["mlp_width"][0],
