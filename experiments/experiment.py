@@ -99,7 +99,7 @@ class Experiment:
 
 
 def batch_count(config: ExperimentConfig, data: Dataset) -> int:
-    """Into how many batches the validation split is cut for the evaluation of candidates."""
+    """Returns the number of batches of the validation split for the evaluation of candidates."""
     return -(-len(data.validation) // config.evaluation.batch_size)
 
 

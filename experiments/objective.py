@@ -1,4 +1,4 @@
-"""What search minimises, and how figures are shown: the error of classifiers, the loss of language models. No JAX."""
+"""Objectives of search and display of figures: error of classifiers, loss of language models. No JAX."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -45,12 +45,12 @@ class Objective:
     range: tuple[float, float] = (0.0, math.inf)
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
-        """The objective of scores; NaN for networks that have failed, whatever their likeliest classes."""
+        """Returns the objective of scores; NaN for failed networks."""
         figure = scores.loss if self.figure == LOSS else scores.figure
         return np.where(scores.failed, np.nan, self.lower(figure))
 
     def text(self, objective: float) -> str:
-        """An objective to read."""
+        """Formats an objective as text."""
         return format(self.value(objective), self.form)
 
     def of_figures(self, figures: Mapping[str, Any]) -> str:
@@ -79,17 +79,17 @@ OBJECTIVES = {
 
 
 def objective_of(data: "Dataset") -> Objective:
-    """The objective of networks on a data set."""
+    """Returns the objective of networks on a data set."""
     return OBJECTIVES[data.outputs.objective]
 
 
 def objective_from(figure: str) -> Objective:
-    """The objective that follows from a figure."""
+    """Returns the objective that follows from a figure."""
     return next(one for one in OBJECTIVES.values() if one.figure == figure)
 
 
 def is_percent(figure: str) -> bool:
-    """Whether a figure is a share, which is written in percent."""
+    """Returns whether a figure is a share, which is written in percent."""
     return FORMS.get(figure, "").endswith("%")
 
 

@@ -113,7 +113,7 @@ class RunDirectory:
 
     @classmethod
     def seen(cls, path: Path) -> "RunDirectory":
-        """A directory that another process has locked for this one."""
+        """Returns a run directory that another process has locked for this one."""
         return cls(path, None, True, {})
 
     @property

@@ -1,4 +1,4 @@
-"""Which architectures a training step sees. NumPy only."""
+"""Samplers of the architectures of a training step. NumPy only."""
 
 from samplers.attentive import AttentiveSampler
 from samplers.complexity_aware import ComplexityAwareSampler

@@ -88,7 +88,7 @@ class ComplexityAwareSampler(Sampler):
         return self.random_paths + self.smallest
 
     def costs_of(self, genes: Int32[np.ndarray, "a g"]) -> Float[np.ndarray, " a"]:
-        """The cost that makes the levels, of gene vectors that need not be canonical."""
+        """Returns the cost that defines the levels, for gene vectors that need not be canonical."""
         return self.costs(genes if self.cost is None else self.space.canonical(genes), self.cost_metric)
 
     @cached_property
@@ -136,7 +136,7 @@ class ComplexityAwareSampler(Sampler):
         return self.paths_of(level, self.tables.genes[level, rows], weights)
 
     def paths_of(self, level: int, genes: Int32[np.ndarray, "k g"], weights: Float32[np.ndarray, " k"]) -> Paths:
-        """Random paths of a level and, where wanted, its smallest subnet after them."""
+        """Draws random paths of a level, followed by its smallest subnet if configured."""
         roles = ("random",) * len(genes)
         if self.smallest:
             genes = np.concatenate([genes, self.smallest_genes[level][None]])

@@ -76,7 +76,7 @@ class CostBins:
         return cls(space, costs, low, high, np.bincount(bin_of, minlength=bins) / draws, chances)
 
     def of(self, genes: Genes) -> Int64[np.ndarray, " a"]:
-        """The bin of each architecture."""
+        """Returns the bin of each architecture."""
         bins = len(self.shares)
         # A bounded search need not find the ends of a cost that does not grow with every gene.
         return np.clip((self.costs(genes) - self.low) / (self.high - self.low) * bins, 0, bins - 1).astype(np.int64)

@@ -33,15 +33,15 @@ class Epochs:
         return self.of(self.plan.steps - 1) + 1
 
     def of(self, step: int) -> int:
-        """The epoch of a step, from 0."""
+        """Returns the epoch of a step, from 0."""
         return step * self.plan.batch_size // self.plan.examples
 
     def next_start(self, step: int) -> int:
-        """The first step of the epoch after that of `step`."""
+        """Returns the first step of the epoch after that of `step`."""
         return -(-(self.of(step) + 1) * self.plan.examples // self.plan.batch_size)
 
     def ends_with(self, step: int) -> bool:
-        """Whether the next step belongs to another epoch."""
+        """Returns whether the next step belongs to another epoch."""
         return self.of(step + 1) > self.of(step)
 
     def importance_after(self, step: int) -> float:
@@ -74,7 +74,7 @@ class DataImportance:
     max_tau: float = 1.0
 
     def init(self) -> SamplerState:
-        """Uniform, with nothing seen."""
+        """Returns the initial state: uniform, without feedback."""
         size, recent = self.epochs.plan.examples, _RECENT_STEPS * self.epochs.plan.batch_size
         return {
             "data_cumulative": np.arange(1, size + 1) / size,
@@ -86,7 +86,7 @@ class DataImportance:
         }
 
     def draw(self, state: SamplerState, rng: np.random.Generator, step: int) -> Examples | None:
-        """The batch of a step: independent draws; None in epoch 0, which sees each example once."""
+        """Draws the batch of a step independently; None in epoch 0, which uses each example once."""
         if not self.epochs.of(step):
             return None
         cumulative = state["data_cumulative"]
@@ -100,7 +100,7 @@ class DataImportance:
         return Examples(rows.astype(np.int64), weights)
 
     def update(self, state: SamplerState, feedback: StepFeedback) -> SamplerState:
-        """The state after a step; "not_finite" counts the norms that were left out."""
+        """Returns the state after a step; "not_finite" counts the norms that were left out."""
         assert feedback.examples is not None
         assert feedback.example_norms is not None
         finite = np.isfinite(feedback.example_norms)
@@ -112,7 +112,7 @@ class DataImportance:
         return {**state, "not_finite": np.asarray(state["not_finite"] + np.sum(~finite), np.int64)}
 
     def probabilities(self, state: SamplerState) -> Float64[np.ndarray, " n"]:
-        """Probability of each training example."""
+        """Returns the probability of each training example."""
         return np.diff(state["data_cumulative"], prepend=0.0)
 
     def _remember(self, state: SamplerState, rows: np.ndarray, norms: np.ndarray) -> SamplerState:
@@ -178,7 +178,7 @@ def half_averages(
 
 
 def mixed(importance: Float[np.ndarray, " n"], tau: float) -> Float64[np.ndarray, " n"]:
-    """`tau` parts in proportion to importance and 1 - `tau` parts uniform; uniform where all importance is 0."""
+    """Mixes importance, with share `tau`, and the uniform distribution; uniform if all importance is 0."""
     total = importance.sum(dtype=np.float64)
     if not total > 0:
         return np.full(len(importance), 1 / len(importance))

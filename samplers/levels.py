@@ -64,7 +64,7 @@ class Levels:
 
     @staticmethod
     def of(setting: LevelSettings, slack: float, smallest: float, largest: float) -> "Levels":
-        """The levels that settings stand for.
+        """Returns the levels of the settings.
 
         Args:
             setting: As `LevelSettings`; a number of levels is spread evenly from the cheapest subnet's cost to as far
@@ -178,7 +178,7 @@ class LevelWalk:
     seed: int
 
     def level(self, step: int) -> int:
-        """The level of a step."""
+        """Returns the level of a step."""
         # The walk is a free one on the integers, folded: 0, 1, ..., L-1, L-1, ..., 1, 0 and again. Stepping over a
         # fold is staying at an end. So a sum gives the level of any step without the ones before.
         chunk, offset = divmod(step, _CHUNK)

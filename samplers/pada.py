@@ -102,7 +102,7 @@ class PADASampler(Sampler):
         return Paths(genes, ("random",) * self.paths, weights)
 
     def path_weights(self, state: SamplerState, genes: Int32[np.ndarray, "k g"]) -> Float64[np.ndarray, " k"]:
-        """A path's probability under uniform sampling over its probability; genes that mean nothing do not count."""
+        """Returns a path's probability under uniform sampling over its probability, without meaningless genes."""
         drawn = self._by_gene(state)[np.arange(self.space.num_genes), genes]
         return np.prod(np.where(self.space.active(genes), 1 / (self.space.cardinalities * drawn), 1.0), axis=1)
 

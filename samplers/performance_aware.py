@@ -118,7 +118,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
     # ---------------------------------------------------------------- what is fixed
 
     def exploit(self, step: int) -> float:
-        """The chance that a random path of a step is taken from a bank that is more than half full."""
+        """Returns the probability that a random path of a step comes from a bank that is more than half full."""
         phase = min(self.exploit_phases * step // self.planned.steps, self.exploit_phases - 1)
         return min(self.exploit_start + self.exploit_step * phase, 1.0)
 
@@ -175,7 +175,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
         }
 
     def anchor(self, state: SamplerState, level: int) -> Int32[np.ndarray, " g"]:
-        """The architecture whose widths and depths the preference of a level is measured with."""
+        """Returns the architecture whose widths and depths define the preference of a level."""
         filled = state["count"][0]
         if level == 0 or filled == 0:
             return np.array(self.space.smallest.genes, np.int32)
@@ -242,7 +242,7 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
     # ---------------------------------------------------------------- learning
 
     def rescored(self, step: int) -> list[int]:
-        """The levels whose banks are scored anew after a step."""
+        """Returns the levels whose banks are scored again after a step."""
         plan, parts = self.planned, self.rescore_per_epoch + 1
         now, before = (max(s, 0) * parts * plan.batch_size // plan.examples for s in (step, step - 1))
         if now == before:

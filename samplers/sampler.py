@@ -146,30 +146,30 @@ class Sampler(ABC):
         """Draws the paths of `step`, however many workers train them; `score` is for samplers that need "scores"."""
 
     def init(self) -> SamplerState:
-        """The state before the first step. Its arrays keep their shapes and types."""
+        """Returns the state before the first step. Its arrays keep their shapes and types."""
         return {}
 
     def update(self, state: SamplerState, feedback: StepFeedback) -> SamplerState:
-        """The state after a step; the given one is left as it is."""
+        """Returns the state after a step; the given state is not changed."""
         return state
 
     def examples(self, state: SamplerState, step: int) -> Examples | None:
-        """The training examples of `step`'s batch; None leaves them to the usual order, each once an epoch."""
+        """Returns the training examples of the batch of `step`; None for the usual order, each once an epoch."""
         return None
 
     def examples_known_until(self, step: int) -> int | None:
-        """The first step after `step` whose examples need the feedback of steps before it; None: no step does.
+        """Returns the first step after `step` whose examples need earlier feedback; None if there is none.
 
         Batches up to there may be prepared ahead.
         """
         return None
 
     def distributions(self, state: SamplerState) -> dict[str, Float[np.ndarray, " n"]]:
-        """The distributions that the sampler has learned, by name, each summing to 1; for diagnostics."""
+        """Returns the distributions that the sampler has learned, by name, each summing to 1; for diagnostics."""
         return {}
 
     def rng(self, step: int, purpose: Purpose = Purpose.PATHS) -> np.random.Generator:
-        """The generator of one step's draws; a sampler with several kinds of draws names the purpose of each."""
+        """Returns the random generator of a step; a sampler with several kinds of draws names their purposes."""
         return stream(self.seed, purpose, step)
 
     @property
@@ -195,7 +195,7 @@ class Sampler(ABC):
         return np.asarray(found[metric], np.float64)
 
     def cost_range(self, metric: str) -> tuple[float, float]:
-        """Cost of the cheapest and of the dearest architecture, which need not be the ends of the space.
+        """Returns the costs of the cheapest and the most expensive architecture.
 
         Raises:
             UserError: The metric is not known.

@@ -45,7 +45,7 @@ class EmptyWindow(ValueError):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn from a window.
+    """Example drawn from a window.
 
     Attributes:
         genes: Gene vectors as they were drawn, so genes that mean nothing are random too.
@@ -81,7 +81,7 @@ class Box:
         return self.low + (rng.random((count, len(self.low)), np.float32) * (self.end - self.low)).astype(np.int32)
 
     def all(self) -> Int32[np.ndarray, "a g"]:
-        """Every gene vector once."""
+        """Returns every gene vector once."""
         sides = tuple((self.end - self.low).tolist())
         return self.low + np.stack(np.unravel_index(np.arange(self.size), sides), axis=1).astype(np.int32)
 

@@ -1,4 +1,4 @@
-"""Which architectures win: budgets, searchers, the archive, the loop and the Pareto front. NumPy only."""
+"""Search for architectures: budgets, searchers, the archive, the loop and the Pareto front. NumPy only."""
 
 from search.additive import Additive, Allocation, Allocator, best_by
 from search.archive import Archive

@@ -40,7 +40,7 @@ class Additive:
 
     @classmethod
     def fit(cls, space: SearchSpace, genes: Genes, errors: Float[np.ndarray, " a"], penalty: float) -> "Additive":
-        """Ridge regression.
+        """Fits a ridge regression.
 
         Args:
             space: The space.
@@ -119,7 +119,7 @@ class Allocator(Searcher):
 
     @abstractmethod
     def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:
-        """The best network by a surrogate within limits; None where none is found.
+        """Finds the best network of a surrogate within limits; None if none is found.
 
         Costs are tables (`search_spaces.cost.Tabulated`).
         """
@@ -196,6 +196,6 @@ def best_by(
 
 
 def tables_of(cost: CostFunction, limits: Limits) -> list[CostTables]:
-    """The tables of the limited costs."""
+    """Returns the tables of the limited costs."""
     assert isinstance(cost, Tabulated)
     return [cost.tables(metric) for metric, _ in limits]

@@ -179,7 +179,7 @@ class Archive:
         return np.isnan(self.errors) & (self.fractions == 1)
 
     def record(self, index: int) -> JsonObject:
-        """One entry in the form in which it is written: JSON types only, None for a NaN."""
+        """Converts an entry to JSON types, with None for a NaN."""
         return self._record(
             self.genes[index],
             self.objectives[index],

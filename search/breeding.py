@@ -47,7 +47,7 @@ def with_new_layers(space: SearchSpace, rng: np.random.Generator, genes: Genes) 
 
 
 def cross(space: SearchSpace, rng: np.random.Generator, first: Genes, second: Genes) -> Genes:
-    """Uniform crossover; a layer that only one parent has is taken from that one."""
+    """Crosses two parents uniformly; a layer that only one parent has comes from that parent."""
     active_first, active_second = space.active(first), space.active(second)
     return space.crossover(rng, np.where(active_first, first, second), np.where(active_second, second, first))
 
@@ -64,6 +64,6 @@ def change_one(space: SearchSpace, rng: np.random.Generator, genes: Genes) -> Ge
 
 
 def pick(rng: np.random.Generator, allowed: Bool[np.ndarray, "a g"]) -> Int[np.ndarray, " a"]:
-    """One of the allowed columns of each row, chosen uniformly; -1 where there is none."""
+    """Draws one of the allowed columns of each row uniformly; -1 if there is none."""
     column = np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
     return np.where(allowed.any(axis=1), column, -1)

@@ -118,7 +118,7 @@ class Budget:
         return Budget(name, tuple(limits.values()))
 
     def resolve(self, space: SearchSpace, cost: CostFunction | None = None) -> ResolvedBudget:
-        """The budget in absolute numbers for a space.
+        """Returns the budget in absolute numbers for a space.
 
         Args:
             space: The space; percentages are of what its dearest subnet costs.

@@ -23,7 +23,7 @@ class Continued(Wrapped):
 
     @classmethod
     def of(cls, searcher: Searcher, archive: Archive) -> "Continued":
-        """The search of `searcher`, after all that is in an archive."""
+        """Returns the search of `searcher` after all entries of an archive."""
         # The objectives are those of this search, whatever the other one traded against the error.
         costs = searcher.costs(archive.genes)
         others = [np.asarray(costs[metric], float) for metric in searcher.objectives[1:]]

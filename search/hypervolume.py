@@ -14,7 +14,7 @@ from search_spaces.extremes import highest
 
 
 def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarray, " m"]) -> float:
-    """Volume between the rows (all minimised) and a reference point, in the product of the objectives' units.
+    """Computes the volume between rows (all minimised) and a reference point, in the product of their units.
 
     Rows with a NaN, and what is worse than the reference in any objective, add nothing.
     """
@@ -29,7 +29,7 @@ def hypervolume(objectives: Float[np.ndarray, "n m"], reference: Float[np.ndarra
 def archive_hypervolume(
     archive: Archive, metric: str, cost: CostFunction | None = None, reference: float | None = None
 ) -> float:
-    """Hypervolume of error against a metric's share of the dearest network of the space.
+    """Returns the hypervolume of error against a metric's share of the dearest network of the space.
 
     The reference point is the space's reference error at the cost of the dearest network, so archives of one space
     compare; within 0 to 1 where errors are shares. `cost` gives that cost, and `reference` another

@@ -53,7 +53,7 @@ class Forecast:
     effective: float
 
     def quantile(self, share: float) -> float:
-        """Value that the outcome is below with this probability."""
+        """Returns the quantile of the outcome at a probability."""
         return float(np.interp(share, self.below, self.edges))
 
     @property
@@ -62,12 +62,12 @@ class Forecast:
         return self.quantile(0.5)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """The ends between which the outcome lies with this probability, as much of it on both sides."""
+        """Returns the central interval that contains the outcome with this probability."""
         tail = (1 - confidence) / 2
         return self.quantile(tail), self.quantile(1 - tail)
 
     def above(self, value: float) -> float:
-        """Probability of more than a value."""
+        """Returns the probability that the outcome exceeds a value."""
         return 1 - float(np.interp(value, self.edges, self.below, left=0.0, right=1.0))
 
 
@@ -208,7 +208,7 @@ def _blur() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def curve_prior() -> CurvePrior:
-    """The curves that all forecasts of a process rest on; the same in every process."""
+    """Returns the prior curves of all forecasts; they are the same in every process."""
     return CurvePrior()
 
 
@@ -251,7 +251,7 @@ class Outlook:
         return self._figure(self.forecast.median)
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Least and greatest figure between which it will lie with this probability."""
+        """Returns the interval of figures that contains the outcome with this probability."""
         low, high = sorted(map(self._figure, self.forecast.interval(confidence)))
         return low, high
 
@@ -286,12 +286,12 @@ class EarlyStopping:
     confidence: float = 0.9
 
     def certain(self, outlook: Outlook) -> bool:
-        """Whether the outcome is known within the tolerance."""
+        """Returns whether the outcome is known within the tolerance."""
         low, high = outlook.forecast.interval(self.confidence)
         return high - low <= 2 * self.tolerance
 
     def hopeless(self, outlook: Outlook, best: float) -> bool:
-        """Whether an outcome that is better than a figure by more than the tolerance is improbable."""
+        """Returns whether an outcome better than a figure by more than the tolerance is improbable."""
         if not math.isfinite(best):
             return False
         risen = rising([outlook.first, best], outlook.higher)[1]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 
 def ranks(objectives: Float[np.ndarray, "n m"]) -> Int[np.ndarray, " n"]:
-    """The front of each row: 0 for rows that no other dominates, 1 for those that only rows of front 0 do, and so on.
+    """Returns the front of each row: 0 for rows that no other dominates, 1 for rows dominated only by front 0, etc.
 
     A row dominates another if it is nowhere larger and somewhere smaller. Rows that are not finite get rank n.
     """

@@ -1,4 +1,4 @@
-"""What a search found: the best network for a budget, and the Pareto front of error against cost."""
+"""Results of a search: the best network for a budget, and the Pareto front of error against cost."""
 
 import json
 import os
@@ -18,7 +18,7 @@ FRONTS = ("macs", "params")
 
 
 def best(archive: Archive, budget: ResolvedBudget, first: int | None = None) -> int | None:
-    """Index of the entry with the lowest error among those that meet a budget, which the archive need not know.
+    """Returns the index of the entry with the lowest error within a budget, which may be new to the archive.
 
     Ties go to the lower cost (in the order of the budget's limits), then to the genes that sort first.
 

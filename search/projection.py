@@ -17,7 +17,7 @@ def most_probable(
     budget: ResolvedBudget | None = None,
     cost: CostFunction | None = None,
 ) -> Int[np.ndarray, " g"]:
-    """The most probable value of each gene; where that is over budget, a feasible architecture that gives up little.
+    """Returns the most probable architecture; if it exceeds the budget, a feasible one that gives up little.
 
     What an architecture gives up is the log-probability that its active genes lack of their most probable values (genes
     of left-out layers give up nothing, so a shallow network is not favoured). From the most probable values, single

@@ -100,14 +100,14 @@ class Searcher(ABC):
 
     @abstractmethod
     def ask(self, state: SearchState) -> Genes:
-        """The next candidates: canonical, none evaluated before, each within a budget; empty when none are left."""
+        """Returns the next candidates: canonical, new, each within a budget; empty when none are left."""
 
     def init(self) -> SearchState:
-        """The state before the first candidate."""
+        """Returns the state before the first candidate."""
         return SearchState(0, np.zeros((0, self.space.num_genes), np.int32), np.zeros((0, len(self.objectives))))
 
     def tell(self, state: SearchState, genes: Genes, objectives: Float[np.ndarray, "p m"]) -> SearchState:
-        """The state after the candidates of one `ask` were evaluated."""
+        """Returns the state after the candidates of one `ask` were evaluated."""
         return SearchState(
             state.generation + 1,
             np.concatenate([state.genes, genes]),
@@ -121,7 +121,7 @@ class Searcher(ABC):
         return (self.cost or self.space.cost)(genes)
 
     def rng(self, state: SearchState) -> np.random.Generator:
-        """The generator of one generation's draws."""
+        """Returns the generator of one generation's draws."""
         return stream(self.seed, Purpose.CANDIDATES, state.generation)
 
     def shares(self, state: SearchState, count: int) -> Int[np.ndarray, " budgets"]:

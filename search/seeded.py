@@ -22,7 +22,7 @@ class Seeded(Wrapped):
 
     @classmethod
     def of(cls, searcher: Searcher, first: tuple[tuple[int, ...], ...]) -> "Seeded":
-        """The search of `searcher`, begun with architectures."""
+        """Returns the search of `searcher` that starts with given architectures."""
         return cls.around(searcher, first=first)
 
     @property

@@ -1,4 +1,4 @@
-"""What may vary in a network, and what it costs. NumPy only."""
+"""Search spaces: choices of a network, its description and its costs. NumPy only."""
 
 from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice

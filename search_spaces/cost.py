@@ -93,7 +93,7 @@ class Tabulated(Protocol):
     """A cost function whose costs are known as tables, so that its extremes are exact."""
 
     def tables(self, metric: str) -> CostTables:
-        """The tables of a metric."""
+        """Returns the tables of a metric."""
         ...
 
 
@@ -159,7 +159,7 @@ class CostModel:
 
 
 def product(a: Num[np.ndarray, "... k"], b: Num[np.ndarray, "k ..."]) -> Num[np.ndarray, "..."]:
-    """`a @ b` of finite numbers, without NumPy's warning of invalid values.
+    """Computes `a @ b` of finite numbers without NumPy's warning of invalid values.
 
     On some processors OpenBLAS's kernels for small matrices (0.3.31 here, see numpy/numpy#24067) compute lanes beyond
     the operands whose results they drop: the product is right, but the flag of an invalid operation stays set.

@@ -47,12 +47,12 @@ class Extreme:
 
 
 def lowest(space: SearchSpace, cost: CostOf, metric: str) -> Extreme:
-    """The cheapest network of a space."""
+    """Returns the cheapest network of a space."""
     return _extreme(space, cost, ((metric, 1.0),))
 
 
 def highest(space: SearchSpace, cost: CostOf, metric: str) -> Extreme:
-    """The dearest network of a space."""
+    """Returns the dearest network of a space."""
 
     def negative(genes: Genes) -> np.ndarray:
         return -np.asarray(cost(genes)[metric], float)
@@ -73,14 +73,14 @@ def highest(space: SearchSpace, cost: CostOf, metric: str) -> Extreme:
 
 
 def nearest(space: SearchSpace, cost: CostOf, limits: Limits) -> Extreme:
-    """The network whose worst share of a limit is least; at most 1 where it meets them all."""
+    """Returns the network whose largest share of a limit is least; it is at most 1 if all limits are met."""
     return _extreme(space, cost, limits)
 
 
 def least_within(
     space: SearchSpace, objective: CostTables, costs: Sequence[CostTables], most: Sequence[float]
 ) -> tuple[Int32[np.ndarray, " g"] | None, bool]:
-    """The network of least objective among those within limits.
+    """Returns the network of least objective among those within limits.
 
     Args:
         space: The space.
@@ -100,7 +100,7 @@ def least_within(
 
 
 def members(space: SearchSpace, cost: CostOf, limits: Limits, rng: np.random.Generator) -> Iterator[Genes]:
-    """Canonical networks that meet limits, in a random order of values, some more than once.
+    """Yields canonical networks that meet limits, in a random order of values, some more than once.
 
     All of them, where costs are tables and one of their sums is limited, or where the space is small enough to be
     listed; otherwise those that a bounded search comes across.

@@ -15,7 +15,7 @@ FAMILIES: Registry[type[SearchSpace]] = Registry("space family", "search_spaces"
 
 
 def build_space(family: str, preset: str | None = None, settings: Mapping[str, Any] | None = None) -> SearchSpace:
-    """The space that a family, one of its presets and overriding settings name.
+    """Builds the space of a family from a preset and overriding settings.
 
     Args:
         family: A registered family.

@@ -172,7 +172,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         return self.depth[-1]
 
     def layers(self, depth: int) -> list[int]:
-        """The layer at each position of a network: position i is that of the i-th gene of a layer's choices.
+        """Returns the layer at each position of a network; position i belongs to the i-th gene of a layer's choices.
 
         A network runs its layers in ascending order, whatever their positions. Ranked layers keep their position in
         every depth that has them.
@@ -192,7 +192,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
         return table
 
     def heads_of(self, width: int) -> int:
-        """The key-value heads of a width that they follow."""
+        """Returns the number of key-value heads of a width."""
         return self.kv_heads[self.width.index(width)]
 
     # ---------------------------------------------------------------- description

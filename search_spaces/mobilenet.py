@@ -181,7 +181,7 @@ class MobileNetSpace(SearchSpace):
         return self.stem_stride * self.first_stride * math.prod(self.strides)
 
     def scaled(self, width: int) -> int:
-        """A width of the settings after the width multiplier."""
+        """Returns a width of the settings after the width multiplier."""
         return multiple_of_8(width * self.width_multiplier)
 
     def in_width(self, stage: int, block: int) -> int:
@@ -195,7 +195,7 @@ class MobileNetSpace(SearchSpace):
         return self.scaled(self.widths[stage])
 
     def stride(self, stage: int, block: int) -> int:
-        """Stride of a block's depthwise convolution."""
+        """Returns the stride of a block's depthwise convolution."""
         return 1 if block else self.strides[stage]
 
     @staticmethod
@@ -267,7 +267,7 @@ class MobileNetSpace(SearchSpace):
 
 
 def multiple_of_8(width: float) -> int:
-    """The nearest multiple of 8, at least 8 and not more than 10 % below."""
+    """Rounds to the nearest multiple of 8, to at least 8 and at most 10 % below."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 

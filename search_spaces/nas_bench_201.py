@@ -182,7 +182,7 @@ class NASBench201Space(SearchSpace):
 
 
 def edge_name(edge: tuple[int, int]) -> str:
-    """Name of the choice of an edge."""
+    """Returns the name of the choice of an edge."""
     return f"edge_{edge[0]}_{edge[1]}"
 
 
@@ -205,6 +205,6 @@ def expression(operations: list[int]) -> str:
 
 
 def convolution(name: str, taps: int, reads: int, writes: int, positions: int) -> dict[str, Part]:
-    """A bias-free convolution, whose kernel is [taps, reads, writes], and its batch norm."""
+    """Returns a bias-free convolution, whose kernel is [taps, reads, writes], and its batch norm."""
     product = Product(positions, (taps, reads), (writes,))
     return {name: Part({"kernel": ((taps, reads), writes)}, (product,)), f"{name}_norm": batch_norm(writes, positions)}

@@ -78,7 +78,7 @@ class Sublayer:
         return self.choices if self.option is None else (self.option.of.choice, *self.choices)
 
     def on(self, values: Values) -> bool:
-        """Whether it is computed: always, or where its option is the one chosen."""
+        """Returns whether the element is computed: always, or if its option is chosen."""
         return self.option is None or values[self.option.of.choice] == self.option.value
 
     @cached_property
@@ -88,7 +88,7 @@ class Sublayer:
         return tuple(name for name, keeps in sides.items() if keeps == {CENTRE})
 
     def sizes(self, values: Values) -> dict[str, int]:
-        """Length of each axis."""
+        """Returns the length of each axis."""
         return {name: axis.at(values) for name, axis in self.axes.items()}
 
     def cost(self, sizes: Sizes) -> Cost:
@@ -98,7 +98,7 @@ class Sublayer:
         return Cost(params, sum(map(math.prod, counted)), 4 * sum(rows * writes for rows, _, writes in counted))
 
     def slices(self, shape: Shape, sizes: Sizes, largest: Sizes) -> tuple[slice, ...]:
-        """The part of a weight at the largest sizes that a network of other sizes uses."""
+        """Returns the part of a weight at the largest sizes that a network of other sizes uses."""
 
         def inside(axis: Extent) -> slice:
             return slice(0, axis) if isinstance(axis, int) else axis.inside(sizes[axis.name], largest[axis.name])
@@ -181,11 +181,11 @@ class Stack:
         return tuple(dict.fromkeys(name for sublayer in self.sublayers for name in sublayer.columns))
 
     def depths(self, values: Mapping[str, Sequence[Value]]) -> Sequence[Value]:
-        """The values of its depth, of those of all choices."""
+        """Returns the values of the stack's depth, from the values of all choices."""
         return values.get(self.depth, (self.first + (self.layers or 1),))
 
     def positions_of(self, depths: Sequence[Value]) -> Int[np.ndarray, "n l"]:
-        """The position of each layer at each depth; -1 where it is off."""
+        """Returns the position of each layer at each depth; -1 for a layer that is off."""
         if self.layers is None:
             return np.full((len(depths), 1), self.first, np.int32)
         if self.positions is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def cost_model(space: "SearchSpace") -> CostModel:
-    """Exact costs of a space's networks, from its description."""
+    """Builds the exact cost model of a space from its description."""
     network, values = space.network, {choice.name: choice.values for choice in space.choices}
     nothing = space.price(Cost(), {})
     whole = {choice.name for choice in space.choices if choice.selects_program}

@@ -36,7 +36,7 @@ class Axis:
         object.__setattr__(self, "choices", self.choices or (self.name,))
 
     def at(self, values: Values) -> int:
-        """Length at values of the choices."""
+        """Returns the length of the axis at values of the choices."""
         return self.size(*(values[name] for name in self.choices))
 
     def inside(self, size: int, largest: int) -> slice:
@@ -105,23 +105,23 @@ class Part:
 
 
 def linear(reads: Extent, writes: Extent, rows: Extent = 1, bias: bool = True, init: Init = KERNEL) -> Part:
-    """A matrix from `reads` to `writes` entries, applied to so many rows; `init` draws a fresh one."""
+    """Returns a matrix from `reads` to `writes` entries, applied to `rows` rows; `init` draws a fresh one."""
     weights: dict[str, Shape] = {"kernel": (reads, writes), **({"bias": (writes,)} if bias else {})}
     return Part(weights, (Product(rows, (reads,), (writes,)),), inits={"kernel": init})
 
 
 def norm(axis: Extent, bias: bool = True) -> Part:
-    """Scale, and bias, of a normalisation over an axis."""
+    """Returns the scale, and bias, of a normalisation over an axis."""
     return Part({"scale": (axis,), **({"bias": (axis,)} if bias else {})})
 
 
 def batch_norm(axis: Extent, averages: Extent = 1) -> Part:
-    """Scale and bias of a batch normalisation, and the statistics, over so many values an example, that it needs."""
+    """Returns scale, bias and statistics of a batch normalisation over `averages` values of an example."""
     return Part({"scale": (axis,), "bias": (axis,)}, (), {"mean": (axis,), "var": (axis,)}, averages)
 
 
 def table(*axes: Extent, init: Init = TABLE) -> Part:
-    """An array that is added or looked up; `init` draws a fresh one."""
+    """Returns an array that is added or looked up; `init` draws a fresh one."""
     return Part({"": axes}, inits={"": init})
 
 

@@ -1,4 +1,4 @@
-"""What each piece costs, from what whole networks cost: a sum over pieces, or the dearest piece."""
+"""Fits costs of pieces to costs of whole networks: a sum over pieces, or the most expensive piece."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ def fit_peak(counts: Counts, costs: Int[np.ndarray, "p 3"], measured: Measured) 
 def left_out_error(
     fit: Callable[[Counts, Measured], PieceCosts], counts: Counts, measured: Measured, seed: int = 0
 ) -> float:
-    """Mean relative error of networks that were left out of a fit, one of five parts at a time."""
+    """Returns the mean relative error of networks that were left out of a fit, one of five parts at a time."""
     folds = stream(seed, Purpose.PIECE_FOLDS).permutation(len(measured)) % _FOLDS
     errors = []
     for fold in range(_FOLDS):

@@ -100,7 +100,7 @@ class Predictor:
 
 
 def one_hot(space: SearchSpace, genes: Genes) -> Float64[np.ndarray, "a features"]:
-    """One feature for each value of each gene; all zero for a gene that means nothing."""
+    """Encodes genes with one feature for each value of each gene; all zero for a meaningless gene."""
     starts = np.cumsum(space.cardinalities) - space.cardinalities
     rows, columns = np.nonzero(space.active(genes))
     features = np.zeros((len(genes), int(space.cardinalities.sum())))
@@ -116,7 +116,7 @@ def cross_validated_tau(
     folds: int = 5,
     seed: int = 0,
 ) -> float:
-    """Kendall's tau-b between targets and predictions, each prediction by a predictor that never saw its architecture.
+    """Computes Kendall's tau-b between targets and cross-validated predictions.
 
     Nothing is scaled or chosen on the rows that are predicted, and rows of the same canonical architecture share a
     fold. Predictions of all folds are ranked together; a fold with high targets leaves a low mean to its predictor, so

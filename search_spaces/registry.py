@@ -27,7 +27,7 @@ class Registry(Mapping[str, Entry]):
         self._loaded = False
 
     def register(self, name: str) -> Callable[[Plugin], Plugin]:
-        """Decorator that registers a class or function under `name`.
+        """Returns a decorator that registers a class or function under `name`.
 
         Raises:
             UserError: The name is taken by another object.

@@ -81,7 +81,7 @@ def read_sealed(path: Path, remedy: str, owner: str = "") -> JsonObject:
 
 
 def is_intact(content: JsonObject, owner: str = "") -> bool:
-    """Whether content that was read has the hash that `sealed` gave it."""
+    """Returns whether content has the hash that `sealed` added."""
     return content.get(SEAL) == _digest(content, owner)
 
 

@@ -67,7 +67,7 @@ class SearchSpace:
 
     @classmethod
     def takes(cls, task: str) -> bool:
-        """Whether its networks take the examples of a task."""
+        """Returns whether networks of the space take the examples of a task."""
         return task in cls.tasks()
 
     @property
@@ -126,7 +126,7 @@ class SearchSpace:
         return columns
 
     def column(self, name: str, group: int = 0, position: int = 0) -> int:
-        """The gene of a choice that a position of a stack of layers reads; see `network.Stack`."""
+        """Returns the gene of a choice that a position of a stack of layers reads; see `network.Stack`."""
         columns, gate = self.columns[name], self._by_name[name].gate
         if gate is not None:
             return int(columns.reshape(-1, columns.shape[-1])[group, position])
@@ -228,12 +228,12 @@ class SearchSpace:
         return active
 
     def canonical(self, genes: Genes) -> Genes:
-        """The one gene vector that stands for each network: meaningless genes are 0."""
+        """Returns the canonical gene vector of each network: meaningless genes are 0."""
         genes = np.asarray(genes, np.int32)
         return np.where(self.active(genes), genes, 0).astype(np.int32)
 
     def isomorphic(self, genes: Genes) -> Genes:
-        """One gene vector for all networks that compute the same function where each is trained on its own.
+        """Returns one gene vector for all networks that compute the same function after training alone.
 
         Their weights in a supernet may be different ones, so what works with a supernet tells them apart, as
         `canonical` does. What compares networks by a table of what they reach on their own may count each once.
@@ -247,7 +247,7 @@ class SearchSpace:
         return np.asarray(((genes >= 0) & (genes < self.cardinalities)).all(axis=1))
 
     def architecture(self, genes: Sequence[int] | Int[np.ndarray, " g"]) -> Architecture:
-        """The architecture that one gene vector denotes.
+        """Returns the architecture that one gene vector denotes.
 
         Raises:
             UserError: The vector has another length or holds an index outside a choice's values.
@@ -273,7 +273,7 @@ class SearchSpace:
         return {choice.name: read(choice, self.columns[choice.name]) for choice in self.choices}
 
     def encode(self, description: Mapping[str, Any]) -> Architecture:
-        """The architecture that a readable form denotes (the inverse of `Architecture.description`).
+        """Returns the architecture that a readable form denotes (the inverse of `Architecture.description`).
 
         Raises:
             UserError: A choice is missing, unknown, of the wrong length, or has a value outside its list.
@@ -307,7 +307,7 @@ class SearchSpace:
             self._write(genes, choice, columns[i], item, below, f"{where}[{i}]")
 
     def active_layers(self, architecture: Architecture) -> Iterator[Layer]:
-        """The layers of an architecture's network, in the order in which they run."""
+        """Returns the layers of an architecture's network, in the order in which they run."""
         genes = architecture.genes
 
         def value(name: str, *at: int) -> Value:
@@ -323,7 +323,7 @@ class SearchSpace:
     # ---------------------------------------------------------------- programs
 
     def program(self, genes: Sequence[int] | Int[np.ndarray, " g"]) -> Program:
-        """The values of the choices that select a compiled program (stream widths, resolution)."""
+        """Returns the values of the choices that select a compiled program (stream widths, resolution)."""
         return tuple(c.values[genes[int(self.columns[c.name])]] for c in self.choices if c.selects_program)
 
     @property
@@ -357,7 +357,7 @@ class SearchSpace:
         return self.canonical(np.where(rng.random(first.shape) < 0.5, first, second))
 
     def neighbours(self, genes: Int[np.ndarray, " g"]) -> Genes:
-        """Every other network that differs in one active gene. A deeper one starts new layers at the first value."""
+        """Returns all networks that differ in one active gene; a deeper one starts new layers at the first value."""
         genes = self.canonical(np.asarray(genes)[None])[0]
         rows = []
         for column in np.flatnonzero(self.active(genes[None])[0]):

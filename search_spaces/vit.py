@@ -116,7 +116,7 @@ class ViTSpace(SearchSpace):
 
     @staticmethod
     def hidden(width: int, ratio: float) -> int:
-        """Width of an MLP."""
+        """Returns the width of an MLP."""
         return int(width * ratio)
 
     @cached_property

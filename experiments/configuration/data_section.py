@@ -55,7 +55,7 @@ class DataSection(PluginSection):
         return {**settings, **located}
 
     def build(self) -> AnySource:
-        """The source.
+        """Builds the source.
 
         Raises:
             UserError: The source refuses a setting.
@@ -63,7 +63,7 @@ class DataSection(PluginSection):
         return self.plugin(**self.settings)
 
     def load(self, seed: int) -> Dataset:
-        """The data, read, checked and split.
+        """Reads, checks and splits the data.
 
         Raises:
             UserError: Something is missing, corrupt or cannot be split as wanted.
@@ -88,7 +88,7 @@ class DataSection(PluginSection):
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def load_split(self, seed: int, split: str) -> tuple[Split, tuple[str, ...], str]:
-        """One split, its class names and what an example is called; of a test split only itself need be there.
+        """Reads one split, its class names and the name of an example; a test split needs no other data.
 
         Raises:
             UserError: Something is missing, corrupt or cannot be split as wanted.

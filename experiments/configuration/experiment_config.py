@@ -182,11 +182,11 @@ class ExperimentConfig(BaseModel):
         return self
 
     def as_dict(self) -> JsonObject:
-        """The whole configuration, defaults included, as plain values."""
+        """Returns the whole configuration with defaults as plain values."""
         return json.loads(self.model_dump_json())
 
     def dump(self) -> str:
-        """The whole configuration, defaults included, as YAML that `load_config` reads back as an equal one."""
+        """Returns the whole configuration with defaults as YAML, which `load_config` reads back unchanged."""
         return dump_yaml(self.as_dict())
 
     @property

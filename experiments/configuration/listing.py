@@ -1,4 +1,4 @@
-"""What an experiment file can name, and a line about each."""
+"""Names that an experiment file can use, with a line about each."""
 
 from collections.abc import Callable
 from typing import Any

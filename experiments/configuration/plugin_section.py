@@ -129,7 +129,7 @@ class PluginSection(BaseModel):
 
     @classmethod
     def registry(cls) -> Registry[type]:
-        """The registry of the plug-ins that the section can name."""
+        """Returns the registry of the plug-ins that the section can name."""
         raise NotImplementedError
 
     @property

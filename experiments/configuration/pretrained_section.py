@@ -41,7 +41,7 @@ class StartSection(SealedSection):
 
 
 def with_pretrained(tree: Any, context: Mapping[str, Any] | None) -> Any:
-    """The tree of an experiment with what follows from its section `start`: space, tokenizer, and where the parent is.
+    """Completes an experiment from its section `start`: space, tokenizer and path of the parent.
 
     Args:
         tree: As it was written.

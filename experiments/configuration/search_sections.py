@@ -32,7 +32,7 @@ class SamplerSection(PluginSection):
         return SAMPLERS
 
     def build(self, space: SearchSpace, seed: int, plan: Plan, cost: CostFunction | None = None) -> Sampler:
-        """The sampler of a space.
+        """Builds the sampler of a space.
 
         Raises:
             UserError: The sampler refuses a setting.
@@ -64,7 +64,7 @@ class SearchSection(PluginSection):
         self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, batches: int,
         cost: CostFunction | None = None,
     ) -> Searcher:  # fmt: skip
-        """The searcher of a space, for a validation split of so many batches.
+        """Builds the searcher of a space for a validation split of this many batches.
 
         Raises:
             UserError: The searcher refuses a setting.
@@ -122,7 +122,7 @@ class GradientSection(PluginSection):
         return self
 
     def build(self) -> Relaxation:
-        """The relaxation.
+        """Builds the relaxation.
 
         Raises:
             UserError: It refuses a setting.

@@ -39,7 +39,7 @@ class SpaceSection(PluginSection):
         return preset
 
     def build(self, data: Dataset) -> SearchSpace:
-        """The space for a data set; settings that are left open are taken from it.
+        """Builds the space for a data set, which provides missing settings.
 
         Raises:
             UserError: The settings contradict each other or the data.

@@ -97,7 +97,7 @@ class SupernetSection(BaseModel):
         return self
 
     def scheme(self, space: SearchSpace) -> WeightSharing:
-        """The sharing scheme of a space.
+        """Builds the sharing scheme of a space.
 
         Raises:
             UserError: It does not fit the space.

@@ -112,7 +112,7 @@ class TrainSection(BaseModel):
     incubation: IncubationSection | None = None
 
     def total_steps(self, examples: int) -> int:
-        """Training steps over so many training examples, also where `epochs` are given."""
+        """Returns the number of training steps for a number of training examples, also if `epochs` are given."""
         return self.steps or -(-(self.epochs or 0) * examples // self.batch_size)
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ class ContractError(UserError):
 
 
 def is_plugin(*parts: object) -> bool:
-    """Whether one of these objects, or their classes, is defined outside of Supernest."""
+    """Returns whether one of these objects, or its class, is defined outside of Supernest."""
     modules = [getattr(part, "__module__", None) or type(part).__module__ for part in parts]
     return any(module.partition(".")[0] not in BUILT_IN for module in modules)
 

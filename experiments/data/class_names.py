@@ -58,5 +58,5 @@ def class_numbers(
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-    """Whether class names are "0", "1", … in this order, as those of classes that have none."""
+    """Returns whether class names are "0", "1", … in this order, the default names."""
     return list(names) == [str(number) for number in range(len(names))]

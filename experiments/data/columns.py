@@ -89,7 +89,7 @@ def _is_number(text: str) -> bool:
 
 
 def ending(path: Path) -> str:
-    """The ending of a file's name in small letters, without that of its compression."""
+    """Returns the suffix of a file name in lower case, without that of its compression."""
     return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix.lower()
 
 

@@ -121,5 +121,5 @@ def class_folders(root: Path) -> tuple[str, ...]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file has the suffix of a picture and is not hidden."""
+    """Returns whether a file has the suffix of a picture and is not hidden."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -67,14 +67,14 @@ class Sequences(Split):
 
     @staticmethod
     def of(tokens: Int[np.ndarray, " n"], context: int, masking: Masking | None) -> "Sequences":
-        """All whole sequences of a stream; the one token more is the last one's last target."""
+        """Cuts a stream into whole sequences; one extra token is the last target."""
         return Sequences(tokens, context, masking, np.arange(max(len(tokens) - 1, 0) // context))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def stretches(self, rows: Int[np.ndarray, " n"]) -> Int32[np.ndarray, "n u"]:
-        """The tokens of sequences, and the one behind each."""
+        """Returns the tokens of sequences with the token after each."""
         places = self.rows[rows][:, None] * self.context + np.arange(self.context + 1)
         return self.tokens[places].astype(np.int32)
 

@@ -42,7 +42,7 @@ class Splits:
 
 
 def own_validation(where: str, present: Collection[str]) -> str | None:
-    """The name of a source's own validation split, if it has one.
+    """Returns the name of a source's own validation split, if it has one.
 
     Args:
         where: The source in messages.

@@ -180,7 +180,7 @@ class Text(AnySource):
 def documents(
     file: Path, field: str = "text", most: int | None = None, setting: str = "data.field"
 ) -> Iterator[tuple[str, bytes]]:
-    """The documents of a text file, which is one, or of a JSON-lines file; and where each lies.
+    """Yields the documents of a text file (one) or a JSON-lines file, with their locations.
 
     Args:
         file: It may be compressed.
@@ -238,7 +238,7 @@ def _first(parts: Iterator[bytes], most: int) -> bytes:
 
 
 def is_json_lines(file: Path) -> bool:
-    """Whether each line of a file is a document."""
+    """Returns whether each line of a file is a document."""
     return _ending(file) in _JSON_LINES
 
 
@@ -270,7 +270,7 @@ def _own_splits(path: Path) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def text_files(path: Path) -> list[Path]:
-    """The file, or the text files of a directory.
+    """Returns the file, or the text files of a directory.
 
     Raises:
         UserError: There is none.

@@ -56,7 +56,7 @@ class Table:
         return Table(spec["kind"], int(spec["constant"]), tuple(int(value) for value in spec["pieces"]))
 
     def model(self, pieces: Pieces, known: Int[np.ndarray, "q 3"]) -> CostModel:
-        """The table over genes; `known` says which pieces its numbers are of."""
+        """Returns the table over genes; `known` names the pieces of its numbers."""
         row = {tuple(piece): index for index, piece in enumerate(known.tolist())}
         values = [[self.pieces[row[tuple(piece)]]] for piece in pieces.costs.tolist()]
         return pieces.model(np.array(values, np.int64).reshape(-1, 1), ("value",), _COMBINE[self.kind])

@@ -37,7 +37,7 @@ class Memory:
 
 
 def median_seconds(programs: Sequence[Callable[[], None]], warmup: int, repeats: int, seed: int) -> list[float]:
-    """Median time of a call of each program.
+    """Measures the median time of a call of each program.
 
     Each round runs all programs, in another order, so that what else happens on the machine does not hit one program
     alone. A sample is the mean over as many calls as take two milliseconds.
@@ -68,7 +68,7 @@ def median_seconds(programs: Sequence[Callable[[], None]], warmup: int, repeats:
 
 
 def cores() -> int:
-    """Processor cores that this process may use; XLA uses no more than NPROC, where that is set."""
+    """Returns the number of processor cores that this process may use; XLA uses at most NPROC if set."""
     there = allowed_cores()
     return min(there, int(os.environ.get("NPROC", there)))
 

@@ -42,14 +42,14 @@ _OWN = {
 
 
 def import_ray(loopback: bool = False) -> ModuleType:
-    """Ray, where it is installed.
+    """Imports Ray.
 
     Args:
-        loopback: It is to stay on the loopback interface, or to find there what does. Ray takes 127.0.0.1 for the
-            machine's address in the network otherwise, and listens there; it reads the variable when it is imported.
+        loopback: Whether Ray stays on the loopback interface, or connects to a Ray that does. Otherwise Ray replaces
+            127.0.0.1 by the network address of the machine; it reads the variable when it is imported.
 
     Raises:
-        UserError: It is not.
+        UserError: Ray is not installed.
     """
     if loopback:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -118,7 +118,7 @@ class Pool:
                 self._say(f"begins with {self.workers} of {self.asked} workers")
 
     def run(self, function: Callable[..., Made], arguments: Sequence[tuple[Any, ...]]) -> list[Made]:
-        """All results of `stream`."""
+        """Returns all results of `stream`."""
         return list(self.stream(function, arguments))
 
     def stream(
@@ -198,7 +198,7 @@ class Pool:
 def pool(
     experiment: Experiment, directory: Path, params: Any = None, cache: bool = True, panel: Path | None = None
 ) -> Iterator[Pool]:
-    """The pool that the section `ray` asks for, connected and checked; it ends with the context.
+    """Connects and checks the pool of the section `ray` for the duration of the context.
 
     Args:
         experiment: What every actor holds.

@@ -1,4 +1,4 @@
-"""What every process of ours on a Ray cluster needs: its environment, and its first lines."""
+"""Environment and start of Supernest's processes on a Ray cluster."""
 
 import math
 import os

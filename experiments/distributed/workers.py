@@ -39,7 +39,7 @@ class Workers:
         )
 
     def sum(self, tree: Tree) -> Tree:
-        """The sum of all workers' trees, the same bits for each; every worker calls it in the same order.
+        """Sums the trees of all workers, bit-identically on each; every worker calls it in the same order.
 
         Args:
             tree: Arrays and numbers, with the same shapes and dtypes for all workers. Consumed.
@@ -61,7 +61,7 @@ class Workers:
         return self.everywhere(jax.tree.unflatten(structure, found))
 
     def shared(self, function: Callable[[np.ndarray], np.ndarray], items: np.ndarray) -> np.ndarray:
-        """`function` of items, float64[n] in single precision; each worker computes it for some of them."""
+        """Computes `function` of items, float64[n] in single precision; each worker computes some of them."""
         if self.count == 1:
             return function(items)
         values = np.zeros(1 << max(len(items) - 1, 0).bit_length(), np.float32)  # few lengths are compiled
@@ -71,7 +71,7 @@ class Workers:
         return np.asarray(self.sum(values), np.float64)[: len(items)]
 
     def everywhere(self, tree: Tree) -> Tree:
-        """The tree on each device of this process."""
+        """Copies the tree to each device of this process."""
         return self._put(tree, PartitionSpec()) if self._own.size > 1 else tree
 
     def divided(self, rows: Any) -> Any:

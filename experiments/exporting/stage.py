@@ -227,7 +227,7 @@ def measured(runtime: Runtime, program: Program, batch_size: int) -> MeasuredLat
 
 
 def statistics(experiment: Experiment, params: Params, genes: np.ndarray) -> Statistics | None:
-    """Calibrated batch statistics of one subnet, from the same batches that the search used."""
+    """Calibrates the batch statistics of one subnet on the batches that the search used."""
     program = experiment.space.program(genes)
     return experiment.statistics_program(
         params, jnp.asarray(genes), jnp.asarray(experiment.calibration), program=program

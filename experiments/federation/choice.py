@@ -39,7 +39,7 @@ class Rewards(NamedTuple):
         return Rewards(asked, total)
 
     def bounds(self, exploration: float) -> Float[np.ndarray, " n"]:
-        """Upper confidence bounds: mean + c sqrt(2 ln t / n) of a client asked n of t times in all; infinite for n = 0.
+        """Returns upper confidence bounds mean + c sqrt(2 ln t / n) for n of t selections; infinite for n = 0.
 
         Args:
             exploration: The factor c; 1 gives UCB1.

@@ -12,7 +12,7 @@ from experiments.records import FederationFigures
 
 
 def federate_on_ray(experiment: Experiment, run: Path, stop: StopRequest, quiet: bool) -> FederationFigures:
-    """As `federate`, with the clients on workers, to the same bits; a client whose worker dies trains on another.
+    """Runs `federate` with clients on workers, bit-identically; another worker replaces one that dies.
 
     Raises:
         UserError: Ray, or its cluster, cannot do it; or what `federate` raises.

@@ -30,7 +30,7 @@ class GradientBatch(NamedTuple):
 
 
 def parts(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """The examples that the weights and those that the architecture learn from; each class is in both in proportion.
+    """Divides the examples between weights and architecture, with each class in both in proportion.
 
     Args:
         train: The training split.

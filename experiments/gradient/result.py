@@ -48,7 +48,7 @@ def decide(
     expected: Float[np.ndarray, " m"],
     entropies: dict[str, float],
 ) -> Outcome:
-    """The most probable architecture that meets the budget (`search.projection`)."""
+    """Returns the most probable architecture that meets the budget (`search.projection`)."""
     space = experiment.space
     genes = most_probable(space, probabilities.astype(np.float64), budget, experiment.searcher.costs)
     active = space.active(genes[None])[0]

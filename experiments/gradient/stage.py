@@ -74,7 +74,7 @@ def gradient_search(
 
 
 def budget_of(experiment: Experiment) -> ResolvedBudget:
-    """The budget that the configuration steers to.
+    """Returns the budget of the configuration.
 
     Raises:
         UserError: There are several, and none is named.
@@ -122,7 +122,7 @@ class _Search:
         self._settled: np.ndarray | None = None
 
     def initial(self) -> GradientState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         seed = self._experiment.config.seed
         params = self._net.init(key(seed, Purpose.WEIGHTS))
         return self._step.init(params, key(seed, Purpose.RELAXED_START))
@@ -164,7 +164,7 @@ class _Search:
         return state
 
     def outcome(self, state: GradientState) -> Outcome:
-        """The architecture that the logits stand for."""
+        """Returns the architecture of the logits."""
         probabilities = self._probabilities(state.logits)
         return decide(
             self._experiment, self._budget, np.asarray(probabilities), np.asarray(self._expected(probabilities)),

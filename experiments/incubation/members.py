@@ -85,7 +85,7 @@ class Incubation:
         return Member(META_PART, "meta-model", self._experiment(space, settings.meta_steps, 0), 0)
 
     def module(self, index: int) -> Member:
-        """The training of a module, from 0, between the layers of the meta-model."""
+        """Returns the training of module number `index`, from 0, between the layers of the meta-model."""
         settings = self.settings
         space = divided(self.experiment.space, layers_of_hybrid(index, settings.modules, self.layers))
         return Member(

@@ -1,4 +1,4 @@
-"""What `supernest check` does: an experiment is put together without being run, and described."""
+"""Implementation of `supernest check`: builds an experiment without running it, and describes it."""
 
 from collections.abc import Sequence
 

@@ -113,7 +113,7 @@ def stop(job: Job) -> None:
 
 
 def attaching(job: Job) -> str:
-    """The command that follows a job again."""
+    """Returns the command that follows a job again."""
     return f"supernest submit --attach {job.name} --address {job.address}"
 
 

@@ -1,4 +1,4 @@
-"""What `supernest import` writes: a checkpoint as a supernet, ordered by importance where there is a text to judge by.
+"""Directory that `supernest import` writes: a checkpoint as a supernet, ordered by importance if calibrated.
 
 DIR/experiment.yaml       to edit, then `supernest run`
 DIR/supernet/             as it was imported: a manifest tells when it was changed
@@ -110,7 +110,7 @@ class ImportedDirectory:
         return found
 
     def module(self) -> nnx.Module:
-        """The network as it was imported, in fp32.
+        """Returns the network as it was imported, in fp32.
 
         Raises:
             UserError: Files are missing or were altered.
@@ -120,7 +120,7 @@ class ImportedDirectory:
         return net.extract(self.params(net), net.space.largest)[0]
 
     def params(self, net: Supernet, dtype: Any = np.float32) -> Params:
-        """The weights, for a supernet whose largest network is the checkpoint's.
+        """Reads the weights for a supernet whose largest network is that of the checkpoint.
 
         Args:
             net: The supernet.
@@ -198,7 +198,7 @@ def refuse_existing(out: Path) -> None:
 
 
 def settings_of_space(space: LanguageSpace) -> JsonObject:
-    """The settings of a space that are not the family's defaults, as in YAML, without `context`, which data decide."""
+    """Returns the non-default settings of a space as in YAML, without `context`, which the data decide."""
     fields = [field for field in dataclasses.fields(space) if field.name != "context"]
     values = {field.name: getattr(space, field.name) for field in fields if getattr(space, field.name) != field.default}
     return {"family": space.family, **values}

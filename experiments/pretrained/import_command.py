@@ -1,4 +1,4 @@
-"""What `supernest import` does: find the checkpoint, check it, order it if there is a text, and write it."""
+"""Implementation of `supernest import`: finds a checkpoint, checks it, orders it if calibrated, and writes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

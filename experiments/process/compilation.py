@@ -1,4 +1,4 @@
-"""What goes with compilation: JAX's persistent cache, so that a resumed run does not compile again, and a tidy heap."""
+"""Compilation: JAX's persistent cache, so that a resumed run does not compile again, and filling of free memory."""
 
 import warnings
 from pathlib import Path

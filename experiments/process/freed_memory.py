@@ -1,4 +1,4 @@
-"""How the C library hands out memory: whether what is freed is kept for the next step, or given back to the system."""
+"""Memory allocation of the C library: whether freed memory is kept for the next step or returned to the system."""
 
 import ctypes
 import mmap
@@ -53,7 +53,7 @@ def choose_arenas(family: str) -> None:
 
 
 def variables(family: str) -> dict[str, str]:
-    """Environment of a process that is to keep freed memory from its start."""
+    """Returns the environment of a process that keeps freed memory from its start."""
     return {_NAMES[name]: str(value) for name, value in _settings(family).items()}
 
 

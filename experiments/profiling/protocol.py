@@ -52,7 +52,7 @@ class Protocol:
             raise UserError(f"--batch-sizes: {max(self.batch_sizes)} is out of range. Give at most {_LARGEST_BATCH:,}.")
 
     def has_more_than(self, other: "Protocol") -> bool:
-        """Whether all that another one measures is measured, in the same way, and more."""
+        """Returns whether it contains all measurements of another protocol, and more."""
         if (self.warmup, self.repeats, self.seed) != (other.warmup, other.repeats, other.seed):
             return False
         if self.batch_sizes[0] != other.batch_sizes[0] or not set(self.batch_sizes).issuperset(other.batch_sizes):

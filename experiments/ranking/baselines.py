@@ -22,7 +22,7 @@ Values = Float[np.ndarray, " p"]
 def baselines(
     truth: Values, quality: Values, params: Values, cheap: tuple[str, Values] | None
 ) -> Mapping[str, BaselineFigures]:
-    """The figures of the two orders that need no supernet, by what they are called.
+    """Returns the figures of the two rankings that need no supernet, by name.
 
     Args:
         truth: What each architecture reaches on its own; higher is better.
@@ -47,7 +47,7 @@ def counted_otherwise(space: SearchSpace, genes: Genes, truth: Values, score: Va
 
 
 def tau_a(a: Values, b: Values) -> float:
-    """Concordant less discordant pairs, over all pairs."""
+    """Computes concordant minus discordant pairs over all pairs."""
     n, tau = len(a), kendall_tau(a, b)
     if math.isnan(tau):
         return math.nan

@@ -26,7 +26,7 @@ Values = Float[np.ndarray, " p"]
 
 
 def fidelity(truth: Values, score: Values, quality: Values, resamples: int, seed: int) -> dict[str, Estimate]:
-    """All figures of a panel.
+    """Computes all figures of a panel.
 
     Args:
         truth: What each architecture reaches on its own; higher is better.
@@ -120,5 +120,5 @@ def spearman(a: Values, b: Values) -> float:
 
 
 def regret(quality: Values, score: Values) -> float:
-    """Best true quality less that of the architecture that the supernet puts first; of several, their mean."""
+    """Computes the best true quality minus that of the architecture ranked first (mean over ties)."""
     return float(quality.max() - quality[score == score.max()].mean())

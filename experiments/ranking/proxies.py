@@ -31,7 +31,7 @@ _WHERE = "rank.proxies"
 
 
 def scoring_of(experiment: Experiment) -> Scoring:
-    """The networks of an experiment at initialisation, and a batch of its training examples.
+    """Returns the networks of an experiment at initialisation, and a batch of its training examples.
 
     Raises:
         UserError: A plug-in's supernet that follows from no description, or weights without gradients.
@@ -52,7 +52,7 @@ def scoring_of(experiment: Experiment) -> Scoring:
 
 
 def proxies_of(experiment: Experiment, genes: Genes) -> tuple[dict[str, Proxy], dict[str, str]]:
-    """The proxies that the configuration names, or all that the networks can have; and what the others need.
+    """Returns the configured proxies, or all that the networks support; and the requirements of the others.
 
     Raises:
         UserError: One that is named needs what the networks do not have.

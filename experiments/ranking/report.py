@@ -1,4 +1,4 @@
-"""What a ranking leaves behind: `rank.json`, a scatter plot, curves in TensorBoard, and the table on the terminal."""
+"""Output of a ranking: `rank.json`, a scatter plot, curves in TensorBoard, and the table on the terminal."""
 
 import importlib.util
 import json

@@ -61,7 +61,7 @@ def rank(experiment: Experiment, params: Params, run: RunDirectory, stop: StopRe
 def truth_of(
     experiment: Experiment, run: RunDirectory, stop: StopRequest, quiet: bool
 ) -> tuple[Genes, Truth, tuple[str, Float[np.ndarray, " p"]] | None]:
-    """The panel and what it reaches, by the table or trained; and the figures of the cheapest training, if known."""
+    """Returns the panel with its results, from the table or by training, and figures of the cheapest training."""
     table = table_of(experiment)
     genes = panel_of(experiment, table)
     if table is not None:
@@ -77,7 +77,7 @@ def _trained(experiment: Experiment, genes: Genes, run: RunDirectory, stop: Stop
 
 
 def panel_of(experiment: Experiment, table: TruthTable | None = None) -> Genes:
-    """The panel that the configuration asks for; of a truth table, rows that are drawn uniformly."""
+    """Draws the configured panel; for a truth table, uniformly drawn rows."""
     settings, space, seed = experiment.config.rank, experiment.space, experiment.config.seed
     if table is None:
         return choose(space, settings.panel, settings.strata, settings.bins, seed)
@@ -93,7 +93,7 @@ def panel_of(experiment: Experiment, table: TruthTable | None = None) -> Genes:
 
 
 def table_of(experiment: Experiment) -> TruthTable | None:
-    """The truth table that the configuration names; None where the panel is trained.
+    """Reads the configured truth table; None if the panel is trained.
 
     Raises:
         UserError: There is no such table, or it is of another space.
@@ -122,7 +122,7 @@ def _from_table(
 
 
 def compare(experiment: Experiment, inherited: Scores, truth: Truth) -> dict[str, Estimate]:
-    """The figures of a ranking: by the data's figure or by loss, as the configuration says; regret is of the figure.
+    """Computes the figures of a ranking by the configured quantity; regret always uses the figure of the data.
 
     Networks that have failed with inherited weights rank last.
     """

@@ -64,7 +64,7 @@ def panel_steps(experiment: Experiment) -> int:
 
 
 def alone(experiment: Experiment) -> Experiment:
-    """The experiment as the panel is trained: plain weights, labels only, the panel's number of steps."""
+    """Returns the experiment for training the panel: plain weights, labels only, the panel's number of steps."""
     config = experiment.config
     steps, early = panel_steps(experiment), config.rank.early_stopping
     config = config.model_copy(
@@ -129,7 +129,7 @@ class PanelTrainer:
         return Truth(*np.moveaxis(results.mean(axis=1), -1, 0))
 
     def missing(self, genes: Int[np.ndarray, "p g"], directory: Path) -> Int[np.ndarray, "m g"]:
-        """The architectures of which `directory` does not hold all results."""
+        """Returns the architectures without complete results in `directory`."""
 
         def done(row: np.ndarray) -> bool:
             keys = [_key(self._base, row, seed) for seed in self._seeds_of(0)]

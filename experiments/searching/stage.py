@@ -151,7 +151,7 @@ def origin_of(experiment: Experiment, params: Params) -> dict[str, str]:
 
 
 def weights_fingerprint(params: Params) -> str:
-    """SHA-256 over names and bits of the weights."""
+    """Computes SHA-256 over names and bits of the weights."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(jax.tree_util.keystr(path).encode())

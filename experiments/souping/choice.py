@@ -1,4 +1,4 @@
-"""Which ingredients a soup takes: all of them, or greedily those that do not harm it on held-out examples.
+"""Choice of the ingredients of a soup: all, or greedily those that do not worsen it on held-out examples.
 
 References:
     Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing

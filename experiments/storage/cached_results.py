@@ -19,14 +19,14 @@ _RESULT, _WORK, _LOCK = "result.json", "work", ".lock"
 
 
 def digest(key: Mapping[str, Any]) -> str:
-    """A name for a key: 20 hexadecimal digits of its SHA-256."""
+    """Returns a name for a key: 20 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def cached(
     home: Path, key: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]], stop: StopRequest
 ) -> JsonObject:
-    """The result that `home` holds for `key`; made now where there is none.
+    """Returns the result of `key` in `home`; computes it if there is none.
 
     Args:
         home: Its directory.
@@ -54,7 +54,7 @@ def cached(
 
 
 def find(home: Path, key: Mapping[str, Any]) -> JsonObject | None:
-    """The result that `home` holds for `key`, if any.
+    """Returns the result of `key` in `home`, if any.
 
     Raises:
         UserError: It is damaged.

@@ -110,12 +110,12 @@ class Checkpoints:
         self._writer.start()
 
     def latest(self) -> int | None:
-        """The newest step that was written to its end, or `None`."""
+        """Returns the newest completely written step, or `None`."""
         self._raise_failure()
         return max(self.steps(), default=None)
 
     def best(self) -> int | None:
-        """The step with the lowest metric, the newest of equals, or `None` where no step has one."""
+        """Returns the step with the lowest metric (the newest on ties), or `None` if no step has one."""
         self.wait()
         metrics = {step: metric for step in self.steps() if (metric := self._metric(step)) is not None}
         return min(metrics, key=lambda step: (metrics[step], -step), default=None)
@@ -127,7 +127,7 @@ class Checkpoints:
         return "no checkpoint was saved yet" if step is None else f"the last good checkpoint is of step {step}"
 
     def steps(self) -> list[int]:
-        """All steps that were written to their end, oldest first. Their hashes are checked by `restore`."""
+        """Returns all completely written steps, oldest first. `restore` checks their hashes."""
         with disk_errors_for(self._directory):
             return sorted(step for step, path in self._step_directories() if (path / MANIFEST).is_file())
 

@@ -21,7 +21,7 @@ _SUMMARY_REMEDY = "Delete it; `supernest run` writes it again, and does nothing 
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a directory holds a run: both files with which it begins."""
+    """Returns whether a directory contains a run: the two files of its start."""
     return (directory / CONFIG).is_file() and (directory / RUN).is_file()
 
 

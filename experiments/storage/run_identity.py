@@ -23,7 +23,7 @@ ORIGIN = "origin"
 
 
 def is_free(key: str) -> bool:
-    """Whether the setting of this dotted key may differ when a run goes on."""
+    """Returns whether the setting of this dotted key may change when a run continues."""
     return key in FREE_SETTINGS or key.startswith(FREE_SECTIONS)
 
 

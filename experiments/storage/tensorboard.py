@@ -135,7 +135,7 @@ class EventLog:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; integers with thousands apart, floats with four digits.
+    """Formats a Markdown table; integers with thousands separators, floats with four digits.
 
     Raises:
       ValueError: where a row has another length than `columns`.

@@ -8,7 +8,7 @@ from supernet.export.subnet import Subnet
 
 
 def tokenizer_of(subnet: Subnet, directory: Path) -> str | None:
-    """The name of a network's tokenizer, for `load_tokenizer`; None of networks that take images."""
+    """Returns the name of a network's tokenizer for `load_tokenizer`; None for networks that take images."""
     name = subnet.config.get("tokenizer")
     return name if name is None or name == BYTES else str(directory / name)
 

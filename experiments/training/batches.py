@@ -46,7 +46,7 @@ class BatchMaker:
         self._teacher = load_teachers(distillation.teachers, data, experiment.net, distillation.temperature)
 
     def bind(self, state: SamplerState) -> Callable[[int], Batch]:
-        """The function of steps whose examples follow from this state of the sampler."""
+        """Returns the batch function for steps whose examples follow from this state of the sampler."""
         return lambda step: self(state, step)
 
     def __call__(self, state: SamplerState, step: int) -> Batch:

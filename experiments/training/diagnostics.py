@@ -45,7 +45,7 @@ class Diagnostics:
         self._best: dict[str, float] = dict.fromkeys(("smallest", "largest"), experiment.reference_error)
 
     def measures(self, step: int) -> bool:
-        """Whether the gradients of a step, counted from 0, are to be kept apart."""
+        """Returns whether the gradients of a step, counted from 0, are measured path by path."""
         return self._every is not None and (step + 1) % self._every in (self._every - 1, 0)
 
     def gradients(self, step: int, result: StepResult) -> Float[np.ndarray, "k k"] | None:
@@ -148,7 +148,7 @@ def _gene_names(space: SearchSpace) -> list[str]:
 
 
 def collapsed(error: float, best: float, chance: float, progress: float) -> bool:
-    """Whether an end has lost half of what it had learned, or has learned next to nothing by half of the training.
+    """Returns whether the smallest or largest subnet has lost half of its progress, or made none by half-time.
 
     Args:
         error: Now.
@@ -161,7 +161,7 @@ def collapsed(error: float, best: float, chance: float, progress: float) -> bool
 
 
 def entropy(p: Float[np.ndarray, " n"]) -> float:
-    """Entropy of a distribution over that of the uniform one; 1 where there is nothing to choose."""
+    """Computes the entropy of a distribution over that of the uniform one; 1 if there is no choice."""
     if len(p) < 2:
         return 1.0
     positive = p[p > 0]

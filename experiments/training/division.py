@@ -79,7 +79,7 @@ class Division:
         return self._asked if self.workers.count > 1 else bool(self._own_stop)
 
     def scores(self, score: Score) -> Score:
-        """The same scores, of which each worker computes some."""
+        """Computes the scores, of which each worker computes some."""
         return lambda genes: self.workers.shared(score, genes)
 
     def scalars(self) -> dict[str, float]:

@@ -70,7 +70,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
 
 
 def evolution_step(experiment: Experiment) -> EvolutionStep:
-    """The step that the configuration asks for."""
+    """Builds the configured step."""
     config, settings, net = experiment.config, experiment.config.train, _net(experiment)
     exponent = settings.evolution_strategy.cost_exponent
     if net.has_integer_weights and settings.optimizer.type == "votes":

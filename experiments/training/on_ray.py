@@ -269,7 +269,7 @@ class _Waiting:
         return now - self._since
 
     def first(self) -> bool:
-        """Whether this is asked for the first time since there was room."""
+        """Returns whether this is the first call since there was room."""
         self._said, said = True, self._said
         return not said
 

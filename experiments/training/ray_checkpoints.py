@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def place(run: str, stored: bool, first: bool) -> Iterator[Place]:
-    """The run directory itself, which all workers see; or a copy of what it holds that goes through Ray Train.
+    """Provides the shared run directory, or a copy of its content that Ray Train transfers.
 
     Args:
         run: The driver's run directory.

@@ -43,23 +43,23 @@ class Bridge:
         self._leader: Any = None
 
     def lead(self, leader: Any) -> None:
-        """Ray Train's controller, which the driver has no other way to, tells its handle."""
+        """Receives the handle of Ray Train's controller, which the driver cannot get otherwise."""
         self._leader = leader
 
     def leader(self) -> Any:
-        """Handle of the controller, once it has started."""
+        """Returns the handle of the controller after its start."""
         return self._leader
 
     def placed(self) -> bool:
-        """Whether there is room for workers that were asked for since."""
+        """Returns whether there is room for the requested workers."""
         return bool(_reserved() - self._others)
 
     def ask_to_stop(self) -> None:
-        """The workers are to save and stop."""
+        """Asks the workers to save and stop."""
         self._asked = True
 
     def begin(self, workers: int, done: int) -> None:
-        """The workers start at a step."""
+        """Records that the workers start at a step."""
         self._report = self._report._replace(starts=(*self._report.starts, (workers, done)), done=done)
 
     def tell(self, **news: Any) -> bool:
@@ -102,7 +102,7 @@ class Line(StopRequest):
             self._bridge.begin.remote(workers, done)
 
     def update(self) -> None:
-        """One more step is done."""
+        """Records the end of a step."""
         self._done += 1
         self._news["done"] = self._done
 

@@ -1,4 +1,4 @@
-"""What a Ray worker of a training does, from its first line to its last."""
+"""Main function of a Ray worker of a training."""
 
 import contextlib
 import socket

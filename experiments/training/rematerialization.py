@@ -17,7 +17,7 @@ _LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.
 
 
 def training_net(experiment: Experiment) -> Supernet:
-    """The supernet with passes as training is set to compute them, and as suits this process's device.
+    """Returns the supernet with the configured passes, adapted to the device of this process.
 
     With `train.rematerialize: auto` that follows from the experiment and the size of the device's memory, not from how
     much of it is free, so that a resumed run goes on as it began.
@@ -37,7 +37,7 @@ def training_net(experiment: Experiment) -> Supernet:
 
 
 def device_bytes(workers: int = 1) -> float:
-    """Memory of the first device of this process.
+    """Returns the memory of the first device of this process in bytes.
 
     Args:
         workers: Processes that share the machine's memory, where that is what the device has.

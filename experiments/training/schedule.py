@@ -45,7 +45,7 @@ class Schedule:
         return 1 if self.rows % self.unit(paths) else wanted
 
     def shares(self, paths: int) -> list[Share]:
-        """All shares of a step, by path and then by row."""
+        """Returns all shares of a step, by path and then by row."""
         parts, cuts = self._parts(paths), self.cuts(paths)
         found = []
         for path in range(paths):
@@ -55,7 +55,7 @@ class Schedule:
         return found
 
     def dealt(self, costs: Float[np.ndarray, " k"]) -> list[list[Share]]:
-        """The shares of each worker, by path.
+        """Returns the shares of each worker, by path.
 
         Args:
             costs: Of each path, on the rows that it sees.
@@ -67,7 +67,7 @@ class Schedule:
         return [[shares[i] for i in mine] for mine in deal(units, self.workers)]
 
     def unit(self, paths: int) -> int:
-        """Number that the rows must be a multiple of, so that a step of so many paths divides evenly."""
+        """Returns the number that must divide the rows so that a step of this many paths divides evenly."""
         return self._parts(paths) * self._wanted(paths)
 
     def check(self, paths: int, unit: int = 1) -> None:
@@ -122,7 +122,7 @@ def deal(costs: Sequence[float] | Float[np.ndarray, " u"], workers: int) -> list
 
 
 def balance(costs: Float[np.ndarray, " k"], dealt: Sequence[Sequence[Share]]) -> float:
-    """Mean work of the workers ÷ work of the slowest, which all others wait for; 1 is best.
+    """Computes the mean work of the workers ÷ work of the slowest; 1 is best.
 
     Args:
         costs: Of each path, on the rows that it sees.

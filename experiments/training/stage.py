@@ -54,7 +54,7 @@ class Progress(NamedTuple):
 
 
 def initial(experiment: Experiment, step: AnyStep, params: Params | None = None) -> Progress:
-    """The state before the first step: from the seed alone, but for weights that are given, imported or a parent's."""
+    """Returns the initial state: from the seed, except for weights that are given, imported or a parent's."""
     start, net, fresh = experiment.config.start, experiment.net, key(experiment.config.seed, Purpose.WEIGHTS)
     if params is None and (parent := parent_of(experiment)) is not None:
         params = _inherited(experiment, parent)
@@ -64,7 +64,7 @@ def initial(experiment: Experiment, step: AnyStep, params: Params | None = None)
 
 
 def train_step(experiment: Experiment, trained: Collection[str] | None = None) -> AnyStep:
-    """The compiled step that the configuration asks for.
+    """Builds the configured step.
 
     Args:
         experiment: What is trained.
@@ -76,7 +76,7 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
 
 
 def gradient_step(experiment: Experiment, trained: Collection[str] | None = None) -> TrainStep:
-    """The compiled step with gradients, whatever the configuration's method; arguments are those of `train_step`."""
+    """Builds a step with gradients for any configured method; arguments are those of `train_step`."""
     settings = experiment.config.train
     refuse_integer_weights(experiment.net, "train: backpropagation")
     optimizer = settings.optimizer.build(experiment.steps)
@@ -88,7 +88,7 @@ def gradient_step(experiment: Experiment, trained: Collection[str] | None = None
 
 
 def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: AnyStep | None = None) -> Params:
-    """The weights to search with: of the last step, or of the best one that was kept, as `train.checkpoint` says.
+    """Returns the weights for search: those of the last or the best checkpoint, by `train.checkpoint`.
 
     Args:
         experiment: What was trained.

@@ -27,7 +27,7 @@ _KEY = "train.distillation.teachers"
 
 
 def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperature: float) -> Teacher | None:
-    """The mean distribution of all teachers, as a function of what the network takes; None where there are none.
+    """Returns a function of the network's input to the mean distribution of all teachers; None without teachers.
 
     Args:
         names: Directories of exported subnets or of imported networks, or `module:function`.

@@ -38,7 +38,7 @@ class TruthTable:
     cheap: tuple[str, str] | None = None
 
     def measure(self, name: str) -> Float[np.ndarray, " a"]:
-        """A figure of all rows.
+        """Returns a figure of all rows.
 
         Raises:
             UserError: The table has none of this name.
@@ -48,7 +48,7 @@ class TruthTable:
         return self.measures[name]
 
     def rows(self, space: SearchSpace, genes: Genes) -> Int[np.ndarray, " a"]:
-        """The row of each architecture of a space that has the table's choices, and some or all of their values.
+        """Returns the table row of each architecture of a space with the table's choices and some of their values.
 
         Raises:
             UserError: The space is of another family, or the table lacks an architecture.

@@ -1,1 +1,1 @@
-"""What users give: paths, YAML files, and what is said of mistakes in them."""
+"""User input: paths, YAML files, and messages about mistakes in them."""

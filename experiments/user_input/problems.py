@@ -1,4 +1,4 @@
-"""What can be wrong in a configuration, as one line for each: key, value, what was expected, what to do."""
+"""Problems of a configuration, one line each: key, value, expected value, what to do."""
 
 import re
 import typing

@@ -41,7 +41,7 @@ class Branches:
 def switched(
     branches: Branches, index: Int[Array, ""], params: Tree, x: Tree, context: Context, skippable: bool = True
 ) -> Tree:
-    """The sublayer at the size of `index`, or its input unchanged where that is -1.
+    """Computes the sublayer at the size of `index`, or returns its input if `index` is -1.
 
     Args:
         branches: Stages and sizes.
@@ -169,7 +169,7 @@ def layered(
 
 
 def in_place(index: Int[Array, ""], branches: Sequence[Callable[[Tree], Tree]], carry: Tree) -> Tree:
-    """`branches[index](carry)`, or the carry unchanged where `index` is -1.
+    """Computes `branches[index](carry)`, or returns the carry if `index` is -1.
 
     Each branch is a loop that runs once or not at all: XLA lets a loop write into the buffers that it carries, where it
     copies those of a conditional whole.

@@ -69,7 +69,7 @@ def derived_config(space: SearchSpace, architecture: Architecture) -> JsonObject
 
 
 def rebuilt(family: str, space: Mapping[str, Any], architecture: Mapping[str, Any]) -> nnx.Module:
-    """The derived network that a config names.
+    """Builds the derived network of a config.
 
     Raises:
         UserError: The family is not known, or the settings or the architecture are not of it.

@@ -58,14 +58,14 @@ class ElasticNetwork(SuperposedSupernet):
 
     @abstractmethod
     def embed(self, params: Params, x: Shaped[Array, "b ..."], context: Context) -> Tree:
-        """A batch of inputs to the stream that the layers read, with the weights outside the layers.
+        """Computes the stream that the layers read from a batch of inputs, with the weights outside of the layers.
 
         The stream is an array, or a tree of some (the nodes of a cell).
         """
 
     @abstractmethod
     def head(self, params: Params, x: Tree, context: Context) -> Float[Array, "b *t c"]:
-        """The stream behind the last layer to logits, with the weights outside the layers."""
+        """Computes logits from the stream after the last layer, with the weights outside of the layers."""
 
     # ---------------------------------------------------------------- weights
 
@@ -118,7 +118,7 @@ class ElasticNetwork(SuperposedSupernet):
         return self.derived(architecture, rngs or FreshWeights(0))
 
     def derived(self, architecture: Architecture, rngs: nnx.Rngs) -> DerivedNetwork:
-        """The plain module of one architecture, by the description and the stages alone."""
+        """Builds the plain module of one architecture from the description and the stages alone."""
         net = self if self.passes == PLAIN else type(self)(self.space, self.sharing)
         return DerivedNetwork(
             self.weights, architecture, lambda state, x: net.apply_plain(state, architecture, x), rngs

@@ -11,7 +11,7 @@ _NOWHERE = -1
 
 
 def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
-    """Full-size weights whose subnet is the given standalone network; all weights outside it are 0.
+    """Returns full-size weights that contain a standalone network as a subnet; all other weights are 0.
 
     With them `net.apply` computes that network and nothing else, and a gradient step keeps it so: what lies outside has
     an exactly zero gradient, and decay leaves zeros as they are. This is how a network is trained on its own by
@@ -28,7 +28,7 @@ def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
 
 
 def embed_statistics(net: Supernet, weights: Params, architecture: Architecture) -> Statistics:
-    """Full-size batch statistics that hold those of a standalone network; all others are 0.
+    """Returns full-size batch statistics that contain those of a standalone network; all others are 0.
 
     With these and what `embed` gives, extraction returns the network, bit for bit.
 

@@ -32,7 +32,7 @@ Values = Mapping[str, Sequence[Value]]
 
 
 def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> Tree:
-    """The sublayer's weights, each times the mixture of its masks.
+    """Multiplies each weight of the sublayer by the mixture of its masks.
 
     Args:
         params: Weights of the sublayer, or of like layers on a leading axis.
@@ -48,7 +48,7 @@ def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> T
 
 
 def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, Float[Array, " _n"]]:
-    """For each axis, how much each of its entries counts where sizes are mixed; sums to 1. Only of one layer."""
+    """Returns the share of each entry of each axis in a mixture of sizes, for one layer; shares sum to 1."""
     counts = {}
     axes = {axis.name: axis for shape in sublayer.weights.values() for axis in flat(shape) if isinstance(axis, Axis)}
     for name, axis in axes.items():
@@ -63,12 +63,12 @@ def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, Fl
 
 
 def mean_of(outputs: Sequence[Tree], weights: Float[Array, " n"]) -> Tree:
-    """The outputs of alternatives, each times its weight, added up."""
+    """Returns the weighted sum of the outputs of alternatives."""
     return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *outputs)
 
 
 def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
-    """1 for the entries that an axis has, 0 for the others, for all values of its choices: [v_1, ..., v_k, n]."""
+    """Returns 1 for the entries of an axis and 0 for others, for all values of its choices: [v_1, ..., v_k, n]."""
     options = [values[name] for name in axis.choices]
     combinations = list(itertools.product(*options))
     sizes = [axis.at(dict(zip(axis.choices, combination, strict=True))) for combination in combinations]
@@ -81,7 +81,7 @@ def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:
 def mixed_mask(
     shape: Shape, relaxed: Relaxed, values: Values, factors: Collection[str] = ()
 ) -> Float[Array, "..."] | None:
-    """The mixed mask of one weight, which broadcasts against it; None where nothing of it is elastic.
+    """Returns the mixed mask of one weight, which broadcasts against it; None if the weight is not elastic.
 
     Args:
         shape: Axes of the weight.

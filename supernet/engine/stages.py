@@ -59,7 +59,7 @@ class Stage:
 
 
 def run(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) -> Tree:
-    """The sublayer with weights of one size, with JAX's own differentiation."""
+    """Computes the sublayer with weights of one size, with JAX's own differentiation."""
     *kept, y = values_of(stages, params, x, context)
     if (counted := COUNTED.get()) is not None:
         counted += [leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept)]
@@ -82,7 +82,7 @@ def residual_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
 
 
 def values_of(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) -> tuple:
-    """The input and the outputs of all stages."""
+    """Returns the input and the outputs of all stages."""
     values = (x,)
     for stage in stages:
         values += (stage.forward(params, values, context),)
@@ -90,7 +90,7 @@ def values_of(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) 
 
 
 def merged(stages: Sequence[Stage]) -> tuple[Stage]:
-    """The chain as one stage: nothing but its input is kept for the backward pass, and all of it is computed again."""
+    """Returns the chain as one stage, which stores only its input for the backward pass and recomputes the rest."""
 
     def forward(params: Tree, inputs: tuple, context: Context) -> Tree:
         return values_of(stages, params, inputs[0], context)[-1]

@@ -63,14 +63,14 @@ class Supernet(ABC):
 
     @abstractmethod
     def plain_weights(self, key: Key[Array, ""]) -> Params:
-        """Fresh weights as large as the largest subnet needs, which the sharing scheme starts from."""
+        """Draws fresh weights in the size of the largest subnet, from which the sharing scheme starts."""
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh weights: those of the sharing scheme."""
+        """Draws fresh weights of the sharing scheme."""
         return self.shared(self.plain_weights(key), key)
 
     def shared(self, plain: Params, key: Key[Array, ""]) -> Params:
-        """The sharing scheme's weights that start from plain ones; `key` is what fresh plain ones are drawn with."""
+        """Returns the sharing scheme's weights for plain weights; `key` draws fresh plain ones."""
         return self.sharing.init(plain, jax.random.fold_in(key, _OF_SHARING))
 
     @cached_property
@@ -175,24 +175,24 @@ class Supernet(ABC):
 
     @abstractmethod
     def config(self, architecture: Architecture) -> JsonObject:
-        """Constructor arguments of the plain module of one architecture: numbers, strings and lists only."""
+        """Returns the constructor arguments of an architecture's plain module: numbers, strings and lists only."""
 
     @abstractmethod
     def example(self, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """Shape and type of one input of the plain module: an image has height, width and channels."""
+        """Returns the shape and type of one input of the plain module: an image has height, width and channels."""
 
     def module(self, architecture: Architecture, rngs: nnx.Rngs | None = None) -> nnx.Module:
-        """The plain Flax module of one architecture, with fresh weights."""
+        """Returns the plain Flax module of one architecture, with fresh weights."""
         return MODULES[self.space.family](**self.config(architecture), rngs=rngs or FreshWeights(0))
 
     @abstractmethod
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
-        """The weights of one architecture, cut from effective ones, in the structure of its plain module's state."""
+        """Returns the weights of one architecture, sliced from effective ones, in the structure of its plain module."""
 
     def extract(
         self, params: Params, architecture: Architecture, statistics: Statistics | None = None
     ) -> tuple[nnx.Module, Params]:
-        """The standalone network of one architecture: a plain module that holds plain weights, and those weights.
+        """Returns the standalone network of one architecture: a plain module and its plain weights.
 
         Args:
             params: Tree of `init`.
@@ -212,7 +212,7 @@ def weight_bytes(params: Any) -> int:
 
 
 def build_supernet(space: SearchSpace, sharing: str | WeightSharing = "entangled", passes: Passes = PLAIN) -> Supernet:
-    """The supernet of a space's family with a sharing scheme: a registered one by name, or one that is made already.
+    """Builds the supernet of a space's family with a sharing scheme, given by name or as an object.
 
     Raises:
         UserError: The scheme does not fit the family.

@@ -53,7 +53,7 @@ class SuperposedSupernet(Supernet):
 def build_superposed(
     space: SearchSpace, sharing: str | WeightSharing = "entangled", passes: Passes = PLAIN
 ) -> SuperposedSupernet:
-    """The supernet of a space's family, where it computes relaxed architectures.
+    """Builds the supernet of a space's family for relaxed architectures.
 
     Raises:
         UserError: The family has no superposed forward pass, or the sharing does not fit it.
@@ -73,5 +73,5 @@ def values_of(space: SearchSpace) -> Bool[np.ndarray, "g v"]:
 
 
 def one_hot(space: SearchSpace, genes: Int[np.ndarray, " g"]) -> Float[np.ndarray, "g v"]:
-    """The relaxed form of an architecture."""
+    """Returns the relaxed form of an architecture."""
     return (np.arange(space.cardinalities.max()) == np.asarray(genes)[:, None]).astype(np.float32)

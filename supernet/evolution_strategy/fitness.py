@@ -97,5 +97,5 @@ def finite_pairs(fitness: Float[np.ndarray, "*k n"]) -> Bool[np.ndarray, "*k pai
 
 
 def weighted_mean(values: Float[Array, " b"], weights: Float[Array, " b"]) -> Float[Array, ""]:
-    """Mean over examples of values times their weights."""
+    """Returns the mean over examples of values times their weights."""
     return jnp.mean(values * weights)

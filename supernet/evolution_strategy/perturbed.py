@@ -60,14 +60,14 @@ class LeafNoise:
         return (*left, rank), (*right, rank)
 
     def numbers(self, rank: int) -> int:
-        """How many numbers are drawn for one member."""
+        """Counts the random numbers of one member."""
         if not self.used:
             return 0
         shapes = self.factor_shapes(rank) if self.low_rank else (self.shape,)
         return sum(map(math.prod, shapes))
 
     def draw(self, key: Key[Array, ""], rank: int, signs: bool = False) -> tuple[Num[Array, "..."], ...]:
-        """Standard normal numbers, or signs: both factors, or noise of the leaf's shape; none for an unused leaf."""
+        """Draws normal numbers or signs: both factors, or noise of the leaf's shape; none for an unused leaf."""
         if not self.used:
             return ()
         numbers = _signs if signs else jax.random.normal
@@ -78,7 +78,7 @@ class LeafNoise:
         return both[: math.prod(left)].reshape(left), both[math.prod(left) :].reshape(right)
 
     def full(self, noise: Sequence[Num[Array, "..."]], unit: float) -> Num[Array, "..."]:
-        """The perturbation as one array: what is never formed in passes, for tests and comparisons.
+        """Returns the perturbation as one array, which passes never form; for tests and comparisons.
 
         Args:
             noise: `draw`'s.
@@ -127,7 +127,7 @@ class PerturbedPass:
         return sum(leaf.numbers(self.rank) for leaf in self.leaves)
 
     def draw(self, key: Key[Array, ""]) -> list[tuple[Num[Array, "..."], ...]]:
-        """The noise of one pair, from a key of its own: each leaf has a stream, each layer of a stack a part of it."""
+        """Draws the noise of one pair from its key: each leaf has a stream, each layer of a stack a part of it."""
         return [leaf.draw(jax.random.fold_in(key, i), self.rank, self._signs) for i, leaf in enumerate(self.leaves)]
 
     def __call__(
@@ -158,7 +158,7 @@ class PerturbedPass:
         return Tracked(base, noise[0], noise[1] * (scale * self.unit), axes)
 
     def materialised(self, params: Any, noise: Sequence[tuple[Num[Array, "..."], ...]], scale: Any) -> Any:
-        """The perturbed weights themselves, as arrays: what the pass computes with, without ever forming them."""
+        """Returns the perturbed weights as arrays, which passes never form."""
         bases = jax.tree.leaves(params)
         each = zip(self.leaves, bases, noise, strict=True)
         return jax.tree.unflatten(
@@ -168,7 +168,7 @@ class PerturbedPass:
     def weighted_sum(
         self, coefficients: Float[Array, " q"], noise: Sequence[tuple[Num[Array, "..."], ...]]
     ) -> list[Num[Array, "..."]]:
-        """Sum over pairs of a coefficient times E; one array a leaf.
+        """Returns the sum over pairs of a coefficient times E; one array a leaf.
 
         Args:
             coefficients: float32[q].
@@ -193,7 +193,7 @@ def _signs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def leaf_sum(
     leaf: LeafNoise, coefficients: Float[Array, " q"], noise: tuple[Num[Array, "q ..."], ...], rank: int, unit: float
 ) -> Num[Array, "..."]:
-    """Sum over pairs of a coefficient times the noise of a leaf, as one product of its factors."""
+    """Returns the sum over pairs of a coefficient times the noise of a leaf, as one product of its factors."""
     if not noise:
         return jnp.zeros(leaf.shape)
     if not leaf.low_rank:

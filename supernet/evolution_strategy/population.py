@@ -46,7 +46,7 @@ class Population:
         self.direction_program = jax.jit(self._direction, static_argnames=("program", "shape"))
 
     def perturbed(self, program: Program, x: Any) -> PerturbedPass:
-        """The perturbed pass of a program."""
+        """Returns the perturbed pass of a program."""
         kind = program, x.shape
         if kind not in self._passes:
             genes = jax.ShapeDtypeStruct((self.net.space.num_genes,), jnp.int32)
@@ -100,7 +100,7 @@ class Population:
         return np.array([float(function(*one)) for one in zip(np.asarray(found), given, strict=True)], np.float64)
 
     def epoch(self, step: int) -> np.uint32:
-        """Number of the noise of a step."""
+        """Returns the number of the noise of a step."""
         return np.uint32(step // self.settings.noise_reuse)
 
     def direction(
@@ -111,7 +111,7 @@ class Population:
         shape: tuple[int, ...],
         masks: Sequence[Params],
     ) -> Params:
-        """The negative of the estimated gradient of fitness, summed over the paths: what an optimiser descends along.
+        """Returns the negative estimated gradient of fitness, summed over the paths, for an optimiser that descends.
 
         Of integer weights, it is the negative of the votes of all pairs instead, whole numbers.
 

@@ -109,7 +109,7 @@ class EvolutionStep:
         self._used = lru_cache(_MASKS)(lambda genes: used_entries(net, net.space.architecture(np.array(genes))))
 
     def init(self, params: Params) -> TrainState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         return self._plain.init(params)
 
     def __call__(
@@ -160,7 +160,7 @@ class EvolutionStep:
         )
 
     def evaluate_here(self, state: TrainState, paths: StepPaths, examples: Examples) -> Float[np.ndarray, "k n"]:
-        """The fitness of all members, chunk after chunk in this process."""
+        """Computes the fitness of all members in this process, one chunk after the other."""
         chunks = range(self.settings.chunks)
         found = [
             self.fitness(state, paths, row, chunk, examples) for row in range(len(paths.genes)) for chunk in chunks
@@ -170,11 +170,11 @@ class EvolutionStep:
     def fitness(
         self, state: TrainState, paths: StepPaths, row: int, chunk: int, examples: Examples
     ) -> Float[np.ndarray, " m"]:
-        """The fitness of one chunk of members on one path of a step."""
+        """Computes the fitness of one chunk of members on one path of a step."""
         return self.population.fitness(state.params, paths.genes[row], paths.step, chunk, *examples)
 
     def advance(self, state: TrainState, done: Evaluated) -> tuple[TrainState, Float[Array, ""]]:
-        """The state after a step, from fitness alone, and the norm of the update's direction; `state` is consumed."""
+        """Returns the state after a step, from fitness alone, and the norm of the direction; `state` is consumed."""
         settings, paths = self.settings, done.paths
         weights = paths.weights if self._path_weights is None else paths.weights * self._path_weights(paths.genes)
         rows = [
@@ -192,7 +192,7 @@ class EvolutionStep:
         x: Shaped[Array, "b ..."],
         labels: Int[np.ndarray, "b *t"],
     ) -> Float[np.ndarray, " k"]:
-        """Mean loss of architectures on one batch."""
+        """Computes the mean loss of architectures on one batch."""
         return self._plain.score(params, genes, x, labels)
 
     @property

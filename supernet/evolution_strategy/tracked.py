@@ -41,7 +41,7 @@ class Tracked:
     def moved(
         self, move: Callable[[Num[Array, "..."]], Num[Array, "..."]], axes: Sequence[frozenset[Axis]]
     ) -> "Tracked":
-        """The same of the base and of both factors, which have one more axis."""
+        """Applies an operation to the base and to both factors, which have one more axis."""
         left, right = (None if factor is None else move(factor) for factor in (self.left, self.right))
         return Tracked(move(self.base), left, right, tuple(axes))
 
@@ -55,7 +55,7 @@ jax.tree_util.register_dataclass(Tracked, data_fields=["base", "left", "right"],
 
 
 def varies(factor: Num[Array, "..."], axis: int) -> bool:
-    """Whether a factor has more than one entry along an axis."""
+    """Returns whether a factor has more than one entry along an axis."""
     return factor.shape[axis] != 1
 
 
@@ -198,7 +198,7 @@ PARAMETERS = {
 
 
 def scaled(t: Tracked, factor: Num[Array, "..."]) -> Tracked:
-    """The weight times a single number."""
+    """Returns the weight times a single number."""
     right = None if t.right is None else t.right * factor.reshape(())
     return replace(t, base=t.base * factor.reshape(()), right=right)
 
@@ -238,7 +238,7 @@ def _ranked(factors: Sequence[jax.Array], rank_axis: int) -> jax.Array:
 
 
 def rows(t: Tracked) -> Tracked:
-    """The same with factors that have a first axis of the weight's length, which a loop runs over."""
+    """Returns the same weight with factors whose first axis has the weight's length, for a loop over it."""
     spread = partial(_along, length=t.base.shape[0])
     return replace(t, left=spread(t.left), right=spread(t.right))
 

@@ -170,7 +170,7 @@ def parity_error(
     subnet: Subnet,
     probe: Shaped[np.ndarray, "n ..."],
 ) -> float:
-    """Largest difference between supernet and subnet logits, over the largest magnitude (at least 1)."""
+    """Returns the largest difference between supernet and subnet logits over the largest magnitude (at least 1)."""
     program = net.space.program(genes)
     x = subnet.preprocessing(jnp.asarray(probe))
     expected, _ = net.compiled_apply(params, jnp.asarray(genes), x, program=program, statistics=statistics)
@@ -178,12 +178,12 @@ def parity_error(
 
 
 def largest_difference(found: Float[np.ndarray, "*n"], expected: Float[np.ndarray, "*n"]) -> float:
-    """Largest difference, over the largest magnitude expected (at least 1); NaN where anything is no number."""
+    """Returns the largest difference over the largest expected magnitude (at least 1); NaN if a value is NaN."""
     return float(np.max(np.abs(found - expected)) / max(1.0, float(np.max(np.abs(expected)))))
 
 
 def serialised_forward(subnet: Subnet) -> bytes:
-    """The forward pass `(weights, x) -> logits` by `jax.export`, on CPU, CUDA and TPU.
+    """Serialises the forward pass `(weights, x) -> logits` with `jax.export` for CPU, CUDA and TPU.
 
     It takes any batch size, and any number of tokens that the network has positions for.
     `jax.export.deserialize(blob).call(weights, x)` runs it; `weights` is the safetensors file as a dict by name. More
@@ -197,7 +197,7 @@ def serialised_forward(subnet: Subnet) -> bytes:
 
 
 def stablehlo_text(subnet: Subnet) -> str:
-    """The forward pass of one example as StableHLO text, which MLIR tools open.
+    """Returns the forward pass of one example as StableHLO text for MLIR tools.
 
     Its arguments are the weights, in the order of their names, and then `x` as in `serialised_forward`, of one
     example.

@@ -21,7 +21,7 @@ def generate(
     temperature: float = 0.0,
     key: Key[Array, ""] | None = None,
 ) -> Int[Array, "b n"]:
-    """The tokens that follow prompts of one length.
+    """Generates tokens after prompts of one length.
 
     Args:
         model: A causal language model.

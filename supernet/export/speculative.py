@@ -56,7 +56,7 @@ def speculate(
     temperature: float = 0.0,
     key: Key[Array, ""] | None = None,
 ) -> Speculated:
-    """The tokens that follow a prompt: those of `generate`, or drawn from the same distribution.
+    """Generates tokens after a prompt: those of `generate`, or tokens from the same distribution.
 
     At temperature 0 they differ from `generate`'s only where two tokens are as likely within the rounding of a pass
     over several tokens.

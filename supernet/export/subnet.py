@@ -104,7 +104,7 @@ def filled_batch(part: Shaped[np.ndarray, "n ..."], batch_size: int) -> Shaped[n
 
 
 def compiled(module: nnx.Module, before: Forward = lambda x: x) -> Forward:
-    """The forward pass of a plain module, compiled; its weights are arguments, not constants, of the program.
+    """Compiles the forward pass of a plain module; its weights are arguments, not constants, of the program.
 
     Args:
         module: The module.

@@ -18,7 +18,7 @@ _BLOCKS, _LENGTH = 4, 64
 
 
 def attend(causal: bool = False) -> Stage:
-    """The stage from projections to probabilities: [b, g, n, rows, seen] for each block of positions.
+    """Returns the stage from projections to probabilities: [b, g, n, rows, seen] for each block of positions.
 
     Args:
         causal: A position sees none behind it. Positions are then cut into blocks, of which each is computed with those

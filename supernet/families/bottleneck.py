@@ -75,12 +75,12 @@ class Bottleneck:
 
 
 def pointwise(x: Float[Array, "b h w c"], params: Params) -> Float[Array, "b h w d"]:
-    """A 1x1 convolution of x [b, h, w, c], as one product of matrices."""
+    """Computes a 1x1 convolution of x [b, h, w, c] as one matrix product."""
     return (x.reshape(-1, x.shape[-1]) @ params["kernel"]).reshape(*x.shape[:-1], -1)
 
 
 def measure(name: str, product: Float[Array, "b h w c"], context: Context) -> Measured:
-    """The product with its own moments, or with those that the context gives under `name`; the context collects."""
+    """Returns the product with its moments, or those of the context under `name`; the context collects them."""
     used = moments(product) if context.statistics is None else context.statistics[name]
     if context.collected is not None:
         context.collected[name] = used
@@ -88,7 +88,7 @@ def measure(name: str, product: Float[Array, "b h w c"], context: Context) -> Me
 
 
 def norm(name: str, x: Measured, params: Params, activation: str | None, context: Context) -> Float[Array, "b h w c"]:
-    """Activation of the batch norm of a measured product."""
+    """Computes the activation of the batch norm of a measured product."""
     return (normalise if context.statistics is None else normalise_with)(*x, params[name], activation)
 
 

@@ -97,7 +97,7 @@ class LanguageSupernet(ElasticNetwork):
     # ---------------------------------------------------------------- pieces, for the importance of what they read
 
     def features(self, params: Params, x: Float[Array, "rows d"], context: Context) -> Float[Array, "rows d"]:
-        """The stream behind the last layer to what the output projection reads, float[b * t, d]."""
+        """Computes the input of the output projection, float[b * t, d], from the stream after the last layer."""
         space = self.space
         x = x if space.post_norm else self._norm(x, params["norm"], context)
         if space.head_transform:
@@ -106,7 +106,7 @@ class LanguageSupernet(ElasticNetwork):
         return self.passes.product(x)
 
     def read(self, params: Params, x: Any, context: Context) -> Float[Array, "rows d"]:
-        """The part of its input that a sublayer computes with, normalised."""
+        """Returns the normalised part of the input that a sublayer reads."""
         source = x[1] if self.space.parallel else x
         source = source if self.space.post_norm else self._norm(source, params["norm"], context)
         return self.passes.product(source)
@@ -119,7 +119,7 @@ class LanguageSupernet(ElasticNetwork):
 
 
 def activated(space: LanguageSpace, units: tuple[Float[Array, "*n m"], ...]) -> Float[Array, "*n m"]:
-    """The units of an MLP behind the activation; of two products, the first gates the second."""
+    """Computes the units of an MLP after the activation; of two products, the first gates the second."""
     first, *gated = units
     y = ACTIVATIONS[space.activation](first)
     return y * gated[0] if gated else y

@@ -33,12 +33,12 @@ class Builds:
         self._at = cache(lambda items: self.shaped(lambda: self.plain(dict(items), nnx.Rngs(0)), dict(items)))
 
     def plain(self, values: Mapping[str, Value], rngs: nnx.Rngs) -> Any:
-        """The module with fresh weights."""
+        """Returns the module with fresh weights."""
         module: Any = self.module
         return module(**self.fixed, **values, rngs=rngs)
 
     def at(self, values: Mapping[str, Value]) -> Any:
-        """The module with shapes in place of arrays. It is shared: copy it before it is changed.
+        """Returns the module with shapes in place of arrays. It is shared: copy it before you change it.
 
         Raises:
             UserError: It cannot be built.
@@ -64,7 +64,7 @@ class Builds:
             ) from error
 
     def leaves(self, values: Mapping[str, Value], kind: str = "weights") -> Shapes:
-        """Shape of each weight, or batch statistic, by path."""
+        """Returns the shape of each weight, or batch statistic, by path."""
         state = nnx.state(self.at(values), KINDS[kind])
         return {joined(path): leaf.shape for path, leaf in nnx.to_flat_state(state)}
 
@@ -95,14 +95,14 @@ class Builds:
 
 
 def owner(module: Any, path: Sequence[Any]) -> Any:
-    """The module that holds a variable."""
+    """Returns the module that holds a variable."""
     for name in path[:-1]:
         module = getattr(module, name) if isinstance(name, str) and hasattr(module, name) else module[name]
     return module
 
 
 def joined(path: Iterable[Any]) -> str:
-    """A path with slashes."""
+    """Joins a path with slashes."""
     return "/".join(map(str, path))
 
 

@@ -1,4 +1,4 @@
-"""Which axis of which weight follows which argument of a module, found by building it at several sizes."""
+"""Dependence of weight axes on a module's arguments, found by building it at several sizes."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence

@@ -53,13 +53,13 @@ class Pieces:
     def head(
         self, values: Values, params: Tree, stream: Shaped[Array, "..."], context: Context
     ) -> Float[Array, "b *t c"]:
-        """The output, of the network's input and what the last layer has made."""
+        """Computes the output from the network's input and the output of the last layer."""
         x = stream if self.place is None else context.input
         assert x is not None
         return self._outside(values, params, x, context, lambda _: stream)
 
     def layer(self, values: Values, params: Tree, x: Shaped[Array, "..."], context: Context) -> Shaped[Array, "..."]:
-        """One entry of the list."""
+        """Returns one entry of the list."""
         key = ("layer", *sorted(values.items()))
         if key not in self._split:
             assert self.place is not None
@@ -127,7 +127,7 @@ class Pieces:
 
 
 def list_of(module: Any, place: Sequence[str]) -> Any:
-    """The list of layers of a module."""
+    """Returns the list of layers of a module."""
     return getattr(owner(module, tuple(place)), place[-1])
 
 

@@ -164,7 +164,7 @@ class ModuleSpace(SearchSpace):
         return {**self.following.largest, **values}
 
     def few(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Likewise, with as few layers as there may be, which are built faster."""
+        """Returns the same with the fewest possible layers, which are built faster."""
         depth = self.pieces.depth
         return {**self.full(values), **({} if depth is None else {depth: self.options[depth][0]})}
 
@@ -178,7 +178,7 @@ class ModuleSpace(SearchSpace):
         return jax.ShapeDtypeStruct((1, *self.example.shape), self.example.dtype)
 
     def stream(self, values: Mapping[str, Value]) -> jax.ShapeDtypeStruct:
-        """Shape and type of what layers read of one example."""
+        """Returns the shape and type of the input of layers for one example."""
         full = self.few(values)
         if (key := tuple(sorted(full.items()))) not in self._streams:
             params = self._shapes_of(self.following.outside, full, self.builds.leaves(full))

@@ -97,7 +97,7 @@ class GradientStep:
         self.gradient_program = jax.jit(self._gradient)
 
     def init(self, params: Params, key: Key[Array, ""]) -> GradientState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         logits = INITIAL * jax.random.normal(key, self._values.shape) * self._values
         limits = 0 if self._cost is None else len(self._cost.limits)
         return GradientState(self._train.init(params), logits, self._optimizer.init(logits), jnp.zeros(limits))
@@ -111,7 +111,7 @@ class GradientStep:
         temperature: float,
         entropy_weight: float,
     ) -> tuple[GradientState, ArchitectureResult]:
-        """One step of the logits and of the multipliers; the weights stay."""
+        """Runs one step of the logits and of the multipliers; the weights stay."""
         logits, moments, multipliers, result = self.architecture_program(
             state.train.params, state.logits, state.moments, state.multipliers, key, x, targets, temperature,
             entropy_weight,
@@ -126,7 +126,7 @@ class GradientStep:
         targets: Targets,
         temperature: float,
     ) -> tuple[GradientState, WeightsResult]:
-        """One step of the shared weights through a relaxed architecture; `state` is consumed."""
+        """Runs one step of the shared weights with a relaxed architecture; `state` is consumed."""
         gradient, loss, figure = self.gradient_program(state.train.params, state.logits, key, x, targets, temperature)
         train, _, norm = self._train.update_program(state.train, gradient)
         return state._replace(train=train), WeightsResult(loss, figure, norm)
@@ -197,14 +197,14 @@ class GradientStep:
 
 
 def entropies(probabilities: Float[Array, "g v"]) -> Float[Array, " g"]:
-    """Entropy of each gene's distribution, in nats."""
+    """Returns the entropy of each gene's distribution, in nats."""
     # The logarithm of 0 has no finite gradient, also where it is multiplied by 0.
     safe = jnp.where(probabilities > 0, probabilities, 1.0)
     return -jnp.sum(probabilities * jnp.log(safe), axis=-1)
 
 
 def entropies_by_choice(space: SearchSpace, probabilities: Float[Array, "g v"]) -> dict[str, float]:
-    """Mean entropy of each choice's genes, as a share of the entropy of equal probabilities; 0 where nothing varies."""
+    """Returns the mean entropy of each choice's genes, relative to equal probabilities; 0 if nothing varies."""
     of_gene = entropies(probabilities)
     return {
         choice.name: float(jnp.mean(of_gene[space.columns[choice.name].reshape(-1)]) / jnp.log(len(choice.values)))

@@ -55,10 +55,10 @@ class Relaxation(ABC):
 
     @abstractmethod
     def draw(self, logits: Logits, values: Values, key: Key[Array, ""], temperature: Float[Array, ""]) -> Logits:
-        """The weights that a step uses; differentiable in the logits."""
+        """Draws the weights of a step; differentiable in the logits."""
 
     def probabilities(self, logits: Logits, values: Values) -> Logits:
-        """The distribution of each gene: of it are the expected cost, the entropy and the final choice."""
+        """Returns the distribution of each gene, for the expected cost, the entropy and the final choice."""
         return jax.nn.softmax(logits, where=values)
 
     def penalty(self, logits: Logits, values: Values) -> Float[Array, ""]:
@@ -66,7 +66,7 @@ class Relaxation(ABC):
         return self.decay / 2 * jnp.sum(jnp.square(logits), where=values)
 
     def temperature_at(self, progress: float) -> float:
-        """Temperature at a share of the search, 0 to 1."""
+        """Returns the temperature at a share of the search, 0 to 1."""
         return self.temperature + (self.final_temperature - self.temperature) * progress
 
 
@@ -119,7 +119,7 @@ class Drnas(Relaxation):
         return jax.nn.softmax(gamma / temperature, where=values)
 
     def probabilities(self, logits: Logits, values: Values) -> Logits:
-        """Mean of the Dirichlet distribution."""
+        """Returns the mean of the Dirichlet distribution."""
         concentration = jnp.where(values, _concentration(logits), 0.0)
         return concentration / jnp.sum(concentration, axis=-1, keepdims=True)
 

@@ -36,7 +36,7 @@ batched_matmul.defvjp(_forward, _backward)
 def probabilities(
     q: Float[Array, "n s d"], k: Float[Array, "n t d"], seen: Bool[Array, "s t"] | None = None
 ) -> Float[Array, "n s t"]:
-    """Softmax of scaled scores: q [n, s, d] and k [n, t, d] to [n, s, t]; 0 where `seen`, bool[s, t], is False."""
+    """Computes the softmax of scaled scores: q [n, s, d], k [n, t, d] to [n, s, t]; 0 where `seen` [s, t] is False."""
     scores = wide(batched_matmul(q, k.swapaxes(1, 2))) * q.shape[-1] ** -0.5
     return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf)).astype(q.dtype)
 

@@ -18,7 +18,7 @@ Moments = dict[str, Float[Array, " c"]]
 
 @jax.named_scope("normalisation")
 def moments(x: Float[Array, "*n c"]) -> Moments:
-    """Mean and biased variance [c] of each channel of x [..., c]; no gradient flows through them."""
+    """Computes mean and biased variance [c] of each channel of x [..., c]; no gradient flows through them."""
     x = jax.lax.stop_gradient(x).reshape(-1, x.shape[-1])
     mean = jnp.mean(x, axis=0)
     return {"mean": mean, "var": jnp.mean(jnp.square(x - mean), axis=0)}
@@ -27,7 +27,7 @@ def moments(x: Float[Array, "*n c"]) -> Moments:
 def normalise(
     x: Float[Array, "*n c"], of_x: Moments, params: dict[str, Float[Array, " c"]], activation: str | None
 ) -> Float[Array, "*n c"]:
-    """Activation of the batch norm of x [..., c], whose own moments are `of_x`.
+    """Computes the activation of the batch norm of x [..., c] with its moments `of_x`.
 
     Args:
         x: Product of a convolution.
@@ -42,13 +42,13 @@ def normalise(
 def normalise_with(
     x: Float[Array, "*n c"], given: Moments, params: dict[str, Float[Array, " c"]], activation: str | None
 ) -> Float[Array, "*n c"]:
-    """Activation of the batch norm of x [..., c] with moments of other batches, which are constants."""
+    """Computes the activation of the batch norm of x [..., c] with constant moments of other batches."""
     z = (x - given["mean"]) * (_inverse(given) * params["scale"]) + params["bias"]
     return activate(z, activation)
 
 
 def activate(z: Float[Array, "*n"], activation: str | None) -> Float[Array, "*n"]:
-    """`relu`, `hard_swish` (z · relu6(z + 3) / 6) or nothing."""
+    """Applies `relu`, `hard_swish` (z · relu6(z + 3) / 6) or nothing."""
     match activation:
         case None:
             return z

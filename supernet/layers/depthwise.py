@@ -91,7 +91,7 @@ def _input_gradient(kernel: jax.Array, g: jax.Array, stride: int, shape: tuple[i
     padded = _padded(g, half)
 
     def taps(parity: int) -> list[tuple[int, int]]:
-        """Index in the kernel and first row (or column) of `padded`, for the inputs of a parity."""
+        """Returns the index in the kernel and the first row (or column) of `padded` for the inputs of a parity."""
         first = (parity + half) % 2
         return [(i, half + (parity + half - i) // 2) for i in range(first, kernel.shape[0], 2)]
 

@@ -13,7 +13,7 @@ from supernet.layers.depthwise import depthwise
 
 
 def centre(kernel: Float[Array, "k k c"], size: int) -> Float[Array, "s s c"]:
-    """The middle [size, size, c] of a kernel [k, k, c]."""
+    """Returns the middle [size, size, c] of a kernel [k, k, c]."""
     edge = (kernel.shape[0] - size) // 2
     return kernel[edge : edge + size, edge : edge + size]
 

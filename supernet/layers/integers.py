@@ -42,12 +42,12 @@ def is_carried(x: Num[Array, "..."]) -> bool:
 
 
 def wide(x: Num[Array, "..."]) -> Num[Array, "..."]:
-    """Room for sums: int32, or carried numbers as they are."""
+    """Converts to the type of sums: int32, or floats that carry integers unchanged."""
     return x if is_carried(x) else x.astype(jnp.int32)
 
 
 def product(x: Num[Array, "... m"], kernel: Num[Array, "m n"]) -> Num[Array, "... n"]:
-    """The product of rows with a matrix, int8 with int8 into int32; carried numbers as they are.
+    """Multiplies rows by a matrix, int8 with int8 into int32; floats that carry integers stay floats.
 
     Args:
         x: At most `LARGEST` in magnitude.
@@ -60,7 +60,7 @@ def product(x: Num[Array, "... m"], kernel: Num[Array, "m n"]) -> Num[Array, "..
 
 
 def halved(x: Num[Array, "..."], times: int) -> Num[Array, "..."]:
-    """Divided by 2 so many times, rounded down."""
+    """Divides by 2 a number of times and rounds down."""
     return jnp.floor(x * 2.0**-times) if is_carried(x) else x >> times
 
 
@@ -75,7 +75,7 @@ def halvings(reads: int) -> int:
 
 
 def normalised(x: Num[Array, "... d"]) -> Num[Array, "... d"]:
-    """Scaled so that the mean magnitude is about `ONE`, saturated at `LARGEST`.
+    """Scales to a mean magnitude of about `ONE` and saturates at `LARGEST`.
 
     Args:
         x: Of a power of two of channels, magnitudes up to 511.
@@ -88,7 +88,7 @@ def normalised(x: Num[Array, "... d"]) -> Num[Array, "... d"]:
 
 
 def integer_logits(logits: Num[Array, "..."]) -> Int32[Array, "..."]:
-    """The integers of logits in nats, which are multiples of `NATS`."""
+    """Converts logits in nats, which are multiples of `NATS`, to integers."""
     return jnp.round(logits * (1 / NATS)).astype(jnp.int32)
 
 

@@ -11,7 +11,7 @@ _SMALL = 2**19
 
 
 def linear(x: Float[Array, "*n i"], params: Mapping[str, Float[Array, "..."]]) -> Float[Array, "*n o"]:
-    """Product with a kernel, and a bias where there is one.
+    """Multiplies by a kernel and adds the bias, if any.
 
     It is computed in the type of x; weights keep theirs, and so do their gradients.
     """

@@ -39,7 +39,7 @@ def layer_norm(
     epsilon: float = LAYER_NORM_EPSILON,
     share: Share = None,
 ) -> Float[Array, "*n d"]:
-    """LayerNorm over the last axis.
+    """Computes LayerNorm over the last axis.
 
     Args:
         x: Float[..., d].
@@ -58,7 +58,7 @@ def layer_norm(
 def rms_norm(
     x: Float[Array, "*n d"], params: dict[str, Float[Array, " d"]], epsilon: float, share: Share = None
 ) -> Float[Array, "*n d"]:
-    """RMSNorm over the last axis of x [..., d] with scale [d]; `share` as in `layer_norm`."""
+    """Computes RMSNorm over the last axis of x [..., d] with scale [d]; `share` as in `layer_norm`."""
     if LEFT_OUT.get():
         return x
     y = wide(x)

@@ -21,7 +21,7 @@ class Passes:
     rematerialize: bool = False
 
     def product(self, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """An operand of a product in the precision; in the plain one, float64 stays what it is."""
+        """Converts an operand of a product to the precision; the plain precision keeps float64."""
         return wide(x) if self.precision == PLAIN.precision else x.astype(self.precision)
 
 
@@ -29,5 +29,5 @@ PLAIN = Passes()
 
 
 def wide(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """The same numbers in a type that adds up many of them well: float32 at least."""
+    """Converts to a type for long sums: at least float32."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

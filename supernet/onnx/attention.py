@@ -41,7 +41,7 @@ def _changed(graph: Graph, name: str, node: Node) -> str:
 
 
 def transposed(graph: Graph, name: str, perm: Sequence[int]) -> str:
-    """A tensor with its axes in another order; one transposition where it would be two in a row."""
+    """Transposes a tensor; two transpositions in a row become one."""
     before = graph.nodes.get(name)
     if before is not None and before.op == "Transpose":
         name, perm = before.inputs[0], [before.attributes["perm"][axis] for axis in perm]

@@ -52,7 +52,7 @@ def empty_cache(past: Sequence[Any], batch: int) -> dict[str, Float[np.ndarray, 
 def generated(
     loaded: onnxruntime.InferenceSession, prompt: Int[np.ndarray, "b t"], count: int
 ) -> Int[np.ndarray, "b n"]:
-    """The likeliest tokens after a prompt int[b, t], int64[b, count], through the model's cache.
+    """Generates the likeliest tokens int64[b, count] after a prompt int[b, t] with the model's cache.
 
     Args:
         loaded: What `session` gives of a causal language model.

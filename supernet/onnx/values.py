@@ -39,7 +39,7 @@ class Value:
     source: "Value | None" = None
 
     def unit(self, axis: int | None) -> bool:
-        """Whether the tensor has size 1 along an axis."""
+        """Returns whether the tensor has size 1 along an axis."""
         return axis is None or axis in self.repeated or (isinstance(self.shape[axis], int) and self.shape[axis] == 1)
 
     def stored(self, axes: Sequence[int | None]) -> list[Dim]:
@@ -100,7 +100,7 @@ def arrange(graph: Graph, value: Value, axes: Sequence[int | None]) -> str:
 
 
 def settled(graph: Graph, value: Value) -> Value:
-    """The value with its reshaping done."""
+    """Returns the value with its pending reshape applied."""
     if value.source is None:
         return value
     source = whole(graph, value.source)

@@ -28,7 +28,7 @@ _LAYER = "layer"
 
 
 def reordered(space: SearchSpace, params: Params, scores: Importance) -> Params:
-    """The same network with its channels, heads and units in descending order of importance."""
+    """Reorders the channels, heads and units of a network by descending importance."""
     moves = permutation(space, scores)
     return jax.tree.map(lambda move, leaf: move(leaf), moves, params)
 
@@ -58,7 +58,7 @@ class Moves:
 
 
 def permutation(space: SearchSpace, scores: Importance) -> Params:
-    """The moves of each weight that put what matters first, in the tree of the parameters.
+    """Returns the permutations of each weight that sort by importance, in the tree of the parameters.
 
     Args:
         space: Space whose description names the axes of the weights.

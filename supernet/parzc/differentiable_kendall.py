@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 def differentiable_kendall(
     predicted: Float[Array, " a"], truth: Float[Array, " a"], temperature: float
 ) -> Float[Array, ""]:
-    """Mean over pairs of tanh(difference ÷ temperature) of one side times that of the other.
+    """Computes the mean over pairs of the product of both sides' tanh(difference ÷ temperature).
 
     As the temperature falls, the mean tends to Kendall's tau-a: tanh becomes the sign. At a high temperature, pairs
     that lie far apart decide.

@@ -43,7 +43,7 @@ class BayesianLinear(nnx.Module):
         return jax.nn.softplus(self.rho[...])
 
     def moments(self, x: Float[Array, "*b i"]) -> tuple[Float[Array, "*b o"], Float[Array, "*b o"]]:
-        """Mean and variance of the outputs over all weights, in closed form."""
+        """Returns the mean and variance of the outputs over all weights, in closed form."""
         return x @ self.mean[...], x**2 @ self.deviation**2
 
 
@@ -107,6 +107,6 @@ class Mixer(nnx.Module):
         return self.head(self.features(x, embedding), head)[:, 0]
 
     def moments(self, x: Float[Array, "a t v"], key: Key[Array, ""]) -> tuple[Float[Array, " a"], Float[Array, " a"]]:
-        """Mean and variance of the scores over the head's weights, for one draw of the embedding's."""
+        """Returns the mean and variance of the scores over the head's weights, for one draw of the embedding's."""
         mean, variance = self.head.moments(self.features(x, key))
         return mean[:, 0], variance[:, 0]

@@ -218,7 +218,7 @@ def _ordered(proxies: Tokens) -> Tokens:
 
 
 def ranks(proxies: Tokens, known: Float[np.ndarray, "known t v"]) -> Tokens:
-    """Each value's rank among those of trained networks, as a uniform variable of mean 0 and variance 1.
+    """Returns the rank of each value among trained networks, scaled to mean 0 and variance 1.
 
     Args:
         proxies: Tokens of networks.

@@ -24,7 +24,7 @@ class JacobianProxy(Proxy):
         return None if self.batch.is_continuous else "inputs with gradients, and these networks read tokens"
 
     def jacobian(self, genes: Genes) -> Float[np.ndarray, "b n"]:
-        """The gradients, a row an example."""
+        """Computes the gradients with one row for each example."""
         return self.scoring.input_gradient(genes).reshape(len(self.batch.x), -1)
 
 

@@ -29,7 +29,7 @@ class Networks(ABC):
 
     @abstractmethod
     def weights(self, genes: Genes) -> Params:
-        """Effective weights of a network, as large as the largest one needs."""
+        """Returns the effective weights of a network, as large as the largest one needs."""
 
     @abstractmethod
     def apply(
@@ -51,11 +51,11 @@ class Networks(ABC):
 
     @abstractmethod
     def static(self, genes: Genes) -> Forward:
-        """The pass of one network as a function of weights and inputs, without loops and branches."""
+        """Returns the pass of one network as a function of weights and inputs, without loops and branches."""
 
     @abstractmethod
     def kernels(self, tree: Params, genes: Genes) -> list[Float[Array | np.ndarray, "... _o"]]:
-        """The kernels of a network's convolutions and dense layers, of its weights or of a gradient, in order.
+        """Returns the kernels of a network's convolutions and dense layers, of its weights or of a gradient, in order.
 
         The last axis of each are its outputs.
         """
@@ -66,7 +66,7 @@ class Networks(ABC):
 
     @abstractmethod
     def costs(self, genes: Genes) -> dict[str, int]:
-        """`params` and `macs` of a network."""
+        """Returns `params` and `macs` of a network."""
 
 
 class SupernetNetworks(Networks):
@@ -185,7 +185,7 @@ class PlainNetwork(Networks):
 
 
 def kernels_of(tree: Params) -> list[Float[Array | np.ndarray, "... _o"]]:
-    """The kernels in a tree of weights."""
+    """Returns the kernels in a tree of weights."""
     flat: dict[tuple, Any] = traverse_util.flatten_dict(tree)
     return [leaf for path, leaf in flat.items() if str(path[-1]) == KERNEL]
 

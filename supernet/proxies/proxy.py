@@ -63,17 +63,17 @@ class Scoring:
         self._last_inputs: tuple[bytes, np.ndarray] | None = None
 
     def weights(self, genes: Genes) -> list[Float[np.ndarray, "... _o"]]:
-        """The kernels of a network."""
+        """Returns the kernels of a network."""
         return self._cut(self.networks.weights(genes), genes)
 
     def gradient(self, genes: Genes) -> list[Float[np.ndarray, "... _o"]]:
-        """The gradient of the mean loss with respect to each kernel; that of the last network is kept."""
+        """Returns the gradient of the mean loss with respect to each kernel; that of the last network is kept."""
         if self._last is None or self._last[0] != genes.tobytes():
             self._last = genes.tobytes(), self._cut(self.scaled_gradient(genes, 1.0), genes)
         return self._last[1]
 
     def input_gradient(self, genes: Genes) -> Float[np.ndarray, "b ..."]:
-        """The gradient of the summed outputs with respect to the inputs; that of the last network is kept."""
+        """Returns the gradient of the summed outputs with respect to the inputs; that of the last network is kept."""
         if self._last_inputs is None or self._last_inputs[0] != genes.tobytes():
             weights, program = self.networks.weights(genes), self.networks.program(genes)
             found = self._of_inputs(self.batch.x, weights, jnp.asarray(genes, jnp.int32), program)
@@ -85,13 +85,13 @@ class Scoring:
         self._last, self._last_inputs = None, None
 
     def scaled_gradient(self, genes: Genes, scale: float) -> Params:
-        """The gradient with all kernels times `scale`."""
+        """Returns the gradient with all kernels times `scale`."""
         weights, rows = self.networks.weights(genes), jnp.asarray(genes, jnp.int32)
         scale_ = np.float32(scale)
         return self._gradient(weights, rows, scale_, self.batch.x, self.batch.targets, self.networks.program(genes))
 
     def loss(self, logits: Float[Array, "b *t c"], targets: Shaped[Array, "b ..."]) -> Float[Array, ""]:
-        """Mean loss over the batch."""
+        """Returns the mean loss over the batch."""
         return jnp.mean(self.batch.outputs.mean(self.batch.outputs.losses(logits, targets), targets))
 
     @cached_property
@@ -150,7 +150,7 @@ class LayerProxy(Proxy):
 
     @abstractmethod
     def layers(self, genes: Genes) -> Layers:
-        """The part of each kernel, in order of the kernels."""
+        """Returns the score of each kernel, in order of the kernels."""
 
     def __call__(self, genes: Genes) -> float:
         """See `Proxy.__call__`."""

@@ -112,13 +112,13 @@ def _unrolled(
 
 
 def equations(jaxpr: Jaxpr) -> list[Any]:
-    """All equations of a jaxpr, of the functions that it calls and of loops of known length."""
+    """Returns all equations of a jaxpr, of the functions that it calls and of loops of known length."""
     inner = [called(equation) for equation in jaxpr.eqns]
     return [*jaxpr.eqns, *(found for one in inner if one is not None for found in equations(one.jaxpr))]
 
 
 def called(equation: Any) -> ClosedJaxpr | None:
-    """The function that an equation calls, once or in a loop of known length; None for others."""
+    """Returns the function that an equation calls, once or in a loop of known length; None for others."""
     if equation.primitive.name not in (*_CALLS, "scan"):
         return None
     found = next(equation.params[name] for name in ("jaxpr", "call_jaxpr") if name in equation.params)

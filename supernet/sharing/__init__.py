@@ -44,7 +44,7 @@ class WeightSharing(ABC):
 
     @abstractmethod
     def init(self, plain: Params, key: Key[Array, ""]) -> Params:
-        """The scheme's fresh weights.
+        """Returns the scheme's fresh weights.
 
         Args:
             plain: Weights of the largest network, fresh or imported, in the layout of the supernet.
@@ -53,7 +53,7 @@ class WeightSharing(ABC):
 
     @abstractmethod
     def effective(self, params: Params, genes: Int[Array, " g"]) -> Params:
-        """The weights that networks are cut from, in the structure of the plain ones.
+        """Returns the weights that networks are cut from, in the structure of the plain ones.
 
         Args:
             params: The scheme's weights.
@@ -61,7 +61,7 @@ class WeightSharing(ABC):
         """
 
     def mixed(self, params: Params, relaxed: Float[Array, "g v"]) -> Params:
-        """Effective weights of a mixture of networks, before what `choices` name is mixed.
+        """Returns the effective weights of a mixture of networks, before what `choices` name is mixed.
 
         Args:
             params: The scheme's weights.

@@ -54,7 +54,7 @@ class _Kernel(NamedTuple):
         return [(f"{large}to{small}", large, small) for small, large in itertools.pairwise(self.sizes)][::-1]
 
     def transformed(self, gene: jax.Array, kernel: jax.Array, matrices: list[jax.Array]) -> jax.Array:
-        """The kernel of one layer as a gene has it, in the centre of as many zeros as the largest has entries."""
+        """Returns the kernel of one layer for a gene, centred in zeros of the largest kernel's size."""
         cases, current = [kernel], kernel
         for (_, large, small), matrix in zip(self.steps, matrices, strict=True):
             place = self.axis.inside(small, self.sizes[-1])

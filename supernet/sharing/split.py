@@ -167,7 +167,7 @@ class SplitSharing(WeightSharing):
         return self.started_from(lambda genes: plain)
 
     def started_from(self, parent: Callable[[Int[np.ndarray, " g"]], Params]) -> Params:
-        """The weights of sub-supernets that start from a parent.
+        """Returns the weights of sub-supernets that start from a parent.
 
         Args:
             parent: Effective weights of the parent for an architecture's genes, which differ between its own

@@ -42,7 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Float[Array, "*n"]], Float[Array, "*n"]]] = {
 def normalise(
     form: LanguageForm, x: Float[Array, "*n d"], params: Mapping[str, Float[Array, " d"]], share: Share = None
 ) -> Float[Array, "*n d"]:
-    """The form's norm over the last axis, of which each entry counts by its `share`; all alike when None."""
+    """Computes the form's norm over the last axis with entries weighted by `share`; equally when None."""
     return (layer_norm if form.norm == "layer" else rms_norm)(x, dict(params), form.norm_epsilon, share)
 
 
@@ -257,7 +257,7 @@ class LanguageModel(nnx.Module):
         return logits if self.head_bias is None else logits + self.head_bias[...], seen
 
     def empty_cache(self, batch: int, length: int) -> Cache:
-        """Room for the keys and values of `length` tokens of `batch` sequences."""
+        """Allocates keys and values for `length` tokens of `batch` sequences."""
         dtype, size = self.embedding.dtype, self.form.head_size
         shapes = [(batch, length, layer.attention.kv_heads, size) for layer in self.layers]
         return [(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for shape in shapes]

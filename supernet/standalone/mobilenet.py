@@ -214,7 +214,7 @@ class MobileNet(nnx.Module):
 
 
 def patches_3x3(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j 9*c"]:
-    """The 3×3 neighbourhoods of x [b, h, w, c], zero beyond the edge: [b, ceil(h / stride), ceil(w / stride), 9 c].
+    """Returns 3×3 neighbourhoods of x [b, h, w, c], zero-padded: [b, ceil(h / stride), ceil(w / stride), 9 c].
 
     A convolution of few channels is faster as one product with these than by XLA's CPU convolution.
     """

@@ -12,14 +12,14 @@ from jaxtyping import Array, Float
 
 @jax.jit
 def soften(logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
-    """The distribution of logits at a temperature."""
+    """Computes the distribution of logits at a temperature."""
     return jax.nn.softmax(logits / temperature)
 
 
 def alpha_divergence(
     p: Float[Array, "*n c"], logits: Float[Array, "*n c"], alpha_min: float, alpha_max: float, clip: float
 ) -> Float[Array, "*n"]:
-    """The larger of two alpha-divergences from teacher `p`, example by example (AlphaNet's adaptive loss).
+    """Computes the larger of two alpha-divergences from teacher `p` for each example (AlphaNet's adaptive loss).
 
     `D_a(p|q) = sum q ((p/q)^a - 1) / (a (a - 1))`, with `(p/q)^a` at most `clip` for `alpha_min`. The value is that
     of the divergence, the gradient that of AlphaNet's surrogate `-sum sg(q rho_a) log q`, which equals the

@@ -14,7 +14,7 @@ Targets = Float[Array, "b *t c"] | Int[Array, "b *t"]
 
 
 def are_classes(targets: Targets) -> bool:
-    """Whether targets are classes and not distributions."""
+    """Returns whether targets are classes, not distributions."""
     return jnp.issubdtype(targets.dtype, jnp.integer)
 
 
@@ -27,7 +27,7 @@ def output_losses(logits: Float[Array, "b *t c"], targets: Targets) -> Float[Arr
 
 
 def over_outputs(values: Float[Array, "b *t"], targets: Targets) -> Float[Array, " b"]:
-    """Each example's mean over its outputs with a label; 0 where it has none."""
+    """Returns the mean of each example over its labelled outputs; 0 if it has none."""
     axes = tuple(range(1, values.ndim))
     if are_classes(targets):
         counted = targets >= 0
@@ -36,7 +36,7 @@ def over_outputs(values: Float[Array, "b *t"], targets: Targets) -> Float[Array,
 
 
 def gradient_norms(logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, " b"]:
-    """Norm of each example's gradient of the loss with respect to its logits: `|softmax(z) - target|` of one output."""
+    """Computes the norm of each example's loss gradient by its logits: `|softmax(z) - target|` for one output."""
     p = jax.nn.softmax(logits)
     if are_classes(targets):
         own = jnp.take_along_axis(p, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]

@@ -156,7 +156,7 @@ class Evaluator:
 def calibrate(
     net: Supernet, params: Params, genes: Int[Array, " g"], batches: Shaped[Array, "k b ..."], program: Program
 ) -> Statistics | None:
-    """Batch statistics of one subnet: the mean over `batches` of inputs; None for families without any."""
+    """Computes the batch statistics of one subnet, the mean over `batches`; None for families without any."""
 
     # Compiled, as it is then traced once for its shapes and for the loop.
     @partial(jax.jit, inline=True)

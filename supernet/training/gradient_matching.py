@@ -62,7 +62,7 @@ class GradientMatching:
         self._products = jax.jit(_products, static_argnames="left_out")
 
     def distances(self, params: Params, column: int, draws: Iterable[Draw]) -> Float[np.ndarray, "v v"]:
-        """Mean distances of the values of a gene, between 0 and 2; symmetric, 0 on the diagonal.
+        """Returns the mean distances of the values of a gene, between 0 and 2; symmetric, 0 on the diagonal.
 
         Args:
             params: The supernet's weights.

@@ -66,7 +66,7 @@ class OptimizerSettings:
                 raise UserError(f"train.optimizer.{name}: {getattr(self, name)} is out of range. Give {expected}.")
 
     def rate(self, steps: int) -> optax.Schedule:
-        """Learning rate by step, for a training of `steps` steps."""
+        """Returns the learning rate by step, for a training of `steps` steps."""
         if self.warmup_steps >= steps:
             raise UserError(
                 f"train.optimizer.warmup_steps: {self.warmup_steps} is not less than the {steps} training steps. "
@@ -82,7 +82,7 @@ class OptimizerSettings:
         return optax.join_schedules([warmup, rest], [self.warmup_steps])
 
     def build(self, steps: int) -> optax.GradientTransformation:
-        """The transformation for a training of `steps` steps.
+        """Returns the transformation for a training of `steps` steps.
 
         Raises:
             UserError: The type is not one of those that descend along gradients.
@@ -105,7 +105,7 @@ class OptimizerSettings:
 
 
 def decayed(params: optax.Params) -> optax.Params:
-    """True for kernels, the only weights that decay."""
+    """Returns True for kernels, the only weights that decay."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 

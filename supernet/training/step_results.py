@@ -1,4 +1,4 @@
-"""What a training step gave: for each path, and for the step."""
+"""Results of a training step, for each path and for the whole step."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -48,7 +48,7 @@ class StepResult(NamedTuple):
 
 
 def spread(work: Work, found: Sequence[PathResult], paths: int, rows: int, genes: int | None) -> list[PathResult]:
-    """Each path's part that the shares of one process give: what others give is 0, so that sums are the whole.
+    """Returns the shares of one process as figures of all paths, 0 elsewhere, so that sums are complete.
 
     Args:
         work: The shares.

@@ -75,7 +75,7 @@ class TrainStep:
         self.norms_program = None if self._gene_norms is None else jax.jit(self._gene_norms)
 
     def init(self, params: Params) -> TrainState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         average = None if self._decay is None else jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(self._trained(params)), average)
 
@@ -160,7 +160,7 @@ class TrainStep:
         work: Work | None = None,
         announce: Callable[[Program], None] | None = None,
     ) -> Iterator[tuple[Params, PathResult]]:
-        """The gradient of each share times its path's weight, one after the other; arguments as those of a step.
+        """Yields the gradient of each share times its path's weight; arguments as those of a step.
 
         Args:
             into: Where given, the gradients are added up in it: what is yielded last is their sum, and what came
@@ -256,7 +256,7 @@ class TrainStep:
         x: Shaped[Array, "b ..."],
         labels: Int[np.ndarray, "b *t"],
     ) -> Float[np.ndarray, " k"]:
-        """Mean loss of architectures on one batch; forward passes only."""
+        """Computes the mean loss of architectures on one batch; forward passes only."""
         logits = [self.forward_program(params, row, x, program=self.net.space.program(row)) for row in genes]
         return np.array([float(self.loss_program(one, labels)) for one in logits], np.float64)
 

@@ -19,7 +19,7 @@ class Share(NamedTuple):
     weight: float
 
     def piece(self, i: int, count: int) -> "Share":
-        """The i-th of `count` parts of the rows."""
+        """Returns the i-th of `count` parts of the rows."""
         first, size = self.rows.start, self.rows.stop - self.rows.start
         rows = slice(first + size * i // count, first + size * (i + 1) // count)
         return Share(self.path, rows, self.weight * (rows.stop - rows.start) / size)
@@ -47,11 +47,11 @@ class Work:
 
     @staticmethod
     def whole(paths: int, rows: int) -> "Work":
-        """Every path on every row, in this process alone."""
+        """Returns the work of one process: every path on every row."""
         return Work(tuple(Share(path, slice(0, rows), 1.0) for path in range(paths)))
 
     def in_pieces(self, count: int) -> "Work":
-        """The same work, each share in so many passes over equal parts of its rows (where they divide).
+        """Returns the same work with each share in several passes over equal parts of its rows (if divisible).
 
         All passes over the same rows follow each other, so that what is kept of them can go before the next.
         """

@@ -35,7 +35,7 @@ def chosen(tree: Tree, like: Tree) -> Tree:
 
 
 def take(tree: Tree, cut: Cut) -> Tree:
-    """The parts that a cut names; of JAX or NumPy arrays."""
+    """Takes the parts of a cut from JAX or NumPy arrays."""
 
     def part(leaf: Any, at: tuple[slice, ...]) -> Any:
         if _sizes(at) == leaf.shape:
@@ -48,7 +48,7 @@ def take(tree: Tree, cut: Cut) -> Tree:
 
 
 def around(cuts: Sequence[Cut]) -> Cut:
-    """The smallest cut that holds all of some cuts."""
+    """Returns the smallest cut that contains several cuts."""
 
     def hold(*every: tuple[slice, ...]) -> tuple[slice, ...]:
         return tuple(slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*every, strict=True))
@@ -57,7 +57,7 @@ def around(cuts: Sequence[Cut]) -> Cut:
 
 
 def within(cut: Cut, outer: Cut) -> Cut:
-    """The cut of what another one, which holds it, has left."""
+    """Returns a cut relative to another cut that contains it."""
 
     def shift(at: tuple[slice, ...], around: tuple[slice, ...]) -> tuple[slice, ...]:
         return tuple(slice(a.start - o.start, a.stop - o.start) for a, o in zip(at, around, strict=True))
@@ -66,12 +66,12 @@ def within(cut: Cut, outer: Cut) -> Cut:
 
 
 def take_stacks(stacks: Tree, cut: Cut) -> Tree:
-    """The parts that a cut names of all layers, on the leading axis."""
+    """Takes the parts of a cut from all layers on the leading axis."""
     return jax.tree.map(lambda leaf, at: leaf[(slice(None), *at)], stacks, cut)
 
 
 def spread(parts: Tree, cut: Cut, like: Tree) -> Tree:
-    """The inverse of `take`: the parts where they belong, and zeros around them in the shape of `like`."""
+    """Inverts `take`: puts the parts into zeros in the shape of `like`."""
 
     def place(part: jax.Array, at: tuple[slice, ...], full: Any) -> jax.Array:
         around = [(axis.start, size - axis.stop) for axis, size in zip(at, full.shape, strict=True)]
@@ -81,7 +81,7 @@ def spread(parts: Tree, cut: Cut, like: Tree) -> Tree:
 
 
 def take_layer(stacks: Tree, cut: Cut, i: Int[Array, ""] | int) -> Tree:
-    """The parts that a cut names of layer `i`, on the leading axis."""
+    """Takes the parts of a cut from layer `i` on the leading axis."""
 
     def part(leaf: jax.Array, at: tuple[slice, ...]) -> jax.Array:
         return jax.lax.dynamic_slice(leaf, (i, *_starts(at)), (1, *_sizes(at)))[0]
@@ -90,7 +90,7 @@ def take_layer(stacks: Tree, cut: Cut, i: Int[Array, ""] | int) -> Tree:
 
 
 def put_layer(stacks: Tree, cut: Cut, parts: Tree, i: Int[Array, ""]) -> Tree:
-    """The stacks with the parts of layer `i` where the cut has them; the rest stays."""
+    """Puts the parts of layer `i` into the stacks; all else stays."""
 
     def place(leaf: jax.Array, at: tuple[slice, ...], part: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice(leaf, part[None], (i, *_starts(at)))

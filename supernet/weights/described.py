@@ -35,7 +35,7 @@ class Place(NamedTuple):
     values: Mapping[str, Value]
 
     def path(self, path: str) -> Path:
-        """Path in the plain module of what lies at a path of the sublayer; Flax numbers the members of a list."""
+        """Returns the path in the plain module for a path in the sublayer; Flax numbers the members of a list."""
         return (*self.module, *(int(name) if name.isdigit() else name for name in path.split("/")))
 
 
@@ -56,18 +56,18 @@ class Weights:
     # ---------------------------------------------------------------- parts of the tree
 
     def part(self, tree: Tree, stack: Stack | None) -> Tree:
-        """The weights or statistics of a stack; the whole tree for those outside."""
+        """Returns the weights or statistics of a stack; the whole tree for those outside of stacks."""
         return tree if stack is None else at(tree, stack.path)
 
     def layer(self, tree: Tree, stack: Stack, index: int) -> Tree:
-        """The weights or statistics of one layer."""
+        """Returns the weights or statistics of one layer."""
         if tree is None:
             return None
         own = at(tree, stack.path)
         return own if stack.layers is None else jax.tree.map(lambda leaf: leaf[index], own)
 
     def path(self, stack: Stack | None, sublayer: Sublayer, path: str) -> str:
-        """Path in the tree of what lies at a path of a sublayer."""
+        """Returns the path in the tree for a path in a sublayer."""
         return "/".join(filter(None, (stack and stack.path, sublayer.path, path)))
 
     def own(self, tree: Tree, sublayer: Sublayer, kind: Kind = "weights") -> Tree:
@@ -83,7 +83,7 @@ class Weights:
             put(tree, self.path(stack, sublayer, path), leaf)
 
     def cut(self, sublayer: Sublayer, values: Mapping[str, Value], kind: Kind = "weights") -> Cut:
-        """The slices of a sublayer's weights or statistics at values of its choices."""
+        """Returns the slices of a sublayer's weights or statistics at values of its choices."""
         sizes, largest = sublayer.sizes(values), sublayer.sizes(self.largest)
         cuts: Tree = {}
         for path, shape in getattr(sublayer, kind).items():
@@ -97,7 +97,7 @@ class Weights:
     # ---------------------------------------------------------------- the plain module
 
     def places(self, architecture: Architecture) -> Iterator[Place]:
-        """All sublayers of an architecture, the ends first, then those of each layer in turn."""
+        """Yields all sublayers of an architecture: those outside of layers first, then those of each layer in turn."""
         space, numbers = self._space, Counter[str]()
         program = [choice.name for choice in space.choices if choice.selects_program]
         known = dict(zip(program, space.program(architecture.genes), strict=True))
@@ -125,7 +125,7 @@ class Weights:
         return tree
 
     def sizes(self, architecture: Architecture) -> tuple[dict[str, int], list[dict[str, Any]]]:
-        """Length of each axis of the ends, and of the sublayers of each layer; and which one a choice takes of some."""
+        """Returns the axis lengths outside of layers, and for each layer its axis lengths and chosen alternatives."""
         (_, *_, sublayer, values), *places = self.places(architecture)
         layers: dict[tuple[Stack | None, int], dict[str, Any]] = {}
         for place in places:
@@ -134,7 +134,7 @@ class Weights:
         return sublayer.sizes(values), list(layers.values())
 
     def init(self, *modules: nnx.Module) -> Tree:
-        """The parameters of the plain modules of `SearchSpace.covering`, in the layout of the supernet.
+        """Returns the parameters of the plain modules of `SearchSpace.covering`, in the layout of the supernet.
 
         Raises:
             UserError: The description contradicts a module.
@@ -159,7 +159,7 @@ class Weights:
         return tree
 
     def slice(self, params: Tree, architecture: Architecture, statistics: Tree) -> Tree:
-        """The weights of one architecture, and its statistics, in the structure of its plain module's state.
+        """Returns weights and statistics of one architecture in the structure of its plain module's state.
 
         Raises:
             UserError: The network has batch statistics, and none are given.
@@ -181,26 +181,26 @@ class Weights:
     # ---------------------------------------------------------------- genes of layers
 
     def columns(self, stack: Stack, name: str) -> Int[np.ndarray, " p"]:
-        """The gene that each position reads for a choice."""
+        """Returns the gene that each position reads for a choice."""
         positions = range(stack.first + (stack.layers or 1))
         return np.array([self._space.column(name, stack.group, position) for position in positions])
 
     def positions(self, stack: Stack) -> Int[np.ndarray, "n l"]:
-        """The position of each layer at each value of the depth; -1 where it is off."""
+        """Returns the position of each layer at each value of the depth; -1 for a layer that is off."""
         return stack.positions_of(stack.depths(self.values))
 
     def genes(self, genes: Int[Array, " g"], stack: Stack, name: str, position: Int[Array, " l"]) -> Int[Array, " l"]:
-        """The gene of each layer for a choice, from the layers' positions; any for a layer that is off. int32[l]."""
+        """Returns the gene of each layer for a choice, int32[l], by position; arbitrary for a layer that is off."""
         columns = self.columns(stack, name)
         return genes[columns[stack.first :]] if stack.positions is None else genes[columns][position]
 
     def layer_positions(self, genes: Int[Array, " g"], stack: Stack) -> Int[Array, " l"]:
-        """The position of each layer; -1 for a layer that is off. int32[l]."""
+        """Returns the position of each layer; -1 for a layer that is off. int32[l]."""
         depth = genes[self._space.column(stack.depth, stack.group)] if stack.depth in self.values else 0
         return jnp.asarray(self.positions(stack))[depth]
 
     def layer_genes(self, genes: Int[Array, " g"], stack: Stack, name: str) -> Int[Array, " l"]:
-        """The gene of each layer for a choice; any for a layer that is off. int32[l]."""
+        """Returns the gene of each layer for a choice, int32[l]; arbitrary for a layer that is off."""
         return self.genes(genes, stack, name, self.layer_positions(genes, stack))
 
     def relaxed(

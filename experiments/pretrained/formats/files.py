@@ -22,7 +22,7 @@ _AGAIN = "Copy or download it again."
 
 
 def common_type(types: Iterable[Any]) -> np.dtype:
-    """The smallest type that holds the numbers of all these, of which there is at least one."""
+    """Returns the smallest type that represents the numbers of all these types (at least one)."""
     return np.dtype(reduce(jnp.promote_types, types))
 
 
@@ -115,7 +115,7 @@ def _indexed(directory: Path) -> dict[str, Tensor]:
 
 
 def tensors_in(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file by name.
+    """Returns the tensors of one file by name.
 
     Raises:
         UserError: It cannot be read.

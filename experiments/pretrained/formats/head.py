@@ -38,7 +38,7 @@ class NewTensor:
         return self.array.shape
 
     def read(self) -> np.ndarray:
-        """The tensor, in its type."""
+        """Reads the tensor in its type."""
         return self.array.astype(TYPES[self.dtype])
 
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a directory here, or a name of the Hugging Face hub, whose files are then downloaded."""
+"""Location of a checkpoint: a local directory, or a name of the Hugging Face hub, whose files are downloaded."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ _WANTED = ("config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES)
 
 
 def locate(source: str) -> Path:
-    """The directory of a checkpoint.
+    """Returns the directory of a checkpoint.
 
     Args:
         source: The directory, or the hub's name (OWNER/MODEL): then configuration, safetensors and the tokenizer's

@@ -1,4 +1,4 @@
-"""What Llama and the model types that follow it share: pre-norm, RoPE, RMSNorm, SwiGLU, grouped queries."""
+"""Common form of Llama and similar model types: pre-norm, RoPE, RMSNorm, SwiGLU, grouped queries."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ def llama_like(
     heads_divide_width: bool = False,
     **form: Any,
 ) -> ModelType:
-    """A model type of Llama's kind.
+    """Returns a model type similar to Llama.
 
     Args:
         architecture: The class that loads it.

@@ -96,7 +96,7 @@ def rope(settings: Settings) -> FormFields:
 
 
 def written_rope(form: LanguageForm) -> JsonObject:
-    """The settings that `rope` reads."""
+    """Returns the settings that `rope` reads."""
     scaled = dict(zip(_LLAMA3, form.rope_scaling, strict=True)) if form.rope_scaling else None
     if scaled:
         scaled = {**scaled, "original_max_position_embeddings": int(form.rope_scaling[-1]), "rope_type": "llama3"}
@@ -104,7 +104,7 @@ def written_rope(form: LanguageForm) -> JsonObject:
 
 
 def grouped(settings: Settings) -> tuple[int, int]:
-    """Key-value heads, and queries that share each.
+    """Returns the key-value heads, and queries that share each.
 
     Raises:
         UserError: They don't divide.
@@ -131,7 +131,7 @@ def activation(settings: Settings, key: str, known: Mapping[str, str]) -> str:
 
 
 def head_size_of(settings: Settings, width: int, heads: int) -> int:
-    """Size of a head that follows from the width.
+    """Computes the size of a head from the width.
 
     Raises:
         UserError: The heads don't divide it.

@@ -10,7 +10,7 @@ _MULTIPLE = 64  # of widths, where it divides the full one: what matrix units li
 
 
 def propose(form: LanguageForm, sizes: Sizes, model_type: ModelType) -> LanguageSpace:
-    """The space of the networks half to fully as large, the same in all layers, so that stock runtimes load them.
+    """Proposes a space of half to full size, equal in all layers, so that standard runtimes can load its networks.
 
     Where the size of a head is the width over the heads, a narrower stream has as many fewer heads: theirs must stay as
     large as the checkpoint's are.

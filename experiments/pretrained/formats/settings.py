@@ -41,14 +41,14 @@ class Settings:
         return Settings(values, str(path))
 
     def of(self, key: str) -> "Settings":
-        """The settings under a key; empty where it is missing or null."""
+        """Returns the settings under a key; empty if it is missing or null."""
         found = self.values.get(key) or {}
         if not isinstance(found, Mapping):
             raise self.error(key, "is not an object. Expected settings by name")
         return Settings(found, f"{self.where}: {key}")
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A positive whole number.
+        """Reads a positive integer.
 
         Raises:
             UserError: It is something else, or missing where there is no default.
@@ -63,7 +63,7 @@ class Settings:
         return found
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A number above 0.
+        """Reads a number above 0.
 
         Raises:
             UserError: It is something else, or missing where there is no default.
@@ -76,14 +76,14 @@ class Settings:
         return float(found)
 
     def flag(self, key: str, default: bool) -> bool:
-        """True or false."""
+        """Reads true or false."""
         found = self.values.get(key)
         if found is not None and not isinstance(found, bool):
             raise self.error(key, "is not true or false. The file is damaged, or not of this model type")
         return default if found is None else found
 
     def only(self, key: str, supported: Sequence[Any], default: Any = None) -> Any:
-        """A value that is one of those supported; the default where it is missing.
+        """Reads one of the supported values; the default if it is missing.
 
         Raises:
             UserError: It is another one.
@@ -95,5 +95,5 @@ class Settings:
         return found
 
     def error(self, key: str, problem: str) -> UserError:
-        """The error about one key."""
+        """Returns the error about one key."""
         return UserError(f"{self.where}: {key}: {json.dumps(self.values.get(key))} {problem}.")

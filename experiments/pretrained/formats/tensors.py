@@ -73,20 +73,20 @@ class Row(NamedTuple):
     also: str = ""
 
     def of_layer(self, layer: int) -> "Row":
-        """The row of one layer; a row without `{i}` is the same for all."""
+        """Returns the row of one layer; a row without `{i}` is the same for all."""
         name = str(layer)
         ours = tuple(one.replace("{i}", name) for one in self.ours)
         return self._replace(theirs=self.theirs.replace("{i}", name), ours=ours)
 
 
 def linear(theirs: str, ours: str, bias: bool, transform: Transform = TRANSPOSED) -> list[Row]:
-    """A linear layer."""
+    """Returns the table rows of a linear layer."""
     rows = [Row(f"{theirs}.weight", (f"{ours}.kernel",), transform)]
     return [*rows, Row(f"{theirs}.bias", (f"{ours}.bias",))] if bias else rows
 
 
 def norm(theirs: str, ours: str, bias: bool = False) -> list[Row]:
-    """A norm."""
+    """Returns the table rows of a norm."""
     rows = [Row(f"{theirs}.weight", (f"{ours}.scale",))]
     return [*rows, Row(f"{theirs}.bias", (f"{ours}.bias",))] if bias else rows
 
@@ -98,5 +98,5 @@ def fused(theirs: str, ours: str, bias: bool, transform: Transform) -> list[Row]
 
 
 def expanded(rows: Sequence[Row], layers: int) -> list[Row]:
-    """The table with its rows for layers written out."""
+    """Expands the rows for layers of the table."""
     return [row.of_layer(layer) for row in rows for layer in (range(layers) if "{i}" in row.theirs else range(1))]

@@ -124,5 +124,5 @@ def _sentencepieces(path: Path) -> dict[int, str | None]:
 
 
 def has_tokenizer(directory: Path) -> bool:
-    """Whether a tokenizer lies there."""
+    """Returns whether a directory contains a tokenizer."""
     return any((directory / name).is_file() for name in _VOCABULARIES)

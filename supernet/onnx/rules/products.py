@@ -52,7 +52,7 @@ def _dot(graph: Graph, operands: list[Value], params: Parameters, shape: tuple[A
 
 
 def arrange_full(graph: Graph, value: Value, axes: list[Any], _free: int) -> str:
-    """A tensor with the axes given, in which only batch axes may be repeated."""
+    """Arranges a tensor to the given axes, of which only batch axes may be repeated."""
     name = arrange(graph, value, axes)
     inner = set(axes[-2:]) & value.repeated
     if inner:

@@ -75,7 +75,7 @@ def _slice(graph: Graph, operands: list[Value], params: Parameters, shape: tuple
 
 
 def sliced(graph: Graph, value: Value, cut: dict[int, tuple[Any, Any, int]], shape: tuple[Any, ...]) -> Value:
-    """The value with start, limit and stride along some axes."""
+    """Returns the value with start, limit and stride along some axes."""
     value = settled(graph, value)
     real = {axis: limits for axis, limits in cut.items() if axis not in value.repeated}
     if value.constant is not None:

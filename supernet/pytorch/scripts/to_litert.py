@@ -36,7 +36,7 @@ class FromPictures(nn.Module):
         self.down, self.across = (nn.Buffer(resize(*size, preprocessing["interpolation"])) for size in sizes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8[b, height, width, c] to logits float32[b, classes]."""
+        """Maps uint8[b, height, width, c] to logits float32[b, classes]."""
         x = ((images.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2)
         if (len(self.down), len(self.across)) != x.shape[2:]:
             x = self.down @ x @ self.across.T

@@ -57,17 +57,17 @@ class BatchNormAct(nn.BatchNorm2d):
         self.act = ACTIVATIONS[activation]()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 (its name in PyTorch)
-        """float32[b, c, h, w] to the same."""
+        """Maps float32[b, c, h, w] to the same."""
         return self.act(super().forward(input))
 
 
 def pointwise(width: int, out_width: int) -> nn.Conv2d:
-    """A 1×1 convolution without bias."""
+    """Returns a 1×1 convolution without bias."""
     return nn.Conv2d(width, out_width, 1, bias=False)
 
 
 def depthwise(width: int, kernel: int, stride: int) -> nn.Conv2d:
-    """A convolution of each channel by itself, padded by half its kernel."""
+    """Returns a convolution of each channel by itself, padded by half its kernel."""
     return nn.Conv2d(width, width, kernel, stride, kernel // 2, groups=width, bias=False)
 
 
@@ -79,7 +79,7 @@ class SqueezeExcite(nn.Module):
         self.conv_reduce, self.conv_expand = nn.Conv2d(width, squeezed, 1), nn.Conv2d(squeezed, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, c, h, w] to the same."""
+        """Maps float32[b, c, h, w] to the same."""
         gates = self.conv_expand(functional.relu(self.conv_reduce(x.mean(dim=(2, 3), keepdim=True))))
         return x * functional.hardsigmoid(gates)
 
@@ -94,7 +94,7 @@ class DepthwiseSeparable(nn.Module):
         self.conv_pw, self.bn2 = pointwise(width, out_width), BatchNormAct(out_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, width, h, w] to float32[b, out_width, ceil(h / stride), ceil(w / stride)]."""
+        """Maps float32[b, width, h, w] to float32[b, out_width, ceil(h / stride), ceil(w / stride)]."""
         y = self.bn2(self.conv_pw(self.bn1(self.conv_dw(x))))
         return x + y if self.adds else y
 
@@ -123,7 +123,7 @@ class InvertedResidual(nn.Module):
         self.conv_pwl, self.bn3 = pointwise(hidden, out_width), BatchNormAct(out_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, width, h, w] to float32[b, out_width, ceil(h / stride), ceil(w / stride)]."""
+        """Maps float32[b, width, h, w] to float32[b, out_width, ceil(h / stride), ceil(w / stride)]."""
         y = self.bn2(self.conv_dw(self.bn1(self.conv_pw(x))))
         y = self.bn3(self.conv_pwl(self.se(y)))
         return x + y if self.adds else y
@@ -137,7 +137,7 @@ class ConvBnAct(nn.Module):
         self.conv, self.bn1 = pointwise(width, out_width), BatchNormAct(out_width, activation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, width, h, w] to float32[b, out_width, h, w]."""
+        """Maps float32[b, width, h, w] to float32[b, out_width, h, w]."""
         return self.bn1(self.conv(x))
 
 
@@ -176,6 +176,6 @@ class Network(nn.Module):
         self.classifier = nn.Linear(feature_width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
+        """Maps the result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
         x = self.blocks(self.bn1(self.conv_stem(x))).mean(dim=(2, 3), keepdim=True)
         return self.classifier(functional.hardswish(self.conv_head(x)).flatten(1))

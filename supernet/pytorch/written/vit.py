@@ -54,7 +54,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(channels, width, patch_size, stride=patch_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, c, h, w] to float32[b, patches, width]."""
+        """Maps float32[b, c, h, w] to float32[b, patches, width]."""
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(heads * head_dim, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, tokens, width] to the same."""
+        """Maps float32[b, tokens, width] to the same."""
         b, t, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v)
@@ -83,7 +83,7 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, tokens, width] to the same."""
+        """Maps float32[b, tokens, width] to the same."""
         return self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
 
 
@@ -96,7 +96,7 @@ class Block(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width, eps=1e-6), Mlp(width, hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """float32[b, tokens, width] to the same."""
+        """Maps float32[b, tokens, width] to the same."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
@@ -137,7 +137,7 @@ class Network(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
+        """Maps the result of `prepare`, float32[b, c, height, width], to logits, float32[b, classes]."""
         x = self.patch_embed(x)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
