@@ -60,7 +60,7 @@ def finetune(
     """
     from experiments.finetuning.settings import Finetuning
     from experiments.finetuning.stage import finetune as run
-    from experiments.finetuning.stage import report_lines
+    from experiments.finetuning.stage import report_lines, savings_line
     from experiments.process.interrupt import stop_on_signals
     from experiments.storage.run_files import is_run
     from search_spaces.errors import UserError
@@ -86,4 +86,6 @@ def finetune(
         told = [{"directory": str(directory), **one.as_json()} for directory, one in found]
         click.echo(json.dumps(told[0] if variants is None else told))
     else:
-        click.echo("\n".join(line for directory, one in found for line in report_lines(one, directory)))
+        lines = [line for directory, one in found for line in report_lines(one, directory)]
+        saved = savings_line([one for _, one in found]) if variants is not None else None
+        click.echo("\n".join(lines if saved is None else [*lines, saved]))

@@ -21,6 +21,7 @@ from pydantic import (
 from experiments.configuration.data_section import DataSection
 from experiments.configuration.device_section import DeviceSection
 from experiments.configuration.federation_section import FederationSection
+from experiments.configuration.finetune_section import FinetuneSection
 from experiments.configuration.plugin_section import STRICT
 from experiments.configuration.plugins import import_plugins
 from experiments.configuration.pretrained_section import StartSection, with_pretrained
@@ -92,6 +93,7 @@ class ExperimentConfig(BaseModel):
             amount is in the metric's unit, or in percent of what the dearest subnet costs.
         export: Content of an exported subnet.
         rank: Comparison of the supernet's ranking with that of networks trained on their own (`supernest rank`).
+        finetune: Further training of exported subnets (`supernest finetune`).
         ray: Workers that the experiment runs on; null for this process. They do not decide the outcome.
     """
 
@@ -118,6 +120,7 @@ class ExperimentConfig(BaseModel):
     ] = (Budget.parse("full", "macs<=100%"),)
     export: ExportSection = ExportSection()
     rank: RankSection = RankSection()
+    finetune: FinetuneSection = FinetuneSection()
     ray: RaySection | None = None
 
     _identity: str | None = PrivateAttr(None)

@@ -1,4 +1,8 @@
-"""Finetunings on Ray: variants of one network trained at the same time, each on a worker of its own."""
+"""Finetunings on Ray: variants of one network trained at the same time, each on a worker of its own.
+
+Where finetunings may stop early, as many of them as there are workers are trained at a time, and each must promise to
+beat the best of those before; so what comes out does not depend on which worker was faster.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +11,11 @@ from pathlib import Path
 from experiments.data import Dataset
 from experiments.distributed.pool import Resident, pool
 from experiments.experiment import Experiment, build_experiment
+from experiments.finetuning.early_stopping import Rival, best_of
 from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import finetune
+from experiments.finetuning.variants import Variant
+from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
 from experiments.process.progress import progress_bar
 from experiments.records import FinetunedNetwork
@@ -16,12 +23,12 @@ from supernet.storage.manifest import disk_errors_for
 
 
 def finetune_on_ray(
-    settings: Sequence[Finetuning], loaded: Dataset, work: Path, stop: StopRequest, quiet: bool
+    variants: Sequence[Variant], loaded: Dataset, work: Path, stop: StopRequest, quiet: bool
 ) -> list[FinetunedNetwork]:
     """Trains networks on the workers of the section `ray`; one whose worker dies goes on from its checkpoint.
 
     Args:
-        settings: The finetunings, all of one experiment's data.
+        variants: The finetunings, all of one experiment's data.
         loaded: These data.
         work: Directory that all workers must see, for what they share.
         stop: Read while the workers train.
@@ -34,16 +41,21 @@ def finetune_on_ray(
         UserError: Ray, or its cluster, cannot do it; or what `finetune` says.
         Interrupted: `stop` was requested; the networks in training have the checkpoints that they had.
     """
-    experiment = build_experiment(settings[0].config, loaded)
+    config = variants[0].settings.config
+    experiment, higher = build_experiment(config, loaded), objective_of(loaded).higher
     with disk_errors_for(work):
         work.mkdir(parents=True, exist_ok=True)
-    found: list[FinetunedNetwork] = []
-    bar = progress_bar(total=len(settings), desc="variants", unit="network", quiet=quiet)
+    found: dict[str, FinetunedNetwork] = {}
+    bar = progress_bar(total=len(variants), desc="variants", unit="network", quiet=quiet)
     with pool(experiment, work) as workers, bar:
-        for one in workers.stream(_finetune, [(_absolute(one),) for one in settings], stop):
-            found.append(one)
-            bar.update()
-    return found
+        at_once = len(variants) if config.finetune.early_stopping is None else workers.asked
+        for first in range(0, len(variants), at_once):
+            part, rival = variants[first : first + at_once], best_of(found, higher)
+            jobs = [(_absolute(variant.settings), rival) for variant in part]
+            for variant, one in zip(part, workers.stream(_finetune, jobs, stop), strict=True):
+                found[variant.name] = one
+                bar.update()
+    return list(found.values())
 
 
 def _absolute(settings: Finetuning) -> Finetuning:
@@ -52,8 +64,8 @@ def _absolute(settings: Finetuning) -> Finetuning:
     return replace(settings, source=settings.source.absolute(), out=settings.out.absolute(), teacher=teacher)
 
 
-def _finetune(resident: Resident, settings: Finetuning) -> FinetunedNetwork:
-    return finetune(settings, StopRequest(), True, resident.once(_loaded))
+def _finetune(resident: Resident, settings: Finetuning, rival: Rival | None) -> FinetunedNetwork:
+    return finetune(settings, StopRequest(), True, resident.once(_loaded), rival)
 
 
 def _loaded(experiment: Experiment) -> Dataset:

@@ -80,7 +80,7 @@ class Finetuning:
             final_learning_rate=min(settings.optimizer.final_learning_rate, rate),
             warmup_steps=min(settings.optimizer.warmup_steps, steps // SHARE),
         )
-        own = settings.distillation
+        own, early = settings.distillation, self.config.finetune.early_stopping
         distillation = Distillation()
         if teacher is not None:
             weight = own.weight if own.type != "none" else _TEACHER_WEIGHT
@@ -89,6 +89,7 @@ class Finetuning:
             update={
                 "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
                 "path_batch": "whole", "diagnose_every": None, "incubation": None, "method": "gradient",
+                "evaluate_every": settings.evaluate_every if early is None else max(steps // early.evaluations, 1),
             }
         )  # fmt: skip
         seed = self.config.seed if self.seed is None else self.seed
@@ -109,6 +110,10 @@ class Finetuning:
             "experiment": {**config.as_dict(), "name": None},
         }
         decides["experiment"]["train"]["distillation"]["teachers"] = []
+        del decides["experiment"]["finetune"]
+        early = self.config.finetune.early_stopping
+        if early is not None:
+            decides["early_stopping"] = early.model_dump()
         for name in ("log_every", "checkpoint_every", "keep_last", "keep_best"):
             del decides["experiment"]["train"][name]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()

@@ -5,10 +5,11 @@ network are zero, and stay so.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -16,30 +17,34 @@ from experiments.data import Dataset
 from experiments.experiment import Experiment, build_experiment
 from experiments.exporting.lineage import LINEAGE, Lineage, TrainedOn
 from experiments.exporting.stage import statistics
+from experiments.finetuning.early_stopping import GainProbe, NothingToGain, Rival
 from experiments.finetuning.frame import architecture_of, data_for, export_again, load_trainable
 from experiments.finetuning.gain import Measured, measured
 from experiments.finetuning.settings import FINETUNED, Finetuning
 from experiments.finetuning.teacher import check_teacher, teacher_directory
-from experiments.objective import OBJECTIVES, objective_of
+from experiments.objective import OBJECTIVES, Objective, objective_of
 from experiments.process.interrupt import Interrupted, StopRequest
-from experiments.records import FinetunedNetwork, SplitGain
+from experiments.records import FinetunedNetwork, SplitGain, StoppedFinetuning
 from experiments.records.plain import JsonObject
 from experiments.storage.cached_results import only_here
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.batches import BatchMaker
 from experiments.training.one_path import OnePath, one_path_probe
-from experiments.training.stage import train, trained_params
+from experiments.training.stage import Progress, figures_of, train, train_step, trained_params
 from search_spaces import Architecture, UserError
 from search_spaces.sealed_json import read_json
 from supernet.engine.embedding import embed
+from supernet.engine.supernet import Params
 from supernet.export.subnet import REPORT, Subnet
 from supernet.storage.manifest import MANIFEST, discard_directory, verify_manifest
 
 _CHECKPOINTS = "checkpoints"
 
 
-def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Dataset | None = None) -> FinetunedNetwork:
+def finetune(
+    settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Dataset | None = None, rival: Rival | None = None
+) -> FinetunedNetwork:
     """Trains an exported network on, and exports it; the same call resumes, or finds what is there.
 
     Args:
@@ -47,6 +52,7 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Datas
         stop: Read between steps.
         quiet: No progress bar.
         loaded: The experiment's data, where they are loaded already.
+        rival: The best variant so far, which the network must promise to beat where it may stop early.
 
     Returns:
         What `report.json` says under `finetuned`.
@@ -74,7 +80,7 @@ def finetune(settings: Finetuning, stop: StopRequest, quiet: bool, loaded: Datas
             before = Lineage.read(settings.source)
             lineage = None if before is None else before.then(trained_on)
             try:
-                found = _trained(member, subnet, architecture, settings, identity, lineage, stop, quiet)
+                found = _trained(member, subnet, architecture, settings, identity, lineage, stop, quiet, rival)
             except Interrupted as stopped:
                 raise Interrupted(f"{stopped}. The same command resumes it.") from None
     return found
@@ -134,24 +140,25 @@ def _existing(settings: Finetuning, identity: str) -> FinetunedNetwork | None:
 
 def _trained(
     member: Experiment, subnet: Subnet, architecture: Architecture, settings: Finetuning, identity: str,
-    lineage: Lineage | None, stop: StopRequest, quiet: bool,
+    lineage: Lineage | None, stop: StopRequest, quiet: bool, rival: Rival | None,
 ) -> FinetunedNetwork:  # fmt: skip
     train_settings, data = member.config.train, member.data
+    genes = np.array(architecture.genes, np.int32)
     before = _measured(subnet, member, settings.config.seed, str(settings.source))
     start = embed(member.net, nnx.to_pure_dict(nnx.state(subnet.module)), architecture)
     keep = train_settings.keep_last, train_settings.keep_best
+    early, probe = member.config.finetune.early_stopping, one_path_probe(member, genes)
+    if early is not None:
+        curve = settings.work / f"curve_{identity[:12]}.json"
+        probe = GainProbe(member, genes, early, before["validation"].value, rival, curve)
+    steps, stopped = member.steps, None
     with Checkpoints(settings.work / _CHECKPOINTS, *keep, run=identity) as checkpoints:
         log = settings.work / "tensorboard"
-        train(
-            member,
-            checkpoints,
-            lambda step: EventLog(log, step),
-            stop,
-            quiet,
-            start,
-            probe=one_path_probe(member, np.array(architecture.genes, np.int32)),
-        )
-        params = trained_params(member, checkpoints)
+        try:
+            train(member, checkpoints, lambda step: EventLog(log, step), stop, quiet, start, probe=probe)
+            params = trained_params(member, checkpoints)
+        except NothingToGain as end:
+            params, steps, stopped = _stopped_params(member, checkpoints, end), end.step, end.stopped
     found: list[FinetunedNetwork] = []
 
     def measure(trained: Subnet) -> JsonObject:
@@ -165,9 +172,10 @@ def _trained(
                 identity=identity,
                 source=str(settings.source.absolute()),
                 objective=objective_of(data).name,
-                steps=member.steps,
+                steps=steps,
                 learning_rate=train_settings.optimizer.learning_rate,
                 teacher=None if settings.teacher is None else str(settings.teacher.absolute()),
+                stopped=stopped,
                 **gains,
             )
         )
@@ -176,9 +184,22 @@ def _trained(
         told = {**figures, FINETUNED: found[-1].as_json(), **of}
         return {**told, "data_fingerprint": data.fingerprint, "seed": member.config.seed}
 
-    moments = statistics(member, params, np.array(architecture.genes, np.int32))
+    moments = statistics(member, params, genes)
     export_again(member, params, architecture, moments, settings.source, subnet, settings.out, measure)
     return found[-1]
+
+
+def _stopped_params(member: Experiment, checkpoints: Checkpoints, end: NothingToGain) -> Params:
+    """Returns the weights of a finetuning that ended early: of its last step, or of the best one if those count."""
+    if member.config.train.checkpoint != "best":
+        return end.params
+    checkpoints.wait()
+    best = checkpoints.best()
+    error = None if best is None else figures_of(checkpoints, best).probe[objective_of(member.data).name]
+    if error is None or end.error <= error:
+        return end.params
+    shapes = jax.eval_shape(train_step(member).init, member.net.shapes)
+    return checkpoints.restore(Progress(shapes, member.sampler.init()), best)[1].train.evaluation_params
 
 
 def _measured(subnet: Subnet, member: Experiment, seed: int, where: str) -> dict[str, Measured]:
@@ -191,8 +212,28 @@ def _measured(subnet: Subnet, member: Experiment, seed: int, where: str) -> dict
 def report_lines(found: FinetunedNetwork, directory: Path) -> list[str]:
     """Returns lines to read: the figures before and after, the gain, and where the network is."""
     objective = OBJECTIVES[found.objective]
-    return [
+    lines = [
         f"{split} {objective.shown}: {of.before.text(objective.form)} before, {of.after.text(objective.form)} after, "
         f"gain {of.gain.text('+' + objective.form)}"
         for split, of in (("validation", found.validation), ("test", found.test))
-    ] + [str(directory)]
+    ]
+    if found.stopped is not None:
+        lines.append(_stopped_text(found.steps, found.stopped, objective))
+    return [*lines, str(directory)]
+
+
+def _stopped_text(steps: int, stopped: StoppedFinetuning, objective: Objective) -> str:
+    by = "it had" if stopped.rival is None else f"{stopped.rival} had"
+    return (
+        f"stopped after {steps} of {stopped.planned_steps} steps: validation {objective.shown} forecast "
+        f"{stopped.forecast.text(objective.form)}, and {by} {stopped.to_beat:{objective.form}}"
+    )
+
+
+def savings_line(found: Sequence[FinetunedNetwork]) -> str | None:
+    """Returns a line about what early stopping has saved; None where no finetuning was stopped."""
+    stopped = sum(one.stopped is not None for one in found)
+    if not stopped:
+        return None
+    share = sum(one.steps for one in found) / sum(one.planned_steps for one in found)
+    return f"early stopping: {stopped} of {len(found)} finetunings; {share:.0%} of the training steps were done"

@@ -1,6 +1,7 @@
 """Variants of a finetuning: one network trained on several times, as a list in YAML says; ingredients of a soup.
 
-Each variant is an exported network of its own, below one directory. The seed of a variant decides the order of its
+Each variant is an exported network of its own, below one directory. Where finetunings may stop early, each must promise
+to beat the best of those before it. The seed of a variant decides the order of its
 examples and their changes; what is held out stays the same for all of them.
 """
 
@@ -13,8 +14,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from experiments.configuration.experiment_config import config_of
 from experiments.configuration.plugin_section import STRICT
+from experiments.finetuning.early_stopping import best_of
 from experiments.finetuning.settings import Finetuning
 from experiments.finetuning.stage import check_finetuning, finetune
+from experiments.objective import objective_of
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import StopRequest
 from experiments.process.progress import progress_bar
@@ -171,11 +174,14 @@ def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: boo
     if base.ray is not None:
         from experiments.finetuning.on_ray import finetune_on_ray
 
-        found = finetune_on_ray([variant.settings for variant in variants], loaded, work, stop, quiet)
+        found = finetune_on_ray(variants, loaded, work, stop, quiet)
     else:
         use_compilation_cache(work / "cache")  # networks of one shape share their programs
+        higher, done = objective_of(loaded).higher, dict[str, FinetunedNetwork]()
         with progress_bar(variants, desc="variants", unit="network", quiet=quiet) as bar:
-            found = [finetune(variant.settings, stop, True, loaded) for variant in bar]
+            for variant in bar:
+                done[variant.name] = finetune(variant.settings, stop, True, loaded, best_of(done, higher))
+        found = list(done.values())
     if work.exists():
         discard_directory(work)
     return found

@@ -1,7 +1,5 @@
 """Early stopping of a network of the panel: its training ends once its outcome is known well enough."""
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jaxtyping import Int
@@ -11,23 +9,13 @@ from experiments.configuration.result_sections import EarlyStoppingSection
 from experiments.experiment import Experiment
 from experiments.objective import LOSS, is_percent
 from experiments.storage.tensorboard import EventLog
+from experiments.training.learning_curve import LearningCurve
 from experiments.training.one_path import logged_errors
 from search.learning_curves import EarlyStopping, Outlook
-from search_spaces.sealed_json import read_sealed, sealed
-from supernet.storage.manifest import write_text_atomically
 from supernet.training.training import TrainState
 
 _CURVE = "curve.json"
 _LEAST = 3  # evaluations before a training may stop
-
-
-@dataclass(frozen=True)
-class Point:
-    """Figure that a network reached after some steps."""
-
-    step: int
-    figure: float
-    loss: float
 
 
 class Known(Exception):
@@ -61,28 +49,20 @@ class CurveProbe:
     ) -> None:
         self._member, self._genes, self._ranked_by = member, genes, ranked_by
         self._rule = EarlyStopping(settings.tolerance, settings.confidence)
-        self._path = work / _CURVE
-        self._points: list[Point] = []
-        if self._path.exists():
-            self._points = [Point(**point) for point in read_sealed(self._path, f"Delete {work}.")["points"]]
+        self._curve = LearningCurve(work / _CURVE)
 
     def __call__(self, state: TrainState, log: EventLog, done: int) -> dict[str, float]:
         scores = self._member.evaluator(state.evaluation_params, self._genes)
-        point = Point(done, float(scores.figure[0]), float(scores.loss[0]))
-        # After a kill, training goes on from its last checkpoint, before points that are here already.
-        self._points = [one for one in self._points if one.step < done]
-        if not scores.failed[0]:
-            self._points.append(point)
-        content = sealed({"points": [asdict(one) for one in self._points]})
-        write_text_atomically(self._path, json.dumps(content) + "\n")
+        self._curve.add(done, scores)
         errors = logged_errors(self._member, scores, log, done)
-        if len(self._points) >= _LEAST and done < self._member.steps:
+        if len(self._curve.points) >= _LEAST and done < self._member.steps:
             self._stop_if_known(done)
         return errors
 
     def _stop_if_known(self, done: int) -> None:
-        times = [one.step / self._member.steps for one in self._points]
-        losses, figures = [one.loss for one in self._points], [one.figure for one in self._points]
+        points = self._curve.points
+        times = [one.step / self._member.steps for one in points]
+        losses, figures = [one.loss for one in points], [one.figure for one in points]
         higher = is_percent(self._member.data.outputs.figure)
         if losses[0] == 0 or (figures[0] == 0 and not higher):
             return  # nothing can be won of 0, so that nothing is forecast

@@ -15,7 +15,7 @@ from experiments.records.exported import (
     Prediction,
 )
 from experiments.records.federation import FederationFigures, RoundFigures
-from experiments.records.finetuning import FinetunedNetwork, Interval, SplitGain
+from experiments.records.finetuning import FinetunedNetwork, Interval, SplitGain, StoppedFinetuning
 from experiments.records.ranking import (
     BaselineFigures,
     EarlyStopping,
@@ -60,6 +60,7 @@ __all__ = [
     "SearchFigures",
     "SpaceFigures",
     "SplitGain",
+    "StoppedFinetuning",
     "Summary",
     "TrainingFigures",
 ]

@@ -48,6 +48,24 @@ class SplitGain:
 
 
 @dataclass(frozen=True)
+class StoppedFinetuning:
+    """Why a finetuning ended before its last step.
+
+    Attributes:
+        planned_steps: Steps of the whole training.
+        forecast: The validation figure that was forecast for its end, with the ends between which it was to lie with
+            the confidence that was asked for.
+        to_beat: Validation figure that it was not to beat by more than the tolerance.
+        rival: Name of the variant that had reached that figure; None where the network itself had.
+    """
+
+    planned_steps: int
+    forecast: Interval
+    to_beat: float
+    rival: str | None
+
+
+@dataclass(frozen=True)
 class FinetunedNetwork:
     """A network that was trained on alone.
 
@@ -55,11 +73,12 @@ class FinetunedNetwork:
         identity: Hash of everything that it follows from.
         source: The network that it was made of.
         objective: Names the figure that people read.
-        steps: Training steps.
+        steps: Training steps that were done.
         learning_rate: Peak learning rate.
         teacher: What taught it; None where the labels alone did.
         validation: On the validation split.
         test: On the test split.
+        stopped: Why its training ended before its last step; None where it did not.
     """
 
     identity: str
@@ -70,10 +89,19 @@ class FinetunedNetwork:
     teacher: str | None
     validation: SplitGain
     test: SplitGain
+    stopped: StoppedFinetuning | None = None
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.steps if self.stopped is None else self.stopped.planned_steps
 
     def as_json(self) -> JsonObject:
         """Returns the record as `report.json` has it."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        if self.stopped is None:
+            del content["stopped"]
+        return content
 
     @classmethod
     def from_json(cls, content: JsonObject) -> Self:
@@ -82,4 +110,7 @@ class FinetunedNetwork:
             split: SplitGain(**{name: Interval(**figure) for name, figure in content[split].items()})
             for split in ("validation", "test")
         }
-        return cls(**{**content, **splits})
+        stopped = content.get("stopped")
+        if stopped is not None:
+            stopped = StoppedFinetuning(**{**stopped, "forecast": Interval(**stopped["forecast"])})
+        return cls(**{**content, **splits, "stopped": stopped})

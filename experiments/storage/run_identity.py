@@ -15,7 +15,7 @@ FREE_SETTINGS = frozenset(
     {"train.log_every", "train.checkpoint", "device.path", "device.min_tau", "supernet.parent.path"}
 )
 # Sections that no stage depends on which others build upon, and where the run is computed.
-FREE_SECTIONS = ("rank.", "ray")
+FREE_SECTIONS = ("rank.", "finetune", "ray")
 
 
 ORIGIN = "origin"

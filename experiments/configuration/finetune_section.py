@@ -1,0 +1,37 @@
+"""The section `finetune`: when the training of an exported network may end early (`supernest finetune`)."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from experiments.configuration.plugin_section import STRICT
+
+
+class FinetuneStoppingSection(BaseModel):
+    """Finetunings that stop once more steps will probably not pay; the network is then exported as it is at that step.
+
+    Attributes:
+        tolerance: Least gain that more steps must promise over what the network reaches already, and over the best
+            variant before it: a share of 1 for accuracies (0.005 is half a point), a share of what the network reached
+            before its finetuning for perplexities and errors.
+        confidence: Probability with which there is no such gain, by the forecast of its learning curve.
+        evaluations: Number of evaluations on the validation split over a whole training.
+    """
+
+    model_config = STRICT
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.005
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    evaluations: Annotated[int, Field(ge=4, le=100)] = 20
+
+
+class FinetuneSection(BaseModel):
+    """Further training of exported networks (`supernest finetune`).
+
+    Attributes:
+        early_stopping: When a finetuning may stop before its last step; never when null.
+    """
+
+    model_config = STRICT
+
+    early_stopping: FinetuneStoppingSection | None = None
