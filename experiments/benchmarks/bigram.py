@@ -20,6 +20,7 @@ from experiments.data.sequences import Sequences, TextDataset
 from search_spaces import UserError
 
 STRENGTHS = tuple(2.0**k for k in range(-2, 10))
+MOST_TOKENS = 10_000  # 0.8 GB for each table of float64
 
 
 @click.command(cls=Benchmark)
@@ -31,6 +32,11 @@ def main(config: Path, as_json: bool) -> None:
     data = loaded.data.load(loaded.seed)
     if not isinstance(data, TextDataset) or data.train.masking is not None:
         raise UserError(f"{config}: data: are no text whose tokens follow from those before. Give such an experiment.")
+    if data.vocabulary > MOST_TOKENS:
+        raise UserError(
+            f"{config}: data: {data.vocabulary:,} tokens; a table of all pairs holds {MOST_TOKENS:,} at most. "
+            "Give text of bytes or of a small vocabulary."
+        )
     show(losses(data), as_json)
 
 

@@ -28,7 +28,7 @@ class Speculated:
     Attributes:
         tokens: int[n], those that follow the prompt.
         rounds: Passes of the target, each over what the draft proposed.
-        accepted: Proposed tokens that stood.
+        accepted: How many of the tokens were proposed by the draft.
     """
 
     tokens: Int[Array, " n"]
@@ -147,9 +147,10 @@ def _speculate(
         logits, cache = target.decode(jnp.concatenate([last, tokens])[None], text.cache, text.written - 1)
         accepted, following = check(logits[0], guessed, tokens, of_check)
         new = jnp.where(jnp.arange(proposed + 1) < accepted, jnp.append(tokens, following), following)
+        kept = jnp.minimum(accepted, start + count - text.written)  # what stands beyond the end is not part of the text
         return _Text(
             jax.lax.dynamic_update_slice_in_dim(text.tokens, new, text.written, axis=0),
-            text.written + accepted + 1, cache, draft_cache, text.rounds + 1, text.accepted + accepted,
+            text.written + accepted + 1, cache, draft_cache, text.rounds + 1, text.accepted + kept,
         )  # fmt: skip
 
     logits, cache = target.decode(prompt[None], target.empty_cache(1, room))

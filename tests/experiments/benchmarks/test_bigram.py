@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from experiments.benchmarks import bigram
 from experiments.benchmarks.bigram import STRENGTHS, bigrams, loss, main, smoothed
 from experiments.data.sequences import Sequences
 
@@ -41,3 +42,12 @@ def test_data_that_are_no_text_are_one_line(tmp_path):
     result = CliRunner().invoke(main, [str(tmp_path / "e.yaml")])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "e.yaml: data: are no text" in result.stderr
+
+
+def test_more_tokens_than_a_table_of_pairs_holds_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(bigram, "MOST_TOKENS", 7)
+    (tmp_path / "text.txt").write_text("abcdefgh" * 60)
+    (tmp_path / "e.yaml").write_text(YAML)
+    result = CliRunner().invoke(main, [str(tmp_path / "e.yaml")])
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "a table of all pairs holds 7 at most" in result.stderr
