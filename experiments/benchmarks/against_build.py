@@ -25,6 +25,7 @@ from tqdm import tqdm
 from experiments.benchmarks import build_steps
 from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
+from search_spaces.sealed_json import JsonObject
 
 _SIZES = ("mobilenet", "language", "vit")
 
@@ -78,7 +79,7 @@ def main(old: Path, family: str, architectures: int, rounds: int, compiles: int,
         show({"family": family, **measure(before, now, architectures, rounds, compiles)}, as_json)
 
 
-def measure(old: _Build, new: _Build, architectures: int, rounds: int, compiles: int) -> dict[str, Any]:
+def measure(old: _Build, new: _Build, architectures: int, rounds: int, compiles: int) -> JsonObject:
     """Measures all figures of two builds."""
     builds, rows = {"old": old, "new": new}, range(architectures)
     with tempfile.TemporaryDirectory() as directory:

@@ -5,8 +5,6 @@ Command: `python -m experiments.benchmarks.balance --json`
 A worker trains one or several paths a step on all of its rows. Work is counted in exact MACs; nothing is trained.
 """
 
-from typing import Any
-
 import click
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +14,7 @@ from experiments.commands.options import json_option
 from experiments.training.schedule import Schedule, balance
 from samplers import SAMPLERS, Sampler
 from search_spaces import SearchSpace, build_space
+from search_spaces.sealed_json import JsonObject
 
 _SPACES = {
     "autoformer_tiny": ("vit", {"image_size": 224, "patch_size": 16, "classes": 1000}),
@@ -36,7 +35,7 @@ _FIXED = {"uniform": 0, "sandwich": 2, "complexity_aware": 1}
 def main(steps: int, most: int, paths: int, as_json: bool) -> None:
     """Runs the benchmark."""
     sizes = [2**i for i in range(1, most.bit_length())]
-    figures: dict[str, Any] = {}
+    figures: dict[str, float] = {}
     for preset, (family, settings) in tqdm(_SPACES.items(), disable=as_json or None):
         space = build_space(family, preset, settings)
         for name in _FIXED:
@@ -48,7 +47,7 @@ def main(steps: int, most: int, paths: int, as_json: bool) -> None:
 
 def sampler_of(name: str, space: SearchSpace, paths: int) -> Sampler:
     """Returns a sampler that draws this number of paths a step, including its fixed ones."""
-    settings: dict[str, Any] = {"paths" if name == "uniform" else "random_paths": paths - _FIXED[name]}
+    settings: JsonObject = {"paths" if name == "uniform" else "random_paths": paths - _FIXED[name]}
     return SAMPLERS[name](space, 0, **settings)
 
 

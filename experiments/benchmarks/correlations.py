@@ -8,7 +8,6 @@ Both run in turn; times are processor microseconds for a call.
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import click
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.ranking.fidelity import tau_of_pairs, tau_of_scipy
+from search_spaces.sealed_json import JsonObject
 
 _CALLS = 5
 
@@ -36,7 +36,7 @@ def main(sizes: tuple[int, ...], rounds: int, as_json: bool) -> None:
     show({str(size): measure(size, rounds) for size in sizes}, as_json)
 
 
-def measure(size: int, rounds: int) -> dict[str, Any]:
+def measure(size: int, rounds: int) -> JsonObject:
     """Measures the figures for one number of architectures."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, size))

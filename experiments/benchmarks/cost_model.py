@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import click
 import numpy as np
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from search_spaces import FAMILIES, build_space
+from search_spaces.sealed_json import JsonObject
 
 _FAMILIES = ("vit", "mobilenet", "language")
 # What another build runs: it uses nothing but what all of them have.
@@ -51,7 +51,7 @@ def main(family: str, preset: str, architectures: int, old: Path | None, as_json
     show(against(old.resolve(), architectures) if old else speed(family, preset, architectures), as_json)
 
 
-def speed(family: str, preset: str, architectures: int) -> dict[str, Any]:
+def speed(family: str, preset: str, architectures: int) -> JsonObject:
     """Measures architectures a second."""
     space = build_space(family, preset)
     genes = space.sample(np.random.default_rng(0), architectures)
@@ -69,7 +69,7 @@ def speed(family: str, preset: str, architectures: int) -> dict[str, Any]:
     }
 
 
-def against(old: Path, architectures: int) -> dict[str, Any]:
+def against(old: Path, architectures: int) -> JsonObject:
     """Counts, for each preset, the architectures that differ from another build in a metric that both have."""
     different = {}
     presets = [(family, preset) for family in _FAMILIES for preset in FAMILIES[family].presets]

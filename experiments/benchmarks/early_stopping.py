@@ -12,9 +12,8 @@ References:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -152,7 +151,38 @@ def rules(stopping: EarlyStopping) -> dict[str, Rule]:
     }
 
 
-def compared(tasks: dict[str, Trainings], panels: int, size: int, stopping: EarlyStopping) -> dict[str, Any]:
+@dataclass(frozen=True)
+class OfRule:
+    """Figures of a rule over panels.
+
+    Attributes:
+        times_fewer_epochs: Epochs of complete training over trained epochs (harmonic mean).
+        same_choice: Share of panels with the same choice as complete training.
+        loss_given_up_mean: Mean loss that the choice gives up.
+        loss_given_up_90_percent: 90 % quantile of the loss given up.
+        kendall_tau: Mean tau-b between the rule's values and the final losses.
+    """
+
+    times_fewer_epochs: float
+    same_choice: float
+    loss_given_up_mean: float
+    loss_given_up_90_percent: float
+    kendall_tau: float
+
+    @classmethod
+    def of(cls, found: Float[np.ndarray, "p 4"]) -> "OfRule":
+        """Returns the figures of panels, whose columns are epochs saved, same choice, loss given up and tau."""
+        times_fewer, same, lost, tau = found.T
+        return cls(
+            float(len(found) / (1 / times_fewer).sum()),
+            float(same.mean()),
+            float(lost.mean()),
+            float(np.quantile(lost, 0.9)),
+            float(tau.mean()),
+        )
+
+
+def compared(tasks: dict[str, Trainings], panels: int, size: int, stopping: EarlyStopping) -> dict[str, OfRule]:
     """Measures every rule over panels of all tasks."""
     rows: dict[str, list[tuple[float, ...]]] = {}
     for number, trainings in enumerate(tqdm(tasks.values(), desc="tasks", disable=None)):
@@ -165,18 +195,7 @@ def compared(tasks: dict[str, Trainings], panels: int, size: int, stopping: Earl
                 lost = float(truth[chosen] - truth.min())
                 tau = kendall_tau(truth, outcome.values)
                 rows.setdefault(name, []).append((size * trainings.epochs / outcome.epochs, lost == 0, lost, tau))
-    return {name: _figures(np.array(found)) for name, found in rows.items()}
-
-
-def _figures(found: np.ndarray) -> dict[str, float]:
-    times_fewer, same, lost, tau = found.T
-    return {
-        "times_fewer_epochs": float(len(found) / (1 / times_fewer).sum()),
-        "same_choice": float(same.mean()),
-        "loss_given_up_mean": float(lost.mean()),
-        "loss_given_up_90_percent": float(np.quantile(lost, 0.9)),
-        "kendall_tau": float(tau.mean()),
-    }
+    return {name: OfRule.of(np.array(found)) for name, found in rows.items()}
 
 
 def read(directory: Path, trainings: int, prior: CurvePrior) -> dict[str, Trainings]:
@@ -216,7 +235,8 @@ def main(
     """Runs the benchmark."""
     stopping = EarlyStopping(tolerance, confidence)
     tasks = read(real_data(directory), trainings, CurvePrior(delayed=delayed))
-    show({"tasks": len(tasks), **compared(tasks, panels, size, stopping)}, as_json)
+    found = compared(tasks, panels, size, stopping)
+    show({"tasks": len(tasks), **{name: asdict(of) for name, of in found.items()}}, as_json)
 
 
 if __name__ == "__main__":

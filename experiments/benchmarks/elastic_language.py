@@ -10,7 +10,6 @@ trained alone from fresh weights, for as many batches as both trainings of the e
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import click
 import jax.numpy as jnp
@@ -86,7 +85,12 @@ def main(data: Path, parent_steps: int, steps: int, alone_steps: int | None, see
     """Trains models elastically and alone, and compares their losses."""
     alone_steps = alone_steps or parent_steps + steps
     found = [measured(data, parent_steps, steps, alone_steps, seed) for seed in range(seeds)]
-    figures: dict[str, Any] = {"parent_steps": parent_steps, "steps": steps, "alone_steps": alone_steps, "seeds": seeds}
+    figures: dict[str, int | list[float] | None] = {
+        "parent_steps": parent_steps,
+        "steps": steps,
+        "alone_steps": alone_steps,
+        "seeds": seeds,
+    }
     for name in found[0]:
         figures[name] = [round(losses[name], 3) for losses in found]
     for share in SHARES:

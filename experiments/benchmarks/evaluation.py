@@ -78,7 +78,7 @@ def main(config: Path, rounds: int, candidates: int, extracted: int, overrides: 
         apart.append((time.perf_counter() - start) / extracted)
         # One example may fall on the other side of a tie.
         np.testing.assert_allclose(alone, scores.figure[:extracted], atol=1.5 / experiment.evaluator.examples)
-    figures: dict[str, Any] = {
+    figures = {
         "config": config.name,
         "candidates_per_second": 1 / median(together),
         "extracted_per_second": 1 / median(apart),

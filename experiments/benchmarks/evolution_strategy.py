@@ -20,6 +20,7 @@ from experiments.benchmarks.timing import alternate, memory_as_in_runs
 from experiments.commands.options import json_option
 from search_spaces import build_space
 from search_spaces.randomness import Purpose
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.randomness import key
 from supernet.engine.supernet import build_supernet
 from supernet.evolution_strategy.population import Population
@@ -50,7 +51,7 @@ def main(width: int, images: str, ranks: str, chunk: int, rounds: int, as_json: 
     show({"width": width, "chunk": chunk, "members": found}, as_json)
 
 
-def measure(width: int, images: int, rank: int, chunk: int, rounds: int) -> dict[str, Any]:
+def measure(width: int, images: int, rank: int, chunk: int, rounds: int) -> JsonObject:
     """Measures all figures for one size."""
     settings = {"width": [width], "depth": [2], "heads": [width // 16], "mlp_ratio": [4.0], "patch_size": 4}
     space = build_space("vit", "small", settings)

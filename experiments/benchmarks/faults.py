@@ -75,19 +75,21 @@ def main(kills: int, steps: int, between: tuple[float, float], seed: int, as_jso
         killed, commands = _disturb(config, disturbed, nodes, kills, between, random.Random(seed))
         summary = json.loads((disturbed / "summary.json").read_text(encoding="utf-8"))
         archives = [(out / "search" / "archive.jsonl").read_bytes() for out in (undisturbed, disturbed)]
-        figures: dict[str, Any] = {
-            "kills": sum(killed.values()),
-            "killed": dict(killed),
-            "commands": commands,
-            "evaluated": summary["search"]["evaluated"],
-            "archive_bytes_equal": archives[0] == archives[1],
-            "largest_weight_difference": _difference(undisturbed, disturbed),
-            "seconds_undisturbed": quiet_seconds,
-            "seconds_disturbed": time.monotonic() - began - quiet_seconds,
-        }
-    figures["left_in_shared_memory"] = len(_plasma() - others)
+        equal, difference = archives[0] == archives[1], _difference(undisturbed, disturbed)
+        seconds = time.monotonic() - began - quiet_seconds
+    figures = {
+        "kills": sum(killed.values()),
+        "killed": dict(killed),
+        "commands": commands,
+        "evaluated": summary["search"]["evaluated"],
+        "archive_bytes_equal": equal,
+        "largest_weight_difference": difference,
+        "seconds_undisturbed": quiet_seconds,
+        "seconds_disturbed": seconds,
+        "left_in_shared_memory": len(_plasma() - others),
+    }
     show(figures, as_json)
-    if not figures["archive_bytes_equal"] or figures["largest_weight_difference"] > 0:
+    if not equal or difference > 0:
         sys.exit(1)
 
 

@@ -10,8 +10,8 @@ client's shares; and the accuracy of the server's largest network. Bytes count a
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -23,6 +23,7 @@ from experiments.experiment import build_experiment
 from experiments.federation.stage import Rounds
 from experiments.process.interrupt import StopRequest
 from experiments.records import RoundFigures
+from search_spaces.sealed_json import JsonObject
 
 _DIGITS = Path(__file__).parents[1] / "federation.yaml"
 _PREFIX = ("federation.compression={type: prefix}", "federation.server.steps=0")
@@ -56,7 +57,7 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, variants: str, as
     names = variants.split(",")
     if unknown := sorted(set(names) - VARIANTS.keys()):
         raise click.BadParameter(f"{', '.join(unknown)}: unknown. Choose from {', '.join(VARIANTS)}.")
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    found: dict[str, list[OfRun]] = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
             found[name].append(measured(config, [*overrides, *VARIANTS[name], f"seed={seed}"]))
@@ -64,7 +65,24 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, variants: str, as
     show({name: over_seeds(runs) for name, runs in found.items()}, as_json)
 
 
-def measured(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class OfRun:
+    """Figures of one federation.
+
+    Attributes:
+        accuracies: By name: `mean` and `mean_own` over clients, `server`, one for each size, and `mean` half-way.
+        bytes_down: Bytes sent to the clients.
+        bytes_up: Bytes sent back.
+        asked: Number of rounds in which each client took part.
+    """
+
+    accuracies: Mapping[str, float]
+    bytes_down: int
+    bytes_up: int
+    asked: list[int]
+
+
+def measured(path: Path, overrides: Sequence[str]) -> OfRun:
     """Runs one federation; returns the accuracies after the last round and the bytes of all rounds."""
     experiment = build_experiment(load_config(path, overrides))
     with tempfile.TemporaryDirectory() as nowhere:
@@ -74,26 +92,33 @@ def measured(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
             progress, figures = rounds.round(progress, number, clients)
             told.append(figures)
     last = told[-1]
-    return {
+    accuracies = {
         "mean": last.mean, "mean_own": last.mean_own, "server": last.server,
         **{f"size_{name}": accuracy for name, accuracy in last.sizes.items()},
         "half_way": told[len(told) // 2 - 1].mean if len(told) > 1 else last.mean,
-        "bytes_down": sum(one.bytes_down for one in told),
-        "bytes_up": sum(one.bytes_up for one in told),
-        "asked": np.bincount(np.concatenate([one.asked for one in told])).tolist(),
     }  # fmt: skip
+    return OfRun(
+        accuracies,
+        sum(one.bytes_down for one in told),
+        sum(one.bytes_up for one in told),
+        np.bincount(np.concatenate([one.asked for one in told])).tolist(),
+    )
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_seeds(runs: Sequence[OfRun]) -> JsonObject:
     """Returns mean, sample deviation and values of each accuracy over seeds; only the values of other figures."""
-    summary: dict[str, Any] = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        summary[name] = values
-        if isinstance(values[0], float):
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            summary[f"{name}_mean"], summary[f"{name}_spread"] = round(float(np.mean(values)), 4), round(spread, 4)
-    return summary
+    return {
+        **{key: value for name in runs[0].accuracies for key, value in _accuracy(name, runs).items()},
+        "bytes_down": [run.bytes_down for run in runs],
+        "bytes_up": [run.bytes_up for run in runs],
+        "asked": [run.asked for run in runs],
+    }
+
+
+def _accuracy(name: str, runs: Sequence[OfRun]) -> JsonObject:
+    values = [run.accuracies[name] for run in runs]
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {name: values, f"{name}_mean": round(float(np.mean(values)), 4), f"{name}_spread": round(spread, 4)}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -22,6 +21,7 @@ import onnx
 
 from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option, set_option
+from search_spaces.sealed_json import JsonObject
 from supernet.onnx.runtime import session
 
 _EXPERIMENT = Path(__file__).resolve().parents[1] / "fashion_mnist_vit.yaml"
@@ -83,7 +83,7 @@ def _timed(command: list[str]) -> float:
     return round(time.monotonic() - start, 1)
 
 
-def _measured(here: Path) -> dict[str, Any]:
+def _measured(here: Path) -> JsonObject:
     files = {"float32": here / "run/onnx/shipped", "int8": here / "run/onnx/shipped.int8"}
     report = json.loads((files["int8"] / "report.json").read_text("utf-8"))
     loaded = {name: session(onnx.load(path / "network.onnx"), threads=1) for name, path in files.items()}

@@ -14,12 +14,15 @@ accuracy of classes or the perplexity of tokens.
 import dataclasses
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import jax
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
 from experiments.benchmarks.output import Benchmark, show
@@ -38,10 +41,79 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import train, trained_params
 from search import Archive, best
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Params
 
 _WARM_STEPS, _SIDES = 24, ("gradient", "evolution")
 _CONFIG = Path(__file__).parent / "panels" / "gradient_search.yaml"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The best network of a side within the budget; figures are those of the objective for people.
+
+    Attributes:
+        genes: Genes int[g] of the network.
+        architecture: Its readable form.
+        macs: Its multiply-adds.
+        validation: Figure on the validation split with inherited weights.
+        test: Figure on the test split with inherited weights.
+    """
+
+    genes: Int[np.ndarray, " g"]
+    architecture: JsonObject
+    macs: int
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """Result of one side.
+
+    Attributes:
+        network: The best network of the side.
+        seconds: Processor seconds of its training and search.
+        alone: Test figure of the network after training alone.
+    """
+
+    network: Network
+    seconds: float
+    alone: float
+
+    def as_json(self, shown: str) -> JsonObject:
+        """Returns the side as JSON; `shown` names the figure."""
+        return {
+            "seconds": self.seconds, "architecture": self.network.architecture, "macs": self.network.macs,
+            f"validation_{shown}_inherited": self.network.validation, f"test_{shown}_inherited": self.network.test,
+            f"test_{shown}_alone": self.alone,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both sides with one seed.
+
+    Attributes:
+        sandwich_steps: Training steps of the supernet that evolution searches.
+        figures: Figures of the gradient search.
+        cpu_seconds: Processor seconds of the whole comparison.
+        sides: Result of each side, by name.
+    """
+
+    sandwich_steps: int
+    figures: GradientFigures
+    cpu_seconds: float
+    sides: dict[str, Side]
+
+    def as_json(self, shown: str) -> JsonObject:
+        """Returns the comparison as JSON; `shown` names the figure."""
+        return {
+            "sandwich_steps": self.sandwich_steps, "gradient_steps": self.figures.steps,
+            "expected_cost_over_budget": self.figures.expected_cost_over_budget,
+            "genes_changed_for_budget": self.figures.genes_changed_for_budget, "cpu_seconds": self.cpu_seconds,
+            **{name: side.as_json(shown) for name, side in self.sides.items()},
+        }  # fmt: skip
 
 
 @click.command(cls=Benchmark)
@@ -65,10 +137,11 @@ def main(config: Path, seeds: int, kind: str, overrides: tuple[str, ...], as_jso
             for i in tqdm(range(seeds), desc="seeds", disable=None)
         ]
     objective = objective_of(build_experiment(given).data)
-    show({"config": config.name, "type": kind, **summarised(rows, objective), "seeds": rows}, as_json)
+    seeds_ = [row.as_json(objective.shown) for row in rows]
+    show({"config": config.name, "type": kind, **summarised(rows, objective), "seeds": seeds_}, as_json)
 
 
-def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
+def compare(config: ExperimentConfig, scratch: Path) -> Comparison:
     """Compares both sides with one seed."""
     start = time.process_time()
     few = config.train.optimizer.warmup_steps + _WARM_STEPS
@@ -89,28 +162,29 @@ def compare(config: ExperimentConfig, scratch: Path) -> dict[str, Any]:
     used, by_evolution, experiment = _evolution(config, scratch / "evolution")
 
     judged, found = _on_test(experiment), (by_gradient, by_evolution)
-    genes = np.array([network.pop("genes") for network in found], np.int32)
+    genes = np.array([network.genes for network in found], np.int32)
     alone = train_panel(judged, genes, scratch / "panel", StopRequest(), quiet=True)
     objective = objective_of(judged.data)
     figures_alone = alone.loss if objective.figure == LOSS else alone.figure
     taken = seconds - begun, used - started + searching
-    row: dict[str, Any] = {
-        "sandwich_steps": config.train.steps,
-        "gradient_steps": figures.steps,
-        "expected_cost_over_budget": figures.expected_cost_over_budget,
-        "genes_changed_for_budget": figures.genes_changed_for_budget,
-        "cpu_seconds": time.process_time() - start,
+    sides = {
+        name: Side(network, spent, objective.value(float(figure)))
+        for name, network, spent, figure in zip(_SIDES, found, taken, objective.lower(figures_alone), strict=True)
     }
-    for side, network, spent, figure in zip(_SIDES, found, taken, objective.lower(figures_alone), strict=True):
-        row[side] = {"seconds": spent, **network, f"test_{objective.shown}_alone": objective.value(float(figure))}
-    return row
+    assert config.train.steps is not None  # as `_with_steps` sets it
+    return Comparison(config.train.steps, figures, time.process_time() - start, sides)
 
 
-def summarised(rows: list[dict[str, Any]], objective: Objective) -> dict[str, Any]:
-    """Means over seeds, and the difference in units of the spread (the larger standard deviation of the two sides)."""
-    figures: dict[str, Any] = {}
-    for metric in (f"test_{objective.shown}_inherited", f"test_{objective.shown}_alone", "seconds", "macs"):
-        values = {side: np.array([row[side][metric] for row in rows], float) for side in _SIDES}
+def summarised(rows: Sequence[Comparison], objective: Objective) -> JsonObject:
+    """Returns means over seeds, and differences with their spread (the larger standard deviation of the two sides)."""
+    figures: dict[str, float | bool] = {}
+    for metric, figure in {
+        f"test_{objective.shown}_inherited": lambda side: side.network.test,
+        f"test_{objective.shown}_alone": lambda side: side.alone,
+        "seconds": lambda side: side.seconds,
+        "macs": lambda side: side.network.macs,
+    }.items():
+        values = {name: np.array([figure(row.sides[name]) for row in rows], float) for name in _SIDES}
         for side, of_side in values.items():
             figures[f"{metric}_{side}"] = float(of_side.mean())
         if metric.startswith("test"):
@@ -125,7 +199,7 @@ def summarised(rows: list[dict[str, Any]], objective: Objective) -> dict[str, An
     return figures
 
 
-def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[str, Any]:
+def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> Network:
     """Returns the best network of the archive within the budget, and its test figure with inherited weights."""
     archive = Archive.read(run.archive, experiment.space)
     name = experiment.config.gradient.budget
@@ -134,13 +208,13 @@ def _judged(experiment: Experiment, run: RunDirectory, params: Params) -> dict[s
     genes = archive.genes[index]
     objective = objective_of(experiment.data)
     on_test = objective.of(_on_test(experiment).evaluator(params, genes[None]))
-    return {
-        "genes": genes,
-        "architecture": experiment.space.architecture(genes).description,
-        "macs": int(archive.costs["macs"][index]),
-        f"validation_{objective.shown}_inherited": objective.value(float(archive.errors[index])),
-        f"test_{objective.shown}_inherited": objective.value(float(on_test[0])),
-    }
+    return Network(
+        genes,
+        experiment.space.architecture(genes).description,
+        int(archive.costs["macs"][index]),
+        objective.value(float(archive.errors[index])),
+        objective.value(float(on_test[0])),
+    )
 
 
 def _on_test(experiment: Experiment) -> Experiment:
@@ -152,7 +226,7 @@ def _on_test(experiment: Experiment) -> Experiment:
 # ---------------------------------------------------------------- equal seconds
 
 
-def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], GradientFigures]:
+def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, Network, GradientFigures]:
     """Returns the seconds of a gradient search, its network, and the figures of the stage."""
     experiment = build_experiment(config)
     with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:
@@ -162,7 +236,7 @@ def _gradient(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, An
         return seconds, _judged(experiment, run, trained_params(experiment, checkpoints)), figures
 
 
-def _evolution(config: ExperimentConfig, path: Path) -> tuple[float, dict[str, Any], Experiment]:
+def _evolution(config: ExperimentConfig, path: Path) -> tuple[float, Network, Experiment]:
     """Returns the seconds of sandwich training and search, the best network, and the experiment."""
     experiment = build_experiment(config)
     with RunDirectory.create_or_resume(path, config) as run, Checkpoints(run.checkpoints) as checkpoints:

@@ -21,10 +21,9 @@ minus their standard deviation.
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import jax
@@ -44,15 +43,16 @@ from experiments.training.gradient_statistics import gradient_statistics
 from experiments.training.stage import Progress, gradient_step, initial, train
 from samplers import SAMPLERS, Examples, Sampler, SamplerState, UniformSampler
 from search_spaces.randomness import Purpose
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Params
 from supernet.training.training import TrainStep
 
-_PARTS: Mapping[str, dict[str, Any]] = {
+_PARTS: Mapping[str, JsonObject] = {
     "": {},
     "_paths": {"data_importance": False},
     "_examples": {"path_importance": False},
 }
-_TRAINED: Mapping[str, dict[str, Any]] = {"pada": {}, "pada_tau_half": {"max_tau": 0.5, "carry": True}}
+_TRAINED: Mapping[str, JsonObject] = {"pada": {}, "pada_tau_half": {"max_tau": 0.5, "carry": True}}
 _WALK = {"random_paths": 1, "smallest": False}
 
 
@@ -70,23 +70,49 @@ def main(config: Path, overrides: tuple[str, ...], seeds: int, steps: int, as_js
         for seed in tqdm(range(seeds), desc="seeds"):
             for name, found in _of_seed(config, [*overrides, f"seed={seed}"], steps).items():
                 rows.setdefault(name, []).append(found)
-    figures: dict[str, Any] = {"config": str(config), "seeds": seeds, "steps": steps}
-    for name, found in rows.items():
-        for key in found[0]:
-            values = np.array([row[key] for row in found])
-            figures[f"{name}/{key}"] = {
-                "mean": float(values.mean()), "std": float(values.std(ddof=1)) if seeds > 1 else None,
-                "values": values.tolist(),
-            }  # fmt: skip
+    over = {
+        f"{name}/{key}": OverSeeds.of([row[key] for row in found]) for name, found in rows.items() for key in found[0]
+    }
+    claims: dict[str, bool] = {}
     if seeds > 1:
-        figures["cosine_complexity_aware_above_uniform"] = _apart(
-            figures["uniform/path_cosine"], figures["complexity_aware/path_cosine"]
-        )
+        low, high = over["uniform/path_cosine"], over["complexity_aware/path_cosine"]
+        claims["cosine_complexity_aware_above_uniform"] = low.end < high.start
         for name in rows:
             if name.startswith("pada") and "variance_over_uniform" in rows[name][0]:
-                over = figures[f"{name}/variance_over_uniform"]
-                figures[f"variance_{name}_below_uniform"] = over["mean"] + over["std"] < 1
-    show(figures, as_json)
+                claims[f"variance_{name}_below_uniform"] = over[f"{name}/variance_over_uniform"].end < 1
+    figures = {name: dataclasses.asdict(found) for name, found in over.items()}
+    show({"config": str(config), "seeds": seeds, "steps": steps, **figures, **claims}, as_json)
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """A figure over seeds.
+
+    Attributes:
+        mean: Its mean.
+        std: Its sample standard deviation; None for one seed.
+        values: Its value for each seed.
+    """
+
+    mean: float
+    std: float | None
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "OverSeeds":
+        """Returns the summary of values, one for each seed."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), std, [float(value) for value in values])
+
+    @property
+    def start(self) -> float:
+        """Lower end of the interval of one standard deviation around the mean."""
+        return self.mean - (self.std or 0.0)
+
+    @property
+    def end(self) -> float:
+        """Upper end of the interval of one standard deviation around the mean."""
+        return self.mean + (self.std or 0.0)
 
 
 def _of_seed(config: Path, overrides: list[str], steps: int) -> dict[str, dict[str, float]]:
@@ -160,7 +186,7 @@ def _freshness(experiment: Experiment, step: TrainStep, params: Params) -> Calla
     return lambda genes: np.asarray(forward(genes[0], experiment.space.program(genes[0])), np.float64)
 
 
-def _experiment(config: Path, overrides: list[str], sampler: str, settings: dict[str, Any]) -> Experiment:
+def _experiment(config: Path, overrides: list[str], sampler: str, settings: JsonObject) -> Experiment:
     section = json.dumps({"type": sampler, **settings})
     return build_experiment(load_config(config, [*overrides, f"sampler={section}"]))
 
@@ -169,11 +195,6 @@ def _trained(experiment: Experiment, step: TrainStep) -> Progress:
     with tempfile.TemporaryDirectory() as scratch, Checkpoints(Path(scratch) / "checkpoints") as checkpoints:
         train(experiment, checkpoints, lambda at: EventLog(Path(scratch), at), StopRequest(), True, step=step)
         return checkpoints.restore(initial(experiment, step))[1]
-
-
-def _apart(low: dict[str, Any], high: dict[str, Any]) -> bool:
-    """Returns whether one interval lies entirely below the other."""
-    return bool(low["mean"] + low["std"] < high["mean"] - high["std"])
 
 
 if __name__ == "__main__":

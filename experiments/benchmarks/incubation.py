@@ -19,9 +19,10 @@ import heapq
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Self
+from typing import Self
 
 import click
 import jax
@@ -45,6 +46,51 @@ from supernet.engine.supernet import Params
 
 _DIGITS = Path(__file__).parents[1] / "incubation.yaml"
 _WORKERS = 2
+_MEANS = (
+    "assembled", "trained_on", "own_heads_assembled", "own_heads_trained_on", "over_end_to_end", "seconds_over",
+    "over_longest",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """End-to-end training of one length: its objective and processor seconds."""
+
+    objective: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class OfSeed:
+    """Figures of one seed; objectives are those of the validation split, seconds are processor seconds.
+
+    Attributes:
+        meta: Objective of the meta-model.
+        hybrids: Objective of each hybrid.
+        assembled: Objective of the assembled network.
+        trained_on: Its objective after further training.
+        own_heads_assembled: Objective of the network assembled from modules with separate heads.
+        own_heads_trained_on: Its objective after further training.
+        end_to_end: End-to-end trainings by their length.
+        seconds: Seconds of each part.
+        two_workers: Computed seconds on two workers.
+        over_end_to_end: `two_workers` over the time of end-to-end training to an equal objective; None if never.
+        seconds_over: Sum of all seconds over the same time.
+        over_longest: `two_workers` over the time of the longest end-to-end training.
+    """
+
+    meta: float
+    hybrids: list[float]
+    assembled: float
+    trained_on: float
+    own_heads_assembled: float
+    own_heads_trained_on: float
+    end_to_end: dict[str, EndToEnd]
+    seconds: dict[str, float]
+    two_workers: float
+    over_end_to_end: float | None
+    seconds_over: float | None
+    over_longest: float
 
 
 class Clock:
@@ -94,24 +140,14 @@ class Clock:
 @json_option
 def main(config: Path, overrides: tuple[str, ...], seeds: int, end_to_end: str, as_json: bool) -> None:
     """Runs the benchmark."""
-    found: dict[str, Any] = {}
+    found: list[OfSeed] = []
     for seed in range(seeds):
         loaded = load_config(config, [*overrides, f"seed={seed}"])
-        found[f"seed_{seed}"] = measured(loaded, [float(part) for part in end_to_end.split(",")])
-        click.echo(f"{found[f'seed_{seed}']}", err=True)
-    names = (
-        "assembled",
-        "trained_on",
-        "own_heads_assembled",
-        "own_heads_trained_on",
-        "over_end_to_end",
-        "seconds_over",
-        "over_longest",
-    )
-    found["means"] = {
-        name: mean([run[name] for run in found.values() if name in run and run[name] is not None]) for name in names
-    }
-    show(found, as_json)
+        found.append(measured(loaded, [float(part) for part in end_to_end.split(",")]))
+        click.echo(f"{found[-1]}", err=True)
+    values = {name: [getattr(of, name) for of in found] for name in _MEANS}
+    means = {name: mean([value for value in of if value is not None]) for name, of in values.items()}
+    show({**{f"seed_{seed}": dataclasses.asdict(of) for seed, of in enumerate(found)}, "means": means}, as_json)
 
 
 def mean(values: Sequence[float]) -> float | None:
@@ -119,7 +155,7 @@ def mean(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
 
 
-def measured(config: ExperimentConfig, lengths: Sequence[float]) -> dict[str, Any]:
+def measured(config: ExperimentConfig, lengths: Sequence[float]) -> OfSeed:
     """Measures the figures of one seed; objectives are those of the validation split.
 
     Args:
@@ -145,17 +181,15 @@ def measured(config: ExperimentConfig, lengths: Sequence[float]) -> dict[str, An
         together = sum(parts.values()) + finish
         parallel = parts["meta"] + makespan([v for k, v in parts.items() if k != "meta"], _WORKERS) + finish
         equal = time_to(reached, whole)
-        return {
-            "meta": meta, "hybrids": hybrids, "assembled": trainer.score(), "trained_on": reached,
-            "own_heads_assembled": own_assembled, "own_heads_trained_on": own_reached,
-            "end_to_end": {f"{length:g}": {"objective": a, "seconds": round(b, 2)} for length, (a, b) in
-                           zip(lengths, whole, strict=True)},
-            "seconds": {name: round(value, 2) for name, value in {**parts, "trained_on": finish}.items()},
-            "two_workers": round(parallel, 2),
-            "over_end_to_end": None if equal is None else round(parallel / equal, 3),
-            "seconds_over": None if equal is None else round(together / equal, 3),
-            "over_longest": round(parallel / whole[-1][1], 3),
-        }  # fmt: skip
+        return OfSeed(
+            meta, hybrids, trainer.score(), reached, own_assembled, own_reached,
+            {f"{length:g}": EndToEnd(a, round(b, 2)) for length, (a, b) in zip(lengths, whole, strict=True)},
+            {name: round(value, 2) for name, value in {**parts, "trained_on": finish}.items()},
+            round(parallel, 2),
+            None if equal is None else round(parallel / equal, 3),
+            None if equal is None else round(together / equal, 3),
+            round(parallel / whole[-1][1], 3),
+        )  # fmt: skip
 
 
 def alone(experiment: Experiment) -> Experiment:

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from search_spaces.sealed_json import JsonObject
 
 REFERENCE = "uniform"
 # Metric to heading, factor, and digits after the point.
@@ -29,7 +32,7 @@ _AGAINST = {"kendall_tau": "tau-b", "test_25%": "test % at 25 % MACs", "test_100
 
 def leaderboard(
     rows: Mapping[str, Sequence[Mapping[str, float]]], trained: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
+) -> JsonObject:
     """Summarises each sampler, the best tau-b first.
 
     Args:
@@ -41,37 +44,63 @@ def leaderboard(
         `values`, the `difference` of the mean from that of `uniform`, and the difference over the `spread`, the root
         mean square of the two standard deviations (None for what is not defined).
     """
-    figures: dict[str, dict[str, Any]] = {}
-    for name, found in rows.items():
-        metrics = dict.fromkeys(metric for row in found for metric in row)
-        figures[name] = {**trained[name], **{metric: _over_seeds(found, metric) for metric in metrics}}
-    reference = figures.get(REFERENCE, {})
-    for name in figures.keys() - {REFERENCE}:
-        for metric, found in figures[name].items():
-            if metric in reference and isinstance(found, dict):
-                found |= _against(found, reference[metric])
-    order = sorted(figures, key=lambda name: -_number(figures[name]["kendall_tau"]["mean"], -math.inf))
-    return {name: figures[name] for name in order}
-
-
-def _over_seeds(found: Sequence[Mapping[str, float]], metric: str) -> dict[str, Any]:
-    values = [float(row.get(metric, math.nan)) for row in found]
-    known = [value for value in values if not math.isnan(value)]
-    return {
-        "mean": float(np.mean(known)) if known else None,
-        "std": float(np.std(known, ddof=1)) if len(known) > 1 else None,
-        "values": [None if math.isnan(value) else value for value in values],
+    board = {
+        name: {metric: Metric.of(found, metric) for metric in dict.fromkeys(metric for row in found for metric in row)}
+        for name, found in rows.items()
     }
+    reference = board.get(REFERENCE, {})
+    for name in board.keys() - {REFERENCE}:
+        for metric in board[name].keys() & reference.keys():
+            board[name][metric] = board[name][metric].against(reference[metric])
+    order = sorted(board, key=lambda name: -_number(board[name]["kendall_tau"].mean, -math.inf))
+    return {name: {**trained[name], **{key: of.as_json() for key, of in board[name].items()}} for name in order}
 
 
-def _against(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float | None]:
-    if one["mean"] is None or other["mean"] is None:
-        return {"difference": None, "over_spread": None}
-    difference = one["mean"] - other["mean"]
-    if one["std"] is None or other["std"] is None:
-        return {"difference": difference, "over_spread": None}
-    spread = math.sqrt((one["std"] ** 2 + other["std"] ** 2) / 2)
-    return {"difference": difference, "over_spread": difference / spread if spread else None}
+@dataclass(frozen=True)
+class Metric:
+    """Metric of a sampler over seeds.
+
+    Attributes:
+        mean: Mean of the known values; None if there are none.
+        std: Their sample standard deviation; None for less than two.
+        values: Value of each seed, None where it is not known.
+        difference: Difference of the mean from that of the reference, if both are known.
+        over_spread: The difference over the root mean square of the two standard deviations, if both are known.
+        compared: Whether the metric was compared with the reference.
+    """
+
+    mean: float | None
+    std: float | None
+    values: list[float | None]
+    difference: float | None = None
+    over_spread: float | None = None
+    compared: bool = False
+
+    @classmethod
+    def of(cls, found: Sequence[Mapping[str, float]], metric: str) -> "Metric":
+        """Returns a metric from the figures of each seed."""
+        values = [float(row.get(metric, math.nan)) for row in found]
+        known = [value for value in values if not math.isnan(value)]
+        return cls(
+            float(np.mean(known)) if known else None,
+            float(np.std(known, ddof=1)) if len(known) > 1 else None,
+            [None if math.isnan(value) else value for value in values],
+        )
+
+    def against(self, other: "Metric") -> "Metric":
+        """Returns the metric with its difference from another sampler's."""
+        if self.mean is None or other.mean is None:
+            return replace(self, compared=True)
+        difference = self.mean - other.mean
+        if self.std is None or other.std is None:
+            return replace(self, difference=difference, compared=True)
+        spread = math.sqrt((self.std**2 + other.std**2) / 2)
+        return replace(self, difference=difference, over_spread=difference / spread if spread else None, compared=True)
+
+    def as_json(self) -> JsonObject:
+        """Returns the metric as JSON; differences are left out for the reference itself."""
+        own = {"mean": self.mean, "std": self.std, "values": self.values}
+        return {**own, "difference": self.difference, "over_spread": self.over_spread} if self.compared else own
 
 
 def text(figures: Mapping[str, Any]) -> str:

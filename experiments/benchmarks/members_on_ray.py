@@ -28,6 +28,7 @@ from experiments.training.evolution_strategy import check_evolution_strategy, ev
 from experiments.training.members_on_ray import MembersOnRay
 from experiments.training.stage import initial
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.evolution_strategy.step import EvolutionStep, Examples, StepPaths
 from supernet.training.training import TrainState
 
@@ -67,7 +68,7 @@ def main(config: Path, settings: tuple[str, ...], steps: int, rounds: int, as_js
     show(measure(config, settings, steps, rounds), as_json)
 
 
-def measure(config: Path, settings: Sequence[str], steps: int, rounds: int) -> dict[str, Any]:
+def measure(config: Path, settings: Sequence[str], steps: int, rounds: int) -> JsonObject:
     """Measures all figures as medians over the steps of all rounds."""
     taken: dict[int, list[Seconds]] = {workers: [] for workers in WORKERS}
     for _ in range(rounds):

@@ -26,9 +26,11 @@ from typing import Any
 
 import yaml
 
+from search_spaces.sealed_json import JsonObject
+
 _HANG, _ALARM = 10.0, 120  # seconds of processor time, and of the clock
 _LONGEST = 1700
-_BASES: tuple[dict[str, Any], ...] = (
+_BASES: tuple[JsonObject, ...] = (
     {"space": {"family": "vit", "preset": "small"}, "train": {"steps": 20}},
     {
         "name": "wide", "seed": 3, "plugins": [], "data": {"source": "digits", "validation_fraction": 0.2},
@@ -117,11 +119,11 @@ def _leaves(tree: Any, keys: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [keys]
 
 
-def _replaced(rng: random.Random, tree: dict[str, Any], text: str) -> str:
+def _replaced(rng: random.Random, tree: JsonObject, text: str) -> str:
     """Puts raw YAML in the place of a value."""
     keys = rng.choice(_leaves(tree))
     marked = copy.deepcopy(tree)
-    at = marked
+    at: Any = marked
     for key in keys[:-1]:
         if not isinstance(at.get(key), dict):
             return text

@@ -21,6 +21,7 @@ from experiments.exporting.names import exported_names
 from experiments.exporting.to_nested import Judge, nested_blocks
 from experiments.objective import objective_of
 from experiments.subnets.loading import load_exported
+from search_spaces.sealed_json import JsonObject
 from supernet.export.nested import Index, in_blocks, matrix_shape, read_blocks, write_nested
 from supernet.export.subnet import flatten
 
@@ -45,13 +46,13 @@ def main(run: Path, bits: int, as_json: bool) -> None:
     show(found, as_json)
 
 
-def compared(directory: Path, data: Any, bits: int) -> dict[str, Any]:
+def compared(directory: Path, data: Any, bits: int) -> JsonObject:
     """Measures one network in `float32` and, for each number of bits, the bytes of rounding and the figures of both."""
     subnet = load_exported(directory)
     judge, shown = Judge(subnet, data.for_network("data", subnet), directory), objective_of(data).shown
     arrays = {name: np.asarray(leaf) for name, leaf in flatten(subnet.weights).items()}
     whole = sum(leaf.nbytes for leaf in arrays.values())
-    found: dict[str, Any] = {"float32": {"bytes": whole, shown: judge.figure(arrays)}}
+    found: dict[str, JsonObject] = {"float32": {"bytes": whole, shown: judge.figure(arrays)}}
     with tempfile.TemporaryDirectory() as home:
         index = write_nested(Path(home), arrays, nested_blocks(arrays, bits, judge)[0])
         for number in _ROUNDED:

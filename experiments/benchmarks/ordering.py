@@ -107,7 +107,7 @@ def measured(data: Path, steps: int, seed: int, permutations: int) -> dict[str, 
 def main(data: Path, steps: int, seeds: int, permutations: int, as_json: bool) -> None:
     """Trains models and compares the losses of their prefixes."""
     found = [measured(data, steps, seed, permutations) for seed in range(seeds)]
-    figures: dict[str, Any] = {"steps": steps, "seeds": seeds, "permutations": permutations}
+    figures: dict[str, int | list[float]] = {"steps": steps, "seeds": seeds, "permutations": permutations}
     for share in found[0]:
         figures[f"ordered, {share}"] = [round(losses[share][0], 3) for losses in found]
         figures[f"random, mean, {share}"] = [round(float(np.mean(losses[share][1:])), 3) for losses in found]

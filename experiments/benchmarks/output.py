@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import JsonObject
 
 
 class Benchmark(click.Command):
@@ -20,7 +21,7 @@ class Benchmark(click.Command):
             ctx.exit(2)
 
 
-def show(figures: dict[str, Any], as_json: bool) -> None:
+def show(figures: JsonObject, as_json: bool) -> None:
     """Prints one JSON object, or one line for each figure."""
     if as_json:
         print(json.dumps(figures, indent=1))

@@ -33,6 +33,7 @@ from experiments.ranking.fidelity import kendall_tau
 from experiments.user_input.paths import UserPath
 from search_spaces import Genes, Predictor, UserError, build_space
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import JsonObject
 from supernet.parzc import FEWEST, ParZC, Settings, ranks, tokens
 
 _LEAST_HELD_OUT = 50
@@ -140,7 +141,7 @@ def main(
     show({"splits": splits, "temperature": temperature, **figures}, as_json)
 
 
-def measure(networks: Networks, trained: int, splits: int, settings: Settings, seed: int) -> dict[str, Any]:
+def measure(networks: Networks, trained: int, splits: int, settings: Settings, seed: int) -> JsonObject:
     """Measures tau-b on held-out networks by predictor (mean and deviation over splits); lists the chosen proxies."""
     found: dict[str, list[float]] = {}
     chosen, seconds = [], []

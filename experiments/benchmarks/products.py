@@ -69,9 +69,13 @@ def main(rounds: int, as_json: bool) -> None:
     show(measure(rounds), as_json)
 
 
-def measure(rounds: int) -> dict[str, dict[str, dict[str, Any]]]:
+Rates = dict[str, dict[str, dict[str, float | str]]]
+"""Rates in GMAC/s, or messages, by shape, kind of product and library."""
+
+
+def measure(rounds: int) -> Rates:
     """Measures GMAC/s by shape, kind of product and library; or the reason why a library cannot compute a product."""
-    figures: dict[str, dict[str, dict[str, Any]]] = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
+    figures: Rates = {name: {kind: {} for kind in _KINDS} for name in _SHAPES}
     for library, make in _LIBRARIES.items():
         for name, (m, k, n) in _SHAPES.items():
             rng = np.random.default_rng(0)

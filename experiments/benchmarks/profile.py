@@ -29,6 +29,7 @@ from experiments.commands.options import json_option
 from experiments.process.compilation import tidy_after_compilation
 from experiments.process.freed_memory import keep_freed_memory
 from search_spaces import SearchSpace, build_space
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import build_supernet
 from supernet.training.evaluation import Evaluator
 
@@ -123,7 +124,7 @@ class Evaluation:
         self._evaluator = Evaluator(net, data["validation"], labels, batch, data["x"][None])
         self._compiled: Any = self._evaluator.program
         self._evaluator.program = cast(Any, self._recorded)
-        self._call: tuple[tuple, dict[str, Any]] = (), {}
+        self._call: tuple[tuple, Mapping[str, Any]] = (), {}
 
     def _recorded(self, *arguments: Any, **static: Any) -> Any:
         self._call = arguments, static
@@ -140,7 +141,7 @@ class Evaluation:
         return self._compiled.lower(*arguments, **static).compile().as_text()
 
 
-def measure(work: Training | Evaluation, rows: np.ndarray) -> dict[str, Any]:
+def measure(work: Training | Evaluation, rows: np.ndarray) -> JsonObject:
     """Measures all figures over the networks of `rows`."""
     totals: dict[str, float] = {}
     taken, used, faults = [], [], []

@@ -33,6 +33,7 @@ from experiments.user_input.paths import UserPath
 from search_spaces import Genes, UserError, build_space
 from search_spaces.nas_bench_201 import OPERATIONS
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.randomness import key
 from supernet.engine.supernet import build_supernet
@@ -55,7 +56,7 @@ def published(path: Path, data_set: str) -> tuple[Genes, np.ndarray, dict[str, n
     """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            cells: dict[str, Any] = json.load(file)[data_set]
+            cells: JsonObject = json.load(file)[data_set]
         rows = [[_WORDS[int(word)] for word in name.strip("()").split(",")] for name in cells]
         genes = np.array([[OPERATIONS.index(row[edge]) for edge in _EDGES] for row in rows], np.int32)
         accuracy = np.array([float(cell["val_accuracy"]) for cell in cells.values()])
@@ -111,14 +112,13 @@ def main(
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
     directory = real_data(directory)
-    figures: dict[str, Any] = {}
+    figures: dict[str, JsonObject] = {}
     for data_set in DATA_SETS:
         _, accuracy, theirs = published(directory / "nas_bench_201" / FILE, data_set)
         figures[f"published/{data_set}"] = {name: spearman(of, accuracy) for name, of in theirs.items()}
-    if networks:
-        sizes = {"width": width, "cells": cells, "image_size": int(image_size)}
-        figures |= ours(directory, networks, sizes, batch, seed, names, kept)
-    show(figures, as_json)
+    sizes = {"width": width, "cells": cells, "image_size": int(image_size)}
+    own = ours(directory, networks, sizes, batch, seed, names, kept) if networks else {}
+    show({**figures, **own}, as_json)
 
 
 def ours(
@@ -129,7 +129,7 @@ def ours(
     seed: int,
     names: Sequence[str],
     kept: Path | None,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Computes our scores, their correlations and seconds, beside the published ones on the same cells."""
     genes, accuracy, theirs = published(directory / "nas_bench_201" / FILE, DATA_SETS[0])
     rng = stream(seed, Purpose.PROXIES)
@@ -180,7 +180,7 @@ def _pictures(directory: Path, side: int, count: int, rng: np.random.Generator) 
     return (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2)), np.asarray(labels)
 
 
-def _kept(path: Path | None, header: dict[str, Any]) -> dict[str, dict[str, float]]:
+def _kept(path: Path | None, header: JsonObject) -> dict[str, dict[str, float]]:
     """Reads the scores of a file by row of the published file; creates the file if it does not exist.
 
     Raises:

@@ -8,7 +8,6 @@ figure for the gradient program of the largest network.
 
 from functools import partial
 from statistics import median
-from typing import Any
 
 import click
 import jax
@@ -19,6 +18,7 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes
 from experiments.commands.options import json_option
 from search_spaces import SearchSpace, build_space
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import build_supernet
 from supernet.layers.passes import Passes
 
@@ -36,7 +36,7 @@ def main(family: str, architectures: int, rounds: int, as_json: bool) -> None:
     show({"family": family, "batch": batch, **measure(space, batch, architectures, rounds)}, as_json)
 
 
-def measure(space: SearchSpace, batch: int, architectures: int, rounds: int) -> dict[str, Any]:
+def measure(space: SearchSpace, batch: int, architectures: int, rounds: int) -> JsonObject:
     """Measures all figures for one space."""
     nets = [build_supernet(space, passes=Passes(rematerialize=again)) for again in (False, True)]
     params, data = nets[0].init(jax.random.key(0)), noise(space, batch)

@@ -30,6 +30,7 @@ from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from experiments.exporting.quantization import static_int8
 from search_spaces import build_space
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import build_supernet
 from supernet.export.subnet import Subnet
 from supernet.onnx.network import Settings, onnx_network
@@ -37,7 +38,7 @@ from supernet.onnx.runtime import session
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 
-_SPACES: dict[str, tuple[str, str, dict[str, Any]]] = {
+_SPACES: dict[str, tuple[str, str, JsonObject]] = {
     "vit": ("vit", "autoformer_tiny", {"image_size": 224, "patch_size": 16, "channels": 3, "classes": 10}),
     "vit_small": ("vit", "small", {"image_size": 28, "patch_size": 4, "channels": 1, "classes": 10}),
     "mobilenet": ("mobilenet", "small", {"image_size": 28, "resolution": [28], "channels": 1, "classes": 10}),
@@ -54,7 +55,7 @@ def main(family: str, rounds: int, as_json: bool) -> None:
     show(measure(family, rounds), as_json)
 
 
-def measure(family: str, rounds: int) -> dict[str, Any]:
+def measure(family: str, rounds: int) -> JsonObject:
     """Measures all figures of one network."""
     subnet, shape = _network(family)
     rng = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def measure(family: str, rounds: int) -> dict[str, Any]:
         "onnx_opset_23": onnx_network(family, subnet, Settings(batch=1, opset=23)),
         "onnx_int8": static_int8(family, own, subnet, examples, 1),
     }
-    figures: dict[str, Any] = {"family": family, "rounds": rounds}
+    figures: dict[str, str | float] = {"family": family, "rounds": rounds}
     if importlib.util.find_spec("jax2onnx") is not None:
         try:
             files["jax2onnx"] = _plain(subnet, shape)

@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -45,6 +46,7 @@ from experiments.training.stage import gradient_step, initial, train
 from samplers import SAMPLERS, Plan, Sampler
 from samplers.sampler import equal_scores
 from search_spaces import Genes, UserError
+from search_spaces.sealed_json import JsonObject
 from supernet.tasks.distillation import Distillation
 from supernet.training.evaluation import Evaluator, Scores
 
@@ -106,6 +108,28 @@ def main(
     click.echo(json.dumps(figures, indent=1) if as_json else markdown(figures) if as_markdown else text(figures))
 
 
+@dataclass(frozen=True)
+class Result:
+    """Figures of one sampler and seed.
+
+    Attributes:
+        steps: Training steps.
+        paths: Mean number of paths in a step.
+        panel: Scores of the panel with the supernet's weights.
+        metrics: Figures by name.
+    """
+
+    steps: int
+    paths: float
+    panel: Scores
+    metrics: dict[str, float]
+
+    @classmethod
+    def of(cls, saved: JsonObject) -> "Result":
+        """Reads a saved result."""
+        return cls(saved["steps"], saved["paths"], Scores(*map(np.array, saved["panel"])), dict(saved["metrics"]))
+
+
 class _Board:
     """Data, network, panel, candidates and evaluators that all samplers share.
 
@@ -131,10 +155,10 @@ class _Board:
         """Number of forward-backward passes of the configured training."""
         return round(self._base.steps * np.mean(_paths(self._base.sampler)))
 
-    def run(self, names: Sequence[str], seeds: int, passes: int, ceiling: bool) -> dict[str, Any]:
+    def run(self, names: Sequence[str], seeds: int, passes: int, ceiling: bool) -> JsonObject:
         """Measures all samplers; trains those without saved results."""
         truth = self._truth(0)
-        results: dict[str, list[dict[str, Any]]] = {}
+        results: dict[str, list[Result]] = {}
         refused: dict[str, str] = {}
         for i, name in enumerate(names):
             for seed in range(seeds):
@@ -143,21 +167,21 @@ class _Board:
                     experiment = self._experiment(name, self._base.config.seed + seed, passes)
                     key = self._key(experiment, passes)
                     home = self._out / "trained" / f"{name}-{seed}-{digest(key)}"
-                    result = dict(cached(home, key, partial(self._measure, experiment), self._stop))
+                    result = Result.of(cached(home, key, partial(self._measure, experiment), self._stop))
                 except UserError as error:
                     refused[name] = str(error)
                     _say(f"{name}: not measured: {error}")
                     break
-                estimates = compare(self._base, Scores(*map(np.array, result["panel"])), truth)
-                result["metrics"] |= {metric: estimate.value for metric, estimate in estimates.items()}
+                estimates = compare(self._base, result.panel, truth)
+                result.metrics.update({metric: estimate.value for metric, estimate in estimates.items()})
                 results.setdefault(name, []).append(result)
                 _say(
                     f"[{i * seeds + seed + 1}/{len(names) * seeds}] {name}, seed {seed}: tau-b "
-                    f"{result['metrics']['kendall_tau']:.3f}, {time.perf_counter() - begun:.0f} s"
+                    f"{result.metrics['kendall_tau']:.3f}, {time.perf_counter() - begun:.0f} s"
                 )
-        rows = {name: [result["metrics"] for result in found] for name, found in results.items()}
-        trained = {name: {key: found[0][key] for key in ("steps", "paths")} for name, found in results.items()}
-        figures: dict[str, Any] = {
+        rows = {name: [result.metrics for result in found] for name, found in results.items()}
+        trained = {name: {"steps": found[0].steps, "paths": found[0].paths} for name, found in results.items()}
+        figures = {
             "passes": passes,
             "seeds": seeds,
             "panel": len(self._panel),
@@ -166,9 +190,7 @@ class _Board:
             "samplers": leaderboard(rows, trained),
             "refused": refused,
         }
-        if ceiling:
-            figures["ceiling"] = kendall_tau(truth.figure, self._truth(1).figure)
-        return figures
+        return {**figures, "ceiling": kendall_tau(truth.figure, self._truth(1).figure)} if ceiling else figures
 
     def _truth(self, repetition: int) -> Truth:
         directory = panel_directory(self._base.config.rank.cache, self._out)
@@ -199,7 +221,7 @@ class _Board:
         sampler = section.build(base.space, seed, Plan(steps, examples, batch))
         return share(base, dataclasses.replace(base, config=config, sampler=sampler))
 
-    def _key(self, experiment: Experiment, passes: int) -> dict[str, Any]:
+    def _key(self, experiment: Experiment, passes: int) -> JsonObject:
         config = experiment.config.as_dict()
         return {
             "format": _FORMAT,
@@ -213,7 +235,7 @@ class _Board:
             "gradient_steps": _DRAWN_STEPS,
         }
 
-    def _measure(self, experiment: Experiment, work: Path) -> dict[str, Any]:
+    def _measure(self, experiment: Experiment, work: Path) -> JsonObject:
         """Trains one supernet, from a checkpoint in `work` if there is one, and measures it."""
         step, speed = gradient_step(experiment), _Speed(work)
         with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0) as checkpoints:

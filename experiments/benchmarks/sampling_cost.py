@@ -49,12 +49,12 @@ def main(config: Path, overrides: tuple[str, ...], samplers: str | None, steps: 
     plain = dataclasses.replace(experiment, config=experiment.config.model_copy(
         update={"train": settings.model_copy(update={"distillation": Distillation()})}
     ))  # fmt: skip
-    figures: dict[str, Any] = {"config": str(config), "steps": steps}
-    for name in samplers.split(",") if samplers else SAMPLERS:
-        other = dataclasses.replace(plain, sampler=SAMPLERS[name](experiment.space, 0, plan))
-        figures[name] = _of_sampler(other, steps)
-    figures["diagnostics_percent"] = _of_diagnostics(plain, steps)
-    show(figures, as_json)
+    found = {
+        name: _of_sampler(dataclasses.replace(plain, sampler=SAMPLERS[name](experiment.space, 0, plan)), steps)
+        for name in (samplers.split(",") if samplers else SAMPLERS)
+    }
+    diagnostics = _of_diagnostics(plain, steps)
+    show({"config": str(config), "steps": steps, **found, "diagnostics_percent": diagnostics}, as_json)
 
 
 def _of_sampler(experiment: Experiment, steps: int) -> dict[str, float]:

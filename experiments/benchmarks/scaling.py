@@ -59,7 +59,7 @@ def main(config: str, overrides: Sequence[str], steps: int, rounds: int, candida
                     _run("search", config, settings, cores, out, Path(scratch, "cache"))
                     searched[name].append(_rate(times_path(out / "search" / "archive.jsonl")))
     rates = {name: [run["train/examples_per_second"] for run in runs] for name, runs in trained.items()}
-    figures: dict[str, Any] = {
+    figures = {
         "speedup": _ratio(rates["two"], rates["one"]),
         "speedup_over_helped": _ratio(rates["two"], rates["helped"]),
         "search_speedup": _ratio(searched["two"], searched["one"]) if candidates else None,

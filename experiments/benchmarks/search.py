@@ -20,7 +20,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import click
 import jax
@@ -42,6 +41,7 @@ from experiments.truth_tables import read_table
 from experiments.user_input.paths import UserPath
 from search import SEARCHERS, Archive, Progress, ResolvedBudget, Searcher, hypervolume, pareto_front, run_search
 from search_spaces import Genes, SearchSpace
+from search_spaces.sealed_json import JsonObject
 
 _CONFIG = Path(__file__).parent / "panels" / "search.yaml"
 _CACHE = Path(__file__).parent / "cache"
@@ -109,17 +109,21 @@ def main(
     experiment = build_experiment(load_config(config, overrides))
     table = exhaustive(experiment)
     front = table.front
-    figures: dict[str, Any] = {
-        "config": config.name, "subnets": len(table.genes), "front": len(front), "seeds": seeds,
-        "front_errors": [front[0, 0], front[-1, 0]], "front_macs": [front[-1, 1], front[0, 1]],
-    }  # fmt: skip
+    needed: dict[str, Quartiles] = {}
     for name in tqdm(names or sorted(SEARCHERS), desc="searchers", disable=None):
         make = partial(SEARCHERS[name], experiment.space, experiment.budgets)
         runs = np.array([evaluations_needed(make(seed), table) for seed in range(seeds)])
-        for goal, column in zip(_GOALS, runs.T, strict=True):
-            figures[f"{name}/{goal}"] = quartiles(column)
-    for name, other in (("nsga2", "random"), ("linas", "random"), ("linas", "nsga2"), ("mip", "nsga2")):
-        figures |= {f"{name}_over_{other}/{goal}": _ratio(figures, name, other, goal) for goal in _GOALS}
+        needed |= {f"{name}/{goal}": Quartiles.of(column) for goal, column in zip(_GOALS, runs.T, strict=True)}
+    ratios = {
+        f"{name}_over_{other}/{goal}": _ratio(needed, name, other, goal)
+        for name, other in (("nsga2", "random"), ("linas", "random"), ("linas", "nsga2"), ("mip", "nsga2"))
+        for goal in _GOALS
+    }
+    figures = {
+        "config": config.name, "subnets": len(table.genes), "front": len(front), "seeds": seeds,
+        "front_errors": [front[0, 0], front[-1, 0]], "front_macs": [front[-1, 1], front[0, 1]],
+        **{name: dataclasses.asdict(found) for name, found in needed.items()}, **ratios,
+    }  # fmt: skip
     show(figures, as_json)
 
 
@@ -191,16 +195,31 @@ def _normalised(table: Table) -> tuple[Callable[[np.ndarray, np.ndarray], np.nda
     return objectives, np.full(2, 1 + _BEYOND)
 
 
-def quartiles(values: Float[np.ndarray, " s"]) -> dict[str, Any]:
-    """Median and quartiles of evaluations, None where infinite."""
-    found = np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf")
-    first, median, third = (float(value) if np.isfinite(value) else None for value in found)
-    return {"median": median, "quartiles": [first, third], "reached": int(np.isfinite(values).sum())}
+@dataclasses.dataclass(frozen=True)
+class Quartiles:
+    """Evaluations that runs of a searcher needed for a goal.
+
+    Attributes:
+        median: Their median; None if infinite.
+        quartiles: First and third quartile; None if infinite.
+        reached: Number of runs that reached the goal.
+    """
+
+    median: float | None
+    quartiles: list[float | None]
+    reached: int
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, " s"]) -> "Quartiles":
+        """Returns the quartiles of evaluations, one value for each run, infinite if it did not reach the goal."""
+        found = np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf")
+        first, median, third = (float(value) if np.isfinite(value) else None for value in found)
+        return cls(median, [first, third], int(np.isfinite(values).sum()))
 
 
-def _ratio(figures: dict[str, Any], name: str, other: str, goal: str) -> float | None:
-    pair = [figures.get(f"{one}/{goal}", {}).get("median") for one in (name, other)]
-    return None if None in pair else pair[0] / pair[1]
+def _ratio(needed: Mapping[str, Quartiles], name: str, other: str, goal: str) -> float | None:
+    one, two = (needed[key].median if (key := f"{of}/{goal}") in needed else None for of in (name, other))
+    return None if one is None or two is None else one / two
 
 
 # ---------------------------------------------------------------- the table
@@ -215,7 +234,7 @@ def exhaustive(experiment: Experiment) -> Table:
     genes = every(space)
     stop = StopRequest()
 
-    def make(work: Path) -> dict[str, Any]:
+    def make(work: Path) -> JsonObject:
         with Checkpoints(work / "checkpoints") as checkpoints:
             train(experiment, checkpoints, lambda step: EventLog(work, step, main_process=False), stop, quiet=False)
             params = trained_params(experiment, checkpoints)

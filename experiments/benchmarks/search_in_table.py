@@ -13,10 +13,11 @@ References:
     arXiv:1802.01548.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from experiments.truth_tables import TruthTable
 from search import SEARCHERS, Budget
 from search_spaces import Genes
+from search_spaces.sealed_json import JsonObject
 
 Values = Float[np.ndarray, " a"]
 
@@ -131,7 +133,7 @@ def registered(name: str, look_up: Counted, seed: int) -> None:
         state = searcher.tell(state, genes, objectives)
 
 
-def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> dict[str, Any]:
+def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> JsonObject:
     """Counts look-ups until the optimum for each searcher and loop: mean, median, quartiles and share of success.
 
     Args:
@@ -141,31 +143,46 @@ def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> di
         seeds: Number of runs of each.
     """
     values = table.measure(measure)
-    figures: dict[str, Any] = {
-        "table": table.name, "networks": len(values), "measure": measure, "seeds": seeds,
-        "different": len(np.unique(table.space.isomorphic(table.genes), axis=0)),
-        "best": float(values.max()), "networks_that_reach_it": int((values == values.max()).sum()),
-    }  # fmt: skip
     loops = {name: lambda look_up, seed, loop=loop: loop(look_up, np.random.default_rng(seed))
              for name, loop in LOOPS.items()}  # fmt: skip
     loops |= {name: lambda look_up, seed, name=name: registered(name, look_up, seed) for name in names}
+    needed: dict[str, LookUps] = {}
     for name, loop in tqdm(loops.items(), desc="searchers", disable=None):
         found = []
         for seed in range(seeds):
             look_up = Counted(table, values)
             loop(look_up, seed)
             found.append(np.inf if look_up.found is None else float(look_up.found))
-        figures[name] = summary(np.array(found))
-    return figures
-
-
-def summary(found: Float[np.ndarray, " s"]) -> dict[str, Any]:
-    """Returns mean, median and quartiles of look-ups; None if a run did not reach the optimum."""
-    quantiles = [float(q) if np.isfinite(q) else None for q in np.quantile(found, [0.25, 0.5, 0.75], method="lower")]
-    mean = float(found.mean())
+        needed[name] = LookUps.of(np.array(found))
     return {
-        "mean": round(mean, 1) if np.isfinite(mean) else None,
-        "median": quantiles[1],
-        "quartiles": [quantiles[0], quantiles[2]],
-        "reached": int(np.isfinite(found).sum()),
-    }
+        "table": table.name, "networks": len(values), "measure": measure, "seeds": seeds,
+        "different": len(np.unique(table.space.isomorphic(table.genes), axis=0)),
+        "best": float(values.max()), "networks_that_reach_it": int((values == values.max()).sum()),
+        **{name: dataclasses.asdict(of) for name, of in needed.items()},
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LookUps:
+    """Look-ups that runs of a searcher needed to find the best network.
+
+    Attributes:
+        mean: Their mean; None if a run did not find it.
+        median: Their median; None if infinite.
+        quartiles: First and third quartile; None if infinite.
+        reached: Number of runs that found it.
+    """
+
+    mean: float | None
+    median: float | None
+    quartiles: list[float | None]
+    reached: int
+
+    @classmethod
+    def of(cls, found: Float[np.ndarray, " s"]) -> "LookUps":
+        """Returns the summary of look-ups, one value for each run, infinite if it did not find the best network."""
+        first, median, third = (
+            float(q) if np.isfinite(q) else None for q in np.quantile(found, [0.25, 0.5, 0.75], method="lower")
+        )
+        mean = float(found.mean())
+        return cls(round(mean, 1) if np.isfinite(mean) else None, median, [first, third], int(np.isfinite(found).sum()))

@@ -33,6 +33,7 @@ from experiments.souping.choice import Members, by_error, greedy
 from experiments.souping.held_out import HeldOut
 from experiments.souping.ingredients import read_ingredients
 from experiments.souping.pot import Mixed, Pot, pot_of
+from search_spaces.sealed_json import JsonObject
 from supernet.weights.averages import owned_mean
 
 _HERE = Path(__file__).parent
@@ -173,22 +174,23 @@ def _padded(pot: Pot, members: Members) -> Any:
     return owned_mean(((weights, everything) for weights in placed), placed[0])
 
 
-def summary(rows: Sequence[OfShape]) -> dict[str, Any]:
+def summary(rows: Sequence[OfShape]) -> JsonObject:
     """Summarises one shape: figures by seed, and gains over the best finetuning as mean and deviation over seeds."""
-    found: dict[str, Any] = {
-        "singles, mean": [round(float(np.mean(row.single)), 4) for row in rows],
-        "singles, worst": [round(min(row.single), 4) for row in rows],
-        "ingredients of greedy": [row.taken for row in rows],
-    }
+    figures: dict[str, list[float]] = {}
     for split in ("validation", "test"):
         for kind in ("best", "uniform", "greedy", "owned", "padded"):
             values = np.array([getattr(getattr(row, kind), split) for row in rows])
-            found[f"{kind}, {split}"] = values.round(4).tolist()
+            figures[f"{kind}, {split}"] = values.round(4).tolist()
             if kind != "best":
                 gains = values - [getattr(row.best, split) for row in rows]
                 deviation = float(gains.std(ddof=1)) if len(gains) > 1 else 0.0
-                found[f"{kind}, gain, {split}"] = [round(float(gains.mean()), 4), round(deviation, 4)]
-    return found
+                figures[f"{kind}, gain, {split}"] = [round(float(gains.mean()), 4), round(deviation, 4)]
+    return {
+        "singles, mean": [round(float(np.mean(row.single)), 4) for row in rows],
+        "singles, worst": [round(min(row.single), 4) for row in rows],
+        "ingredients of greedy": [row.taken for row in rows],
+        **figures,
+    }
 
 
 if __name__ == "__main__":

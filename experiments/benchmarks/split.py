@@ -51,6 +51,7 @@ from experiments.training.stage import train, trained_params
 from experiments.truth_tables import TruthTable, read_table
 from search_spaces import Genes
 from search_spaces.randomness import Purpose, stream
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
 from supernet.sharing.split import ChoiceSplit, SplitSharing, splittable
@@ -168,7 +169,7 @@ class Comparison:
         self._matching = GradientMatching(experiment.net, experiment.data.outputs)
         self._rng = stream(experiment.config.seed, Purpose.RANDOM_SPLIT)
 
-    def measured(self, parent_steps: int, draws: int, networks: int) -> dict[str, Any]:
+    def measured(self, parent_steps: int, draws: int, networks: int) -> JsonObject:
         """Measures the figures of one seed."""
         experiment, seed, clock = self._experiment, self._experiment.config.seed, time.process_time()
         parent = self._trained(experiment, parent_steps, experiment.net.init(key(seed, Purpose.WEIGHTS)))

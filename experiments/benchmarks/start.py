@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
 
 import click
 import numpy as np
@@ -47,7 +46,11 @@ def main(family: str, rounds: int, as_json: bool) -> None:
                 command = ["-c", _STEP.format(family=family)]
                 whole = seconds(lambda c=command, f=found, d=cache: f.append(float(_python(c, {_CACHE: d}))))
                 taken.append((found[0], whole))
-    figures: dict[str, Any] = {"family": family, "import_seconds": median(imports), "help_seconds": median(helps)}
+    figures: dict[str, float | str] = {
+        "family": family,
+        "import_seconds": median(imports),
+        "help_seconds": median(helps),
+    }
     for name, taken in steps.items():
         figures[f"first_step_seconds_{name}"] = median(first for first, _ in taken)
         figures[f"start_seconds_{name}"] = median(whole for _, whole in taken)

@@ -22,9 +22,10 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import alternate, memory_as_in_runs, peak_bytes, seconds, without_cache
 from experiments.commands.options import json_option
 from search_spaces import Architecture, SearchSpace, build_space
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 
-_CHANGED: dict[str, dict[str, Any]] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}}
+_CHANGED: dict[str, JsonObject] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}}
 """What is set otherwise than in `stepper.SETTINGS`, by family."""
 
 
@@ -63,7 +64,7 @@ def main(family: str, architectures: int, compared: int, rounds: int, batch: int
     show({"family": family, **measure(space, architectures, compared, rounds, batch)}, as_json)
 
 
-def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, batch: int) -> dict[str, Any]:
+def measure(space: SearchSpace, architectures: int, compared: int, rounds: int, batch: int) -> JsonObject:
     """Measures all figures for one space."""
     net = build_supernet(space)
     params = net.init(jax.random.key(0))

@@ -8,12 +8,13 @@ import numpy as np
 
 from experiments.benchmarks.timing import compile_seconds
 from search_spaces import LanguageSpace, SearchSpace
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.tasks.distillation import Lesson
 from supernet.training.optimizer import OptimizerSettings
 from supernet.training.training import TrainState, TrainStep
 
-SETTINGS: dict[str, tuple[str, dict[str, Any], int]] = {
+SETTINGS: dict[str, tuple[str, JsonObject, int]] = {
     "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),
     "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
     "language": ("language_step", {}, 16),

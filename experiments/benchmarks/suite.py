@@ -13,7 +13,6 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import click
@@ -21,6 +20,7 @@ import click
 from experiments.benchmarks.output import Benchmark, show
 from experiments.commands.options import json_option
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 
 _TABLES = {"fast_s": "tests_fast.xml", "all_s": "tests.xml"}
 _SLOWEST = 25
@@ -51,7 +51,7 @@ def main(directory: Path, listed: Path | None, as_json: bool) -> None:
         show(figures(directory), as_json)
 
 
-def figures(directory: Path) -> dict[str, Any]:
+def figures(directory: Path) -> JsonObject:
     """Returns seconds of both runs, and of folders and tests of the longer one.
 
     Args:
@@ -64,7 +64,7 @@ def figures(directory: Path) -> dict[str, Any]:
     if not tables["all_s"].is_file():
         raise UserError(f"{tables['all_s']}: no such file. It is left by make test-all: run that first.")
     suites = {name: _suite(path) for name, path in tables.items() if path.is_file()}
-    found: dict[str, Any] = dict.fromkeys(_TABLES)
+    found: dict[str, float | None] = dict.fromkeys(_TABLES)
     found |= {name: float(suite.attrib["time"]) for name, suite in suites.items()}
     folders: dict[str, float] = defaultdict(float)
     tests: dict[str, float] = defaultdict(float)

@@ -1,5 +1,6 @@
 """Progress of a stage: a bar on a terminal or in a notebook, and a line every half minute in a file."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 SECONDS = 30.0
 """Between two lines; a stage that is over sooner says nothing."""
+_UNSIZED = {"ncols": 80, "nrows": 24}  # of a terminal that does not know its size, such as one of a container
 _LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
 
 
@@ -38,7 +40,8 @@ def progress_bar(
 
         return notebook_bar(over, **given)
     if sys.stderr.isatty():
-        return tqdm(over, **given, dynamic_ncols=True)
+        unsized = 0 in os.get_terminal_size(sys.stderr.fileno())  # at 0 columns tqdm writes empty lines
+        return tqdm(over, **given, **(_UNSIZED if unsized else {"dynamic_ncols": True}))
     return _Lines(over, **given, miniters=1, mininterval=0, bar_format=_LINE)
 
 

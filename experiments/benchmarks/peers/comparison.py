@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from experiments.benchmarks.peers.process import peer_process
 from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.devices.measure import cores, this_device
+from experiments.records.plain import plain, with_prefix
 from search_spaces import Architecture, LanguageSpace, MobileNetSpace, SearchSpace, build_space
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
@@ -28,9 +30,58 @@ _TOLERANCE, _CHECKED = 1e-4, 3
 _GEMM, _GEMM_CALLS = 2048, 3
 
 
-def compare(
-    family: str, architectures: int, evaluated: int, seed: int, peer: str | None, python: str
-) -> dict[str, Any]:
+class _Taken(NamedTuple):
+    ours: list[float]
+    peer: list[float]
+    gemm: list[float]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times of both sides; those of the peer are None without one.
+
+    Attributes:
+        ours_ms: Median of our milliseconds.
+        peer_ms: Median of the peer's milliseconds.
+        ratio: Ratio of the medians, the peer's over ours.
+        spread: Quartiles of the ratios of single networks.
+    """
+
+    ours_ms: float
+    peer_ms: float | None = None
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, taken: _Taken) -> "Times":
+        """Returns the summary of measured seconds."""
+        if not taken.peer:
+            return cls(1e3 * median(taken.ours))
+        low, _, high = quantiles([peer / own for own, peer in zip(taken.ours, taken.peer, strict=True)], n=4)
+        ours, peer = median(taken.ours), median(taken.peer)
+        return cls(1e3 * ours, 1e3 * peer, peer / ours, (low, high))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Figures of training steps.
+
+    Attributes:
+        times: Times of both sides.
+        steps_per_s: Our steps a second.
+        programs_compiled: Number of our compiled programs.
+        compile_seconds: Seconds of our compilation.
+        gemm_macs_per_second: Multiply-adds a second of a product of large matrices.
+    """
+
+    times: Times
+    steps_per_s: float
+    programs_compiled: int
+    compile_seconds: float
+    gemm_macs_per_second: float
+
+
+def compare(family: str, architectures: int, evaluated: int, seed: int, peer: str | None, python: str) -> JsonObject:
     """Measures all figures of one family.
 
     Args:
@@ -51,17 +102,23 @@ def compare(
     data = noise(space, batch)
     genes = space.sample(np.random.default_rng(seed), architectures)
     with _started(space, params, data, peer, python) as ask:
-        figures: dict[str, Any] = {"family": family, "batch": batch, "architectures": architectures, "peer": peer}
-        figures["device"] = this_device().as_json()
+        difference = None
         if ask is not None:
             difference = max(_difference(net, params, row, data["x"], ask) for row in genes[:_CHECKED])
             if not difference < _TOLERANCE:
                 raise SystemExit(f"{family}: the peer's logits differ from ours by {difference:.2g}; nothing was timed")
-            figures["largest_difference"] = difference
-        figures |= _stepping(net, params, data, genes, ask)
-        figures |= _evaluation(net, params, data, genes[:evaluated], ask)
+        steps = _stepping(net, params, data, genes, ask)
+        evaluation = _evaluation(net, params, data, genes[:evaluated], ask)
     macs = float(median(3 * batch * _macs(space, genes)))  # forward, and two products backward
-    return {**figures, "gemm_share": macs / figures["gemm_macs_per_second"] / (1e-3 * figures["ours_ms"])}
+    return {
+        "family": family, "batch": batch, "architectures": architectures, "peer": peer,
+        "device": this_device().as_json(),
+        **({} if difference is None else {"largest_difference": difference}),
+        **plain(steps.times), "steps_per_s": steps.steps_per_s, "programs_compiled": steps.programs_compiled,
+        "compile_seconds": steps.compile_seconds, "gemm_macs_per_second": steps.gemm_macs_per_second,
+        **with_prefix(plain(evaluation), "evaluation_"),
+        "gemm_share": macs / steps.gemm_macs_per_second / (1e-3 * steps.times.ours_ms),
+    }  # fmt: skip
 
 
 @contextmanager
@@ -76,25 +133,23 @@ def _started(
         yield process.ask
 
 
-def _stepping(
-    net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None
-) -> dict[str, Any]:
+def _stepping(net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None) -> Steps:
     ours = Stepper(net, params, data["x"], data["targets"], OptimizerSettings(clip_norm=None))
     _, firsts = np.unique([str(net.space.program(row)) for row in genes], return_index=True)
     first_seconds = [seconds(partial(ours, genes[i])) for i in firsts]
     taken = _in_turn("steps", net, genes, ours, ask and partial(ask, "step"))
-    return {
-        **_figures(taken),
-        "steps_per_s": 1 / median(taken.ours),
-        "programs_compiled": ours.step.programs_compiled,
-        "compile_seconds": sum(first_seconds) - len(firsts) * median(taken.ours),
-        "gemm_macs_per_second": _GEMM**3 / median(taken.gemm),
-    }
+    return Steps(
+        Times.of(taken),
+        1 / median(taken.ours),
+        ours.step.programs_compiled,
+        sum(first_seconds) - len(firsts) * median(taken.ours),
+        _GEMM**3 / median(taken.gemm),
+    )
 
 
 def _evaluation(
     net: Supernet, params: Any, data: Mapping[str, np.ndarray], genes: np.ndarray, ask: Ask | None
-) -> dict[str, Any]:
+) -> Times:
     x = data["x"]
     evaluator = Evaluator(net, data["validation"], data["validation_labels"].astype(np.int32), len(x), x[None])
     for row in {net.space.program(row): row for row in genes}.values():
@@ -102,13 +157,7 @@ def _evaluation(
     taken = _in_turn(
         "evaluations", net, genes, lambda row: evaluator(params, row[None]), ask and partial(ask, "evaluate")
     )
-    return {f"evaluation_{name}": value for name, value in _figures(taken).items()}
-
-
-class _Taken(NamedTuple):
-    ours: list[float]
-    peer: list[float]
-    gemm: list[float]
+    return Times.of(taken)
 
 
 def _in_turn(
@@ -128,19 +177,6 @@ def _in_turn(
             taken.peer.append(theirs(config_of(net, net.space.architecture(row)))["seconds"])
         taken.gemm.append(multiply())
     return taken
-
-
-def _figures(taken: _Taken) -> dict[str, Any]:
-    """Returns medians, and quartiles of the ratios of single networks."""
-    if not taken.peer:
-        return {"ours_ms": 1e3 * median(taken.ours)}
-    low, _, high = quantiles([peer / own for own, peer in zip(taken.ours, taken.peer, strict=True)], n=4)
-    return {
-        "ours_ms": 1e3 * median(taken.ours),
-        "peer_ms": 1e3 * median(taken.peer),
-        "ratio": median(taken.peer) / median(taken.ours),
-        "spread": [low, high],
-    }
 
 
 class _Gemm:

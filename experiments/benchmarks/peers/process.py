@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from search_spaces.sealed_json import JsonObject
+
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -26,7 +28,7 @@ class PeerProcess:
     def __init__(self, process: subprocess.Popen) -> None:
         self._process = process
 
-    def ask(self, action: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, action: str, config: JsonObject) -> JsonObject:
         """Sends one request.
 
         Returns:

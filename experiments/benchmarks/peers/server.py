@@ -6,7 +6,7 @@ It needs only PyTorch and NumPy, so another Python environment can run it, such 
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -36,19 +36,19 @@ class Served:
         # Fused, the faster of PyTorch's implementations on a CPU.
         self._optimizer = torch.optim.AdamW(self._peer.parameters, _LEARNING_RATE, weight_decay=_DECAY, fused=True)
 
-    def logits(self, config: dict[str, Any]) -> list:
+    def logits(self, config: Mapping[str, Any]) -> list:
         """Computes the logits of the training batch."""
         with torch.inference_mode():
             return self._peer(self._x, config).numpy().tolist()
 
-    def step(self, config: dict[str, Any]) -> None:
+    def step(self, config: Mapping[str, Any]) -> None:
         """Runs the forward pass, the backward pass and the update."""
         logits = self._peer(self._x, config)
         F.cross_entropy(logits.flatten(0, -2), self._targets.flatten(0, logits.ndim - 2)).backward()
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
-    def evaluate(self, config: dict[str, Any]) -> None:
+    def evaluate(self, config: Mapping[str, Any]) -> None:
         """Computes correct outputs and loss on the validation split, with batch moments of the training batch."""
         with torch.inference_mode():
             moments = [self._peer.calibrate([self._x], config)] if hasattr(self._peer, "calibrate") else []
@@ -65,7 +65,7 @@ def main() -> None:
         served = Served(peer, dict(arrays))
     for line in sys.stdin:
         request = json.loads(line)
-        action: Callable[[dict[str, Any]], Any] = getattr(served, request["do"])
+        action: Callable[[Mapping[str, Any]], Any] = getattr(served, request["do"])
         start = time.perf_counter()
         result = action(request["config"])
         print(json.dumps({"seconds": time.perf_counter() - start, "result": result}), flush=True)

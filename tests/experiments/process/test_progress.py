@@ -1,6 +1,7 @@
 """Progress where the output is no terminal: lines, one every half minute, which do not disturb what else is said."""
 
 import contextlib
+import os
 import sys
 from threading import Event
 from types import SimpleNamespace
@@ -57,6 +58,21 @@ def test_lines_go_on_while_a_program_is_compiled(
         clock[0] = 31
         assert said.wait(20)
     assert capsys.readouterr().err.startswith("train (compiling program 1 of 3, once): 0 of 2 steps")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="pseudo-terminals of POSIX")
+def test_a_terminal_without_a_size_shows_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, its = os.openpty()  # 0 columns, as in a container that is started without a size
+    with open(its, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress_bar(total=2, desc="train", unit="step", quiet=False) as bar:
+            bar.set_postfix(loss="0.5")
+            bar.update(2)
+        monkeypatch.undo()
+        shown = os.read(mine, 10_000).decode()
+    os.close(mine)
+    assert "train: 100%" in shown
+    assert "loss=0.5" in shown
 
 
 @pytest.mark.parametrize("kernel", [True, False])

@@ -1,14 +1,19 @@
 """The report page as text: what it holds, what it refuses, and facts that it computes."""
 
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from experiments import cli
+from experiments.records.device import Accuracy, HeldOut
 from experiments.reporting import write_report
+from experiments.reporting.concerns import concerns
 from experiments.reporting.run_facts import interval, read_run
 from search_spaces import UserError
 from tests.experiments.reporting.runs import begin_run, write_run
@@ -65,6 +70,30 @@ def test_everything_is_on_one_page_that_loads_nothing(page: Page) -> None:
     ):  # fmt: skip
         assert shown in text, shown
     assert "/elsewhere" not in text
+
+
+def test_a_supernet_at_chance_is_said_with_what_to_do(run: Path) -> None:
+    facts = read_run(run)
+    assert not any("guessing" in text for text in concerns(facts))
+    guessing = [dataclasses.replace(candidate, error=0.88) for candidate in facts.candidates]
+    (said,) = [text for text in concerns(dataclasses.replace(facts, candidates=guessing)) if "guessing" in text]
+    assert "error is 0.880; guessing gives 0.900" in said
+    assert "train longer, or with another learning rate" in said
+
+
+@pytest.mark.parametrize(("tau", "said"), [(0.9, ""), (0.5, "0.50"), (None, "none")])
+def test_a_device_file_that_orders_badly_is_said_with_what_to_do(run: Path, tau: float | None, said: str) -> None:
+    facts = read_run(run)
+    accuracy = {1: HeldOut(Accuracy(tau), Accuracy(0.9))}
+    device = cast(Any, SimpleNamespace(accuracy=accuracy))
+    limited = {name: {**limits, "latency_ms": 2.0} for name, limits in facts.budgets.items()}
+    of_latency = dataclasses.replace(facts, device=device, budgets=limited)
+    found = [text for text in concerns(of_latency) if "device file" in text]
+    assert len(found) == bool(said)
+    assert all(f"Kendall's tau of {said} only (batches of 1)" in text for text in found)
+    assert all("Measure again on a quiet machine" in text for text in found)
+    # Without a limit on what the device file predicts, its order does not matter.
+    assert not any("device file" in text for text in concerns(dataclasses.replace(facts, device=device)))
 
 
 def test_the_interval_is_wilson_s() -> None:
