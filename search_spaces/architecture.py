@@ -1,7 +1,8 @@
 """Architecture: one network of a search space, as immutable genes and as a readable form."""
 
 from dataclasses import dataclass, field
-from typing import Any
+
+from search_spaces.sealed_json import JsonObject
 
 
 @dataclass(frozen=True)
@@ -15,4 +16,4 @@ class Architecture:
     """
 
     genes: tuple[int, ...]
-    description: dict[str, Any] = field(compare=False)
+    description: JsonObject = field(compare=False)

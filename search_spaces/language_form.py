@@ -10,12 +10,12 @@ References:
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from search_spaces.errors import UserError, did_you_mean
+from search_spaces.sealed_json import JsonObject
 
 _NAMES = {
     "positions": ("rope", "learned"),
@@ -116,7 +116,7 @@ class LanguageForm:
             raise UserError("space.parallel: not together with post_norm. Set one of them to false.")
 
     @property
-    def form(self) -> dict[str, Any]:
+    def form(self) -> JsonObject:
         """The fields of this class by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(LanguageForm)}
 

@@ -18,6 +18,7 @@ from search_spaces.cost import Cost, CostModel, Record
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.network import Layer, Network
 from search_spaces.network_cost import cost_model
+from search_spaces.sealed_json import JsonObject
 from search_spaces.template import Template
 
 Genes = Int[np.ndarray, "a g"]
@@ -262,7 +263,7 @@ class SearchSpace:
         canonical = self.canonical(row[None])[0]
         return Architecture(tuple(int(g) for g in canonical), self._describe(canonical))
 
-    def _describe(self, genes: Int[np.ndarray, " g"]) -> dict[str, Any]:
+    def _describe(self, genes: Int[np.ndarray, " g"]) -> JsonObject:
         active = self.active(genes[None])[0]
 
         def read(choice: Choice, columns: Any) -> Any:

@@ -93,6 +93,11 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 
 
+def test_every_command_is_on_a_page() -> None:
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    assert [name for name in supernest.commands if not re.search(rf"supernest {name}\b", text)] == []
+
+
 @pytest.mark.slow
 def test_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With a demo of fewer steps and smaller subnets, and a few pictures of two classes."""

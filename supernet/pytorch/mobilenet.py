@@ -8,6 +8,7 @@ import numpy as np
 
 from search_spaces import MobileNetSpace
 from search_spaces.mobilenet import multiple_of_8
+from search_spaces.sealed_json import JsonObject
 from supernet.export.subnet import Subnet, flatten
 from supernet.pytorch import FORMATS, Format, Layout
 from supernet.standalone.mobilenet import MobileNet
@@ -56,7 +57,7 @@ def _converted(place: str, layer: str, leaf: str, array: np.ndarray, channels: i
     return {f"{place}.weight": kernel}
 
 
-def _architecture(given: Mapping[str, Any]) -> dict[str, Any]:
+def _architecture(given: JsonObject) -> JsonObject:
     def scaled(name: str) -> int:
         return multiple_of_8(given[name] * given["width_multiplier"])
 
@@ -69,12 +70,12 @@ def _architecture(given: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stages(given: Mapping[str, Any], width: int) -> Iterator[list[dict[str, Any]]]:
+def _stages(given: JsonObject, width: int) -> Iterator[list[JsonObject]]:
     depths = [given["depth"]] if isinstance(given["depth"], int) else given["depth"]
     sizes = zip(given["hidden"], given["kernel"], strict=True)
     per_stage = (given[name] for name in ("widths", "strides", "squeeze_excite", "activations"))
     for depth, wanted, stride, squeezes, activation in zip(depths, *per_stage, strict=True):
-        blocks, out_width = [], multiple_of_8(wanted * given["width_multiplier"])
+        blocks, out_width = list[JsonObject](), multiple_of_8(wanted * given["width_multiplier"])
         for i, (hidden, kernel) in zip(range(depth), sizes, strict=False):
             block = {"width": width, "hidden": hidden, "out_width": out_width, "kernel": kernel}
             block |= {"stride": 1 if i else stride, "squeezed": MobileNetSpace.squeezed(hidden) if squeezes else 0}
@@ -83,8 +84,8 @@ def _stages(given: Mapping[str, Any], width: int) -> Iterator[list[dict[str, Any
         yield blocks
 
 
-def _timm(architecture: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Arguments of timm's class, but for two classes; None where its strides are others."""
+def _timm(architecture: JsonObject) -> JsonObject | None:
+    """Returns the arguments of timm's class, but for two classes; None where its strides are others."""
     first = architecture["first"]
     stride = first["stride"] * math.prod(stage[0]["stride"] for stage in architecture["stages"])
     if architecture["stem_stride"] != 2 or stride > 16:  # beyond 32 in all it would dilate convolutions instead
@@ -100,7 +101,7 @@ def _timm(architecture: Mapping[str, Any]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _block(kind: str, of: Mapping[str, Any], hidden: int, activation: str, squeezed: int) -> dict[str, Any]:
+def _block(kind: str, of: JsonObject, hidden: int, activation: str, squeezed: int) -> JsonObject:
     expansion = {"exp_ratio": hidden / of["width"]} if kind == "ir" else {}
     return {
         "block_type": kind, "dw_kernel_size": of["kernel"], "stride": of["stride"], "out_chs": of["out_width"],

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from search_spaces.sealed_json import JsonObject
 from supernet.export.subnet import Subnet, flatten
 from supernet.pytorch import FORMATS, Format, Layout
 from supernet.standalone.vit import ViT
@@ -37,7 +38,7 @@ def _layout(subnet: Subnet) -> Layout:
     return Layout(architecture, weights, _timm(given, subnet.config["preprocessing"]["image_size"]))
 
 
-def _timm(given: Mapping[str, Any], image_size: list[int]) -> dict[str, Any] | None:
+def _timm(given: JsonObject, image_size: list[int]) -> JsonObject | None:
     """Arguments of timm's class; None unless all layers are alike and their heads fill the stream."""
     width, heads, hidden = given["width"], given["heads"], given["hidden"]
     if len({*heads}) > 1 or len({*hidden}) > 1 or heads[0] * given["head_dim"] != width:
