@@ -115,7 +115,7 @@ class Tables:
     Attributes:
         genes: Gene vectors as drawn: genes that mean nothing are random, so that a layer that is switched on later
             has a size from the same distribution as the others.
-        probabilities: Of each level, that a uniform architecture (above the level's floor) belongs to it.
+        probabilities: Probability, for each level, that a uniform architecture (above the level's floor) belongs to it.
     """
 
     genes: Int32[np.ndarray, "l a g"]

@@ -46,7 +46,7 @@ class Additive:
             space: The space.
             genes: Canonical genes of what was evaluated.
             errors: Their errors; finite.
-            penalty: Of the squared weights; a value that was never seen gets the weight 0.
+            penalty: Penalty of the squared weights; a value that was never seen gets the weight 0.
         """
         features = one_hot(space, genes)
         means, mean = features.mean(axis=0), float(errors.mean())

@@ -78,7 +78,7 @@ class CurvePrior:
     is given, that share of the curves keeps its first value for a while and rises then.
 
     Args:
-        seed: Of the draws.
+        seed: Seed of the draws.
         count: Number of curves.
         delayed: Share of the curves that rise late; 0 is LC-PFN's prior.
     """
@@ -217,7 +217,7 @@ class Outlook:
     """Forecast of a figure at the last step of a training.
 
     Attributes:
-        forecast: Of the figure, turned so that it rises to 1 at most.
+        forecast: Forecast of the figure, turned so that it rises to 1 at most.
         first: Figure of the first evaluation.
         higher: Whether the figure is a share that is better the higher it is; otherwise an error or a loss.
     """

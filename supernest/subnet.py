@@ -41,7 +41,7 @@ def load_subnet(directory: str | os.PathLike[str], *, plugins: bool = False, siz
         directory: `RUN/subnets/NAME` or `RUN/nested/NAME`, or a copy of it.
         plugins: Import the plug-ins that the run around it names, which runs their code. Without them, the network of a
             plug-in that is not imported yet runs as its stored program, `forward.jax_export`, and has no `module`.
-        size: Of a nested export, the most bytes of weights that are read, such as `"1.5MB"`; all when None.
+        size: Most bytes of weights to read of a nested export, such as `"1.5MB"`; all when None.
 
     Raises:
         UserError: The directory is missing, incomplete or altered, or its family is not known here.

@@ -45,7 +45,7 @@ def with_pretrained(tree: Any, context: Mapping[str, Any] | None) -> Any:
 
     Args:
         tree: As it was written.
-        context: Of its validation.
+        context: Context of its validation.
 
     Raises:
         ProblemsError: There is no such directory, a setting of the space would make another network of its weights, or

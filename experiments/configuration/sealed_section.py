@@ -31,7 +31,7 @@ class SealedSection(BaseModel):
 
         Args:
             path: The path, absolute.
-            directory: Of the experiment file.
+            directory: Directory of the experiment file.
             sealed: Whether a hash is known, as it is in a run directory.
 
         Raises:

@@ -34,7 +34,7 @@ def starter(family: str, name: str, file: str, plugins: Sequence[str] = (), prop
 
     Args:
         family: A registered family.
-        name: Of the experiment.
+        name: Name of the experiment.
         file: Where it is going to be, for the commands in its comments.
         plugins: Modules that it needs.
         proposal: What follows from data that were looked at; the template of a source when None.

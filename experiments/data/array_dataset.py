@@ -98,7 +98,7 @@ class ArrayDataset(Dataset[ArraySplit]):
         test: Likewise.
         outputs: As in `Dataset`: classes, or numbers.
         class_names: Name of each class; none where labels are numbers.
-        mean: Of each feature, over the training split.
+        mean: Mean of each feature, over the training split.
         std: Likewise.
         fingerprint: As in `Dataset`.
         notes: As in `Dataset`.

@@ -32,7 +32,7 @@ class Masking:
     """Rule by which tokens are hidden, and what stands in their place.
 
     Args:
-        share: Of the tokens; above 0.
+        share: Share of the tokens; above 0.
         mask: What hides most of them.
         vocabulary: Tokens that the others are drawn from.
     """

@@ -83,7 +83,7 @@ class Device:
 
     Attributes:
         path: Where it was read.
-        sha256: Of its bytes.
+        sha256: SHA-256 of its bytes.
         family: Family of that space.
         space: Fingerprint of the space whose networks were measured.
         device: Platform, model and cores.

@@ -46,7 +46,7 @@ def median_seconds(programs: Sequence[Callable[[], None]], warmup: int, repeats:
         programs: What to measure.
         warmup: Calls of each before.
         repeats: Rounds.
-        seed: Of the orders.
+        seed: Seed of the orders.
     """
     calls = []
     for program in programs:

@@ -128,7 +128,7 @@ class Pool:
 
         Args:
             function: Importable where the actors run.
-            arguments: Of each job.
+            arguments: Arguments of each job.
             stop: Read while waiting.
 
         Raises:

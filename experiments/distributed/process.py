@@ -15,7 +15,7 @@ def environment(section: RaySection, family: str) -> dict[str, str]:
 
     Args:
         section: Where the process runs.
-        family: Of the networks.
+        family: Family of the networks.
     """
     platform = "cuda" if section.gpus_per_worker else "cpu"
     return {"JAX_PLATFORMS": platform, "NPROC": str(math.ceil(section.cpus_per_worker)), **variables(family)}

@@ -63,7 +63,7 @@ class Lineage:
         """Returns the lineage of the mean of networks that have one parent and were last trained on the same data.
 
         Args:
-            lineages: Of the networks, at least one.
+            lineages: Lineages of the networks, at least one.
         """
         first = lineages[0]
         if all(one == first for one in lineages):

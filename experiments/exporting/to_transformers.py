@@ -28,7 +28,7 @@ def export_for_transformers(
         names: Which; all of them when empty.
         model_type: What they become; when None that of the checkpoint that the run started from, or without one the
             first type that can express a subnet.
-        dtype: Of the weights; when None that of the import that the run started from, or without one as they are.
+        dtype: Type of the weights; when None that of the import that the run started from, or without one as they are.
 
     Returns:
         For JSON: `subnet`, `model_type` and `directory` of each.

@@ -56,9 +56,9 @@ def asked_clients(
 
     Args:
         choice: The setting.
-        rewards: Of the rounds before.
+        rewards: Rewards of the rounds before.
         number: Number of all clients.
-        seed: Of the experiment.
+        seed: Seed of the experiment.
         round_: Number of the round, from 0.
     """
     if choice.number is None:
@@ -76,9 +76,9 @@ def sent_layers(
 
     Args:
         choice: The setting.
-        importance: Of each layer of the server; read with `importance` only.
+        importance: Importance of each layer of the server; read with `importance` only.
         layers: Layers of the client, the first ones of the server.
-        seed: Of the experiment.
+        seed: Seed of the experiment.
         round_: Number of the round, from 0.
     """
     if choice.number is None or choice.number >= layers:

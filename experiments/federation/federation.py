@@ -25,9 +25,9 @@ class Size(NamedTuple):
     Attributes:
         name: Name of the size.
         network: Their network.
-        shapes: Of all weights in theirs and in the server's.
+        shapes: Shapes of all weights in theirs and in the server's.
         clients: Numbers of the clients.
-        architecture: Of the network, in the space of the experiment.
+        architecture: Architecture of the network, in the space of the experiment.
     """
 
     name: str

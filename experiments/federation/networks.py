@@ -99,7 +99,7 @@ class LocalStep:
 
     Args:
         network: The client's network.
-        optimizer: Of a client.
+        optimizer: Optimizer of a client.
     """
 
     def __init__(self, network: FederatedNetwork, optimizer: optax.GradientTransformation) -> None:
@@ -118,7 +118,7 @@ class LocalStep:
 
         Args:
             weights: Before the step.
-            state: Of the optimizer.
+            state: State of the optimizer.
             trained: Which layers are.
             x: Batch of inputs.
             targets: Its targets.

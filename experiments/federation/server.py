@@ -29,10 +29,10 @@ class ServerState(NamedTuple):
     """State of the server between rounds.
 
     Attributes:
-        weights: Of its network, by path.
+        weights: Weights of its network, by path.
         compression: Filters of each size that compress its weights; empty with `prefix`.
         dilation: Filters of each size that dilate what comes back; empty with `prefix`.
-        logits: Of the merge weights of the clients of each size; empty with `prefix`.
+        logits: Logits of the merge weights of the clients of each size; empty with `prefix`.
     """
 
     weights: Changed
@@ -121,7 +121,7 @@ class Server:
         Args:
             sent: Weights that each size was sent.
             layers: Which layers each size was asked for.
-            replies: Of the clients that were asked.
+            replies: Replies of the clients that were asked.
         """
         by_client, found = {reply.client: reply for reply in replies}, []
         for size, before, chosen in zip(self.federation.sizes, sent, layers, strict=True):

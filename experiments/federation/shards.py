@@ -22,7 +22,7 @@ class Shards(NamedTuple):
 
     Attributes:
         server: Of the server.
-        clients: Of each client, at least one row.
+        clients: Rows of each client, at least one.
     """
 
     server: Int[np.ndarray, " n"]
@@ -36,8 +36,8 @@ def shards(classes: Int[np.ndarray, " n"], server: int, clients: int, concentrat
         classes: Class of each example.
         server: Number of examples of the server, drawn uniformly.
         clients: Number of clients.
-        concentration: Of the Dirichlet distribution that gives the shares of the clients in each class.
-        seed: Of the experiment.
+        concentration: Concentration of the Dirichlet distribution that gives the shares of the clients in each class.
+        seed: Seed of the experiment.
 
     Raises:
         UserError: Some client got nothing in each of many draws.

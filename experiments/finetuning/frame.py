@@ -101,7 +101,7 @@ def export_again(
     Args:
         experiment: The experiment of the network alone.
         params: Weights in the supernet's coordinates.
-        architecture: Of the network.
+        architecture: Architecture of the network.
         statistics: Batch statistics, for families that have them.
         source: Directory of the network that it was.
         subnet: That network.

@@ -35,7 +35,7 @@ def parts(train: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     Args:
         train: The training split.
         fraction: Share of it that the architecture gets.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         UserError: One of the parts is empty.

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
         probability: Mean probability of the values of the active genes.
         expected: Metric to the expected cost of the distribution, over its limit.
         entropies: Choice name to mean entropy of its genes, as a share of the largest possible.
-        probabilities: Of each gene's values.
+        probabilities: Probabilities of each gene's values.
     """
 
     genes: Int[np.ndarray, " g"]

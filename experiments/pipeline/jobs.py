@@ -34,7 +34,7 @@ class Job(NamedTuple):
     """A job of a cluster.
 
     Attributes:
-        address: Of the cluster's dashboard.
+        address: Address of the cluster's dashboard.
         name: The job's name there.
     """
 
@@ -63,7 +63,7 @@ def submit(config: ExperimentConfig, modules: Path, stage: str, out: str, addres
         modules: Directory whose Python files are packed, for plug-ins.
         stage: Command to run, such as `run` or `search`.
         out: Run directory on the cluster, absolute, where all nodes see it.
-        address: Of the dashboard, such as http://127.0.0.1:8265.
+        address: Address of the dashboard, such as http://127.0.0.1:8265.
 
     Raises:
         UserError: The cluster cannot be reached, or refuses.

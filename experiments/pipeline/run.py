@@ -170,7 +170,7 @@ def evaluate_subnet(
         split: The examples.
         class_names: Names of their classes; numbers where empty.
         tokenizer: Name of the tokenizer that tokens come from; None for images.
-        size: Of a nested export, the most bytes of weights that are read; all when None.
+        size: Most bytes of weights to read of a nested export; all when None.
 
     Raises:
         UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the

@@ -124,7 +124,7 @@ class ImportedDirectory:
 
         Args:
             net: The supernet.
-            dtype: Of the result; as stored when None.
+            dtype: Type of the result; as stored when None.
 
         Raises:
             UserError: Files are missing or were altered, or the supernet is of another size.
@@ -153,7 +153,7 @@ def write_imported(
         out: What to write; must not exist.
         experiment: Text of the experiment file.
         calibration: Batches of tokens that show what matters; it is not ordered when None.
-        dtype: Of the weights; as they are stored when None.
+        dtype: Type of the weights; as they are stored when None.
 
     Returns:
         The space.

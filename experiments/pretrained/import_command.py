@@ -64,7 +64,7 @@ def import_to(
         texts: Files that show what matters in it; it is not ordered when there are none.
         sequences: How much of them is used.
         context: Tokens that costs are counted for, and of a sequence; the longest when None, but at most 1024.
-        dtype: Of the weights; as they are stored when None.
+        dtype: Type of the weights; as they are stored when None.
         field: Field of JSON lines that holds the text.
         bos: Whether texts begin with what the tokenizer puts before them.
 

@@ -38,7 +38,7 @@ def keep_freed_memory(family: str | None = None) -> bool:
     (`SearchSpace.several_arenas`).
 
     Args:
-        family: Of the networks; None leaves the arenas to a later call.
+        family: Family of the networks; None leaves the arenas to a later call.
 
     Returns:
         Whether it was done: on Linux with glibc.

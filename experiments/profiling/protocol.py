@@ -24,7 +24,7 @@ class Protocol:
         held_out: Networks that the predictions are compared with.
         warmup: Calls before measuring.
         repeats: Samples of each network, of which the median counts.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         UserError: A number that is too small.

@@ -33,7 +33,7 @@ def fidelity(truth: Values, score: Values, quality: Values, resamples: int, seed
         score: What it reaches with the supernet's weights; higher is better.
         quality: What regret is told in, such as the true accuracy; higher is better.
         resamples: Bootstrap resamples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
 
     Returns:
         `kendall_tau`, `spearman`, `tau_top_10` and `tau_top_50` (tau-b among the truly best 10 % and 50 %), and

@@ -24,7 +24,7 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
         count: How many; the whole space where it holds fewer.
         metric: Which cost.
         bins: How many ranges.
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Returns:
         Distinct canonical genes in order of cost.

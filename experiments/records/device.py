@@ -118,8 +118,8 @@ class HeldOut:
     """Accuracy of a device file's predictions for one batch size.
 
     Attributes:
-        latency: Of the latency.
-        memory: Of the memory.
+        latency: Accuracy of the latency.
+        memory: Accuracy of the memory.
         networks: Networks that predictions are compared with; None in files that do not say.
     """
 

@@ -17,7 +17,7 @@ class Estimate:
     """A figure of the panel and its 95 % interval, over resamplings of the panel's architectures.
 
     Attributes:
-        value: Of the panel itself; NaN where it is not defined.
+        value: Value of the panel itself; NaN where it is not defined.
         low: Lower end of the interval.
         high: Upper end.
         reason: Why there is no value; empty where there is one.

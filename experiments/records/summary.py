@@ -34,14 +34,14 @@ class Summary:
         objective: What its search minimises.
         chance: The objective of guessing; None where it is not known.
         space: The search space.
-        incubation: Of the modules that the training started from.
-        train: Of the training.
-        gradient: Of the gradient search.
-        federation: Of the training by clients.
-        search: Of the search.
+        incubation: Figures of the modules that the training started from.
+        train: Figures of the training.
+        gradient: Figures of the gradient search.
+        federation: Figures of the training by clients.
+        search: Figures of the search.
         subnets: Exported networks, in the order of the budgets.
-        rank: Of the ranking.
-        proxies: Of the zero-cost proxies.
+        rank: Figures of the ranking.
+        proxies: Figures of the zero-cost proxies.
         new_budgets: Budgets that were asked for later, by name.
     """
 

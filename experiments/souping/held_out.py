@@ -42,7 +42,7 @@ class HeldOut:
 
         Args:
             params: Weights in the supernet's coordinates.
-            architecture: Of the network.
+            architecture: Architecture of the network.
             statistics: Batch statistics; None for families without any.
         """
         genes = np.array(architecture.genes, np.int32)

@@ -36,7 +36,7 @@ class Ingredient:
         subnet: The network.
         lineage: What it descends from.
         space: Fingerprint of its space.
-        genes: Of its architecture.
+        genes: Genes of its architecture.
     """
 
     path: Path

@@ -47,7 +47,7 @@ def continued(
         prompt: At least one token, with those that the tokenizer puts first.
         count: The most tokens that follow.
         temperature: 0 takes the likeliest token each time.
-        seed: Of what is drawn at other temperatures.
+        seed: Seed of the draws at other temperatures.
         bos: Whether the prompt begins with what the tokenizer puts before a text; as in training when None.
         draft: Proposes tokens, so that the model takes several at a time; none when None.
 

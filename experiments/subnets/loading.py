@@ -14,7 +14,7 @@ def load_exported(directory: Path, plugins: bool = True, size: int | str | None 
         directory: `RUN/subnets/NAME`, or a copy of it.
         plugins: Import the plug-ins of the run that it lies in, which runs their code. Without them a plug-in's family
             that was not imported otherwise runs as its stored program.
-        size: Of a nested export, the most bytes of weights that are read; all when None.
+        size: Most bytes of weights to read of a nested export; all when None.
 
     Raises:
         UserError: The directory is missing, incomplete or altered, or its family is not known here.

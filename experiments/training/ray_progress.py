@@ -19,7 +19,7 @@ class Report(NamedTuple):
         done: Steps.
         doing: What the workers are doing, before the progress bar.
         shown: Figures beside the progress bar.
-        figures: Of the finished training, for the summary.
+        figures: Figures of the finished training, for the summary.
         stopped: What the training said when it stopped because it was asked to.
         refused: What the user has to mend.
     """

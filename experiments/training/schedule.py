@@ -25,7 +25,7 @@ class Schedule:
 
     Attributes:
         workers: How many there are, n.
-        rows: Of the global batch.
+        rows: Number of rows of the global batch.
         parallel: `paths`: every path is cut into n / gcd(paths, n) equal shares, the fewest that n workers can have
             equally many of. `data`: every path is cut into n shares, one for each worker.
         path_batch: `whole`: every path sees the whole batch. `share`: path i of k sees the i-th of k equal parts.
@@ -58,7 +58,7 @@ class Schedule:
         """Returns the shares of each worker, by path.
 
         Args:
-            costs: Of each path, on the rows that it sees.
+            costs: Costs of each path, on the rows that it sees.
         """
         shares, cuts = self.shares(len(costs)), self.cuts(len(costs))
         if self.parallel == "data" and cuts == self.workers:
@@ -74,7 +74,7 @@ class Schedule:
         """Refuses what cannot be divided evenly.
 
         Args:
-            paths: Of a step.
+            paths: Number of paths of a step.
             unit: What the rows that are proposed are to be a multiple of as well.
 
         Raises:
@@ -125,7 +125,7 @@ def balance(costs: Float[np.ndarray, " k"], dealt: Sequence[Sequence[Share]]) ->
     """Computes the mean work of the workers ÷ work of the slowest; 1 is best.
 
     Args:
-        costs: Of each path, on the rows that it sees.
+        costs: Costs of each path, on the rows that it sees.
         dealt: The shares of each worker.
     """
     work = [sum(float(costs[share.path]) * share.weight for share in mine) for mine in dealt]

@@ -22,7 +22,7 @@ class TruthTable:
     """Figures of networks that were each trained on their own.
 
     Attributes:
-        name: Of the table.
+        name: Name of the table.
         space: Space whose genes the rows are; each row is another network.
         genes: Canonical genes, a row a network.
         measures: Figures by name, such as accuracies in percent; higher is better. NaN where one is missing.
@@ -116,7 +116,7 @@ def read_table(name: str, directory: str | os.PathLike[str] | None = None) -> Tr
     """Reads a registered table.
 
     Args:
-        name: Of the table.
+        name: Name of the table.
         directory: Directory of its files; by default that of its name below `$SUPERNEST_DATA`.
 
     Raises:

@@ -27,7 +27,7 @@ class Branches:
 
     Attributes:
         stages: Chain of stages whose last output has one shape, whatever the size.
-        cuts: Of the weights, one a size, smallest first; each becomes a branch.
+        cuts: Cuts of the weights, one a size, smallest first; each becomes a branch.
         statistics: Cuts of the batch statistics, one a size; none for a sublayer without.
         path: Path of the sublayer within a layer, where its statistics lie.
     """
@@ -75,7 +75,7 @@ def layered(
         indices: For each sublayer, its index in each layer. int32[l].
         params: For each sublayer, its full-size weights, layers on a leading axis.
         x: Input.
-        context: Of all layers; statistics have layers on a leading axis, and so have those collected.
+        context: Context of all layers; statistics have layers on a leading axis, and so have those collected.
         genes: For each sublayer, genes of its layers that its stages select by.
         parallel: The sublayers take a pair, the sum so far and the layer's input, and change nothing of it but the sum,
             to which they add. Otherwise they take and return what has the shape of `x`.

@@ -20,7 +20,7 @@ def embed(net: Supernet, weights: Params, architecture: Architecture) -> Params:
     Args:
         net: A supernet whose sharing leaves weights as they are (`entangled`).
         weights: State of the plain module, in the structure of `net.slice`. Batch statistics in it are left out.
-        architecture: Of the network.
+        architecture: Architecture of the network.
     """
     # Statistics are no weights and have no place among them.
     places = net.slice(_numbered(net.plain_shapes), architecture, _nowhere(net.statistics_shapes))
@@ -35,7 +35,7 @@ def embed_statistics(net: Supernet, weights: Params, architecture: Architecture)
     Args:
         net: As in `embed`.
         weights: State of the plain module, batch statistics among it.
-        architecture: Of the network.
+        architecture: Architecture of the network.
 
     Returns:
         Statistics as `net.apply` collects them; an empty tree for families without any.
@@ -49,7 +49,7 @@ def owned(net: Supernet, architecture: Architecture) -> Params:
 
     Args:
         net: As in `embed`.
-        architecture: Of the network.
+        architecture: Architecture of the network.
     """
     numbered = _numbered(net.plain_shapes)
     places = net.slice(numbered, architecture, _nowhere(net.statistics_shapes))

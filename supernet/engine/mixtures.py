@@ -37,8 +37,8 @@ def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> T
     Args:
         params: Weights of the sublayer, or of like layers on a leading axis.
         sublayer: The description.
-        relaxed: Of the sublayer's choices.
-        values: Of these choices.
+        relaxed: Relaxed form of the sublayer's choices.
+        values: Values of these choices.
     """
     mixed: Tree = {}
     for path, shape in sublayer.weights.items():
@@ -85,8 +85,8 @@ def mixed_mask(
 
     Args:
         shape: Axes of the weight.
-        relaxed: Of the choices that size them.
-        values: Of these choices.
+        relaxed: Relaxed form of the choices that size them.
+        values: Values of these choices.
         factors: Choices whose weights count whether or not they size an axis.
     """
     axes = flat(shape)

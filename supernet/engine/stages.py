@@ -23,7 +23,7 @@ class Context:
     """Context of a stage: all that it sees besides weights and activations.
 
     Attributes:
-        shape: Of the network's input.
+        shape: Shape of the network's input.
         values: Values of choices that are known when traced and size more than weights (a resolution).
         genes: By choice, traced integers that select inside a stage (a kernel size); without its choice there, weights
             are cut to its value already.
@@ -71,7 +71,7 @@ def residual_bytes(network: Callable[..., Any], *arguments: Tree) -> int:
 
     Args:
         network: Calls `run` for each of its sublayers; it is traced, not computed.
-        arguments: Of the network, or their shapes.
+        arguments: Arguments of the network, or their shapes.
     """
     token = COUNTED.set(counted := [])
     try:

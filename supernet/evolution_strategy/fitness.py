@@ -26,7 +26,7 @@ class CompiledFitness:
     """A fitness that is part of the compiled program.
 
     Attributes:
-        function: Of what outputs mean, logits, targets and the examples' weights [b]; higher is better.
+        function: Function of what outputs mean, logits, targets and the examples' weights [b]; higher is better.
         figure: Name of the figure that outputs must have; None fits all.
     """
 

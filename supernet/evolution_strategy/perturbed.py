@@ -33,8 +33,8 @@ class LeafNoise:
     """The noise of one leaf of the weights.
 
     Attributes:
-        shape: Of the leaf.
-        path: Of the leaf, for messages.
+        shape: Shape of the leaf.
+        path: Path of the leaf, for messages.
         used: Whether the pass uses it.
         reads: Axes that products sum over.
         writes: Axes that products keep; none of both where the noise has the leaf's own shape. Axes that are neither
@@ -172,7 +172,7 @@ class PerturbedPass:
 
         Args:
             coefficients: float32[q].
-            noise: Of q pairs, on a leading axis.
+            noise: Noise of q pairs, on a leading axis.
         """
         each = zip(self.leaves, noise, strict=True)
         return [leaf_sum(leaf, coefficients, own, self.rank, self.unit) for leaf, own in each]

@@ -30,9 +30,9 @@ class Population:
 
     Args:
         net: The supernet.
-        settings: Of the strategy.
+        settings: Settings of the strategy.
         outputs: What the network's outputs mean.
-        key: Of all noise of a training.
+        key: Key of all noise of a training.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Population:
             step: Number of the training step.
             chunk: Which of `settings.chunks`.
             x: The whole batch; a group sees its part.
-            targets: Of the batch.
+            targets: Targets of the batch.
             example_weights: Factor of each example.
         """
         settings, genes = self.settings, np.asarray(genes, np.int32)
@@ -116,10 +116,10 @@ class Population:
         Of integer weights, it is the negative of the votes of all pairs instead, whole numbers.
 
         Args:
-            coefficients: Of each path's members: shaped fitness times the path's weight.
-            genes: Of the paths.
+            coefficients: Coefficients of each path's members: shaped fitness times the path's weight.
+            genes: Genes of the paths.
             step: Number of the training step.
-            shape: Of the inputs of a group.
+            shape: Shape of the inputs of a group.
             masks: For each path, 1 where it uses a weight, in arrays that broadcast.
         """
         total = None

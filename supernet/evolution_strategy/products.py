@@ -62,8 +62,8 @@ def multiplied(
 
     Args:
         name: Name of the primitive.
-        inputs: Of the equation; one is tracked.
-        params: Of the equation.
+        inputs: Inputs of the equation; one is tracked.
+        params: Parameters of the equation.
         bind: The primitive with these parameters.
     """
     bare = [value.base if isinstance(value, Tracked) else value for value in inputs]

@@ -45,9 +45,9 @@ class StepPaths(NamedTuple):
 
     Attributes:
         step: Its number.
-        genes: Of its paths.
+        genes: Genes of its paths.
         weights: Factor of each path.
-        shape: Of the inputs that a member sees.
+        shape: Shape of the inputs that a member sees.
     """
 
     step: int
@@ -61,7 +61,7 @@ class Evaluated(NamedTuple):
 
     Attributes:
         paths: What members were evaluated on.
-        fitness: Of each path's members.
+        fitness: Fitness of each path's members.
     """
 
     paths: StepPaths
@@ -77,9 +77,9 @@ class EvolutionStep:
 
     Args:
         net: The supernet.
-        settings: Of the strategy.
+        settings: Settings of the strategy.
         optimizer: Descends along the negative of the estimated gradient of fitness.
-        key: Of all noise of a training.
+        key: Key of all noise of a training.
         average_decay: As that of `TrainStep`.
         outputs: What the network's outputs mean.
         path_weights: Factor of each path, from genes; 1 when None. A penalty of costs is one.

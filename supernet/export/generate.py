@@ -27,8 +27,8 @@ def generate(
         model: A causal language model.
         prompt: At least one token each.
         count: How many tokens follow.
-        temperature: Of the distribution that they are drawn from; 0 takes the likeliest.
-        key: Of the drawing; needed unless the temperature is 0.
+        temperature: Temperature of the distribution that they are drawn from; 0 takes the likeliest.
+        key: Key of the drawing; needed unless the temperature is 0.
 
     Raises:
         UserError: The model is an encoder, an empty prompt, a sequence longer than it takes, or a negative temperature.

@@ -67,8 +67,8 @@ def speculate(
         prompt: At least one token.
         count: How many tokens follow.
         proposed: How many tokens the draft proposes a round.
-        temperature: Of the distributions of both; 0 takes the likeliest.
-        key: Of the drawing; needed unless the temperature is 0.
+        temperature: Temperature of the distributions of both; 0 takes the likeliest.
+        key: Key of the drawing; needed unless the temperature is 0.
 
     Raises:
         UserError: Either cannot generate this, they know another number of tokens, or nothing is proposed.

@@ -121,7 +121,7 @@ def load_subnet(directory: str | os.PathLike[str], size: int | str | None = None
 
     Args:
         directory: `RUN/subnets/NAME`, or `RUN/nested/NAME`.
-        size: Of a nested export, the most bytes of weights that are read, such as `"1.5MB"`; all when None.
+        size: Most bytes of weights to read of a nested export, such as `"1.5MB"`; all when None.
 
     Raises:
         UserError: The directory is missing, incomplete or altered, its family is not known here, or the size is less

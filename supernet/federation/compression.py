@@ -49,8 +49,8 @@ def compressed(
     """Compresses the weights of the server's network to those of a client's.
 
     Args:
-        shapes: Of all weights in both.
-        filters: Of the client's size; weights without one keep their shape and value.
+        shapes: Shapes of all weights in both.
+        filters: Filters of the client's size; weights without one keep their shape and value.
         server: Weights of the server's network.
         activation: `leaky` passes compressed weights through 0.85 w above 0 and 0.001 w below, as published.
     """
@@ -67,8 +67,8 @@ def dilated(
     """Dilates weights of a client's network to the axes of the server's; linear in the weights.
 
     Args:
-        shapes: Of all weights in both.
-        filters: Of the client's size.
+        shapes: Shapes of all weights in both.
+        filters: Filters of the client's size.
         client: Weights of the client's network.
 
     Returns:

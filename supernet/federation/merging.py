@@ -49,7 +49,7 @@ def coefficients(
     """Returns the merge weights of one weight: a softmax over all clients, of all sizes, that returned a layer.
 
     Args:
-        logits: Of each size.
+        logits: Logits of each size.
         owns: Which clients returned which layers, of each size.
         layers: Layers of the server; a size with fewer has the first ones.
 
@@ -82,9 +82,9 @@ def merged(
 
     Args:
         server: Weights that the round began with.
-        shapes: Of each size.
-        filters: Of each size's dilation.
-        logits: Of each size's clients.
+        shapes: Shapes of each size.
+        filters: Filters of each size's dilation.
+        logits: Logits of each size's clients.
         returned: By clients of each size.
         dilation: `weights` dilates the weights that came back, as published; `updates` what they differ by from those
             that were sent, and adds that to the server's.
@@ -124,7 +124,7 @@ def merged_by_owner(
 
     Args:
         server: Weights that the round began with; entries that no client returned keep theirs.
-        shapes: Of each size.
+        shapes: Shapes of each size.
         counts: Number of examples of each client, of each size.
         returned: By clients of each size.
     """
@@ -145,7 +145,7 @@ def fresh_logits(shapes: Mapping[str, WeightShapes], counts: Sequence[int]) -> L
     """Returns logits whose merge weights are shares of examples, as in federated averaging.
 
     Args:
-        shapes: Of one size.
+        shapes: Shapes of one size.
         counts: Number of examples of each client of this size.
     """
     start = jnp.log(jnp.asarray(counts, jnp.float32))[:, None]

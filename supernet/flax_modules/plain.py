@@ -19,10 +19,10 @@ def plain(
 
     Args:
         module: The class.
-        arguments: Of its constructor, but for those of which each layer has its own.
+        arguments: Arguments of its constructor, except those of which each layer has its own.
         layers: The latter, by layer.
         place: Path of the list of layers.
-        rngs: Of fresh weights.
+        rngs: Random streams of fresh weights.
     """
     arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
     built: list[tuple[Mapping[str, Any], Any]] = []

@@ -36,8 +36,8 @@ class GradientState(NamedTuple):
 
     Attributes:
         train: The shared weights, as in any training of a supernet.
-        logits: Of each gene's values.
-        moments: Of the logits' optimizer.
+        logits: Logits of each gene's values.
+        moments: Moments of the logits' optimizer.
         multipliers: One a limit.
     """
 

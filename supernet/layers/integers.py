@@ -78,7 +78,7 @@ def normalised(x: Num[Array, "... d"]) -> Num[Array, "... d"]:
     """Scales to a mean magnitude of about `ONE` and saturates at `LARGEST`.
 
     Args:
-        x: Of a power of two of channels, magnitudes up to 511.
+        x: Values with a power of two of channels, magnitudes up to 511.
     """
     total = jnp.sum(jnp.abs(x), axis=-1, keepdims=True, dtype=x.dtype)
     mean = jnp.maximum(halved(total, int(math.log2(x.shape[-1]))), jnp.asarray(1, x.dtype))

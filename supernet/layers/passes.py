@@ -12,8 +12,8 @@ class Passes:
     """Precision and memory of passes; what they compute is the same, but for rounding.
 
     Args:
-        precision: Of products, and of what is kept for the backward pass. Sums, norms, softmax and the residual stream
-            are float32, as weights and their gradients are.
+        precision: Precision of products, and of the residuals for the backward pass. Sums, norms, softmax and the
+            residual stream are float32, as are weights and their gradients.
         rematerialize: Keep nothing but each sublayer's input for the backward pass, and compute the rest again.
     """
 

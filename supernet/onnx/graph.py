@@ -43,7 +43,7 @@ class Graph:
         constants: Weights and other fixed arrays by name.
         symbols: Where a symbolic size is read: name of an input, and its axis.
         opset: Version of the operators.
-        counts: Of sums and means over known numbers of entries: how many these are, and the axes of the tensor.
+        counts: Counts of sums and means over known numbers of entries: how many these are, and the axes of the tensor.
         shapes: Sizes of tensors that were written down.
     """
 

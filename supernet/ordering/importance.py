@@ -37,9 +37,9 @@ class Importance(NamedTuple):
     """Scores of the parts of the largest network; a larger one matters more.
 
     Attributes:
-        channels: Of the residual stream.
+        channels: Importance of the channels of the residual stream.
         heads: By layer, key-value head, and query.
-        units: Of each layer's MLP.
+        units: Importance of the units of each layer's MLP.
         layers: Squared error of the logits without the layer, over the square of the logits.
     """
 

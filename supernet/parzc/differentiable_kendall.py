@@ -18,8 +18,8 @@ def differentiable_kendall(
     that lie far apart decide.
 
     Args:
-        predicted: Of each network.
-        truth: Of each network; at least two.
+        predicted: Predicted figure of each network.
+        truth: True figure of each network; at least two.
         temperature: In the unit of both sides, above 0; of sigmoids with slope s, it is 2 ÷ s.
 
     Returns:

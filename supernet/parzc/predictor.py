@@ -50,8 +50,8 @@ class Settings:
         steps: Updates of Adam.
         batch: Networks whose pairs a step compares; all where there are fewer.
         learning_rate: First rate; it falls to 0 as a cosine.
-        weight_decay: Of AdamW.
-        temperature: Of DiffKendall, in standard deviations of the accuracies; the authors' slope of 0.5 is 4.
+        weight_decay: Weight decay of AdamW.
+        temperature: Temperature of DiffKendall, in standard deviations of accuracies; the authors' slope of 0.5 is 4.
         draws: Passes with other weights that a prediction is the mean of.
     """
 
@@ -112,7 +112,7 @@ class ParZC:
 
     Attributes:
         settings: How it was trained.
-        seed: Of its draws.
+        seed: Seed of its draws.
         known: The tokens that it was trained on, each value's column in order.
         graph: The mixer, without its weights.
         params: Its weights.
@@ -134,7 +134,7 @@ class ParZC:
             proxies: Tokens of trained networks; what is NaN counts as less than all else.
             accuracy: What each reaches; larger is better, in any unit.
             settings: How to train; the defaults when None.
-            seed: Of the first weights, batches and draws.
+            seed: Seed of the first weights, batches and draws.
 
         Raises:
             UserError: Fewer than `FEWEST` networks, another number of accuracies, an accuracy that is not finite, or

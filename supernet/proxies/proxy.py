@@ -35,7 +35,7 @@ class Batch:
         x: What a network takes: images float32[b, h, w, c], tokens int32[b, t], or other arrays.
         targets: Their targets (`Outputs.encode`).
         outputs: What the networks' outputs mean.
-        seed: Of what a proxy draws.
+        seed: Seed of the proxy's draws.
     """
 
     x: Shaped[Any, "b ..."]

@@ -33,7 +33,7 @@ class Traced:
     """A pass as equations.
 
     Args:
-        function: Of weights and a batch of inputs.
+        function: Function of weights and a batch of inputs.
         weights: The weights, or their shapes.
         x: The batch, or its shape.
     """

@@ -31,7 +31,7 @@ class _Kernel(NamedTuple):
     Attributes:
         stack: The layers.
         part: Path of what the kernel belongs to; the matrices lie beside it.
-        name: Of the kernel there.
+        name: Name of the kernel there.
         choice: Which choice sizes it.
         axis: Its axis.
         sides: How many of its leading axes these are.

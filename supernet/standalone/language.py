@@ -85,7 +85,7 @@ class Attention(nnx.Module):
         width: Stream width.
         kv_heads: Key-value heads.
         queries: Query heads that share one of them.
-        layers: Of the network; scales fresh weights.
+        layers: Number of layers of the network; scales fresh weights.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ class LanguageModel(nnx.Module):
 
         Args:
             tokens: int32[b, t].
-            cache: Of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
+            cache: Cache of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
             start: How many tokens came before; None where the cache holds these and no room for more: it grows.
         """
         form, grows = self.form, start is None

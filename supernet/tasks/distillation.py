@@ -119,7 +119,7 @@ def lesson(
 
     Args:
         settings: Which kind.
-        roles: Of all paths of the step.
+        roles: Roles of all paths of the step.
         path: Which of them learns.
         logits: Those of a path before it, by its number; with None those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.

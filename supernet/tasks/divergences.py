@@ -27,7 +27,7 @@ def alpha_divergence(
 
     Args:
         p: The teacher's distribution.
-        logits: Of the student.
+        logits: Logits of the student.
         alpha_min: Negative order.
         alpha_max: Positive order; 1 is the Kullback-Leibler divergence.
         clip: Bound of the ratio's power at `alpha_min`.

@@ -21,7 +21,7 @@ class PathResult(NamedTuple):
         example_norms: Norm of the gradient of the labels' loss with respect to the logits, `|softmax(z) - target|` of
             one output; 0 for examples that the path has not seen.
         gene_norms: Norm of the gradient of the weights that each gene governs; None unless asked for.
-        logits: Of the batch, still on the device; None where the step was divided.
+        logits: Logits of the batch, still on the device; None where the step was divided.
     """
 
     loss: Float[Array | np.ndarray, ""]
@@ -37,7 +37,7 @@ class StepResult(NamedTuple):
 
     Attributes:
         paths: In the order of the step.
-        gradient_norm: Of the summed gradient, before clipping.
+        gradient_norm: Norm of the summed gradient, before clipping.
         products: Scalar products between the gradients of the paths, each with weight 1, and of the summed gradient
             of the last measured step in the last row and column; None where the step was not measured.
     """
@@ -53,9 +53,9 @@ def spread(work: Work, found: Sequence[PathResult], paths: int, rows: int, genes
     Args:
         work: The shares.
         found: Their results, without logits.
-        paths: Of the step.
-        rows: Of the batch.
-        genes: Of a path, where their norms are asked for.
+        paths: Number of paths of the step.
+        rows: Number of rows of the batch.
+        genes: Number of genes of a path, if their norms are measured; else None.
     """
     parts = [
         PathResult(

@@ -33,7 +33,7 @@ class Tensor:
     Attributes:
         name: In its file.
         file: The file.
-        shape: Of the tensor.
+        shape: Shape of the tensor.
         dtype: As safetensors calls it.
     """
 

@@ -53,7 +53,7 @@ def output_side(
     Args:
         kind: The model type.
         form: What `config.json` says.
-        width: Of the stream.
+        width: Width of the stream.
         found: Tensors by the names of the model type.
 
     Returns:

@@ -120,7 +120,7 @@ def activation(settings: Settings, key: str, known: Mapping[str, str]) -> str:
     """Reads an activation by any of its names.
 
     Args:
-        settings: Of the checkpoint.
+        settings: Settings of the checkpoint.
         key: Where it stands.
         known: Names in transformers, and the form's name of each.
 

@@ -17,7 +17,7 @@ def propose(form: LanguageForm, sizes: Sizes, model_type: ModelType) -> Language
 
     Args:
         form: What the networks have in common.
-        sizes: Of the largest.
+        sizes: Sizes of the largest.
         model_type: What they must be loaded as.
     """
     kv_heads, queries = _fractions(sizes.kv_heads), _fractions(sizes.queries)

@@ -96,7 +96,7 @@ def import_checkpoint(directory: Path, context: int | None = None, dtype: str | 
     Args:
         directory: As of `open_checkpoint`.
         context: As of `open_checkpoint`.
-        dtype: Of the result: `float32`, `bfloat16` or `float16`; as it is stored when None.
+        dtype: Type of the result: `float32`, `bfloat16` or `float16`; as it is stored when None.
 
     Raises:
         UserError: As `open_checkpoint`.
@@ -173,7 +173,7 @@ def _matched(
     """Returns each row of the table and its tensor; everything is checked, nothing is read.
 
     Args:
-        directory: Of the checkpoint.
+        directory: Directory of the checkpoint.
         model_type: Its model type.
         form: Its form, as it is stored.
         depth: Its layers.

@@ -25,7 +25,7 @@ class StreamedFile:
     """A safetensors file whose arrays come in any order and in parts; a context manager.
 
     Args:
-        path: Of the file; replaced.
+        path: Path of the file; replaced.
         arrays: Shape and type of all that it is to hold; types are among those of `files.TYPES`.
     """
 
@@ -89,7 +89,7 @@ class StoredParams:
         """Reads all parameters; memory holds one array twice for a moment.
 
         Args:
-            dtype: Of the result; as stored when None.
+            dtype: Type of the result; as stored when None.
         """
         return unflatten({name: jnp.asarray(tensor.read(), dtype) for name, tensor in self._tensors.items()})
 

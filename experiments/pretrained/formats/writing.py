@@ -48,7 +48,7 @@ def export_checkpoint(
         architecture: What to cut out.
         directory: As of `write_checkpoint`, and so on.
         model_type: One of `MODEL_TYPES`.
-        settings: Of the checkpoint that was imported.
+        settings: Settings of the checkpoint that was imported.
         tokenizer: Directory of the tokenizer.
         shard_bytes: The most that a file holds.
 
@@ -84,7 +84,7 @@ def write_checkpoint(
             numbers of special tokens) is taken from it.
         tokenizer: Directory whose tokenizer files are copied.
         shard_bytes: The most that a file holds, unless a tensor alone is larger.
-        dtype: Of all tensors; one that holds all the weights when None.
+        dtype: Type of all tensors; one that holds all the weights when None.
 
     Returns:
         The model type.

@@ -27,9 +27,9 @@ def elementwise(graph: Graph, operands: Sequence[Value], shape: tuple[Any, ...],
 
     Args:
         graph: Where to.
-        operands: Of the result's shape, or scalars.
-        shape: Of the result.
-        dtype: Of the result.
+        operands: Operands of the result's shape, or scalars.
+        shape: Shape of the result.
+        dtype: Type of the result.
         node: Makes the nodes from the names of the operands' tensors, and returns the name of their output.
     """
     arrays = [value for value in operands if value.constant is None and value.shape]
