@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 SECONDS = 30.0
 """Between two lines; a stage that is over sooner says nothing."""
-_UNSIZED = {"ncols": 80, "nrows": 24}  # of a terminal that does not know its size, such as one of a container
+_COLUMNS, _ROWS = 80, 24  # of a terminal that does not know its size, such as one of a container
 _LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} to go, {rate_fmt}{postfix}"
 
 
@@ -40,8 +40,9 @@ def progress_bar(
 
         return notebook_bar(over, **given)
     if sys.stderr.isatty():
-        unsized = 0 in os.get_terminal_size(sys.stderr.fileno())  # at 0 columns tqdm writes empty lines
-        return tqdm(over, **given, **(_UNSIZED if unsized else {"dynamic_ncols": True}))
+        if 0 in os.get_terminal_size(sys.stderr.fileno()):  # where tqdm would write empty lines
+            return tqdm(over, **given, ncols=_COLUMNS, nrows=_ROWS)
+        return tqdm(over, **given, dynamic_ncols=True)
     return _Lines(over, **given, miniters=1, mininterval=0, bar_format=_LINE)
 
 
