@@ -2,10 +2,10 @@
 
 Command: `python -m experiments.benchmarks.finetune_stopping --seeds 3 --json`
 
-A supernet a seed is trained, and each of its exported networks is finetuned in several ways, once to the end and once
-with `finetune.early_stopping`. Of both, the best network on the validation split is chosen, as users choose it; the
-test split, which chooses nothing, says what it is worth. Runs are kept in --out, so the same command goes on; times are
-of finetunings that were made in one call.
+For each seed, a supernet is trained, and each of its exported networks is finetuned in several variants: once to the
+end and once with `finetune.early_stopping`. The best network of each side on the validation split is chosen, as a user
+would do, and evaluated on the test split. Runs are saved in --out, so the same command resumes. Times are those of
+finetunings that ran in one call.
 """
 
 import json
@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -30,6 +29,7 @@ from experiments.pipeline.run import STAGES
 from experiments.pipeline.run import run as run_stages
 from experiments.process.interrupt import StopRequest, stop_on_signals
 from experiments.records import FinetunedNetwork
+from search_spaces.sealed_json import JsonObject
 
 _HERE = Path(__file__).parent
 _TIMES = "seconds.json"
@@ -44,9 +44,9 @@ class Chosen:
         validation: Its figure on the validation split.
         test: Its figure on the test split.
         steps: Training steps of all variants.
-        planned_steps: What they would be to the end.
+        planned_steps: Training steps of all variants without early stopping.
         stopped: Number of variants that ended early.
-        seconds: Time that all variants took.
+        seconds: Seconds of all variants.
     """
 
     name: str
@@ -71,13 +71,25 @@ class Chosen:
 
 @click.command(cls=Benchmark)
 @click.option(
-    "--config", type=click.Path(path_type=Path), default=_HERE / "panels" / "soups.yaml", help="[default: digits]"
+    "--config",
+    type=click.Path(path_type=Path),
+    default=_HERE / "panels" / "soups.yaml",
+    help="Experiment file.  [default: experiments/benchmarks/panels/soups.yaml (digits)]",
 )
 @click.option(
-    "--variants", type=click.Path(path_type=Path), default=_HERE / "variants" / "soups.yaml", help="Finetunings."
+    "--variants",
+    type=click.Path(path_type=Path),
+    default=_HERE / "variants" / "soups.yaml",
+    help="List of finetuning variants.  [default: experiments/benchmarks/variants/soups.yaml]",
 )
-@click.option("--steps", default=400, show_default=True, type=click.IntRange(1), help="Steps of a whole finetuning.")
-@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Supernets.")
+@click.option(
+    "--steps",
+    default=400,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of training steps of a complete finetuning.",
+)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of supernets.")
 @click.option("--tolerance", default=0.005, show_default=True)
 @click.option("--confidence", default=0.9, show_default=True)
 @click.option("--evaluations", default=20, show_default=True)
@@ -88,7 +100,7 @@ def main(
     config: Path, variants: Path, steps: int, seeds: int, tolerance: float, confidence: float, evaluations: int,
     out: Path, overrides: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Trains supernets and finetunes their networks with and without early stopping; runs are kept in --out."""
+    """Trains supernets and finetunes their networks with and without early stopping; runs are saved in --out."""
     rule = FinetuneStoppingSection(tolerance=tolerance, confidence=confidence, evaluations=evaluations)
     pairs: dict[str, list[tuple[Chosen, Chosen]]] = {}
     with stop_on_signals() as stop:
@@ -107,7 +119,7 @@ def _tuned(
     config: ExperimentConfig, source: Path, variants: Path, steps: int, rule: FinetuneStoppingSection | None,
     stop: StopRequest,
 ) -> Chosen:  # fmt: skip
-    """Finetunes a network in several ways under a rule, and chooses the best."""
+    """Finetunes a network in several variants under a rule, and chooses the best."""
     config = config.model_copy(update={"finetune": FinetuneSection(early_stopping=rule)})
     kind = "whole" if rule is None else f"{rule.tolerance}_{rule.confidence}_{rule.evaluations}"
     out = source.parent.parent / "tuned" / f"{source.name}_{variants.stem}_{steps}_{kind}"
@@ -119,7 +131,7 @@ def _tuned(
     return Chosen.of([variant.name for variant in listed], found, json.loads(times.read_text()))
 
 
-def summary(pairs: Sequence[tuple[Chosen, Chosen]]) -> dict[str, Any]:
+def summary(pairs: Sequence[tuple[Chosen, Chosen]]) -> JsonObject:
     """Returns the figures of one network over seeds: shares of steps and time, gains of the early choice."""
     gains = {
         split: np.array([getattr(early, split) - getattr(whole, split) for whole, early in pairs])

@@ -26,6 +26,7 @@ from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 
 FEATURES = (
     "encoder_embed_dim",
@@ -62,9 +63,21 @@ class Accuracy(NamedTuple):
 
 
 @click.command(cls=Benchmark)
-@click.option("--directory", type=click.Path(path_type=Path), help="Directory of the real data sets.")
-@click.option("--networks", multiple=True, default=(100, 1000), show_default=True, help="Networks to fit. Repeatable.")
-@click.option("--draws", default=5, show_default=True, type=click.IntRange(2), help="Random splits of each table.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    help="Directory that contains hw_latency/hat/.  [default: $SUPERNEST_DATA]",
+)
+@click.option(
+    "--networks",
+    multiple=True,
+    default=(100, 1000),
+    show_default=True,
+    help="Number of networks to fit; may be repeated.",
+)
+@click.option(
+    "--draws", default=5, show_default=True, type=click.IntRange(2), help="Number of random splits of each table."
+)
 @json_option
 def main(directory: Path | None, networks: tuple[int, ...], draws: int, as_json: bool) -> None:
     """Runs the benchmark on every table below DIRECTORY/hw_latency/hat."""
@@ -97,9 +110,9 @@ def read(file: Path) -> Measured:
     return Measured(table[:, : len(FEATURES)], table[:, len(FEATURES) :].sum(axis=1))
 
 
-def compare(table: Measured, networks: tuple[int, ...], draws: int) -> dict[str, Any]:
+def compare(table: Measured, networks: tuple[int, ...], draws: int) -> JsonObject:
     """Measures every predictor with each number of fitted networks: mean and spread over random splits."""
-    found: dict[str, Any] = {}
+    found: dict[str, JsonObject] = {}
     for count in networks:
         orders = [np.random.default_rng(seed).permutation(len(table.latencies)) for seed in range(draws)]
         for kind in PREDICTORS:
