@@ -12,6 +12,7 @@ from search_spaces.nas_bench_201 import NASBench201Space
 from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
 from search_spaces.registry import Registry
 from search_spaces.space import Genes, Program, SearchSpace
+from search_spaces.translation import TranslationSpace
 from search_spaces.vit import ViTSpace
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Registry",
     "SearchSpace",
     "Term",
+    "TranslationSpace",
     "UserError",
     "ViTSpace",
     "build_space",

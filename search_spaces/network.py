@@ -153,6 +153,9 @@ class Stack:
             first layers are on.
         module: Path of the list of layers in the plain module, where several stacks may follow each other.
         parallel: The sublayers of a layer all read its input, instead of what the one before has made of it.
+        handed_on: Names of entries of the stream, which is then a dict, that its layers either read and do not change,
+            or change and do not compute with: they replace one by another. They are not kept for the backward pass,
+            which sees them as the stack received them.
     """
 
     path: str
@@ -164,6 +167,7 @@ class Stack:
     positions: Int[np.ndarray, "n l"] | None = None
     module: str | None = None
     parallel: bool = False
+    handed_on: tuple[str, ...] = ()
 
     @cached_property
     def groups(self) -> list[tuple[Sublayer, ...]]:
@@ -272,8 +276,9 @@ class Network:
                             f"network: part {path}: a product over axis {axis.name}, which none of its weights has "
                             f"(they have {has or 'no elastic axis'}). Name one of theirs."
                         )
+            cut = {axis.name for shape in sublayer.weights.values() for axis in flat(shape) if isinstance(axis, Axis)}
             for axis in sublayer._all_axes:
-                _check_axis(axis, f"sublayer {sublayer.name}", values)
+                _check_axis(axis, f"sublayer {sublayer.name}", values, axis.name in cut)
                 first, other = known.setdefault(axis.name, (f"product of {sublayer.name}", axis))
                 _check_same(f"product of {sublayer.name}", axis, first, other, values)
 
@@ -292,7 +297,8 @@ def _combinations(axis: Extent, values: Mapping[str, Sequence[Value]]) -> Iterat
         yield dict(zip(choices, combination, strict=True))
 
 
-def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]]) -> None:
+def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]], cut: bool = True) -> None:
+    """Refuses lengths that cannot be; of an axis of weights, which is `cut`, the last values give the largest."""
     for name in axis.choices:
         if name not in values:
             raise UserError(
@@ -302,7 +308,7 @@ def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]]) -
     found = [(axis.at(combination), combination) for combination in _combinations(axis, values)]
     largest = found[-1][0]
     for size, combination in found:
-        if not 0 < size <= largest:
+        if not 0 < size <= (largest if cut else size):
             raise UserError(
                 f"network: {where}: axis {axis.name} has {size} entries at {_text(combination)}, and {largest} at the "
                 "last values. Give sizes from 1 to that of the last values."

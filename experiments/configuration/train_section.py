@@ -72,7 +72,8 @@ class TrainSection(BaseModel):
             fitness of a population of perturbed networks, which need not be differentiable.
         evolution_strategy: Population, perturbations and fitness of that method.
         optimizer: Learning rate, decay and clipping.
-        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text.
+        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text
+            that is not translated.
         distillation: Teachers of a step's paths, besides labels.
         ema: Decay rate a step of the weights' moving average, which search and export then use; null for none.
         checkpoint_every: Number of steps between checkpoints.

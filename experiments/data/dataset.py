@@ -7,12 +7,14 @@ from typing import Any, ClassVar, Generic, Self
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Int64
 from typing_extensions import TypeVar
 
 from experiments.data.augment import Augmentation
+from experiments.data.batches import batch_indices
 from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
+from search_spaces.randomness import Purpose
 from supernet.export.subnet import Subnet
 from supernet.tasks.inputs import Input
 from supernet.tasks.outputs import Outputs
@@ -40,6 +42,22 @@ class Split(ABC):
     def strata(self) -> Int[np.ndarray, " n"]:
         """Group of each example, from 0; parts of a split have their share of each. One group where none is known."""
         return np.zeros(len(self), np.int32)
+
+    def batch(
+        self, size: int, seed: int, step: int, purpose: Purpose = Purpose.EXAMPLE_ORDER
+    ) -> Int64[np.ndarray, " b"]:
+        """Returns the rows of one batch, a function of its arguments; by default, what `batch_indices` gives.
+
+        Args:
+            size: Examples a batch, at least 1.
+            seed: Decides the order, with the epoch.
+            step: Number of the batch, from 0.
+            purpose: Whose order it is.
+
+        Raises:
+            UserError: No examples, or a size of less than 1.
+        """
+        return batch_indices(len(self), size, seed, step, purpose)
 
     def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "Split":
         """Returns these examples as an exported network takes them, and labels as it counts them.
@@ -165,6 +183,23 @@ class Dataset(ABC, Generic[Part]):
         Raises:
             UserError: The settings are not for such examples.
         """
+
+    def training_outputs(self, label_smoothing: float) -> Outputs:
+        """Returns what outputs mean to training; `outputs`, where smoothing is part of the targets.
+
+        Args:
+            label_smoothing: As in `batches`.
+        """
+        del label_smoothing
+        return self.outputs
+
+    def example_weights(self, targets: jax.Array) -> np.ndarray:
+        """Returns the factor of each example's loss in the mean of a step, of mean 1: float32[b], by default 1.
+
+        Args:
+            targets: What `batches` gives.
+        """
+        return np.ones(len(targets), np.float32)
 
     @abstractmethod
     def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Input:

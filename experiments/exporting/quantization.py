@@ -25,6 +25,7 @@ from search_spaces import UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.export.subnet import Subnet, filled_batch
 from supernet.onnx.runtime import run, session
+from supernet.tasks.pairs import Pairs
 from supernet.tasks.tokens import Tokens
 
 _CALIBRATION, _BATCH = 256, 64  # examples
@@ -66,7 +67,7 @@ def quantized(
     Raises:
         UserError: The network is a language model, has nothing to quantise, or loses more than it may.
     """
-    if isinstance(subnet.preprocessing, Tokens):
+    if isinstance(subnet.preprocessing, Tokens | Pairs):
         raise UserError(
             f"{where}: --quantize is for networks that take pictures or arrays, and this one takes tokens. Leave it "
             "out; language models are quantised from their transformers directory: --format transformers."

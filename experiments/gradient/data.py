@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Shaped
 
-from experiments.data.batches import batch_indices
 from experiments.data.dataset import MakeBatch, Split
 from experiments.data.splits import draw, proportional_counts
 from experiments.experiment import Experiment
@@ -80,5 +79,5 @@ class GradientBatches:
         return GradientBatch(step, self._fed(of_weights, step, *self._of_weights), architecture)
 
     def _fed(self, examples: Split, step: int, make: MakeBatch, order: Purpose) -> Fed:
-        rows = batch_indices(len(examples), self._config.train.batch_size, self._config.seed, step, order)
+        rows = examples.batch(self._config.train.batch_size, self._config.seed, step, order)
         return Fed(*make(step, examples, rows))

@@ -100,8 +100,9 @@ class _Search:
         self._net = build_superposed(experiment.space, experiment.net.sharing, Passes(train.precision))
         cost = ExpectedCost(experiment.space, self._budget.limits, experiment.searcher.costs)
         # Distillation is between paths; here is one.
+        outputs = experiment.data.training_outputs(train.label_smoothing)
         self._train_step = TrainStep(
-            self._net, train.optimizer.build(self.steps), average_decay=train.ema, outputs=experiment.data.outputs
+            self._net, train.optimizer.build(self.steps), average_decay=train.ema, outputs=outputs
         )
         rate = settings.learning_rate or _WAY * settings.every / self._search_steps
         self._step = GradientStep(

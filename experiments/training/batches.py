@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int64, Shaped
 
-from experiments.data.batches import batch_indices
 from experiments.experiment import Experiment
 from experiments.training.teachers import load_teachers
 from samplers import SamplerState
@@ -55,11 +54,12 @@ class BatchMaker:
         train, size = experiment.data.train, experiment.config.train.batch_size
         wanted = experiment.sampler.examples(state, step)
         if wanted is None:
-            rows = batch_indices(len(train), size, experiment.config.seed, step)
+            rows = train.batch(size, experiment.config.seed, step)
             weights = np.ones(size, np.float32)
         else:
             rows, weights = wanted
         x, targets = self._make(step, train, rows)
+        weights = weights * experiment.data.example_weights(targets)
         teacher = None if self._teacher is None else self._teacher(x)
         plain = None
         if "scores" in experiment.sampler.needs:

@@ -90,7 +90,8 @@ def evolution_step(experiment: Experiment) -> EvolutionStep:
 
     return EvolutionStep(
         net, settings.evolution_strategy, optimizer,
-        key(config.seed, Purpose.PERTURBATIONS), settings.ema, experiment.data.outputs, penalty if exponent else None,
+        key(config.seed, Purpose.PERTURBATIONS), settings.ema,
+        experiment.data.training_outputs(settings.label_smoothing), penalty if exponent else None,
     )  # fmt: skip
 
 

@@ -82,8 +82,8 @@ def gradient_step(experiment: Experiment, trained: Collection[str] | None = None
     optimizer = settings.optimizer.build(experiment.steps)
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(
-        training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms, experiment.data.outputs,
-        trained,
+        training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms,
+        experiment.data.training_outputs(settings.label_smoothing), trained,
     )  # fmt: skip
 
 

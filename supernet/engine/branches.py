@@ -8,7 +8,7 @@ branches; whatever lies inside a stage is recomputed in the backward branch.
 their own size, where they belong.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -30,12 +30,18 @@ class Branches:
         cuts: Cuts of the weights, one a size, smallest first; each becomes a branch.
         statistics: Cuts of the batch statistics, one a size; none for a sublayer without.
         path: Path of the sublayer within a layer, where its statistics lie.
+        values: Values of the choices that each size stands for; none where stages read all from the weights.
     """
 
     stages: Sequence[Stage]
     cuts: Sequence[Cut]
     statistics: Sequence[Cut] = ()
     path: str = ""
+    values: Sequence[Mapping[str, Any]] = ()
+
+    def context(self, context: Context, number: int) -> Context:
+        """Returns the context of stages in a branch."""
+        return replace(context, values={**context.values, **self.values[number]}) if self.values else context
 
 
 def switched(
@@ -64,6 +70,7 @@ def layered(
     context: Context,
     genes: Sequence[Tree],
     parallel: bool = False,
+    handed_on: Sequence[str] = (),
 ) -> Tree:
     """Layers under one loop, each its sublayers in turn at the size of their index, or without the one where it is -1.
 
@@ -79,6 +86,7 @@ def layered(
         genes: For each sublayer, genes of its layers that its stages select by.
         parallel: The sublayers take a pair, the sum so far and the layer's input, and change nothing of it but the sum,
             to which they add. Otherwise they take and return what has the shape of `x`.
+        handed_on: As in `search_spaces.network.Stack`; not together with `parallel`.
     """
     each, enter = range(len(sublayers)), (lambda x: (x, x)) if parallel else (lambda x: x)
     forward_only = context.collected is not None or context.statistics is not None
@@ -100,7 +108,18 @@ def layered(
 
     def chosen(s: int, i: jax.Array, genes: Sequence[Tree], index: jax.Array, branch: Callable, carry: Tree) -> Tree:
         inner = replace(context, genes=jax.tree.map(lambda gene: gene[i], genes[s]))
-        return in_place(index, [partial(branch, s, cut, inner) for cut in sublayers[s].cuts], carry)
+        cases = [
+            partial(branch, s, cut, sublayers[s].context(inner, number)) for number, cut in enumerate(sublayers[s].cuts)
+        ]
+        return in_place(index, cases, carry)
+
+    def kept_of(x: Tree) -> Tree:
+        if not handed_on:
+            return x[1] if parallel else x
+        return {name: leaf for name, leaf in x.items() if name not in handed_on}
+
+    def entered(kept: Tree, given: Tree) -> Tree:
+        return {**kept, **given} if handed_on else enter(kept)
 
     def primal(indices: Sequence[jax.Array], genes: Sequence[Tree], params: Sequence[Tree], x: Tree) -> Tree:
         def layer(i: jax.Array, x: Tree) -> Tree:
@@ -116,7 +135,7 @@ def layered(
 
     def residuals(s: int, inner: Context, weights: Tree, x: Tree) -> tuple[tuple, Tree]:
         x, *between, y = values_of(sublayers[s].stages, weights, x, inner)
-        return (x[1] if parallel else x, *between), y
+        return (kept_of(x), *between), y
 
     def forward(
         indices: Sequence[jax.Array], genes: Sequence[Tree], params: Sequence[Tree], x: Tree
@@ -135,14 +154,15 @@ def layered(
         def room(s: int) -> Tree:
             largest = partial(take_layer, params[s], sublayers[s].cuts[-1])
             inner = replace(context, genes=jax.tree.map(lambda gene: gene[0], genes[s]))
+            inner = sublayers[s].context(inner, -1)
             full = jax.eval_shape(lambda x: residuals(s, inner, largest(0), x)[0], enter(x))
             return _zeros(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), full))
 
         y, kept = jax.lax.fori_loop(0, count, layer, (x, tuple(map(room, each))))
-        return y, (indices, genes, params, kept)
+        return y, (indices, genes, params, kept, {name: x[name] for name in handed_on})
 
     def backward(saved: tuple, cotangent: Tree) -> tuple:
-        indices, genes, params, kept = saved
+        indices, genes, params, kept, given = saved
 
         def layer(done: jax.Array, carry: tuple) -> tuple:
             i = count - 1 - done
@@ -151,7 +171,7 @@ def layered(
                 weights = take_layer(params[s], cut, i)
                 own = jax.eval_shape(partial(residuals, s, inner), weights, carry[0])[0]
                 x, *between = _at(kept[s], i, own)
-                grads, d_x = pull_back(sublayers[s].stages, weights, (enter(x), *between), carry[0], inner)
+                grads, d_x = pull_back(sublayers[s].stages, weights, (entered(x, given), *between), carry[0], inner)
                 return d_x, put_layer(carry[1], cut, grads, i)
 
             # Of a pair, the sum's cotangent is that of the layer's output; the other grows to that of its input.
@@ -194,6 +214,7 @@ def _forward_only(
                 given = take(chosen(at(statistics, branches.path) if cut else {}, cut), cut)
             collected = None if context.collected is None else {}
             inner = replace(context, genes=genes, statistics=given, collected=collected)
+            inner = branches.context(inner, number)
             y = run(branches.stages, take(params, branches.cuts[number]), x, inner)
             return y, collected or {}
 
@@ -226,7 +247,8 @@ def _differentiable(branches: Branches, skippable: bool, context: Context) -> Ca
     # Compiled, as it is then traced once for all places that need it or its shapes.
     @partial(jax.jit, static_argnums=0, inline=True)
     def values_at(number: int, genes: Tree, params: Tree, x: Tree) -> tuple:
-        return values_of(stages, take(params, branches.cuts[number]), x, replace(context, genes=genes))[1:]
+        inner = branches.context(replace(context, genes=genes), number)
+        return values_of(stages, take(params, branches.cuts[number]), x, inner)[1:]
 
     @jax.custom_vjp
     def sublayer(index: jax.Array, genes: Tree, params: Tree, x: Tree) -> Tree:
@@ -255,7 +277,8 @@ def _differentiable(branches: Branches, skippable: bool, context: Context) -> Ca
             def case(genes: Tree, params: Tree, x: Tree, residuals: Tree, cotangent: Tree) -> tuple[Tree, Tree]:
                 own = jax.eval_shape(lambda *o: values_at(number, *o)[:-1], genes, params, x)
                 cut, values = branches.cuts[number], (x, *_crop(residuals, own))
-                grads, d_x = pull_back(stages, take(params, cut), values, cotangent, replace(context, genes=genes))
+                inner = branches.context(replace(context, genes=genes), number)
+                grads, d_x = pull_back(stages, take(params, cut), values, cotangent, inner)
                 return spread(grads, cut, params), d_x
 
             return case

@@ -190,7 +190,7 @@ class ElasticNetwork(SuperposedSupernet):
                 replace(switch, cuts=[within(cut, held) for cut in switch.cuts])
                 for switch, held in zip(branches, outer, strict=True)
             ]
-            return layered(branches, indices, trees, x, context, selected, stack.parallel)
+            return layered(branches, indices, trees, x, context, selected, stack.parallel, stack.handed_on)
         for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
             inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
             x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
@@ -206,12 +206,14 @@ class ElasticNetwork(SuperposedSupernet):
         """The sizes of a sublayer, for all values of the choices that are free."""
         weights, stages = self.weights, self._stages_of(sublayer)
         combinations = itertools.product(*(weights.values[name] for name in free))
-        sizes = [{**weights.largest, **known, **dict(zip(free, values, strict=True))} for values in combinations]
+        chosen = [dict(zip(free, values, strict=True)) for values in combinations]
+        sizes = [{**weights.largest, **known, **values} for values in chosen]
         return Branches(
             merged(stages) if self.passes.rematerialize else stages,
             [weights.cut(sublayer, values) for values in sizes],
             [weights.cut(sublayer, values, "statistics") for values in sizes],
             sublayer.path,
+            [{name: values[name] for name in free if self._sizes_no_weight(name)} for values in chosen],
         )
 
     def apply_sliced(
@@ -241,7 +243,8 @@ class ElasticNetwork(SuperposedSupernet):
         for (stack, _), layer in itertools.groupby(places, lambda place: (place.stack, place.layer)):
             y = (y, y) if stack and stack.parallel else y
             for place in layer:
-                inner = replace(context, statistics=read(place, "statistics"))
+                values = {name: place.values[name] for name in place.sublayer.choices if self._sizes_no_weight(name)}
+                inner = replace(context, statistics=read(place, "statistics"), values={**known, **values})
                 y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
             y = y[0] if stack and stack.parallel else y
         return self.head(outside, y, context)
@@ -300,7 +303,7 @@ class ElasticNetwork(SuperposedSupernet):
         for chosen in itertools.product(*(range(len(choice.values)) for choice in shaping)):
             values = {choice.name: choice.values[i] for choice, i in zip(shaping, chosen, strict=True)}
             rows = [relaxed[self.space.column(choice.name), i] for choice, i in zip(shaping, chosen, strict=True)]
-            logits.append(math.prod(rows) * self._mixed(params, relaxed, x, Context(x.shape, values)))
+            logits.append(math.prod(rows) * self._mixed(params, relaxed, x, Context(x.shape, values, input=x)))
         return sum(logits[1:], logits[0])
 
     def apply_masked(
@@ -316,7 +319,7 @@ class ElasticNetwork(SuperposedSupernet):
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
         known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}
         params = self.superpose(params, relaxed)
-        return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics))
+        return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics, input=x))
 
     def _sizes_no_weight(self, name: str) -> bool:
         """Whether a choice changes other shapes than those of weights, so that no mask expresses it."""
@@ -347,7 +350,15 @@ class ElasticNetwork(SuperposedSupernet):
                 counts = shares(sublayer, relaxed, weights.values)
                 moments = None if statistics is None else weights.own(statistics, sublayer, "statistics")
                 inner = replace(context, statistics=moments, shares=counts)
-                return run(self._stages_of(sublayer), weights.own(params, sublayer), y, inner)
+                own, stages = weights.own(params, sublayer), self._stages_of(sublayer)
+                # What sizes no weight has no mask: it is a pass each, whose outputs are mixed.
+                free = [c for c in sublayer.choices if c not in context.values and self._sizes_no_weight(c)]
+                outputs, shared = [], []
+                for numbers in itertools.product(*(range(len(weights.values[name])) for name in free)):
+                    values = {name: weights.values[name][i] for name, i in zip(free, numbers, strict=True)}
+                    outputs.append(run(stages, own, y, replace(inner, values={**context.values, **values})))
+                    shared.append(math.prod(relaxed[name][i] for name, i in zip(free, numbers, strict=True)))
+                return mean_of(outputs, jnp.stack(shared)) if free else outputs[0]
 
             for group in stack.groups:
                 outputs = [output(sublayer, y) for sublayer in group]

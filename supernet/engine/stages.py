@@ -24,7 +24,8 @@ class Context:
 
     Attributes:
         shape: Shape of the network's input.
-        values: Values of choices that are known when traced and size more than weights (a resolution).
+        values: Values of choices that are known when traced and size more than weights (a resolution), or no weight of
+            any sublayer (heads that share out projections of one size).
         genes: By choice, traced integers that select inside a stage (a kernel size); without its choice there, weights
             are cut to its value already.
         statistics: Batch statistics to normalise with (inference); None normalises with the batch's own.

@@ -34,9 +34,14 @@ batched_matmul.defvjp(_forward, _backward)
 
 @jax.named_scope("attention")
 def probabilities(
-    q: Float[Array, "n s d"], k: Float[Array, "n t d"], seen: Bool[Array, "s t"] | None = None
+    q: Float[Array, "n s d"],
+    k: Float[Array, "n t d"],
+    seen: Bool[Array, "s t"] | Bool[Array, "n #s t"] | None = None,
 ) -> Float[Array, "n s t"]:
-    """Computes the softmax of scaled scores: q [n, s, d], k [n, t, d] to [n, s, t]; 0 where `seen` [s, t] is False."""
+    """Computes the softmax of scaled scores: q [n, s, d], k [n, t, d] to [n, s, t]; 0 where `seen` [s, t] is False.
+
+    `seen` may differ by n, bool[n, s, t], and be one for all s, bool[n, 1, t]. Of no row may all be False.
+    """
     scores = wide(batched_matmul(q, k.swapaxes(1, 2))) * q.shape[-1] ** -0.5
     return jax.nn.softmax(scores if seen is None else jnp.where(seen, scores, -jnp.inf)).astype(q.dtype)
 

@@ -27,6 +27,7 @@ from supernet.onnx.values import Value, fixed, plain_axes, whole
 from supernet.standalone.language import LanguageModel
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.numbers import Numbers
+from supernet.tasks.pairs import Pairs
 from supernet.tasks.tokens import Tokens
 
 OPSETS = (20, 23)
@@ -114,6 +115,8 @@ def _forward(subnet: Subnet, settings: Settings, batch: Any, symbols: Mapping[st
         sizes = (batch, symbols["height"], symbols["width"], shape[-1])
     elif isinstance(before, Tokens):
         sizes = (batch, symbols["t"])
+    elif isinstance(before, Pairs):
+        sizes = (batch, 2, symbols["t"])
     else:
         sizes = (batch, *shape)
     after = subnet.outputs

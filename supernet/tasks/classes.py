@@ -25,6 +25,8 @@ class Classes(Outputs):
 
     Args:
         objective: What search minimises: the `error`, or the `loss` where the order among all classes matters (tokens).
+        smoothing: Share of each label that the loss spreads evenly over all classes; not of targets that are
+            distributions already.
     """
 
     figure = "accuracy"
@@ -32,6 +34,7 @@ class Classes(Outputs):
     missing: ClassVar[float] = -1
 
     objective: str = "error"
+    smoothing: float = 0.0
 
     def encode(self, labels: Integer[np.ndarray, "*n"]) -> Int32[np.ndarray, "*n"]:
         """See `Outputs.encode`: as they are."""
@@ -43,7 +46,11 @@ class Classes(Outputs):
 
     def losses(self, logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, "b *t"]:
         """See `Outputs.losses`: cross-entropy."""
-        return output_losses(logits, targets)
+        losses = output_losses(logits, targets)
+        if not self.smoothing or not are_classes(targets):
+            return losses
+        even = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+        return losses + self.smoothing * (even - losses)
 
     def figures(self, logits: Float[Array, "b *t c"], targets: Targets) -> Bool[Array, "b *t"]:
         """See `Outputs.figures`: whether the likeliest class is the label's."""
@@ -60,7 +67,7 @@ class Classes(Outputs):
 
     def gradient_norms(self, logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, " b"]:
         """See `Outputs.gradient_norms`."""
-        return gradient_norms(logits, targets)
+        return gradient_norms(logits, targets, self.smoothing)
 
     def teach(self, logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
         """See `Outputs.teach`: a distribution."""

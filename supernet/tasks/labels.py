@@ -35,12 +35,19 @@ def over_outputs(values: Float[Array, "b *t"], targets: Targets) -> Float[Array,
     return jnp.mean(values, axis=axes) if axes else values
 
 
-def gradient_norms(logits: Float[Array, "b *t c"], targets: Targets) -> Float[Array, " b"]:
-    """Computes the norm of each example's loss gradient by its logits: `|softmax(z) - target|` for one output."""
+def gradient_norms(logits: Float[Array, "b *t c"], targets: Targets, smoothing: float = 0.0) -> Float[Array, " b"]:
+    """Computes the norm of each example's loss gradient by its logits: `|softmax(z) - target|` for one output.
+
+    Of a class, the target has 1, less the share `smoothing` that is spread evenly over all classes.
+    """
     p = jax.nn.softmax(logits)
     if are_classes(targets):
         own = jnp.take_along_axis(p, jnp.maximum(targets, 0)[..., None], axis=-1)[..., 0]
         squares = jnp.sum(p * p, axis=-1) + 1 - 2 * own
+        if smoothing:
+            own_share, even = 1 - smoothing, smoothing / logits.shape[-1]
+            of_target = own_share**2 + 2 * own_share * even + smoothing * even
+            squares = squares - 1 + of_target + 2 * own - 2 * (own_share * own + even)
         axes = tuple(range(1, squares.ndim))
         # The loss is a mean over the outputs that count, so is its gradient.
         counted = jnp.maximum(jnp.sum(targets >= 0, axis=axes), 1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from search_spaces import SearchSpace
 from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params, Supernet
@@ -17,8 +18,9 @@ class GeneNorms:
 
     A gene governs the weights of which another part is used when the gene takes its other values: heads govern a
     layer's attention, a depth the layers that it can leave out, a width everything. Where layers are stacked, each
-    layer counts on its own. A gene that changes no weight, such as a resolution, governs the whole network; one with
-    a single value governs nothing. Of weights that a sharing scheme makes others of, those are used that the used
+    layer counts on its own. A gene that changes no weight governs the sublayer of the layer that it belongs to, such as
+    heads that share out one projection, or the whole network, such as a resolution; one with a single value governs
+    nothing. Of weights that a sharing scheme makes others of, those are used that the used
     part of the others follows from.
 
     Args:
@@ -68,7 +70,10 @@ class GeneNorms:
             for value in range(1 if space.ordered[gene] else values):
                 other = np.where(np.arange(space.num_genes) == gene, value, base)
                 governed[gene] |= used(other) != of_base
-        governed[~governed.any(axis=1) & (net.space.cardinalities > 1)] = True
+        inside = _inside(space)
+        for gene in np.flatnonzero(~governed.any(axis=1) & (space.cardinalities > 1)):
+            there = [starts[path] + layer for path, layer in inside.get(int(gene), ()) if path in starts]
+            governed[gene, there or slice(None)] = True
         self._governed = jnp.asarray(governed, jnp.float32)
 
     @staticmethod
@@ -82,6 +87,23 @@ class GeneNorms:
             for leaf, stacked in zip(jax.tree.leaves(gradient), self._stacked, strict=True)
         ]
         return jnp.sqrt(self._governed @ jnp.concatenate(squares))
+
+
+def _inside(space: SearchSpace) -> dict[int, list[tuple[str, int]]]:
+    """For each gene of a layer, the weights of its sublayers: their path, and the row of the layer."""
+    if type(space).network is SearchSpace.network:
+        return {}
+    values = {choice.name: choice.values for choice in space.choices}
+    gated, found = {choice.name for choice in space.choices if choice.gate is not None}, {}
+    for stack in space.network.stacks:
+        positions = stack.positions_of(stack.depths(values))[-1]
+        for sublayer in stack.sublayers:
+            paths = ["/".join(filter(None, (stack.path, sublayer.path, path))) for path in sublayer.weights]
+            for name in gated.intersection(sublayer.choices):
+                for layer, position in enumerate(positions):
+                    rows = found.setdefault(space.column(name, stack.group, int(position)), [])
+                    rows += [(path, 0 if stack.layers is None else layer) for path in paths]
+    return found
 
 
 class _Sources:

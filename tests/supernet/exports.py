@@ -10,6 +10,7 @@ import numpy as np
 from supernet.export.subnet import Subnet
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
+from supernet.tasks.pairs import Pairs
 from supernet.tasks.tokens import OUTPUTS, Tokens
 from tests.supernet.families import Family
 
@@ -21,6 +22,10 @@ def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
     task, example = getattr(family.space, "inputs", "images"), family.net.example(architecture)
     config: dict[str, Any] = {"family": family.space.family, "task": "images", "labels": ["a"], "outputs": {}}
     config["module"] = family.net.config(architecture)
+    if task == "pairs":
+        before = Pairs(getattr(family.space, "vocabulary"), example.shape[1], 0, 1, "")  # noqa: B009
+        config |= {"input": {"shape": [*example.shape]}, "preprocessing": before.as_dict(), "task": "pairs"}
+        return Subnet(config, {}, module, weights, before, OUTPUTS)
     if example.dtype == np.int32:
         assert task == "tokens"
         before = Tokens(getattr(family.space, "vocabulary"), example.shape[0])  # noqa: B009
@@ -51,6 +56,8 @@ def expected_of(family: Family, genes: np.ndarray, subnet: Subnet, examples: np.
 
 def examples_of(subnet: Subnet, count: int) -> np.ndarray:
     generator = np.random.default_rng(5)
+    if isinstance(subnet.preprocessing, Pairs):
+        return generator.integers(0, subnet.preprocessing.vocabulary, (count, 2, 5)).astype(np.int32)
     if isinstance(subnet.preprocessing, Tokens):
         return generator.integers(0, subnet.preprocessing.vocabulary, (count, 5)).astype(np.int32)
     return generator.integers(0, 256, (count, *subnet.config["input"]["shape"]), dtype=np.uint8)

@@ -27,6 +27,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "width": [16, 24], "depth": [1, 2, 3], "kv_heads": [1, 2], "queries": [1, 2], "mlp_width": [16, 32],
         "head_size": 8, "vocabulary": 19, "context": 7,
     },
+    "translation": {
+        "encoder_width": [24], "decoder_width": [16, 24], "encoder_depth": [2], "decoder_depth": [1, 2],
+        "encoder_mlp_width": [16, 48], "encoder_heads": [1, 2], "decoder_mlp_width": [16, 32], "decoder_heads": [1, 2],
+        "cross_heads": [1, 2], "memories": [1, 2], "query_size": 16, "vocabulary": 19, "length": 9, "context": 5,
+    },
     "nas_bench_201": {
         "width": 4, "cells": 2, "stages": 2, "image_size": 8, "channels": 1,
         # No node is without input: a batch norm of constant maps amplifies rounding.

@@ -28,6 +28,7 @@ from experiments.configuration.experiment_config import load_config
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
 from supernet.export.subnet import flatten, load_subnet
 from tests.experiments.device_files import write_device
+from tests.experiments.parallel_text import write_pairs
 from tests.marks import slow_but
 
 COMPLETE = os.environ.get("SUPERNEST_FORMS") == "all"
@@ -41,7 +42,11 @@ NUMBERS: dict[str, dict[str, list[Any]]] = {
     },
     "mobilenet": {"stem_stride": [1, 2], "first_stride": [1, 2], "width_multiplier": [1.0, 0.5]},
 }  # fmt: skip
-SHRUNK = {"nas_bench_201": {"width": 4, "cells": 1, "stages": 2}}  # sizes that are no choices
+SHRUNK = {  # sizes that are no choices
+    "nas_bench_201": {"width": 4, "cells": 1, "stages": 2},
+    "translation": {"query_size": 16, "memories": [1]},
+}
+PAIRS = {"source": "pairs", "path": "corpus", "vocabulary": 300, "length": 60}
 TRAIN = {"steps": 2, "batch_size": 8, "diagnose_every": None}
 BESIDES = ("nothing", "device", "teacher", "largest")
 
@@ -219,6 +224,9 @@ def written(here: Path, one: Case, run: Callable[[Any], Path]) -> Path:
             arrays[f"{split}_images"] = rng.integers(0, 256, (count, one.image, one.image, 3), np.uint8)
             arrays[f"{split}_labels"] = np.arange(count) % 3
         np.savez(here / "images.npz", **arrays)
+    elif FAMILIES[one.family].takes("pairs"):
+        data = dict(PAIRS)
+        write_pairs(here / "corpus")
     else:
         data = dict(TEXT)
         (here / "text.txt").write_text("To be, or not to be: that is the question. " * 12)
@@ -264,7 +272,7 @@ def test_from_yaml_to_an_export_that_runs(one: Case, finished: Callable[[Case], 
     if one.image:
         given = [rng.integers(0, 256, (count, *shape), np.uint8) for count in (1, 3)]
     else:
-        sizes = ((1, shape[0]), (3, 2))
+        sizes = ((1, *shape), (3, *shape[:-1], 2))
         given = [rng.integers(0, subnet.config["preprocessing"]["vocabulary"], size).astype(np.int32) for size in sizes]
     for examples in given:
         logits = program.call(weights, subnet.preprocessing(jnp.asarray(examples)))

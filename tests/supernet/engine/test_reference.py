@@ -25,6 +25,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_class_token": ("vit", {"class_token": True}),
     "mobilenet": ("mobilenet", {}),
     "language": ("language", {}),
+    "translation": ("translation", {}),
+    "translation_post_norm": (
+        "translation",
+        {
+            "post_norm": True,
+            "shared_embeddings": False,
+            "encoder_width": [16, 24],
+            "decoder_width": [16],
+            "encoder_depth": [1, 2],
+            "memories": [1],
+        },
+    ),
     "nas_bench_201": ("nas_bench_201", {}),
 }
 """Family and further settings of each small space."""

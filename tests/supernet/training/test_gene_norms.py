@@ -66,3 +66,17 @@ def test_genes_that_mean_nothing_in_a_path_have_no_gradient(family):
     active = space.active(row[None])[0]
     assert (norms[~active] == 0).all()
     assert (norms[active] > 0).sum() >= active.sum() - len(space.columns)  # a depth of least may govern nothing used
+
+
+def test_a_gene_of_a_layer_that_sizes_no_weight_governs_its_sublayer():
+    sizes = {"encoder_width": [16], "decoder_width": [16], "query_size": 16, "vocabulary": 20, "length": 30}
+    space = build_space("translation", "small", sizes)
+    net = build_supernet(space)
+    gradient = _random(jax.eval_shape(net.init, jax.random.key(0)))
+    norms = np.asarray(GeneNorms(net)(gradient))
+    for i in range(3):
+        for name in ("cross_heads", "memories"):
+            expected = _norm(*(leaf[i] for leaf in jax.tree.leaves(gradient["decoder"]["layers"]["cross"])))
+            np.testing.assert_allclose(norms[space.columns[name][i]], expected, rtol=1e-5)
+        expected = _norm(*(leaf[i] for leaf in jax.tree.leaves(gradient["encoder"]["layers"]["attention"])))
+        np.testing.assert_allclose(norms[space.columns["encoder_heads"][i]], expected, rtol=1e-5)
