@@ -39,7 +39,7 @@ def test_heads_change_neither_parameters_nor_multiply_adds_and_memories_only_the
     space = build_space("translation", None, {**SIZES, "decoder_heads": (2, 4), "cross_heads": (2, 4)})
 
     def costs(**changed):
-        description = space.largest.description | changed
+        description = {**space.largest.description, **changed}
         genes = np.array([space.encode(description).genes], np.int32)
         return {name: int(values[0]) for name, values in space.cost(genes).items()}
 

@@ -144,7 +144,7 @@ def test_costs_are_those_of_the_reference(case: Compared) -> None:
     example = case.net.example(case.space.largest)
     x = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
     for i, genes in enumerate(drawn):
-        description = case.space.architecture(genes).description
+        description = dict(case.space.architecture(genes).description)
         found = counted(reference(case.space.family), case.net.shapes, x, description, case.space)
         expected = {name: costs[name][i] for name in found}
         assert found == {**expected, "macs": expected["macs"] * case.positions}
