@@ -241,7 +241,8 @@ class MobileNetSpace(SearchSpace):
             stacks.append(Stack(entry.name, (entry,), group=stage, module="blocks"))
             if self.max_depth > 1:
                 stacks.append(Stack(rest.name, (rest,), self.max_depth - 1, group=stage, first=1, module="blocks"))
-        return Network(Sublayer("outside_layers", outside), tuple(stacks))
+        head = "final", "final_norm", "feature", "classifier"
+        return Network(Sublayer("outside_layers", outside), tuple(stacks), head)
 
     def _block(self, stage: int, block: int) -> Sublayer:
         """The first block of a stage, or one of the others."""

@@ -142,7 +142,7 @@ class NASBench201Space(SearchSpace):
                 stacks.append(Stack(f"reduction_{stage}", (Sublayer("reduction", parts),)))
             edges = (self._edge(choice, width, positions) for choice in self.choices)
             stacks.append(Stack(f"stage_{stage}/cells", (*edges, Sublayer("close", {})), self.cells))
-        return Network(Sublayer("outside_layers", outside), tuple(stacks))
+        return Network(Sublayer("outside_layers", outside), tuple(stacks), ("final_norm", "classifier"))
 
     @staticmethod
     def _edge(choice: Choice, width: int, positions: int) -> Alternatives:

@@ -9,7 +9,7 @@ Paths of weights are joined by slashes: `attention/qkv/kernel`.
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -156,6 +156,7 @@ class Stack:
         handed_on: Names of entries of the stream, which is then a dict, that its layers either read and do not change,
             or change and do not compute with: they replace one by another. They are not kept for the backward pass,
             which sees them as the stack received them.
+        when: Choices that select a program, and the values at which the stack is there; always, where empty.
     """
 
     path: str
@@ -168,6 +169,11 @@ class Stack:
     module: str | None = None
     parallel: bool = False
     handed_on: tuple[str, ...] = ()
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    def there(self, values: Values) -> bool:
+        """Whether networks with these values have the stack."""
+        return all(values[name] in those for name, those in self.when.items())
 
     @cached_property
     def groups(self) -> list[tuple[Sublayer, ...]]:
@@ -219,10 +225,13 @@ class Network:
     Attributes:
         outside_layers: Parts outside the layers.
         stacks: In the order in which they run.
+        head: Paths of the parts outside the layers that the head reads, and nothing else; an ensemble has them once a
+            member.
     """
 
     outside_layers: Sublayer
     stacks: tuple[Stack, ...]
+    head: tuple[str, ...] = ()
 
     @property
     def sublayers(self) -> Iterator[Sublayer]:
@@ -257,8 +266,20 @@ class Network:
                     f"network: {self.outside_layers.name}: its axes follow {name}, which selects no program. Only "
                     "choices that select one can size what is outside the layers."
                 )
+        for path in self.head:
+            if path not in self.outside_layers.parts:
+                raise UserError(
+                    f"network: head: {path!r} is no part outside the layers."
+                    f"{did_you_mean(path, self.outside_layers.parts)}"
+                )
         for stack in self.stacks:
             _check_options(stack, choices, list(self.sublayers))
+            for name in stack.when:
+                if name not in programs:
+                    raise UserError(
+                        f"network: stack {stack.path}: it is there by {name}, which selects no program. Only choices "
+                        "that select one can leave stacks out."
+                    )
         for sublayer in self.sublayers:
             known: dict[str, tuple[str, Axis]] = {}
             for path, part in sublayer.parts.items():

@@ -31,10 +31,19 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     def term(stack: Stack, sublayer: Sublayer, position: int) -> Term:
         columns = {name: space.column(name, stack.group, position) for name in sublayer.columns}
-        if stack.layers is None or stack.depth not in values:
+        always = stack.layers is None or stack.depth not in values
+        if always and not stack.when:
             return tabulate(columns, partial(price, sublayer))
-        columns[stack.depth] = space.column(stack.depth, stack.group)
-        return tabulate(columns, lambda *given: price(sublayer, *given[:-1]) if given[-1] > position else nothing)
+        if not always:
+            columns[stack.depth] = space.column(stack.depth, stack.group)
+        columns |= {name: space.column(name) for name in stack.when}
+
+        def cost(*given: Value) -> Record:
+            at = dict(zip(columns, given, strict=True))
+            on = stack.there(at) and (always or at[stack.depth] > position)
+            return price(sublayer, *(at[name] for name in sublayer.columns)) if on else nothing
+
+        return tabulate(columns, cost)
 
     def ends_cost(*given: Value) -> Record:
         at = dict(zip(shared, given, strict=True))
@@ -43,7 +52,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
     fixed, stacks = [network.outside_layers], []
     for stack in network.stacks:
-        if stack.layers is None and whole.issuperset(stack.choices):
+        if stack.layers is None and not stack.when and whole.issuperset(stack.choices):
             fixed += stack.sublayers  # no gene of a layer changes them
         else:
             stacks.append(stack)

@@ -44,6 +44,7 @@ class Purpose(StrEnum):
     LEVEL_TABLES = "level tables"
     LEVEL_START = "level start"
     LEVEL_WALK = "level walk"
+    PROBE_GENES = "probe genes"
     # searches
     CANDIDATES = "candidates"
     RELAXED_START = "relaxed start"

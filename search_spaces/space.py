@@ -140,6 +140,11 @@ class SearchSpace:
             [np.full(self.columns[c.name].size, len(c.values), np.int32).reshape(-1) for c in self.choices]
         )
 
+    @cached_property
+    def member_columns(self) -> list[Int[np.ndarray, " g"]]:
+        """For each member of an ensemble, its genes; one network is its only member. Those of members correspond."""
+        return [np.arange(self.num_genes)]
+
     @property
     def num_genes(self) -> int:
         """Length of a gene vector."""
@@ -271,41 +276,42 @@ class SearchSpace:
                 return choice.values[genes[columns]]
             return [read(choice, c) for c in columns if c.ndim or active[c]]
 
-        return {choice.name: read(choice, self.columns[choice.name]) for choice in self.choices}
+        described = (choice for choice in self.choices if active[self.columns[choice.name]].any())
+        return {choice.name: read(choice, self.columns[choice.name]) for choice in described}
 
     def encode(self, description: Mapping[str, Any]) -> Architecture:
         """Returns the architecture that a readable form denotes (the inverse of `Architecture.description`).
 
         Raises:
-            UserError: A choice is missing, unknown, of the wrong length, or has a value outside its list.
+            UserError: A choice is missing, unknown, of the wrong length, has a value outside its list, or means nothing
+                beside the values before it.
         """
         for name in description:
             if name not in self._by_name:
                 raise UserError(f"architecture: {name!r} is no choice.{did_you_mean(name, self._by_name)}")
         genes = np.zeros(self.num_genes, np.int32)
         for choice in self.choices:
-            if choice.name not in description:
+            columns, active = self.columns[choice.name], self.active(genes[None])[0]
+            means = bool(active[columns].any())
+            if means and choice.name not in description:
                 raise UserError(f"architecture: {choice.name!r} is missing. Give one of {list(choice.values)}.")
-            lengths = None
-            if choice.gate is not None:
-                gate_genes = genes[self.columns[choice.gate]]
-                lengths = np.asarray(self._by_name[choice.gate].values)[gate_genes]
-            self._write(genes, choice, self.columns[choice.name], description[choice.name], lengths, choice.name)
+            if not means and choice.name in description:
+                raise UserError(f"architecture.{choice.name}: it means nothing beside the values before. Leave it out.")
+            if means:
+                self._write(genes, choice, columns, description[choice.name], active, choice.name)
         return self.architecture(genes)
 
-    def _write(self, genes: np.ndarray, choice: Choice, columns: Any, given: Any, lengths: Any, where: str) -> None:
+    def _write(self, genes: np.ndarray, choice: Choice, columns: Any, given: Any, active: Any, where: str) -> None:
         if columns.ndim == 0:
             if given not in choice.values:
                 raise UserError(f"architecture.{where}: {given!r} is outside {list(choice.values)}. Give one of these.")
             genes[columns] = choice.values.index(given)
             return
-        leaf_row = lengths is not None and columns.ndim == 1
-        expected = len(columns) if lengths is None or columns.ndim > 1 else int(lengths)
-        if not isinstance(given, list | tuple) or len(given) != expected:
-            raise UserError(f"architecture.{where}: {given!r} is not a list of {expected}. Give one value each.")
-        for i, item in enumerate(given):
-            below = None if lengths is None or leaf_row else lengths[i]
-            self._write(genes, choice, columns[i], item, below, f"{where}[{i}]")
+        kept = [column for column in columns if column.ndim or active[column]]
+        if not isinstance(given, list | tuple) or len(given) != len(kept):
+            raise UserError(f"architecture.{where}: {given!r} is not a list of {len(kept)}. Give one value each.")
+        for i, (column, item) in enumerate(zip(kept, given, strict=True)):
+            self._write(genes, choice, column, item, active, f"{where}[{i}]")
 
     def active_layers(self, architecture: Architecture) -> Iterator[Layer]:
         """Returns the layers of an architecture's network, in the order in which they run."""
@@ -314,7 +320,8 @@ class SearchSpace:
         def value(name: str, *at: int) -> Value:
             return self._by_name[name].values[genes[self.column(name, *at)]]
 
-        for stack in self.network.stacks:
+        known = {choice.name: value(choice.name) for choice in self.choices if choice.selects_program}
+        for stack in (stack for stack in self.network.stacks if stack.there(known)):
             depths = stack.depths({name: choice.values for name, choice in self._by_name.items()})
             row = genes[self.column(stack.depth, stack.group)] if stack.depth in self._by_name else 0
             for index, position in enumerate(stack.positions_of(depths)[row]):

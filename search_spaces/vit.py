@@ -141,4 +141,4 @@ class ViTSpace(SearchSpace):
         scores = Product(tokens, (self.head_dim,), (tokens, heads)), Product(tokens, (tokens,), (inner,))
         mlp = {"norm2": norm(width), "fc1": linear(width, hidden, tokens), "fc2": linear(hidden, width, tokens)}
         layer = Sublayer("attention", attention, scores), Sublayer("mlp", mlp)
-        return Network(Sublayer("outside_layers", outside), (Stack("layers", layer, self.max_depth),))
+        return Network(Sublayer("outside_layers", outside), (Stack("layers", layer, self.max_depth),), ("norm", "head"))

@@ -67,6 +67,18 @@ class ElasticNetwork(SuperposedSupernet):
     def head(self, params: Params, x: Tree, context: Context) -> Float[Array, "b *t c"]:
         """Computes logits from the stream after the last layer, with the weights outside of the layers."""
 
+    def route(self, run: Callable[[Stack, Tree], Tree], x: Tree, values: Mapping[str, Any]) -> Tree:
+        """The stream behind all layers: stacks in turn, unless a family's do not follow one another.
+
+        Args:
+            run: Runs one stack.
+            x: The stream before the layers.
+            values: Values of the choices that select a program.
+        """
+        for stack in self.space.network.stacks:
+            x = run(stack, x) if stack.there(values) else x
+        return x
+
     # ---------------------------------------------------------------- weights
 
     @cached_property
@@ -147,18 +159,30 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> tuple[Float[Array, "b *t c"], Statistics]:
         """See `Supernet.apply`."""
         genes = jnp.asarray(genes)
-        params, collected = self.sharing.effective(params, genes), {}
-        known = self._known(program)
-        context = Context(x.shape, known, statistics=statistics, collected=collected if collect else None, input=x)
-        outside = self.weights.taken(params, self.space.network.outside_layers, known)
-        y = self.embed(outside, x, context)
-        for stack in self.space.network.stacks:
-            given = None if statistics is None else at(statistics, stack.path)
-            inner = replace(context, statistics=given, collected={} if collect else None)
+        known, collected = self._known(program), {} if collect else None
+        context = Context(x.shape, known, statistics=statistics, collected=collected, input=x)
+        y, outside = self.streamed(self.sharing.effective(params, genes), genes, context)
+        return self.head(outside, y, context), collected or {}
+
+    def streamed(self, params: Params, genes: Int[Array, " g"], context: Context) -> tuple[Tree, Params]:
+        """The stream behind the layers by the switched pass, and the weights outside them, for the head.
+
+        Args:
+            params: Effective weights.
+            genes: int32[g], traced.
+            context: Of the network, with its input.
+        """
+        outside = self.weights.taken(params, self.space.network.outside_layers, context.values)
+
+        def through(stack: Stack, y: Tree) -> Tree:
+            given = None if context.statistics is None else at(context.statistics, stack.path)
+            inner = replace(context, statistics=given, collected=None if context.collected is None else {})
             y = self._switched(stack, at(params, stack.path), genes, y, inner)
-            if inner.collected:
-                put(collected, stack.path, inner.collected)
-        return self.head(outside, y, context), collected
+            if context.collected is not None and inner.collected:
+                put(context.collected, stack.path, inner.collected)
+            return y
+
+        return self.route(through, self.embed(outside, context.input, context), context.values), outside
 
     def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
         """The layers of a stack at the sizes that their genes select."""
@@ -239,15 +263,19 @@ class ElasticNetwork(SuperposedSupernet):
         known = self._known(self.space.program(architecture.genes))
         context = Context(x.shape, known, statistics=read(first, "statistics"), input=x)
         outside = read(first, "weights")
-        y = self.embed(outside, x, context)
-        for (stack, _), layer in itertools.groupby(places, lambda place: (place.stack, place.layer)):
-            y = (y, y) if stack and stack.parallel else y
-            for place in layer:
-                values = {name: place.values[name] for name in place.sublayer.choices if self._sizes_no_weight(name)}
-                inner = replace(context, statistics=read(place, "statistics"), values={**known, **values})
-                y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
-            y = y[0] if stack and stack.parallel else y
-        return self.head(outside, y, context)
+        by_stack = {stack: list(of) for stack, of in itertools.groupby(places, lambda place: place.stack)}
+
+        def through(stack: Stack, y: Tree) -> Tree:
+            for _, layer in itertools.groupby(by_stack.get(stack, ()), lambda place: place.layer):
+                y = (y, y) if stack.parallel else y
+                for place in layer:
+                    values = {name: place.values[name] for name in place.sublayer.choices if self._sizes_no_weight(name)}
+                    inner = replace(context, statistics=read(place, "statistics"), values={**known, **values})
+                    y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
+                y = y[0] if stack.parallel else y
+            return y
+
+        return self.head(outside, self.route(through, self.embed(outside, x, context), known), context)
 
     def _known(self, program: Program) -> dict[str, Any]:
         """Values of the choices that are known when a program is traced."""
@@ -332,11 +360,12 @@ class ElasticNetwork(SuperposedSupernet):
         by_choice = weights.relaxed(relaxed, None, network.outside_layers.choices)
         outside = weights.own(params, network.outside_layers)
         outer = replace(context, shares=shares(network.outside_layers, by_choice, weights.values))
-        y = self.embed(outside, x, outer)
-        for stack in network.stacks:
+
+        def through(stack: Stack, y: Tree) -> Tree:
             given = None if context.statistics is None else at(context.statistics, stack.path)
-            y = self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
-        return self.head(outside, y, outer)
+            return self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
+
+        return self.head(outside, self.route(through, self.embed(outside, x, outer), context.values), outer)
 
     def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: Tree, context: Context) -> Tree:
         weights = self.weights

@@ -146,6 +146,12 @@ class Supernet(ABC):
             and for families without them).
         """
 
+    def apply_members(
+        self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], *, program: Program
+    ) -> tuple[Float[Array, "b *t c"], ...]:
+        """Logits that each have a loss of their own in training, whose mean `apply` gives: one, or each member's."""
+        return (self.apply(params, genes, x, program=program)[0],)
+
     @cached_property
     def compiled_apply(self) -> Callable[..., tuple[Float[Array, "b *t c"], Statistics]]:
         """`apply`, compiled; a program is made once, whoever asks for it."""

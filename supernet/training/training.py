@@ -273,8 +273,9 @@ class TrainStep:
         program: Program,
     ) -> tuple[Params, PathResult]:
         def loss(trained: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            logits, _ = self.net.apply(self._with(params, trained), genes, x, program=program)
-            losses = example_losses(self.distillation, logits, targets, given, self.outputs)
+            members = self.net.apply_members(self._with(params, trained), genes, x, program=program)
+            each = [example_losses(self.distillation, logits, targets, given, self.outputs) for logits in members]
+            logits, losses = (sum(of[1:], of[0]) / len(of) if len(of) > 1 else of[0] for of in (members, each))
             return jnp.mean(example_weights * losses), (logits, losses)
 
         # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
