@@ -307,7 +307,7 @@ def _path(member: int) -> str:
 
 _TEMPLATE = """\
   # members: [1, 2]        # numbers of networks whose outputs are averaged
-  # private: [0, 1]        # numbers of last layers that each has of its own; the layers before are shared
+  # private: [1, 3]        # numbers of last layers that each has of its own; the layers before are shared
 """
 
 
@@ -322,7 +322,7 @@ class ViTEnsembleSpace(Ensemble, ViTSpace):
 
     family = "vit_ensemble"
     template = ViTSpace.template._replace(space=_TEMPLATE)
-    presets = _presets(ViTSpace, (0, 1))
+    presets = _presets(ViTSpace, (1, 3))
 
 
 @FAMILIES.register("mobilenet_ensemble")
@@ -332,7 +332,7 @@ class MobileNetEnsembleSpace(Ensemble, MobileNetSpace):
 
     family = "mobilenet_ensemble"
     template = MobileNetSpace.template._replace(space=MobileNetSpace.template.space + _TEMPLATE)
-    presets = _presets(MobileNetSpace, (0, 1))
+    presets = _presets(MobileNetSpace, (1, 3))
 
 
 @FAMILIES.register("nas_bench_201_ensemble")

@@ -10,7 +10,7 @@ from supernet.tasks import TASKS, Task
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN = {
     # a family's own files, what reads checkpoints of language models, and measurements of named families
-    "search_spaces": ("vit", "mobilenet", "language", "language_form", "nas_bench_201", "translation"),
+    "search_spaces": ("vit", "mobilenet", "language", "language_form", "nas_bench_201", "translation", "ensemble"),
     "supernet": ("families", "pytorch", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks", "truth_tables"),
 }

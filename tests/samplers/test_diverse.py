@@ -19,7 +19,7 @@ def cells() -> SearchSpace:
 
 @pytest.fixture(scope="module")
 def transformers() -> SearchSpace:
-    return build_space("vit_ensemble", "small")
+    return build_space("vit_ensemble", "small", {"private": [0, 1]})
 
 
 def trained(sampler: DiverseSampler, losses, norms=None, steps: int = 100) -> tuple[dict, list[Paths]]:

@@ -42,10 +42,11 @@ NUMBERS: dict[str, dict[str, list[Any]]] = {
     },
     "mobilenet": {"stem_stride": [1, 2], "first_stride": [1, 2], "width_multiplier": [1.0, 0.5]},
 }  # fmt: skip
-SHRUNK = {  # sizes that are no choices
-    "nas_bench_201": {"width": 4, "cells": 1, "stages": 2},
+CELLS = {"width": 4, "cells": 1, "stages": 2}
+SHRUNK: dict[str, dict[str, Any]] = {  # sizes that are no choices, or that others would not fit
+    "nas_bench_201": CELLS, "nas_bench_201_ensemble": CELLS, "vit_ensemble": {"private": [1]},
     "translation": {"query_size": 16, "memories": [1]},
-}
+}  # fmt: skip
 PAIRS = {"source": "pairs", "path": "corpus", "vocabulary": 300, "length": 60}
 TRAIN = {"steps": 2, "batch_size": 8, "diagnose_every": None}
 BESIDES = ("nothing", "device", "teacher", "largest")
@@ -81,7 +82,8 @@ def small_sizes(family: str, preset: str) -> dict[str, list[Any]]:
     space = build_space(family, preset)
     settings: dict[str, Any] = dict(SHRUNK.get(family, {}))
     gates = {"depth", *(choice.gate for choice in space.choices)}
-    for choice in space.choices:
+    names = {field.name for field in dataclasses.fields(space)}  # type: ignore[arg-type]
+    for choice in (choice for choice in space.choices if choice.name in names):
         first = choice.values[0]
         if choice.name in gates:
             settings[choice.name] = [1, 2]
