@@ -59,7 +59,7 @@ _ARMS: dict[str, dict[str, Any]] = {
 }
 _WITHIN = 0.1  # below the budget
 _DRAWN = 200_000
-_PAIRS = 8  # of which disagreement is the mean
+_PAIRS = 4  # of which disagreement is the mean
 
 
 @click.command(cls=Benchmark)
@@ -67,7 +67,7 @@ _PAIRS = 8  # of which disagreement is the mean
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--budget", default=0.7, show_default=True, help="Multiply-adds, of those of the largest single network.")
 @click.option(
-    "--candidates", default=32, show_default=True, help="Subnets of each number of members that are compared."
+    "--candidates", default=24, show_default=True, help="Subnets of each number of members that are compared."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="File that keeps the figures, a line a seed; continued.")
 @set_option

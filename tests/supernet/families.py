@@ -40,6 +40,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "edge_3_1": ["none", "conv_3x3"], "edge_3_2": ["conv_1x1", "pool_3x3"],
     },
 }  # fmt: skip
+SETTINGS |= {
+    "vit_ensemble": {**SETTINGS["vit"], "width": [16], "private": [0, 1]},
+    "mobilenet_ensemble": {**SETTINGS["mobilenet"], "resolution": [8], "private": [1, 2]},
+    "nas_bench_201_ensemble": {**SETTINGS["nas_bench_201"], "private": [1, 3]},
+}
 
 
 class Family:

@@ -30,7 +30,10 @@ OUTSIDE = 40 if COMPLETE else 10  # for gradients outside of a subnet, where `ke
 TOLERANCE = 1e-4  # of a network in fp32, relative to the size of what is compared
 
 
-@pytest.fixture(params=slow_but([name for name in SUPERNETS if name != "mobilenet"], sorted(SUPERNETS)))
+QUICK = [name for name in SUPERNETS if name != "mobilenet" and not name.endswith("_ensemble")]
+
+
+@pytest.fixture(params=slow_but(QUICK, sorted(SUPERNETS)))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 
