@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -214,14 +214,15 @@ class Ensemble(SearchSpace):
     @cached_property
     def _read_by(self) -> dict[Value, Bool[np.ndarray, " g"]]:
         """For each value of `private`, the genes of the base that a member's own layers read."""
-        base, found = self.base, {}
+        base, found = self.base, dict[Value, Bool[np.ndarray, " g"]]()
         values = {choice.name: choice.values for choice in base.choices}
         for private in self.private:
             read = np.zeros(base.num_genes, bool)
             for stack, number, _ in self._layers[self.branch(private) :]:
                 positions = set(stack.positions_of(stack.depths(values))[:, number].tolist()) - {-1}
                 names = [name for name in stack.choices if name in self._own]
-                read[[base.column(name, stack.group, int(p)) for name in names for p in positions]] = True
+                for name, position in itertools.product(names, positions):
+                    read[base.column(name, stack.group, position)] = True
             found[private] = read
         return found
 
@@ -253,7 +254,9 @@ class Ensemble(SearchSpace):
         """Some layers of a stack of the base, `start` the number of the first one among all, as a member has them."""
         path = f"from_{first}/{stack.path}" if first else stack.path
         module = stack.module or (stack.path if stack.layers is not None else None)
-        changed = {} if stack.layers is None else {"layers": last - first, "first": stack.first + first}
+        changed: dict[str, Any] = {}
+        if stack.layers is not None:
+            changed = {"layers": last - first, "first": stack.first + first}
         if stack.positions is not None:
             changed["positions"] = stack.positions[:, first:last]
         prefix = _path(member)

@@ -40,7 +40,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
         def cost(*given: Value) -> Record:
             at = dict(zip(columns, given, strict=True))
-            on = stack.there(at) and (always or at[stack.depth] > position)
+            on = stack.there(at) and (always or int(at[stack.depth]) > position)
             return price(sublayer, *(at[name] for name in sublayer.columns)) if on else nothing
 
         return tabulate(columns, cost)

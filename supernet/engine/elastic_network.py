@@ -161,16 +161,19 @@ class ElasticNetwork(SuperposedSupernet):
         genes = jnp.asarray(genes)
         known, collected = self._known(program), {} if collect else None
         context = Context(x.shape, known, statistics=statistics, collected=collected, input=x)
-        y, outside = self.streamed(self.sharing.effective(params, genes), genes, context)
+        y, outside = self.streamed(self.sharing.effective(params, genes), genes, x, context)
         return self.head(outside, y, context), collected or {}
 
-    def streamed(self, params: Params, genes: Int[Array, " g"], context: Context) -> tuple[Tree, Params]:
+    def streamed(
+        self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], context: Context
+    ) -> tuple[Tree, Params]:
         """The stream behind the layers by the switched pass, and the weights outside them, for the head.
 
         Args:
             params: Effective weights.
             genes: int32[g], traced.
-            context: Of the network, with its input.
+            x: Batch of inputs.
+            context: Of the network.
         """
         outside = self.weights.taken(params, self.space.network.outside_layers, context.values)
 
@@ -182,7 +185,7 @@ class ElasticNetwork(SuperposedSupernet):
                 put(context.collected, stack.path, inner.collected)
             return y
 
-        return self.route(through, self.embed(outside, context.input, context), context.values), outside
+        return self.route(through, self.embed(outside, x, context), context.values), outside
 
     def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
         """The layers of a stack at the sizes that their genes select."""

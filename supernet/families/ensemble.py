@@ -91,7 +91,7 @@ class EnsembleNetwork(ElasticNetwork):
         genes, known = jnp.asarray(genes), self._known(program)
         context = Context(x.shape, known, input=x)
         effective = self._scaled(self.sharing.effective(params, genes), known)
-        y, outside = self.streamed(effective, genes, context)
+        y, outside = self.streamed(effective, genes, x, context)
         return self._each(outside, y, context)
 
     def _scaled(self, params: Params, values: Mapping[str, Any]) -> Params:

@@ -273,9 +273,13 @@ class TrainStep:
         program: Program,
     ) -> tuple[Params, PathResult]:
         def loss(trained: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            members = self.net.apply_members(self._with(params, trained), genes, x, program=program)
-            each = [example_losses(self.distillation, logits, targets, given, self.outputs) for logits in members]
-            logits, losses = (sum(of[1:], of[0]) / len(of) if len(of) > 1 else of[0] for of in (members, each))
+            first, *others = self.net.apply_members(self._with(params, trained), genes, x, program=program)
+            logits, losses = first, example_losses(self.distillation, first, targets, given, self.outputs)
+            for other in others:
+                losses += example_losses(self.distillation, other, targets, given, self.outputs)
+                logits += other
+            if others:
+                logits, losses = (of / (1 + len(others)) for of in (logits, losses))
             return jnp.mean(example_weights * losses), (logits, losses)
 
         # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
