@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Int32
+from jaxtyping import Bool, Float, Float64, Int, Int32
 
 from samplers.diversity import Distances, diversity_score, member_genes, value_scores
 from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState, Score, StepFeedback, at_least
@@ -133,37 +133,35 @@ class DiverseSampler(Sampler):
     # ---------------------------------------------------------------- what is learned
 
     def init(self) -> SamplerState:
-        shape = self._values.shape
-        state: SamplerState = {}
+        shape, state = self._values.shape, SamplerState()
         if self.probe:
             state |= {"apart": np.zeros((*shape, shape[1])), "pairs": np.zeros((*shape, shape[1]))}
         if self.keep is not None:
-            state |= {
-                "losses": np.zeros(shape),
-                "seen": np.zeros(shape),
-                "mean": np.zeros(2),
-                "alive": self._values.copy(),
-            }
-        return state
+            state |= {"losses": np.zeros(shape), "seen": np.zeros(shape), "mean": np.zeros(2)}
+            state["alive"] = self._values.copy()
+        return {"not_finite": np.zeros((), np.int64), **state} if state else state
 
     def update(self, state: SamplerState, feedback: StepFeedback) -> SamplerState:
-        state = dict(state)
-        if self.probe:
-            state |= self._probed(state, feedback)
+        state, left_out = dict(state), 0
+        if self.probe and feedback.example_norms is not None:
+            state |= self._probed(state, feedback.paths.genes, feedback.example_norms[[0, -1]])
+            left_out += np.count_nonzero(~np.isfinite(feedback.example_norms[[0, -1]]))
         if self.keep is not None:
             state |= self._weighed(state, feedback)
             state["alive"] = self._shrunk(state, feedback.step + 1)
+            left_out += np.count_nonzero(~np.isfinite(feedback.losses))
+        if state:
+            state["not_finite"] = np.asarray(state["not_finite"] + left_out, np.int64)
         return state
 
-    def _probed(self, state: SamplerState, feedback: StepFeedback) -> SamplerState:
+    def _probed(
+        self, state: SamplerState, genes: Int32[np.ndarray, "k g"], norms: Float[np.ndarray, "2 b"]
+    ) -> SamplerState:
         """Distances after the first path and its copy with one gene changed, on the examples that both have seen."""
-        genes, norms = feedback.paths.genes, feedback.example_norms
-        differs = np.flatnonzero(genes[0] != genes[-1])
-        if len(differs) != 1 or norms is None:
-            return {}
-        first, second = np.asarray(norms[0], np.float64), np.asarray(norms[-1], np.float64)
+        (differs,) = np.nonzero(genes[0] != genes[-1])
+        first, second = np.asarray(norms, np.float64)
         both = (first > 0) & (second > 0) & np.isfinite(first) & np.isfinite(second)
-        if not both.any():
+        if len(differs) != 1 or not both.any():
             return {}
         apart = float(np.abs(first - second)[both].mean() / max((first + second)[both].mean() / 2, _TINY))
         gene, values = self._member_gene[differs[0]], (genes[0, differs[0]], genes[-1, differs[0]])
