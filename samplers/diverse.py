@@ -205,7 +205,7 @@ class DiverseSampler(Sampler):
         return alive
 
     def distances(self, state: SamplerState) -> Distances:
-        """Distance of each two values of each gene of a member; 1, or what probes have measured over its mean."""
+        """Returns the distance of each two values of each gene: 1, or what probes measured over its mean."""
         values = self._values.shape[1]
         away = np.broadcast_to(~np.eye(values, dtype=bool), (*self._values.shape, values)).astype(np.float64)
         if not self.probe or not state["pairs"].any():

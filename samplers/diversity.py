@@ -15,7 +15,7 @@ Distances = Float[np.ndarray, "r v v"]
 
 
 def member_genes(space: SearchSpace, genes: Int[np.ndarray, "a g"]) -> Int[np.ndarray, "a k m"]:
-    """Genes of each member of ensembles, position by position; where layers are shared, those of the first member.
+    """Returns the genes of each member of ensembles, position by position; of shared layers, those of the first member.
 
     A member that is not there is like the first. Of a space of single networks, each is its only member.
     """
@@ -26,7 +26,7 @@ def member_genes(space: SearchSpace, genes: Int[np.ndarray, "a g"]) -> Int[np.nd
 
 
 def diversity_score(members: Int[np.ndarray, "a k m"], distances: Distances) -> Float[np.ndarray, " a"]:
-    """Mean distance between the values that two members have of a gene, over all genes and all pairs of members.
+    """Returns the mean distance between the values of two members, over all genes and all pairs of members.
 
     Args:
         members: Genes of the members of each ensemble; two or more.
@@ -40,7 +40,7 @@ def diversity_score(members: Int[np.ndarray, "a k m"], distances: Distances) -> 
 def value_scores(
     losses: Float[np.ndarray, " v"], distances: Float[np.ndarray, "v v"], alive: Bool[np.ndarray, " v"], weight: float
 ) -> Float[np.ndarray, " v"]:
-    """Scores of the values of one gene: potential plus `weight` times diversity, each 0 to 1 among those alive.
+    """Scores the values of one gene: potential plus `weight` times diversity, each 0 to 1 among those alive.
 
     Args:
         losses: Mean loss of the paths with each value, over that of all paths; NaN where there was none, which counts

@@ -118,7 +118,7 @@ class Ensemble(SearchSpace):
         return frozenset(c.name for c in self.base.choices if not c.selects_program and c.name not in gates)
 
     def choice_of(self, name: str, member: int) -> str:
-        """Name of the choice that a member, from 1, has in place of one of the base."""
+        """Returns the name of the choice that a member, from 1, has in place of one of the base."""
         return f"{name}_{member}" if member > 1 and name in self._own else name
 
     @property
@@ -208,7 +208,7 @@ class Ensemble(SearchSpace):
         return [number for number, (*_, always) in enumerate(self._layers) if always]
 
     def branch(self, private: Value) -> int:
-        """Number of the first layer, of all of the base, that is not shared."""
+        """Returns the number, among the layers of the base, of the first one that is not shared."""
         return self._always[-int(private)] if private else len(self._layers)
 
     @cached_property

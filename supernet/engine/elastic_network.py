@@ -68,13 +68,7 @@ class ElasticNetwork(SuperposedSupernet):
         """Computes logits from the stream after the last layer, with the weights outside of the layers."""
 
     def route(self, run: Callable[[Stack, Tree], Tree], x: Tree, values: Mapping[str, Any]) -> Tree:
-        """The stream behind all layers: stacks in turn, unless a family's do not follow one another.
-
-        Args:
-            run: Runs one stack.
-            x: The stream before the layers.
-            values: Values of the choices that select a program.
-        """
+        """Runs all stacks on the stream `x` in turn; a family whose stacks branch overrides this."""
         for stack in self.space.network.stacks:
             x = run(stack, x) if stack.there(values) else x
         return x
@@ -167,14 +161,7 @@ class ElasticNetwork(SuperposedSupernet):
     def streamed(
         self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], context: Context
     ) -> tuple[Tree, Params]:
-        """The stream behind the layers by the switched pass, and the weights outside them, for the head.
-
-        Args:
-            params: Effective weights.
-            genes: int32[g], traced.
-            x: Batch of inputs.
-            context: Of the network.
-        """
+        """Computes the stream behind the layers by the switched pass, and cuts the weights that the head reads."""
         outside = self.weights.taken(params, self.space.network.outside_layers, context.values)
 
         def through(stack: Stack, y: Tree) -> Tree:

@@ -149,7 +149,7 @@ class Supernet(ABC):
     def apply_members(
         self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], *, program: Program
     ) -> tuple[Float[Array, "b *t c"], ...]:
-        """Logits that each have a loss of their own in training, whose mean `apply` gives: one, or each member's."""
+        """Computes the logits that have a loss each in training and whose mean `apply` gives: one, or each member's."""
         return (self.apply(params, genes, x, program=program)[0],)
 
     @cached_property
