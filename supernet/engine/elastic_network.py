@@ -152,9 +152,8 @@ class ElasticNetwork(SuperposedSupernet):
         collect: bool = False,
     ) -> tuple[Float[Array, "b *t c"], Statistics]:
         """See `Supernet.apply`."""
-        genes = jnp.asarray(genes)
-        known, collected = self._known(program), {} if collect else None
-        context = Context(x.shape, known, statistics=statistics, collected=collected, input=x)
+        genes, collected = jnp.asarray(genes), {} if collect else None
+        context = Context(x.shape, self._known(program), statistics=statistics, collected=collected, input=x)
         y, outside = self.streamed(self.sharing.effective(params, genes), genes, x, context)
         return self.head(outside, y, context), collected or {}
 
@@ -212,9 +211,8 @@ class ElasticNetwork(SuperposedSupernet):
 
     def _stages_of(self, sublayer: Sublayer) -> Sequence[Stage]:
         """The stages of a sublayer; none for an option that only skips."""
-        if sublayer.option is not None and not sublayer.parts:
-            return self.stages.get(sublayer.name, ())
-        return self.stages[sublayer.name]
+        skips, name = sublayer.option is not None and not sublayer.parts, sublayer.name
+        return self.stages.get(name, ()) if skips else self.stages[name]
 
     def _branches(self, sublayer: Sublayer, free: Sequence[str], known: Mapping[str, Any]) -> Branches:
         """The sizes of a sublayer, for all values of the choices that are free."""
@@ -259,8 +257,9 @@ class ElasticNetwork(SuperposedSupernet):
             for _, layer in itertools.groupby(by_stack.get(stack, ()), lambda place: place.layer):
                 y = (y, y) if stack.parallel else y
                 for place in layer:
-                    values = {name: place.values[name] for name in place.sublayer.choices if self._sizes_no_weight(name)}
-                    inner = replace(context, statistics=read(place, "statistics"), values={**known, **values})
+                    free = filter(self._sizes_no_weight, place.sublayer.choices)
+                    values = {**known, **{name: place.values[name] for name in free}}
+                    inner = replace(context, statistics=read(place, "statistics"), values=values)
                     y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
                 y = y[0] if stack.parallel else y
             return y

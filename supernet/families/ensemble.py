@@ -115,7 +115,8 @@ def _as_in_base(stage: Stage, names: Mapping[str, str]) -> Stage:
     """A stage of the base that finds a member's genes under the names of the base's choices."""
 
     def renamed(context: Context) -> Context:
-        return replace(context, genes={names.get(name, name): gene for name, gene in context.genes.items()})
+        genes, values = ({names.get(n, n): x for n, x in of.items()} for of in (context.genes, context.values))
+        return replace(context, genes=genes, values=values)
 
     def forward(params: Tree, inputs: tuple, context: Context) -> Tree:
         return stage.forward(params, inputs, renamed(context))
