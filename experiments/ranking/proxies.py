@@ -23,9 +23,11 @@ from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import sealed
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.randomness import key
-from supernet.proxies import PROXIES, Batch, Proxy, Scoring, SupernetNetworks, proxies
+from supernet.proxies import CONSENSUS, PROXIES, Batch, Proxy, Scoring, SupernetNetworks, consensus, proxies
 from supernet.storage.manifest import disk_errors_for, write_text_atomically
 
+AGREED = "consensus"
+"""Name of the ranking that combines the proxies of `CONSENSUS`; shown where all of them are computed."""
 _WORST = -1e300
 _WHERE = "rank.proxies"
 
@@ -101,6 +103,12 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
             estimates = fidelity(of_truth, order, quality, settings.bootstrap, experiment.config.seed)
             figures[name] = ProxyOrder(estimates, float(np.median(seconds)), float(seconds[0]))
             scores[name] = [float(value) if np.isfinite(value) else None for value in values]
+    if all(name in figures for name in CONSENSUS):
+        order = consensus([np.array(scores[name], float) for name in CONSENSUS])
+        estimates = fidelity(of_truth, order, quality, settings.bootstrap, experiment.config.seed)
+        spent = [figures[name] for name in CONSENSUS]
+        figures[AGREED] = ProxyOrder(estimates, sum(of.seconds for of in spent), sum(of.first_seconds for of in spent))
+        scores[AGREED] = order.tolist()
     params = experiment.space.cost(genes)["params"].astype(float)
     found = ProxyFigures(
         panel=len(genes),
@@ -137,6 +145,8 @@ def table(figures: ProxyFigures) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [f"{figures.panel} architectures, by {figures.objective}; a batch of {figures.batch} examples"]
     lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if AGREED in figures.proxies:
+        lines.append(f"{AGREED}: sum of the logarithms of the ranks by {', '.join(CONSENSUS)}")
     lines += [f"{name}: left out; it needs {reason}" for name, reason in figures.left_out.items()]
     percent = is_percent(figures.figure)
     return "\n".join([*lines, *baseline_lines(figures.baselines, None, *((100, " points") if percent else (1, "")))])

@@ -15,7 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -172,6 +172,20 @@ class ElasticNetwork(SuperposedSupernet):
             return y
 
         return self.route(through, self.embed(outside, x, context), context.values), outside
+
+    def in_stacks(
+        self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Tree, list[Callable[[Tree], Tree]]]:
+        """Returns what `apply` computes up to the head in parts: the embedded stream, and each stack as a function."""
+        genes = jnp.asarray(genes)
+        params, known = self.sharing.effective(params, genes), self._known(program)
+        context = Context(x.shape, known, input=x)
+        outside = self.weights.taken(params, self.space.network.outside_layers, known)
+        parts = [
+            partial(lambda stack, y: self._switched(stack, at(params, stack.path), genes, y, context), stack)
+            for stack in self.space.network.stacks
+        ]
+        return self.embed(outside, x, context), parts
 
     def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
         """The layers of a stack at the sizes that their genes select."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from supernet.engine.supernet import Params, build_supernet
 from supernet.flax_modules.counting import counted
 from supernet.layers.batch_norm import moments, normalise
 from supernet.standalone.mobilenet import BatchNorm
+from supernet.weights.cuts import Tree
 
 Genes = Int[np.ndarray, " g"]
 Forward = Callable[[Params, Shaped[Array, "b ..."]], Float[Array, "b *t c"]]
@@ -49,6 +50,15 @@ class Networks(ABC):
     ) -> tuple[Float[Array, "b *t c"], list[Float[Array, "... _c"]]]:
         """Logits, and of each batch norm the variances [..., c] of the batch; 0 for what a network leaves out."""
 
+    has_blocks: ClassVar[bool] = False
+    """Whether `blocks` is known."""
+
+    def blocks(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Tree, list[Callable[[Tree], Tree]]]:
+        """Returns the embedded stream, and the blocks, each of which maps a stream to the next one."""
+        raise NotImplementedError(f"{type(self).__name__} has no blocks")
+
     @abstractmethod
     def static(self, genes: Genes) -> Forward:
         """Returns the pass of one network as a function of weights and inputs, without loops and branches."""
@@ -77,6 +87,8 @@ class SupernetNetworks(Networks):
         params: Its weights, at initialisation.
     """
 
+    has_blocks = True
+
     def __init__(self, net: ElasticNetwork, params: Params) -> None:
         self._params, self._space = params, net.space
         self._effective = jax.jit(net.sharing.effective)
@@ -102,6 +114,11 @@ class SupernetNetworks(Networks):
         logits, collected = self._net.apply(weights, genes, x, program=program, collect=True)
         found: dict[tuple, Any] = traverse_util.flatten_dict(collected)
         return logits, [leaf for path, leaf in found.items() if path[-1] == "var"]
+
+    def blocks(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> tuple[Tree, list[Callable[[Tree], Tree]]]:
+        return self._net.in_stacks(weights, genes, x, program)
 
     def static(self, genes: Genes) -> Forward:
         architecture = self._space.architecture(genes)

@@ -18,8 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from search_spaces import Program, UserError
+from search_spaces.randomness import Purpose
 from search_spaces.registry import Registry
+from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
+from supernet.proxies.block_figures import BlockFigures, block_figures
 from supernet.proxies.networks import KERNEL, Genes, Networks
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.outputs import Outputs
@@ -61,6 +64,7 @@ class Scoring:
         self.networks, self.batch = networks, batch
         self._last: tuple[bytes, list[np.ndarray]] | None = None
         self._last_inputs: tuple[bytes, np.ndarray] | None = None
+        self._last_blocks: tuple[bytes, BlockFigures] | None = None
 
     def weights(self, genes: Genes) -> list[Float[np.ndarray, "... _o"]]:
         """Returns the kernels of a network."""
@@ -80,9 +84,17 @@ class Scoring:
             self._last_inputs = genes.tobytes(), np.asarray(found, np.float64)
         return self._last_inputs[1]
 
+    def blocks(self, genes: Genes) -> BlockFigures:
+        """Returns the figures of the blocks; those of the last network are kept."""
+        if self._last_blocks is None or self._last_blocks[0] != genes.tobytes():
+            weights, program = self.networks.weights(genes), self.networks.program(genes)
+            found = self._of_blocks(self.batch.x, weights, jnp.asarray(genes, jnp.int32), program)
+            self._last_blocks = genes.tobytes(), BlockFigures(*(np.asarray(of, np.float64) for of in found))
+        return self._last_blocks[1]
+
     def forget(self) -> None:
         """Forgets what is kept, so that what comes next pays for all that it computes."""
-        self._last, self._last_inputs = None, None
+        self._last, self._last_inputs, self._last_blocks = None, None, None
 
     def scaled_gradient(self, genes: Genes, scale: float) -> Params:
         """Returns the gradient with all kernels times `scale`."""
@@ -112,6 +124,15 @@ class Scoring:
             return jnp.sum(self.networks.apply(weights, genes, x, program))
 
         return jax.jit(jax.grad(total), static_argnums=3)
+
+    @cached_property
+    def _of_blocks(self) -> Any:
+        signs = key(self.batch.seed, Purpose.PROXIES)
+
+        def figures(x: jax.Array, weights: Params, genes: jax.Array, program: Program) -> BlockFigures:
+            return block_figures(*self.networks.blocks(weights, genes, x, program), signs)
+
+        return jax.jit(figures, static_argnums=3)
 
     def _cut(self, tree: Params, genes: Genes) -> list[np.ndarray]:
         return [np.asarray(leaf) for leaf in self.networks.kernels(jax.device_get(tree), genes)]

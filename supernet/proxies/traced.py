@@ -1,6 +1,7 @@
 """Values inside of a traced pass: what its ReLUs read, what its products give, what its pooling reads."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,14 @@ class Traced:
         leaves = [*jax.tree.leaves(weights), *jax.tree.leaves(x)]
         origins = [WEIGHTS] * (len(leaves) - len(jax.tree.leaves(x))) + [INPUTS] * len(jax.tree.leaves(x))
         return _run(self.jaxpr, leaves, origins, wanted, visit)[0]
+
+    def total(self, weights: Any, x: Any, wanted: Wanted, summand: Callable[[Any, Values], Any], start: Any) -> Any:
+        """Computes the pass, and adds to `start` what `summand` returns for each wanted equation and its inputs.
+
+        Unlike in `run`, wanted equations may lie in branches, of which only those taken count, and loops stay loops, so
+        one compiled program serves all networks that differ only in data.
+        """
+        return _total(self.jaxpr, [*jax.tree.leaves(weights), *jax.tree.leaves(x)], wanted, summand, start)[1]
 
 
 def _run(
@@ -111,6 +120,63 @@ def _unrolled(
     return [*carry, *(jnp.stack(leaves) for leaves in zip(*order, strict=True))], found
 
 
+def _total(
+    closed: ClosedJaxpr, arguments: Values, wanted: Wanted, summand: Callable[[Any, Values], Any], total: Any
+) -> tuple[list, Any]:
+    jaxpr = closed.jaxpr
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *arguments), strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, Literal) else known[atom]
+
+    def inside(inner: ClosedJaxpr, total: Any, *inputs: Any) -> tuple[list, Any]:
+        return _total(inner, inputs, wanted, summand, total)
+
+    for equation in jaxpr.eqns:
+        inputs = list(map(read, equation.invars))
+        inner = _inner(equation)
+        if not any(wanted(one) for each in inner for one in all_equations(each.jaxpr)):
+            outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(equation.params))
+            outputs = outputs if equation.primitive.multiple_results else [outputs]
+            if wanted(equation):
+                total = total + summand(equation, inputs)
+        elif equation.primitive.name == "cond":
+            outputs, total = jax.lax.switch(inputs[0], [partial(inside, one) for one in inner], total, *inputs[1:])
+        elif equation.primitive.name == "scan":
+            outputs, total = _total_of_loop(equation, inputs, partial(inside, inner[0]), total)
+        else:
+            outputs, total = inside(inner[0], total, *inputs)
+        known |= zip(equation.outvars, outputs, strict=True)
+    return list(map(read, jaxpr.outvars)), total
+
+
+def _total_of_loop(equation: Any, inputs: Values, body: Callable[..., tuple[list, Any]], total: Any) -> tuple:
+    p = equation.params
+    first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+
+    def step(carry: tuple, row: Values) -> tuple[tuple, list]:
+        outputs, total = body(carry[1], *inputs[:first], *carry[0], *row)
+        return (outputs[: p["num_carry"]], total), outputs[p["num_carry"] :]
+
+    start = list(inputs[first:last]), total
+    (carry, total), stacked = jax.lax.scan(step, start, list(inputs[last:]), p["length"], reverse=p["reverse"])
+    return [*carry, *stacked], total
+
+
+def _inner(equation: Any) -> list[ClosedJaxpr]:
+    """Returns what an equation calls: once, in a loop of known length, or as branches of which it takes one."""
+    if equation.primitive.name == "cond":
+        return list(equation.params["branches"])
+    inner = called(equation)
+    return [] if inner is None else [inner]
+
+
+def all_equations(jaxpr: Jaxpr) -> list[Any]:
+    """Returns what `equations` returns, and the equations in branches."""
+    inner = [one for equation in jaxpr.eqns for one in _inner(equation)]
+    return [*jaxpr.eqns, *(found for one in inner for found in all_equations(one.jaxpr))]
+
+
 def equations(jaxpr: Jaxpr) -> list[Any]:
     """Returns all equations of a jaxpr, of the functions that it calls and of loops of known length."""
     inner = [called(equation) for equation in jaxpr.eqns]
@@ -129,7 +195,7 @@ def relus(traced: Traced) -> Wanted:
     """Tells the ReLUs of a pass: maxima with 0 that no minimum bounds (as those of a hard swish are)."""
     found: set[int] = set()
     whole = traced.jaxpr.jaxpr
-    for inner in [whole, *(one.jaxpr for one in map(called, equations(whole)) if one is not None)]:
+    for inner in [whole, *(one.jaxpr for equation in all_equations(whole) for one in _inner(equation))]:
         bounded = {atom for e in inner.eqns if e.primitive.name == "min" for atom in e.invars if isinstance(atom, Var)}
         for e in inner.eqns:
             zero = any(isinstance(atom, Literal) and np.all(np.asarray(atom.val) == 0) for atom in e.invars)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 from experiments.benchmarks.proxies import FILE, published, spearman
 from search_spaces import UserError
@@ -41,6 +41,22 @@ def test_proxies_are_ranked_without_a_supernet(supernest: Any, here: Path) -> No
     summary = json.loads((here / "out" / "summary.json").read_text("utf-8"))
     assert set(summary["proxies"]["proxies"]) == {"params", "nwot", "l2"}
     assert supernest("status", "out")[0] == 0
+
+
+def test_what_proxies_agree_on_is_a_line_of_its_own(supernest: Any, here: Path) -> None:
+    names = ["transmission", "synflow", "progressivity", "expressivity"]
+    code, out, err = supernest("rank", "cells.yaml", "--out", "out", "--proxies", ",".join(names))
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[2:7]] == [*names, "consensus"]
+    assert lines[7] == (
+        "consensus: sum of the logarithms of the ranks by synflow, expressivity, progressivity, transmission"
+    )
+    found = json.loads((here / "out" / "rank" / "proxies.json").read_text("utf-8"))
+    ranks = [rankdata(found["scores"][name]) for name in names]
+    assert found["scores"]["consensus"] == pytest.approx(sum(np.log(of / 8) for of in ranks))
+    taken = [found["proxies"][name]["seconds"] for name in names]
+    assert found["proxies"]["consensus"]["seconds"] == pytest.approx(sum(taken))
 
 
 def _table_genes(rows: list[list[int]]) -> list[list[int]]:

@@ -9,12 +9,16 @@ from flax import nnx
 from search_spaces import UserError, build_space
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.supernet import build_supernet
-from supernet.proxies import PROXIES, Batch, PlainNetwork, Scoring, SupernetNetworks, proxies
+from supernet.proxies import PROXIES, Batch, PlainNetwork, Scoring, SupernetNetworks, consensus, proxies
+from supernet.proxies.block_figures import block_figures
 from tests.supernet.families import SETTINGS
 
 NOTHING = np.zeros(0, np.int32)
 COUNT, CLASSES = 6, 3
 LABELS = np.arange(COUNT) % CLASSES
+BLOCKS = ("expressivity", "progressivity", "trainability", "transmission")
+LACKING: dict[str, str] = dict.fromkeys(BLOCKS, "blocks, and of a plain network none are known")
+LACKING |= {"zen": "batch norms, and these networks have none"}
 
 
 class Net(nnx.Module):
@@ -102,8 +106,7 @@ def by_hand(x: np.ndarray) -> dict[str, float]:
 def test_a_proxy_is_its_formula(name: str, plain: Scoring, by_hand: dict[str, float]) -> None:
     proxy = PROXIES[name](plain)
     if name not in by_hand:
-        assert name == "zen"
-        assert proxy.lacks(NOTHING) == "batch norms, and these networks have none"
+        assert proxy.lacks(NOTHING) == LACKING[name]
         return
     assert proxy.lacks(NOTHING) is None
     found = proxy(NOTHING)
@@ -144,10 +147,47 @@ def test_an_architecture_scores_as_its_network_alone(name: str, cells) -> None:
         assert proxy.lacks(row) is None
         scores.append(proxy(row))
         assert np.isfinite(scores[-1])
-        if name != "zen":  # its draws are of other trees
+        if name not in LACKING:  # zen's draws are of other trees
             expected = PROXIES[name](of)(NOTHING)
             assert scores[-1] == pytest.approx(expected, rel={"jacov": 0.02, "grasp": 0.02}.get(name, 2e-4), abs=1e-6)
     assert scores[0] != scores[1]
+
+
+def test_figures_of_blocks_are_their_formulas(cells) -> None:
+    shared, rows, _ = cells
+    networks, x = shared.networks, jnp.asarray(shared.batch.x)
+    stream, blocks = networks.blocks(networks.weights(rows[1]), jnp.asarray(rows[1]), x, ())
+    (block,) = blocks
+    before, after = stream[0], block(stream)[0]
+    found = shared.blocks(rows[1])
+    for features, of in zip((before, after), found.entropies, strict=True):
+        values = np.linalg.eigvalsh(np.cov(np.asarray(features, float).reshape(-1, 2).T, bias=True))
+        assert of == pytest.approx(-(values / values.sum() * np.log(values / values.sum())).sum(), rel=1e-4)
+    # A stretch by W turns random signs into a mean outer product near W, so the spectral norm is near W's.
+    kernel = np.random.default_rng(3).normal(size=(2, 2)).astype(np.float32)
+    measured = block_figures(jnp.ones((4000, 2)), [lambda x: x @ kernel], jax.random.key(0))
+    assert measured.norms[0] == pytest.approx(np.linalg.norm(kernel, 2), rel=0.1)
+    assert measured.means[0] == pytest.approx(np.linalg.svd(kernel, compute_uv=False).mean(), rel=0.1)
+    assert PROXIES["transmission"](shared)(rows[1]) == pytest.approx(np.log(found.means).mean())
+    score = np.mean(2 - found.norms - 1 / found.norms)
+    assert PROXIES["trainability"](shared)(rows[1]) == pytest.approx(score, rel=1e-3)
+    assert PROXIES["expressivity"](shared)(rows[1]) == pytest.approx(found.entropies.sum())
+    assert PROXIES["progressivity"](shared)(rows[1]) == pytest.approx(found.entropies[1] - found.entropies[0])
+
+
+def test_positions_that_become_one_are_channels_of_a_block() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 5, 4, 2)).astype(np.float32)
+    measured = block_figures(jnp.asarray(x), [lambda x: x[:, ::2, ::2]], jax.random.key(0))
+    assert measured.norms[0] == pytest.approx(1, rel=0.5)
+
+
+def test_a_consensus_prefers_what_none_puts_low() -> None:
+    a, b = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1.0, 3.0, 4.0, np.nan])
+    found = consensus([a, b])
+    assert (found.argmax(), found.argmin()) == (1, 3)
+    expected = np.log(np.array([4, 3, 2, 1]) / 4) + np.log(np.array([2, 3, 4, 1]) / 4)
+    np.testing.assert_allclose(found, expected)
+    assert (consensus([np.ones(3)]) == np.log(2 / 3)).all()
 
 
 def test_what_reads_no_labels_does_not_depend_on_them(cells) -> None:
