@@ -114,7 +114,8 @@ def compare(table: Measured, networks: tuple[int, ...], draws: int) -> JsonObjec
     """Measures every predictor with each number of fitted networks: mean and spread over random splits."""
     found: dict[str, JsonObject] = {}
     for count in networks:
-        orders = [np.random.default_rng(seed).permutation(len(table.latencies)) for seed in range(draws)]
+        generators = [np.random.default_rng(seed) for seed in range(draws)]
+        orders = [generator.permutation(len(table.latencies)) for generator in generators]
         for kind in PREDICTORS:
             accuracies = [accuracy(kind, table, order[:count], order[count:]) for order in orders]
             errors, taus = zip(*accuracies, strict=True)
