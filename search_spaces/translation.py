@@ -12,9 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from jaxtyping import Float32
-
 from search_spaces.choice import Choice
 from search_spaces.cost import Cost
 from search_spaces.errors import UserError
@@ -28,7 +25,6 @@ _HAT = {
     "encoder_width": (512, 640), "decoder_width": (512, 640), "encoder_depth": (6,),
     "decoder_depth": (1, 2, 3, 4, 5, 6), "memories": (1, 2, 3), "query_size": 512, "post_norm": True,
 }  # fmt: skip
-_WAVELENGTH = 10000.0  # of the slowest position, over 2 pi
 
 
 @FAMILIES.register("translation")
@@ -171,12 +167,6 @@ class TranslationSpace(SearchSpace):
     def largest_width(self) -> int:
         """The wider of the streams of the largest network."""
         return max(self.encoder_width[-1], self.decoder_width[-1])
-
-    @property
-    def frequencies(self) -> Float32[np.ndarray, " n"]:
-        """Radians a position of the pairs of position channels, of which a narrower stream has the first."""
-        pairs = -(-self.largest_width // 2)
-        return (_WAVELENGTH ** (-np.arange(pairs) / pairs)).astype(np.float32)
 
     @cached_property
     def network(self) -> Network:

@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from search_spaces import TranslationSpace
+from search_spaces import Architecture, TranslationSpace
+from search_spaces.sealed_json import JsonObject
 from supernet.engine.elastic_network import ElasticNetwork
 from supernet.engine.stages import Context, Stage
 from supernet.engine.supernet import SUPERNETS, Params
 from supernet.families.attention import attend, attend_in_heads, in_heads, mixed
 from supernet.layers.linear import linear
 from supernet.layers.normalisation import layer_norm
-from supernet.standalone.translation import positions, visible
+from supernet.standalone.translation import frequencies, positions, visible
 
 Stream = dict[str, Float[Array, "..."]]
 
@@ -48,6 +49,14 @@ class TranslationSupernet(ElasticNetwork):
             "cross_attention": self._attention("cross", "target", memory=True),
             "decoder_mlp": self._mlp("decoder", "target"),
         }
+
+    def config(self, architecture: Architecture) -> JsonObject:
+        """See `Supernet.config`: the architecture's choices, and settings of the space."""
+        chosen = {name: value for name, value in architecture.description.items() if not name.endswith("_depth")}
+        names = (
+            "query_size", "vocabulary", "length", "pad", "post_norm", "shared_embeddings", "largest_width",
+        )  # fmt: skip
+        return {**chosen, **{name: getattr(self.space, name) for name in names}}
 
     def _attention(self, name: str, stream: str, memory: bool = False, records: bool = False) -> tuple[Stage, ...]:
         """Attention of a stream to itself, or to the memory.
@@ -128,7 +137,7 @@ class TranslationSupernet(ElasticNetwork):
             # Where widths are masked, all channels are there: what reads the stream leaves those out.
             table = table[:, : context.values.get(width)]
             scaled = table[x[:, side]] * self.space.largest_width**0.5
-            placed = scaled + positions(x.shape[2], self.space.frequencies)[:, : table.shape[1]]
+            placed = scaled + positions(x.shape[2], frequencies(self.space.largest_width))[:, : table.shape[1]]
             return placed.reshape(-1, table.shape[1])
 
         source = embedded(0, params[first], "encoder_width")
