@@ -134,7 +134,7 @@ class Allocator(Searcher):
             surrogate = Additive.fit(self.space, state.genes[usable], state.errors[usable], self.penalty)
             for budget, share in zip(self.budgets, self.shares(state, self.population), strict=True):
                 self._add_best(state, rng, unseen, surrogate, budget, int(share))
-        self.fill(state, rng, unseen, self.population)
+        self.fill(state, rng, unseen, max(self.population, len(unseen)))
         return unseen.genes
 
     def begin(self, state: SearchState, rng: np.random.Generator, unseen: Unseen) -> None:

@@ -9,7 +9,8 @@ References:
 """
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,10 +18,12 @@ from search.nsga2 import NSGA2
 from search.sampling import Unseen, meets_any
 from search.searcher import SEARCHERS, Searcher, SearchState, at_least, fraction
 from search_spaces import Genes, UserError, did_you_mean
-from search_spaces.predictor import PREDICTORS, Predictor, cross_validated_tau
+from search_spaces.predictor import PREDICTORS, SCORED, Fit, Predictions, Predictor, cross_validated_tau
+from search_spaces.sealed_json import JsonObject
 
 _FOLDS = 5
 _LEAST = 2 * _FOLDS
+_LEAST_SCORED = 15  # ParZC learns from ten networks or more, also where a fold is held out
 
 
 @SEARCHERS.register("linas")
@@ -35,9 +38,10 @@ class LINAS(Searcher):
         population: Number of candidates a generation, and of members of the inner population (DyNAS-T 50).
         inner: Largest number of predictions a generation (DyNAS-T 20,000; 5,000 for small spaces).
         predictors: Names of predictors, of which each generation takes the one that ranks best
-            (`search_spaces.predictor`).
+            (`search_spaces.predictor`); `parzc` and `proxy_forest` learn from the proxies of `search.proxies`.
         crossover: Probability that a child of the inner search has two parents (`search.nsga2`).
         mutation: Probability that a gene is drawn anew in the inner search; 1 ÷ genes when null.
+        scored: Gives what fits a predictor that learns from proxies, by its name; None where no networks are at hand.
     """
 
     population: int = 50
@@ -45,6 +49,7 @@ class LINAS(Searcher):
     predictors: tuple[str, ...] = ("ridge", "svr")
     crossover: float = 0.9
     mutation: float | None = None
+    scored: Callable[[str], Fit] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +61,13 @@ class LINAS(Searcher):
         if not self.predictors:
             raise UserError(f"search.predictors: none. Give at least one of {', '.join(PREDICTORS)}.")
         for kind in self.predictors:
-            if kind not in PREDICTORS:
-                raise UserError(f"search.predictors: {kind!r} is not known.{did_you_mean(kind, PREDICTORS)}")
+            if kind not in (*PREDICTORS, *SCORED):
+                known = (*PREDICTORS, *SCORED)
+                raise UserError(f"search.predictors: {kind!r} is not known.{did_you_mean(kind, known)}")
+
+    @property
+    def settings(self) -> JsonObject:
+        return {name: value for name, value in super().settings.items() if name != "scored"}
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -69,7 +79,8 @@ class LINAS(Searcher):
         if state.generation == 0:
             extremes = self.space.extremes[::-1]
             unseen.add(extremes[meets_any(self.budgets, self.costs, extremes)], self.population)
-        if np.isfinite(state.errors).sum() >= _LEAST:
+        least = _LEAST_SCORED if set(self.predictors) & set(SCORED) else _LEAST
+        if np.isfinite(state.errors).sum() >= least:
             unseen.add(self._predicted_front(state, int(rng.integers(2**31))), self.population)
         self.fill(state, rng, unseen, self.population)
         return unseen.genes
@@ -95,11 +106,21 @@ class LINAS(Searcher):
             predictions += len(genes)
         return imagined.genes[imagined.members]
 
-    def _predictor(self, state: SearchState, seed: int) -> Predictor:
+    def _predictor(self, state: SearchState, seed: int) -> Predictions:
         usable = np.isfinite(state.errors)
         genes, errors = state.genes[usable], state.errors[usable]
         kind = self.predictors[0]
         if len(self.predictors) > 1:
-            taus = [cross_validated_tau(self.space, genes, errors, kind, _FOLDS, seed) for kind in self.predictors]
+            taus = [
+                cross_validated_tau(self.space, genes, errors, kind, _FOLDS, seed, self._fit(kind))
+                for kind in self.predictors
+            ]
             kind = self.predictors[int(np.argmax(np.nan_to_num(taus, nan=-2.0)))]
-        return Predictor.fit(self.space, genes, errors, kind, seed)
+        return self._fit(kind)(genes, errors, seed)
+
+    def _fit(self, kind: str) -> Fit:
+        if kind not in SCORED:
+            return lambda genes, errors, seed: Predictor.fit(self.space, genes, errors, kind, seed)
+        if self.scored is None:
+            raise UserError(f"search.predictors: {kind} learns from proxies of networks. Name them in search.proxies.")
+        return self.scored(kind)

@@ -5,8 +5,9 @@ References:
     arXiv:2210.06659 (allocation as a knapsack with exact costs).
     Bercovich et al. Puzzle: Distillation-Based NAS for Inference-Optimized LLMs. ICML 2025, arXiv:2411.19146 (a mixed
     integer program over the choices of layers, whose scores are added up).
-    Differs: scores are learned from whole networks by ridge regression, and again after each generation; limits hold
-    for costs of pairs of choices and for maxima, too; solved by HiGHS.
+    Differs: scores are learned from whole networks by ridge regression, first from a D-optimal design of them
+    (`search.design`), and again after each generation; limits hold for costs of pairs of choices and for maxima, too;
+    solved by HiGHS.
 """
 
 from collections.abc import Sequence
@@ -15,17 +16,54 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.additive import Additive, Allocation, Allocator, Limits, tables_of
-from search.searcher import SEARCHERS
+from search.design import d_optimal
+from search.sampling import Unseen, draw, meets_any
+from search.searcher import SEARCHERS, SearchState, at_least
 from search_spaces.cost import CostTables, Factor
+from search_spaces.predictor import one_hot
 
 _TRIES = 4  # optima that are over a limit by rounding before a limit is given up
+_POOL = 512  # random candidates that a design chooses from
+_SPARE, _LARGEST_DESIGN = 2, 64
 _NODES = 10_000  # of the tree of subproblems; a limit of time would make resumed searches differ
 
 
 @SEARCHERS.register("mip")
 @dataclass(frozen=True)
 class MIP(Allocator):
-    """Asks HiGHS for the best networks of an additive surrogate; costs are exact constraints."""
+    """Asks HiGHS for the best networks of an additive surrogate; costs are exact constraints.
+
+    The first generation is a D-optimal design: of random networks that meet a budget, and both ends of the space, those
+    that tell most about the surrogate's numbers, whichever budget they meet.
+
+    Args:
+        population: Number of candidates of a later generation.
+        penalty: Weight of the squares of the surrogate's numbers in its fit.
+        first: Number of candidates of that design, which random ones fill up to `population`; two more than the
+            surrogate has free numbers, but at most 64, when null.
+    """
+
+    designs_first = True
+
+    population: int = 12
+    first: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first is not None:
+            at_least("first", self.first, 1)
+
+    def begin(self, state: SearchState, rng: np.random.Generator, unseen: Unseen) -> None:
+        if state.generation:
+            return
+        space = self.space
+        free = 1 + int((space.cardinalities - 1).sum())
+        wanted = self.first or min(free + _SPARE, _LARGEST_DESIGN)
+        extremes, drawn = space.extremes[::-1], Unseen(space, state.genes)
+        drawn.add(extremes[meets_any(self.budgets, self.costs, extremes)], len(extremes))
+        for budget, share in zip(self.budgets, self.shares(state, _POOL), strict=True):
+            draw(space, rng, int(share), budget, self.costs, drawn)
+        unseen.add(drawn.genes[d_optimal(one_hot(space, drawn.genes), wanted, self.penalty)], wanted)
 
     def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:
         program = _Program(self, surrogate, limits)

@@ -67,6 +67,8 @@ class Searcher(ABC):
 
     asynchronous: ClassVar[bool] = False
     """Whether it may be asked before what it asked for is told; that is then in the state, without a result."""
+    designs_first: ClassVar[bool] = False
+    """Whether its first generation is chosen to learn from, and not shared out evenly over the budgets."""
 
     def __post_init__(self) -> None:
         at_least("seed", self.seed, 0, 2**63 - 1)

@@ -54,6 +54,16 @@ PREDICTORS = tuple(_REGRESSORS)
 `gradient_boosting` (200 trees of depth 3, rate 0.1), `random_forest` (100 trees, a third of the features a split)."""
 
 
+SCORED = ("parzc", "proxy_forest")
+"""Kinds that learn from zero-cost proxies of the networks and not from genes: `parzc` (ParZC), `proxy_forest` (a random
+forest as above). Who has networks gives what fits them."""
+
+Predictions = Callable[[Genes], Float[np.ndarray, " a"]]
+"""Predicts the target of each architecture."""
+Fit = Callable[[Genes, Float[np.ndarray, " a"], int], Predictions]
+"""Learns from architectures, their targets and a seed; predictions of some need only have the order of the targets."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A fitted regressor over the one-hot genes of a space; made by `Predictor.fit`.
@@ -115,6 +125,7 @@ def cross_validated_tau(
     kind: str = "ridge",
     folds: int = 5,
     seed: int = 0,
+    fit: Fit | None = None,
 ) -> float:
     """Computes Kendall's tau-b between targets and cross-validated predictions.
 
@@ -125,6 +136,7 @@ def cross_validated_tau(
     Args:
         folds: Into how many parts the architectures are split, 2 or more.
         seed: Seed of the split and of the predictors.
+        fit: What learns; a predictor of `kind` when None.
 
     Returns:
         Tau-b in -1…1; NaN where all targets or all predictions are equal, as nothing can be ranked.
@@ -143,9 +155,10 @@ def cross_validated_tau(
         )
     fold = (stream(seed, Purpose.PREDICTOR_FOLDS).permutation(len(distinct)) % folds)[group.reshape(-1)]
     predicted = np.zeros(len(targets))
+    fit = fit or (lambda some, values, seed: Predictor.fit(space, some, values, kind, seed))
     for held_out in range(folds):
         rest = fold != held_out
-        predicted[~rest] = Predictor.fit(space, genes[rest], targets[rest], kind, seed)(genes[~rest])
+        predicted[~rest] = fit(genes[rest], targets[rest], seed)(genes[~rest])
     if np.ptp(targets) == 0 or np.ptp(predicted) == 0:
         return float("nan")
     return float(kendalltau(targets, predicted)[0])  # type: ignore[arg-type]

@@ -68,6 +68,7 @@ class Purpose(StrEnum):
     PROXIES = "proxies"
     CURVES = "curves"
     PARZC = "ParZC"
+    WARM_START = "warm start"
     SPLIT_DRAWS = "split draws"
     RANDOM_SPLIT = "random split"
     # devices

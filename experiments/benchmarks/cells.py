@@ -42,12 +42,12 @@ from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.process.interrupt import StopRequest
 from experiments.ranking.fidelity import kendall_tau, top
-from experiments.ranking.proxies import scoring_of
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import one_path_probe
 from experiments.training.stage import train, trained_params
 from experiments.truth_tables import TruthTable, read_table
+from experiments.untrained import scoring_of
 from experiments.user_input.paths import UserPath
 from samplers import Paths, Sampler, SamplerState, Score
 from search_spaces import Genes, UserError
@@ -260,7 +260,8 @@ class Run:
 
         def scored(genes: Genes) -> Piece:
             if not made:
-                made.update(proxies(self._names, scoring_of(self._experiment), genes[-1], "--proxy"))
+                scoring = scoring_of(self._experiment, self._experiment.config.rank.proxy_batch, "--proxy")
+                made.update(proxies(self._names, scoring, genes[-1], "--proxy"))
             scores, spent = {name: [] for name in made}, dict.fromkeys(made, 0.0)
             for row in genes:
                 for name, proxy in made.items():

@@ -1,7 +1,9 @@
 """Counts the evaluations that each searcher needs to find the true Pareto front of an exhaustively evaluated space.
 
 Command: `python -m experiments.benchmarks.search --seeds 10 --json`; with `--table nas_bench_201` the searchers
-look their candidates up in a truth table instead (`experiments.benchmarks.search_in_table`).
+look their candidates up in a truth table instead (`experiments.benchmarks.search_in_table`), with `--table
+hw_gpt_bench` or `--table ofa` in surrogates of tables that measure a sample
+(`experiments.benchmarks.search_on_surrogate`).
 
 A supernet is trained and each of its subnets evaluated once, on the whole validation split and on the smaller shares
 that successive halving uses; the table is kept in this folder (`cache/`). Then every searcher, with its default
@@ -15,9 +17,11 @@ goal when the space is exhausted counts as infinite.
 import contextlib
 import dataclasses
 import json
+import os
+import sys
 import tempfile
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -28,7 +32,11 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from experiments.benchmarks.output import Benchmark, show
-from experiments.benchmarks.search_in_table import queries
+from experiments.benchmarks.proxies import FILE as PROXY_SCORES
+from experiments.benchmarks.real_data import real_data
+from experiments.benchmarks.search_in_table import WarmStart, queries
+from experiments.benchmarks.search_on_surrogate import figures as figures_of
+from experiments.benchmarks.surrogate_tables import PLACES, SURROGATES
 from experiments.commands.options import json_option, set_option
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
@@ -37,10 +45,10 @@ from experiments.storage.cached_results import cached, digest
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.stage import train, trained_params
-from experiments.truth_tables import read_table
+from experiments.truth_tables import TABLES, read_table
 from experiments.user_input.paths import UserPath
 from search import SEARCHERS, Archive, Progress, ResolvedBudget, Searcher, hypervolume, pareto_front, run_search
-from search_spaces import Genes, SearchSpace
+from search_spaces import Genes, SearchSpace, UserError, did_you_mean
 from search_spaces.sealed_json import JsonObject
 
 _CONFIG = Path(__file__).parent / "panels" / "search.yaml"
@@ -50,6 +58,9 @@ _BUDGETS = 0.99
 _GOALS = (*(f"{share:.0%}" for share in _SHARES), "budgets")
 _BEYOND = 0.1
 _FORMAT = 1
+_SEEDS, _TABLE_SEEDS = 10, 100
+_MEASURE = "c100_val_200ep"
+_DATA_SETS = {"c10": "cifar10", "c100": "cifar100", "in16": "ImageNet16-120"}  # as columns and proxies call them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,34 +101,77 @@ class Table:
     default=_CONFIG,
     help="Experiment file.  [default: panels/search.yaml of the benchmarks (digits)]",
 )
-@click.option("--seeds", default=10, show_default=True)
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each searcher.  [default: 10; with --table 100]")
 @click.option("--searcher", "names", multiple=True, help="Searcher to compare; may be repeated.  [default: all]")
-@click.option("--table", "table_name", help="Truth table to search instead of the subnets of an experiment.")
-@click.option("--table-path", type=UserPath(), help="Directory of the truth table.  [default: $SUPERNEST_DATA/TABLE]")
-@click.option("--measure", default="c100_val_200ep", show_default=True, help="Column of the truth table to maximise.")
+@click.option("--table", "table_name", help="Table to search instead of the subnets of an experiment.")
+@click.option("--table-path", type=UserPath(), help="Directory of the table.  [default: $SUPERNEST_DATA/TABLE]")
+@click.option(
+    "--measure",
+    help="Column of the table to maximise, or the cost that the error is traded against.  [default: c100_val_200ep of "
+    "nas_bench_201, lat_ms__a100 of hw_gpt_bench, macs of ofa]",
+)
+@click.option(
+    "--most", type=click.IntRange(min=1), default=2000, show_default=True,
+    help="Look-ups after which a run on hw_gpt_bench or ofa counts as not having reached its goal.",
+)  # fmt: skip
+@click.option(
+    "--goal", "wanted", multiple=True, type=click.Choice(_GOALS), default=_GOALS, show_default=True,
+    help="Without --table: goal that a run ends at; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--warm-start", metavar="PROXIES",
+    help="With nas_bench_201: begin with the best of --candidates cells by these proxies, such as nwot,synflow.",
+)  # fmt: skip
+@click.option(
+    "--candidates", type=click.IntRange(min=1), default=200, show_default=True,
+    help="Cells that a warm start draws from those whose proxies were published.",
+)  # fmt: skip
 @set_option
 @json_option
 def main(
-    config: Path, seeds: int, names: tuple[str, ...], table_name: str | None, table_path: Path | None, measure: str,
+    config: Path, seeds: int | None, names: tuple[str, ...], table_name: str | None, table_path: Path | None,
+    measure: str | None, most: int, wanted: tuple[str, ...], warm_start: str | None, candidates: int,
     overrides: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
+    searchers = list(names or sorted(SEARCHERS))
+    for name in searchers:
+        SEARCHERS[name]  # told before anything runs
+    if warm_start is not None and table_name != "nas_bench_201":
+        raise UserError("--warm-start: proxies were published for cells of nas_bench_201. Give --table nas_bench_201.")
     if table_name is not None:
-        found = queries(read_table(table_name, table_path), measure, list(names or sorted(SEARCHERS)), seeds)
-        show(found, as_json)
+        seeds = seeds or _TABLE_SEEDS
+        if table_name in SURROGATES:
+            directory = table_path or real_data(None) / PLACES[table_name]
+            table = SURROGATES[table_name](directory, measure)
+            with _messages_to_stderr():
+                found = figures_of(table, searchers, seeds, most)
+            show(found, as_json)
+        else:
+            if table_name not in TABLES:
+                raise UserError(
+                    f"--table: {table_name!r} is not known.{did_you_mean(table_name, (*TABLES, *SURROGATES))}"
+                )
+            table, measure, warm = read_table(table_name, table_path), measure or _MEASURE, None
+            if warm_start is not None:
+                directory = table_path or real_data(None) / table_name
+                data_set = _DATA_SETS[measure.split("_")[0]]
+                warm = WarmStart.read(directory / PROXY_SCORES, data_set, warm_start.split(","), candidates)
+            show(queries(table, measure, searchers, seeds, warm), as_json)
         return
+    seeds = seeds or _SEEDS
     experiment = build_experiment(load_config(config, overrides))
     table = exhaustive(experiment)
     front = table.front
     needed: dict[str, Quartiles] = {}
-    for name in tqdm(names or sorted(SEARCHERS), desc="searchers", disable=None):
+    for name in tqdm(searchers, desc="searchers", disable=None):
         make = partial(SEARCHERS[name], experiment.space, experiment.budgets)
-        runs = np.array([evaluations_needed(make(seed), table) for seed in range(seeds)])
-        needed |= {f"{name}/{goal}": Quartiles.of(column) for goal, column in zip(_GOALS, runs.T, strict=True)}
+        runs = np.array([evaluations_needed(make(seed), table, wanted) for seed in range(seeds)])
+        needed |= {f"{name}/{goal}": Quartiles.of(column) for goal, column in zip(wanted, runs.T, strict=True)}
     ratios = {
         f"{name}_over_{other}/{goal}": _ratio(needed, name, other, goal)
         for name, other in (("nsga2", "random"), ("linas", "random"), ("linas", "nsga2"), ("mip", "nsga2"))
-        for goal in _GOALS
+        for goal in wanted
     }
     figures = {
         "config": config.name, "subnets": len(table.genes), "front": len(front), "seeds": seeds,
@@ -127,7 +181,20 @@ def main(
     show(figures, as_json)
 
 
-def evaluations_needed(searcher: Searcher, table: Table) -> list[float]:
+@contextlib.contextmanager
+def _messages_to_stderr() -> Iterator[None]:
+    """Sends what HiGHS prints of its own accord to standard error, so that standard output is JSON alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def evaluations_needed(searcher: Searcher, table: Table, wanted: Sequence[str] = _GOALS) -> list[float]:
     """Counts the evaluations of the whole split until each goal is reached; infinite if never.
 
     The goals are the shares of the true front's hypervolume, and 99 % of the best accuracy at each budget.
@@ -146,7 +213,8 @@ def evaluations_needed(searcher: Searcher, table: Table) -> list[float]:
         found = _best(searcher.budgets, archive.errors[:count][usable], costs)
         return bool((1 - found >= _BUDGETS * (1 - best)).all())
 
-    goals = [*(partial(volume, share) for share in _SHARES), answers]
+    known = dict(zip(_GOALS, [*(partial(volume, share) for share in _SHARES), answers], strict=True))
+    goals = [known[name] for name in wanted]
     with tempfile.TemporaryDirectory() as scratch:
         archive = Archive.open(Path(scratch) / "archive.jsonl", searcher)
 

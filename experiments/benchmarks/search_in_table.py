@@ -15,18 +15,24 @@ References:
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from scipy.stats import rankdata
 from tqdm import tqdm
 
+from experiments.benchmarks.proxies import published
 from experiments.truth_tables import TruthTable
-from search import SEARCHERS, Budget
-from search_spaces import Genes
+from search import SEARCHERS, Budget, Searcher
+from search.warm_start import WarmStarted
+from search_spaces import Genes, UserError, did_you_mean
+from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import JsonObject
+from supernet.proxies import PROXIES
 
 Values = Float[np.ndarray, " a"]
 
@@ -115,11 +121,52 @@ LOOPS: dict[str, Loop] = {
 }
 
 
-def registered(name: str, look_up: Counted, seed: int) -> None:
+@dataclass(frozen=True)
+class WarmStart:
+    """Cells whose zero-cost proxies were published, of which a search begins with the best.
+
+    Attributes:
+        genes: The cells.
+        scores: Score of each by each proxy; larger is better.
+        candidates: Number of cells that a run draws.
+    """
+
+    genes: Genes
+    scores: Float[np.ndarray, "a p"]
+    candidates: int
+
+    @classmethod
+    def read(cls, path: Path, data_set: str, names: Sequence[str], candidates: int) -> "WarmStart":
+        """Reads the published scores.
+
+        Raises:
+            UserError: The file is missing or damaged, or lacks a proxy or so many cells.
+        """
+        genes, _, scores = published(path, data_set)
+        for name in names:
+            if name not in scores:
+                raise UserError(f"--warm-start: {name!r} is no proxy of {path}.{did_you_mean(name, scores)}")
+        if candidates > len(genes):
+            raise UserError(f"--candidates: {candidates} of the {len(genes)} cells of {path}. Give at most that.")
+        columns = [scores[name] if PROXIES[name].larger_is_better else -scores[name] for name in names]
+        table = np.stack(columns, axis=1)
+        return cls(genes, np.where(np.isfinite(table), table, -np.inf), candidates)
+
+    def around(self, searcher: Searcher, seed: int) -> Searcher:
+        """Returns the searcher, begun with the best of random cells by their mean place."""
+        rows = stream(seed, Purpose.WARM_START).permutation(len(self.genes))[: self.candidates]
+        places = rankdata(self.scores[rows], axis=0).mean(axis=1)
+        best = self.genes[rows[np.argsort(-places, kind="stable")]]
+        size = len(searcher.ask(searcher.init()))
+        return WarmStarted.of(searcher, best[:size], {"candidates": self.candidates})
+
+
+def registered(name: str, look_up: Counted, seed: int, warm: WarmStart | None = None) -> None:
     """Runs a registered searcher until it has looked up the best network or stops asking."""
     space = look_up.space
     budget = Budget.parse("full", "macs<=100%").resolve(space)
-    searcher = SEARCHERS[name](space, (budget,), seed)
+    searcher: Searcher = SEARCHERS[name](space, (budget,), seed)
+    searcher = searcher if warm is None else warm.around(searcher, seed)
     state = searcher.init()
     while look_up.found is None and not look_up.exhausted:
         genes = searcher.ask(state)
@@ -133,7 +180,7 @@ def registered(name: str, look_up: Counted, seed: int) -> None:
         state = searcher.tell(state, genes, objectives)
 
 
-def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> JsonObject:
+def queries(table: TruthTable, measure: str, names: list[str], seeds: int, warm: WarmStart | None = None) -> JsonObject:
     """Counts look-ups until the optimum for each searcher and loop: mean, median, quartiles and share of success.
 
     Args:
@@ -141,11 +188,12 @@ def queries(table: TruthTable, measure: str, names: list[str], seeds: int) -> Js
         measure: Column of the table to maximise.
         names: Names of registered searchers.
         seeds: Number of runs of each.
+        warm: What registered searchers begin with; their own first generation when None.
     """
     values = table.measure(measure)
     loops = {name: lambda look_up, seed, loop=loop: loop(look_up, np.random.default_rng(seed))
              for name, loop in LOOPS.items()}  # fmt: skip
-    loops |= {name: lambda look_up, seed, name=name: registered(name, look_up, seed) for name in names}
+    loops |= {name: lambda look_up, seed, name=name: registered(name, look_up, seed, warm) for name in names}
     needed: dict[str, LookUps] = {}
     for name, loop in tqdm(loops.items(), desc="searchers", disable=None):
         found = []

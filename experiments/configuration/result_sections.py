@@ -12,6 +12,7 @@ from experiments.objective import LOSS, OBJECTIVES
 from experiments.truth_tables import TABLES
 from experiments.user_input.paths import path_fault, shown
 from experiments.user_input.problems import Problem, ProblemsError, unknown
+from search_spaces.predictor import PREDICTORS, SCORED
 from supernet.proxies import PROXIES
 
 
@@ -81,6 +82,10 @@ class RankSection(BaseModel):
         proxies: Names of the zero-cost proxies that `supernest rank --proxies` compares; each that the networks can
             have when null.
         proxy_batch: Number of training examples that proxies are computed on.
+        predictors: Names of predictors that `supernest rank --proxies` cross-validates on the panel: those that learn
+            from genes (`ridge`, `svr`, `gradient_boosting`, `random_forest`) or from the proxies (`parzc`,
+            `proxy_forest`).
+        folds: Number of parts of the panel, each of which is predicted by what learned from the others.
     """
 
     model_config = STRICT
@@ -99,6 +104,8 @@ class RankSection(BaseModel):
     early_stopping: EarlyStoppingSection | None = None
     proxies: tuple[str, ...] | None = None
     proxy_batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    predictors: tuple[str, ...] = ()
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
 
     @field_validator("proxies")
     @classmethod
@@ -107,6 +114,14 @@ class RankSection(BaseModel):
             if name not in PROXIES:
                 raise ProblemsError([unknown(name, list(PROXIES))])
         return proxies
+
+    @field_validator("predictors")
+    @classmethod
+    def _are_predictors(cls, predictors: tuple[str, ...]) -> tuple[str, ...]:
+        for name in predictors:
+            if name not in (*PREDICTORS, *SCORED):
+                raise ProblemsError([unknown(name, [*PREDICTORS, *SCORED])])
+        return predictors
 
     @field_validator("truth")
     @classmethod

@@ -3,16 +3,18 @@
 import dataclasses
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from experiments.configuration.number_types import Positive, Weight
-from experiments.configuration.plugin_section import PluginSection
-from experiments.user_input.problems import ProblemsError, refused
+from experiments.configuration.plugin_section import STRICT, PluginSection
+from experiments.user_input.problems import Problem, ProblemsError, refused, unknown
 from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
 from search.halving import in_batches
 from search_spaces import Registry, SearchSpace, UserError
+from search_spaces.predictor import SCORED
 from supernet.gradient.relaxation import RELAXATIONS, Relaxation
+from supernet.proxies import PROXIES
 
 
 class SamplerSection(PluginSection):
@@ -40,6 +42,31 @@ class SamplerSection(PluginSection):
         return self.plugin(space=space, seed=seed, plan=plan, cost=cost, **self.settings)
 
 
+class ProxySection(BaseModel):
+    """Zero-cost proxies of untrained networks, for a warm start and for predictors that learn from them.
+
+    Attributes:
+        names: Names of the proxies; each must be defined for the networks.
+        batch: Number of training examples that they are computed on.
+        warm_start: Number of random subnets, of which the best by their mean place in the proxies' orders are evaluated
+            first, in place of random ones; null for none.
+    """
+
+    model_config = STRICT
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 32
+    warm_start: Annotated[int, Field(ge=2, le=100_000)] | None = None
+
+    @field_validator("names")
+    @classmethod
+    def _are_proxies(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in PROXIES:
+                raise ProblemsError([unknown(name, list(PROXIES))])
+        return names
+
+
 class SearchSection(PluginSection):
     """Choice of the subnets that are evaluated.
 
@@ -47,18 +74,28 @@ class SearchSection(PluginSection):
         type: Name of a registered searcher; its settings stand beside these.
         evaluations: Number of subnets that are evaluated.
         batch: Largest number of subnets that are evaluated between two writes of the archive; a generation when null.
+        proxies: Zero-cost proxies that the search begins with, or that a predictor learns from; null for none.
     """
 
     selector: ClassVar[str] = "type"
-    arguments: ClassVar[frozenset[str]] = frozenset({"space", "budgets", "seed", "cost"})
+    arguments: ClassVar[frozenset[str]] = frozenset({"space", "budgets", "seed", "cost", "scored"})
 
     type: str = "evolution"
     evaluations: Annotated[int, Field(ge=1, le=10**7)] = 500
     batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    proxies: ProxySection | None = None
 
     @classmethod
     def registry(cls) -> Registry[Any]:
         return SEARCHERS
+
+    @model_validator(mode="after")
+    def _has_proxies(self) -> "SearchSection":
+        for kind in self.settings.get("predictors", ()):
+            if kind in SCORED and self.proxies is None:
+                text = f"{kind} learns from proxies of the networks. Name some: search.proxies.names: [nwot, synflow]."
+                raise ProblemsError([Problem(("predictors",), text)])
+        return self
 
     def build(
         self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, batches: int,

@@ -30,9 +30,10 @@ from experiments.pipeline.description import (
     TrainingPlan,
 )
 from experiments.process.plugin_errors import plugin_errors
-from experiments.ranking.proxies import proxies_of
-from experiments.ranking.stage import panel_of, table_of
+from experiments.ranking.proxies import check_predictors, proxies_of
+from experiments.ranking.stage import panel_of
 from experiments.records import OnDevice
+from experiments.searching.with_proxies import search_proxies
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
 from experiments.training.evolution_strategy import check_evolution_strategy
@@ -82,8 +83,10 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
         raise UserError(f"{FEDERATION}: not set. Give the section, with rounds and clients.")
     if "export" in stages and experiment.cost_on_device is not None:
         runtime_here(experiment.cost_on_device.device)  # must be installed where it times the exports
+    if config.search.proxies is not None:
+        search_proxies(experiment, config.search.proxies)
     if "proxies" in stages:
-        table_of(experiment)
+        check_predictors(experiment)
         proxies_of(experiment, np.array(experiment.space.largest.genes, np.int32))
     if "gradient" in stages:
         if config.train.incubation is not None:

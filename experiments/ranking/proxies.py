@@ -4,7 +4,6 @@ import json
 import math
 import time
 
-import jax
 import numpy as np
 
 from experiments.experiment import Experiment
@@ -14,16 +13,16 @@ from experiments.process.progress import progress_bar
 from experiments.ranking.baselines import baselines
 from experiments.ranking.baselines import report_lines as baseline_lines
 from experiments.ranking.fidelity import fidelity
-from experiments.ranking.stage import order_of, truth_of
+from experiments.ranking.stage import order_of, table_of, truth_of
 from experiments.ranking.training import ranked_by
 from experiments.records import Estimate, ProxyFigures, ProxyOrder
 from experiments.run_directory import RunDirectory
+from experiments.untrained import Score, Scored, scoring_of
 from search_spaces import Genes, UserError
-from search_spaces.randomness import Purpose, stream
+from search_spaces.predictor import SCORED, cross_validated_tau
 from search_spaces.sealed_json import sealed
-from supernet.engine.elastic_network import ElasticNetwork
-from supernet.engine.randomness import key
-from supernet.proxies import CONSENSUS, PROXIES, Batch, Proxy, Scoring, SupernetNetworks, consensus, proxies
+from supernet.parzc import FEWEST
+from supernet.proxies import CONSENSUS, PROXIES, Proxy, consensus, proxies
 from supernet.storage.manifest import disk_errors_for, write_text_atomically
 
 AGREED = "consensus"
@@ -32,34 +31,14 @@ _WORST = -1e300
 _WHERE = "rank.proxies"
 
 
-def scoring_of(experiment: Experiment) -> Scoring:
-    """Returns the networks of an experiment at initialisation, and a batch of its training examples.
-
-    Raises:
-        UserError: A plug-in's supernet that follows from no description, or weights without gradients.
-    """
-    net, data, seed = experiment.net, experiment.data, experiment.config.seed
-    if net.has_integer_weights:
-        raise UserError(
-            f"{_WHERE}: proxies follow from gradients, and the weights of family {net.space.family} are int8, which "
-            "have none. Leave --proxies out: the networks are trained then."
-        )
-    if not isinstance(net, ElasticNetwork):
-        raise UserError(f"{_WHERE}: this family has no description. Derive its supernet from ElasticNetwork.")
-    count = min(experiment.config.rank.proxy_batch, len(data.train))
-    rows = np.sort(stream(seed, Purpose.PROXIES).permutation(len(data.train))[:count])
-    examples, labels = data.train.read(rows)
-    batch = Batch(np.asarray(data.prepared(examples)), data.outputs.encode(labels), data.outputs, seed)
-    return Scoring(SupernetNetworks(net, jax.jit(net.init)(key(seed, Purpose.WEIGHTS))), batch)
-
-
 def proxies_of(experiment: Experiment, genes: Genes) -> tuple[dict[str, Proxy], dict[str, str]]:
     """Returns the configured proxies, or all that the networks support; and the requirements of the others.
 
     Raises:
         UserError: One that is named needs what the networks do not have.
     """
-    scoring, names = scoring_of(experiment), experiment.config.rank.proxies
+    settings = experiment.config.rank
+    scoring, names = scoring_of(experiment, settings.proxy_batch, _WHERE), settings.proxies
     if names is not None:
         return proxies(names, scoring, genes, _WHERE), {}
     made = {name: PROXIES[name](scoring) for name in PROXIES}
@@ -86,9 +65,11 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
     """
     largest = np.array(experiment.space.largest.genes, np.int32)
     made, left_out = proxies_of(experiment, largest)
+    check_predictors(experiment)
     genes, truth, cheap = truth_of(experiment, run, stop, quiet)
     of_truth, quality = order_of(experiment, truth)
     settings, figures, scores = experiment.config.rank, {}, {}
+    scored, by_network = Scored(made), [list[Score]() for _ in genes]
     with progress_bar(total=len(made) * len(genes), desc="proxies", unit="network", quiet=quiet) as bar:
         for name, proxy in made.items():
             values, seconds = np.zeros(len(genes)), np.zeros(len(genes))
@@ -97,7 +78,9 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
                     raise Interrupted(f"stopped at proxy {name}; networks that were trained are kept")
                 proxy.scoring.forget()
                 start = time.perf_counter()
-                values[i], seconds[i] = proxy(row), time.perf_counter() - start
+                score = Score.of(proxy, row)
+                values[i], seconds[i] = score.total, time.perf_counter() - start
+                by_network[i].append(score)
                 bar.update()
             order = np.where(np.isfinite(values), values, _WORST)
             estimates = fidelity(of_truth, order, quality, settings.bootstrap, experiment.config.seed)
@@ -109,20 +92,59 @@ def rank_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
         spent = [figures[name] for name in CONSENSUS]
         figures[AGREED] = ProxyOrder(estimates, sum(of.seconds for of in spent), sum(of.first_seconds for of in spent))
         scores[AGREED] = order.tolist()
+    for row, of in zip(genes, by_network, strict=True):
+        scored.hold(row, of)
     params = experiment.space.cost(genes)["params"].astype(float)
     found = ProxyFigures(
         panel=len(genes),
         objective=ranked_by(experiment),
         figure=experiment.data.outputs.figure,
         batch=len(next(iter(made.values())).batch.x) if made else 0,
+        folds=settings.folds,
         proxies=figures,
         left_out=left_out,
         baselines=baselines(of_truth, quality, params, cheap),
+        predictors=_predictors(experiment, scored, genes, -of_truth, stop),
     )
     with disk_errors_for(run.rank):
         run.rank.mkdir(parents=True, exist_ok=True)
     kept = sealed({**found.as_json(), "genes": genes.tolist(), "truth": of_truth.tolist(), "scores": scores})
     write_text_atomically(run.rank / "proxies.json", json.dumps(kept, indent=1) + "\n")
+    return found
+
+
+def check_predictors(experiment: Experiment) -> None:
+    """Refuses predictors that a panel is too small for.
+
+    Raises:
+        UserError: There are fewer networks than folds, or too few for ParZC where a fold is held out.
+    """
+    settings, table = experiment.config.rank, table_of(experiment)
+    if not settings.predictors:
+        return
+    panel = min(settings.panel, experiment.space.size if table is None else len(table.within(experiment.space)))
+    if settings.folds > panel:
+        raise UserError(f"rank.folds: {settings.folds} folds of {panel} networks. Give at most {panel}.")
+    learned = panel - -(-panel // settings.folds)
+    if "parzc" in settings.predictors and learned < FEWEST:
+        raise UserError(
+            f"rank.predictors: parzc learns from at least {FEWEST} networks, and {settings.folds} folds of a panel of "
+            f"{panel} leave {learned}. Set a larger rank.panel."
+        )
+
+
+def _predictors(
+    experiment: Experiment, scored: Scored, genes: Genes, targets: np.ndarray, stop: StopRequest
+) -> dict[str, float]:
+    """Cross-validated tau-b of each predictor that is asked for; NaN where all predictions are equal."""
+    settings, found = experiment.config.rank, {}
+    for name in settings.predictors:
+        if stop:
+            raise Interrupted(f"stopped at predictor {name}; networks that were trained are kept")
+        fit = scored.fit(name) if name in SCORED else None
+        found[name] = cross_validated_tau(
+            experiment.space, genes, targets, name, settings.folds, experiment.config.seed, fit
+        )
     return found
 
 
@@ -148,5 +170,8 @@ def table(figures: ProxyFigures) -> str:
     if AGREED in figures.proxies:
         lines.append(f"{AGREED}: sum of the logarithms of the ranks by {', '.join(CONSENSUS)}")
     lines += [f"{name}: left out; it needs {reason}" for name, reason in figures.left_out.items()]
+    if figures.predictors:
+        lines.append(f"cross-validated tau-b of predictors, {figures.folds} folds:")
+        lines += [f"  {name}: {'-' if math.isnan(tau) else f'{tau:.3f}'}" for name, tau in figures.predictors.items()]
     percent = is_percent(figures.figure)
     return "\n".join([*lines, *baseline_lines(figures.baselines, None, *((100, " points") if percent else (1, "")))])

@@ -190,6 +190,8 @@ class ProxyFigures:
         proxies: The order of each, by name.
         left_out: Proxies that need what the networks do not have, and what that is.
         baselines: Orders that need no supernet, by name.
+        predictors: Cross-validated tau-b of predictors on the panel, by name; NaN where all predictions are equal.
+        folds: Parts of the panel, each of which was predicted from the others.
     """
 
     panel: int
@@ -199,19 +201,24 @@ class ProxyFigures:
     proxies: Mapping[str, ProxyOrder]
     left_out: Mapping[str, str]
     baselines: Mapping[str, BaselineFigures]
+    predictors: Mapping[str, float] = field(default_factory=dict)
+    folds: int | None = None
 
     def as_json(self) -> JsonObject:
         """Returns the figures as `proxies.json` and `summary.json` have them."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         proxies = {name: order.as_json() for name, order in self.proxies.items()}
-        return {**fields, "proxies": proxies, "baselines": _baselines_as_json(self.baselines)}
+        predictors = {name: None if math.isnan(tau) else tau for name, tau in self.predictors.items()}
+        baselines = _baselines_as_json(self.baselines)
+        return {**fields, "proxies": proxies, "baselines": baselines, "predictors": predictors}
 
     @classmethod
     def from_json(cls, content: JsonObject) -> Self:
         """Reads what `as_json` gives."""
-        known = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+        known = {one.name: content[one.name] for one in dataclasses.fields(cls) if one.name in content}
+        taus = {name: math.nan if tau is None else tau for name, tau in content.get("predictors", {}).items()}
         proxies = {name: ProxyOrder.from_json(order) for name, order in content["proxies"].items()}
-        return cls(**{**known, "proxies": proxies, "baselines": _baselines_from(content)})
+        return cls(**{**known, "proxies": proxies, "baselines": _baselines_from(content), "predictors": taus})
 
 
 def _estimates_from(content: JsonObject) -> Estimates:

@@ -18,6 +18,7 @@ from experiments.run_directory import RunDirectory
 from experiments.searching.looked_up import earlier, looked_up
 from experiments.searching.new_budget import write_space
 from experiments.searching.on_ray import ScoreGenes
+from experiments.searching.with_proxies import with_proxies
 from experiments.storage.tensorboard import EventLog
 from search import (
     Archive,
@@ -46,7 +47,8 @@ def search(
 ) -> tuple[Archive, SearchFigures]:
     """Evaluates candidates up to the configured number; continues an archive that is there.
 
-    What a gradient search has found in this run is the first candidate.
+    What a gradient search has found in this run is the first candidate. Then, where proxies are to warm the search up,
+    the best of random ones by these follow.
 
     Args:
         experiment: The experiment.
@@ -65,7 +67,7 @@ def search(
     """
     wanted = evaluations or experiment.config.search.evaluations
     objective, worst = objective_of(experiment.data), experiment.reference_error
-    searcher = _started(experiment.searcher, gradient_result(run))
+    searcher = _started(with_proxies(experiment, run, stop, quiet), gradient_result(run))
     write_space(run.path, experiment.space, objective.name)
     archive = Archive.open(run.archive, searcher, run=archive_identity(experiment, params, experiment.cost_on_device))
 

@@ -38,6 +38,8 @@ class Snip(LayerProxy):
 class Plain(LayerProxy):
     """Sum over weights of weight × gradient; published correlations are negative."""
 
+    larger_is_better = False
+
     def layers(self, genes: Genes) -> Layers:
         """See `LayerProxy.layers`."""
         pairs = zip(self.scoring.weights(genes), self.scoring.gradient(genes), strict=True)

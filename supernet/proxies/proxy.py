@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -148,11 +148,14 @@ def on_kernels(change: Any, weights: Params) -> Params:
 
 
 class Proxy(ABC):
-    """Scores untrained networks; larger is better, but where a proxy says otherwise.
+    """Scores untrained networks.
 
     Args:
         scoring: The networks and the batch.
     """
+
+    larger_is_better: ClassVar[bool] = True
+    """Whether networks of larger scores are expected to be better."""
 
     def __init__(self, scoring: Scoring) -> None:
         self.scoring, self.networks, self.batch = scoring, scoring.networks, scoring.batch
@@ -173,9 +176,13 @@ class LayerProxy(Proxy):
     def layers(self, genes: Genes) -> Layers:
         """Returns the score of each kernel, in order of the kernels."""
 
+    def total(self, layers: Layers) -> float:
+        """The score that follows from the parts."""
+        return float(layers.sum())
+
     def __call__(self, genes: Genes) -> float:
         """See `Proxy.__call__`."""
-        return float(self.layers(genes).sum())
+        return self.total(self.layers(genes))
 
 
 PROXIES: Registry[type[Proxy]] = Registry("proxy", "supernet.proxies")

@@ -43,9 +43,9 @@ class SynFlow(LayerProxy):
             kernels = self.networks.kernels(jax.device_get(found), genes)
             return np.array([np.sum(np.asarray(leaf, np.float64)) for leaf in kernels])
 
-    def __call__(self, genes: Genes) -> float:
-        """See `Proxy.__call__`."""
-        return float(np.log1p(self.layers(genes).sum()))
+    def total(self, layers: Layers) -> float:
+        """See `LayerProxy.total`."""
+        return float(np.log1p(layers.sum()))
 
     def _ones(self) -> np.ndarray:
         return np.ones((1, *self.batch.x.shape[1:]), np.float32)

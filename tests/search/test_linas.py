@@ -5,7 +5,7 @@ import pytest
 
 from search import LINAS, NSGA2
 from search.nondominated import ranks
-from search_spaces import UserError
+from search_spaces import Predictor, UserError
 from tests.search.ladder import Ladder, evaluations_to, trade_off
 
 
@@ -56,7 +56,9 @@ def test_takes_the_predictor_that_ranks_better(space):
     for errors, kind in ((noisy, "ridge"), (far_from_additive, "svr")):
         for kinds in (("ridge", "svr"), ("svr", "ridge")):
             searcher = LINAS(space, space.at_most(16), 0, predictors=kinds)
-            assert searcher._predictor(_told(searcher, genes, errors), 0).kind == kind
+            predictor = searcher._predictor(_told(searcher, genes, errors), 0)
+            assert isinstance(predictor, Predictor)
+            assert predictor.kind == kind
 
 
 def test_draws_at_random_until_there_is_something_to_learn_from(space):

@@ -59,6 +59,24 @@ def test_what_proxies_agree_on_is_a_line_of_its_own(supernest: Any, here: Path) 
     assert found["proxies"]["consensus"]["seconds"] == pytest.approx(sum(taken))
 
 
+def test_predictors_are_cross_validated_on_the_panel(supernest: Any, here: Path) -> None:
+    names = "rank.predictors=[ridge, proxy_forest]"
+    code, out, err = supernest("rank", "cells.yaml", "--out", "out", "--proxies", "params", "--set", names)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    at = lines.index("cross-validated tau-b of predictors, 5 folds:")
+    found = json.loads((here / "out" / "rank" / "proxies.json").read_text("utf-8"))["predictors"]
+    assert list(found) == ["ridge", "proxy_forest"]
+    for line, (name, tau) in zip(lines[at + 1 : at + 3], found.items(), strict=True):
+        assert line == f"  {name}: {tau:.3f}"
+    code, _, err = supernest(
+        "rank", "cells.yaml", "--out", "other", "--proxies", "params", "--set", "rank.predictors=[parzc]"
+    )
+    assert code == 2
+    assert "parzc learns from at least 10 networks, and 5 folds of a panel of 8 leave 6" in err
+    assert not (here / "other").exists()
+
+
 def _table_genes(rows: list[list[int]]) -> list[list[int]]:
     """Operations by number; edges 1 and later have one or two each in this space."""
     return [[row[0], 1, 0, 1, row[4], 1] for row in rows]
