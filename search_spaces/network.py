@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
 from search_spaces.choice import Choice, Value
 from search_spaces.cost import Cost
+from search_spaces.edges import Edge
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.parts import CENTRE, Axis, Extent, Part, Product, Shape, Sizes, Values, flat, lengths
 
@@ -157,6 +158,9 @@ class Stack:
             or change and do not compute with: they replace one by another. They are not kept for the backward pass,
             which sees them as the stack received them.
         when: Choices that select a program, and the values at which the stack is there; always, where empty.
+        edges: Where the layers are edges of a graph, each layer's; the stream is a `supernet.engine.views.Graph`, and
+            the sublayers see a pair: the sum in the node that an edge adds to, and the node that it reads.
+        reads: Which nodes the edges read: those that they add to as well (`nodes`), or others (`inputs`).
     """
 
     path: str
@@ -169,11 +173,20 @@ class Stack:
     module: str | None = None
     parallel: bool = False
     handed_on: tuple[str, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    reads: Literal["nodes", "inputs"] = "nodes"
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     def there(self, values: Values) -> bool:
         """Whether networks with these values have the stack."""
         return all(values[name] in those for name, those in self.when.items())
+
+    @property
+    def slots(self) -> int:
+        """Number of positions that its layers may be at, from 0."""
+        if self.edges:
+            return 1 + max(max(edge.slots) for edge in self.edges)
+        return self.first + (self.layers or 1)
 
     @cached_property
     def groups(self) -> list[tuple[Sublayer, ...]]:
@@ -280,6 +293,7 @@ class Network:
                         f"network: stack {stack.path}: it is there by {name}, which selects no program. Only choices "
                         "that select one can leave stacks out."
                     )
+            _check_edges(stack, values)
         for sublayer in self.sublayers:
             known: dict[str, tuple[str, Axis]] = {}
             for path, part in sublayer.parts.items():
@@ -370,6 +384,25 @@ def _check_options(stack: Stack, choices: Sequence[Choice], others: Sequence[Sub
                     )
         if choice.ordered or choice.selects_program:
             raise UserError(f"{where}: {name} is ordered, or selects a program. Give it ordered=False and neither.")
+
+
+def _check_edges(stack: Stack, values: Mapping[str, Sequence[Value]]) -> None:
+    where = f"network: stack {stack.path}"
+    if stack.edges and (stack.layers != len(stack.edges) or stack.parallel or stack.positions is not None):
+        raise UserError(f"{where}: {len(stack.edges)} edges are its layers. Give as many layers, and nothing else.")
+    if stack.edges and not all(isinstance(each, Alternatives) for each in stack.elements):
+        raise UserError(f"{where}: only choices between sublayers can be on edges. Give a choice of one value.")
+    sized = [name for sublayer in stack.sublayers for name in sublayer.choices]
+    if stack.edges and sized:
+        raise UserError(f"{where}: {sized[0]} sizes what is on an edge. Give each size as an operation of its own.")
+    for edge in stack.edges:
+        if edge.choice is not None and edge.choice not in values:
+            raise UserError(f"{where}: edge: {edge.choice!r} is no choice.{did_you_mean(edge.choice, values)}")
+        count = 1 if edge.choice is None else len(values[edge.choice])
+        if len(edge.slots) != count:
+            raise UserError(
+                f"{where}: edge of {edge.choice}: {len(edge.slots)} slots for {count} values. Give one each."
+            )
 
 
 def _text(values: Values) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.choice import Value
 from search_spaces.cost import Cost, CostModel, Record, Term
+from search_spaces.edges import Edge
 from search_spaces.network import Stack, Sublayer
 
 if TYPE_CHECKING:
@@ -45,6 +46,28 @@ def cost_model(space: "SearchSpace") -> CostModel:
 
         return tabulate(columns, cost)
 
+    def edge_term(stack: Stack, edge: Edge) -> Term:
+        """What is on an edge, by the choice that says which edges there are, and by the genes of its slots."""
+        slots = sorted(set(edge.slots) - {-1})
+        genes = [(name, space.column(name, stack.group, slot)) for slot in slots for name in stack.choices]
+        columns = dict.fromkeys(column for _, column in genes)
+        of_column = {column: values[name] for name, column in genes}
+        first = [edge.choice] if edge.choice else []
+
+        def cost(*given: Value) -> Record:
+            slot = edge.slots[values[edge.choice].index(given[0]) if edge.choice else 0]
+            at = dict(zip(columns, given[len(first) :], strict=True))
+            if slot < 0:
+                return nothing
+            own = {name: at[space.column(name, stack.group, slot)] for name in stack.choices}
+            prices = [price(sublayer, *(own[name] for name in sublayer.columns)) for sublayer in stack.sublayers]
+            return nothing._make(map(sum, zip(*prices, strict=True)))
+
+        options = [values[name] for name in first]
+        return Term.tabulate(
+            [*map(space.column, first), *columns], [*options, *(of_column[column] for column in columns)], cost
+        )
+
     def ends_cost(*given: Value) -> Record:
         at = dict(zip(shared, given, strict=True))
         costs = [price(sublayer, *(at[name] for name in sublayer.choices)) for sublayer in fixed]
@@ -59,6 +82,9 @@ def cost_model(space: "SearchSpace") -> CostModel:
     shared = {name: space.column(name) for sublayer in fixed for name in sublayer.choices}
     terms = [tabulate(shared, ends_cost)]
     for stack in stacks:
+        if stack.edges:
+            terms += [edge_term(stack, edge) for edge in stack.edges]
+            continue
         positions = range(stack.first, stack.first + (stack.layers or 1))
         there = [sublayer for sublayer in stack.sublayers if sublayer.parts or sublayer.products]
         terms += [term(stack, sublayer, position) for position in positions for sublayer in there]

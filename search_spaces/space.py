@@ -16,7 +16,7 @@ from search_spaces.bounds import check_genes
 from search_spaces.choice import Choice, Value
 from search_spaces.cost import Cost, CostModel, Record
 from search_spaces.errors import UserError, did_you_mean
-from search_spaces.network import Layer, Network
+from search_spaces.network import Layer, Network, Stack
 from search_spaces.network_cost import cost_model
 from search_spaces.sealed_json import JsonObject
 from search_spaces.template import Template
@@ -184,6 +184,11 @@ class SearchSpace:
         return self.architecture(self.cardinalities - 1)
 
     @property
+    def anchors(self) -> list[Architecture]:
+        """Architectures of which some use what a gene governs, and stop using it when only this gene changes."""
+        return [self.deepest]
+
+    @property
     def covering(self) -> list[Architecture]:
         """Architectures that have all weights between them: the deepest, with each value of choices without order."""
         free = np.flatnonzero(~self.ordered)
@@ -322,11 +327,17 @@ class SearchSpace:
 
         known = {choice.name: value(choice.name) for choice in self.choices if choice.selects_program}
         for stack in (stack for stack in self.network.stacks if stack.there(known)):
-            depths = stack.depths({name: choice.values for name, choice in self._by_name.items()})
-            row = genes[self.column(stack.depth, stack.group)] if stack.depth in self._by_name else 0
-            for index, position in enumerate(stack.positions_of(depths)[row]):
+            for index, position in enumerate(self._layer_positions(stack, genes)):
                 if position >= 0:
                     yield Layer(stack, index, {name: value(name, stack.group, int(position)) for name in stack.choices})
+
+    def _layer_positions(self, stack: Stack, genes: Sequence[int]) -> Sequence[int]:
+        """The position of each layer of a stack; -1 for one that is off."""
+        if stack.edges:
+            return [edge.slots[genes[self.column(edge.choice)] if edge.choice else 0] for edge in stack.edges]
+        depths = stack.depths({name: choice.values for name, choice in self._by_name.items()})
+        row = genes[self.column(stack.depth, stack.group)] if stack.depth in self._by_name else 0
+        return stack.positions_of(depths)[row].tolist()
 
     # ---------------------------------------------------------------- programs
 

@@ -10,15 +10,25 @@ from supernet.tasks import TASKS, Task
 REPOSITORY = Path(__file__).resolve().parent.parent
 OWN = {
     # a family's own files, what reads checkpoints of language models, and measurements of named families
-    "search_spaces": ("vit", "mobilenet", "language", "language_form", "nas_bench_201", "translation", "ensemble"),
+    "search_spaces": (
+        "vit",
+        "mobilenet",
+        "language",
+        "language_form",
+        "nas_bench_201",
+        "translation",
+        "ensemble",
+        "darts",
+    ),
     "supernet": ("families", "pytorch", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks", "truth_tables"),
 }
 DEFAULTS = {
     ("experiments/commands/init.py", "vit"),
+    ("supernet/gradient/relaxation.py", "darts"),
     *(("experiments/configuration/proposals.py", family) for family in ("vit", "mobilenet", "language")),
 }
-"""What a command takes, or proposes for data, where nobody names a family."""
+"""What a command takes, or proposes for data, where nobody names a family; a relaxation that is called as one is."""
 
 
 def general() -> list[Path]:

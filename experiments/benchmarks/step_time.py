@@ -25,7 +25,7 @@ from search_spaces import Architecture, SearchSpace, build_space
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 
-_CHANGED: dict[str, JsonObject] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}}
+_CHANGED: dict[str, JsonObject] = {"vit": {}, "language": {}, "mobilenet": {"resolution": [32, 40]}, "darts": {}}
 """What is set otherwise than in `stepper.SETTINGS`, by family."""
 
 

@@ -18,6 +18,7 @@ SETTINGS: dict[str, tuple[str, JsonObject, int]] = {
     "vit": ("autoformer_tiny", {"image_size": 32, "patch_size": 4, "classes": 10}, 64),
     "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
     "language": ("language_step", {}, 16),
+    "darts": ("small", {}, 64),
 }
 """Preset, settings and batch size of each family."""
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from supernet.engine.stages import Context, Stage, pull_back, run, values_of
+from supernet.engine.views import WHOLE, View
 from supernet.weights.cuts import Cut, Tree, at, chosen, put, put_layer, spread, take, take_layer
 
 
@@ -69,7 +70,7 @@ def layered(
     x: Tree,
     context: Context,
     genes: Sequence[Tree],
-    parallel: bool = False,
+    view: View = WHOLE,
     handed_on: Sequence[str] = (),
 ) -> Tree:
     """Layers under one loop, each its sublayers in turn at the size of their index, or without the one where it is -1.
@@ -84,22 +85,23 @@ def layered(
         x: Input.
         context: Context of all layers; statistics have layers on a leading axis, and so have those collected.
         genes: For each sublayer, genes of its layers that its stages select by.
-        parallel: The sublayers take a pair, the sum so far and the layer's input, and change nothing of it but the sum,
-            to which they add. Otherwise they take and return what has the shape of `x`.
-        handed_on: As in `search_spaces.network.Stack`; not together with `parallel`.
+        view: What the sublayers of a layer take and return of a stream like `x`.
+        handed_on: As in `search_spaces.network.Stack`; not together with a view that is paired.
     """
-    each, enter = range(len(sublayers)), (lambda x: (x, x)) if parallel else (lambda x: x)
+    each = range(len(sublayers))
     forward_only = context.collected is not None or context.statistics is not None
     if forward_only or jax.default_backend() != "cpu":
 
         def one(x: Tree, inputs: tuple) -> tuple[Tree, Tree]:
-            (own, statistics), y, collected = inputs, enter(x), None if context.collected is None else {}
+            (own, statistics, i), collected = inputs, None if context.collected is None else {}
+            y = view.enter(x, i)
             inner = replace(context, statistics=statistics, collected=collected)
             for sublayer, index, weights, selected in zip(sublayers, *own, strict=True):
                 y = switched(sublayer, index, weights, y, replace(inner, genes=selected))
-            return y[0] if parallel else y, collected
+            return view.leave(x, y, i), collected
 
-        y, collected = jax.lax.scan(one, x, ((tuple(indices), tuple(params), tuple(genes)), context.statistics))
+        own = tuple(indices), tuple(params), tuple(genes)
+        y, collected = jax.lax.scan(one, x, (own, context.statistics, jnp.arange(len(indices[0]))))
         if context.collected is not None:
             context.collected.update(collected)
         return y
@@ -115,21 +117,23 @@ def layered(
 
     def kept_of(x: Tree) -> Tree:
         if not handed_on:
-            return x[1] if parallel else x
+            return x[1] if view.paired else x
         return {name: leaf for name, leaf in x.items() if name not in handed_on}
 
-    def entered(kept: Tree, given: Tree) -> Tree:
-        return {**kept, **given} if handed_on else enter(kept)
+    def entered(kept: Tree, given: Tree, g: Tree) -> Tree:
+        if view.paired:
+            return g[0], kept  # any sum will do
+        return {**kept, **given} if handed_on else kept
 
     def primal(indices: Sequence[jax.Array], genes: Sequence[Tree], params: Sequence[Tree], x: Tree) -> Tree:
         def layer(i: jax.Array, x: Tree) -> Tree:
             def branch(s: int, cut: Cut, inner: Context, x: Tree) -> Tree:
                 return values_of(sublayers[s].stages, take_layer(params[s], cut, i), x, inner)[-1]
 
-            x = enter(x)
+            y = view.enter(x, i)
             for s in each:
-                x = chosen(s, i, genes, indices[s][i], branch, x)
-            return x[0] if parallel else x
+                y = chosen(s, i, genes, indices[s][i], branch, y)
+            return view.leave(x, y, i)
 
         return jax.lax.fori_loop(0, count, layer, x)
 
@@ -146,16 +150,16 @@ def layered(
                 values, y = residuals(s, inner, take_layer(params[s], cut, i), x)
                 return y, _put(kept, values, i)
 
-            x, kept = enter(carry[0]), list(carry[1])
+            y, kept = view.enter(carry[0], i), list(carry[1])
             for s in each:
-                x, kept[s] = chosen(s, i, genes, indices[s][i], branch, (x, kept[s]))
-            return x[0] if parallel else x, tuple(kept)
+                y, kept[s] = chosen(s, i, genes, indices[s][i], branch, (y, kept[s]))
+            return view.leave(carry[0], y, i), tuple(kept)
 
         def room(s: int) -> Tree:
             largest = partial(take_layer, params[s], sublayers[s].cuts[-1])
             inner = replace(context, genes=jax.tree.map(lambda gene: gene[0], genes[s]))
             inner = sublayers[s].context(inner, -1)
-            full = jax.eval_shape(lambda x: residuals(s, inner, largest(0), x)[0], enter(x))
+            full = jax.eval_shape(lambda x: residuals(s, inner, largest(0), view.enter(x, 0))[0], x)
             return _zeros(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), full))
 
         y, kept = jax.lax.fori_loop(0, count, layer, (x, tuple(map(room, each))))
@@ -171,14 +175,14 @@ def layered(
                 weights = take_layer(params[s], cut, i)
                 own = jax.eval_shape(partial(residuals, s, inner), weights, carry[0])[0]
                 x, *between = _at(kept[s], i, own)
-                grads, d_x = pull_back(sublayers[s].stages, weights, (entered(x, given), *between), carry[0], inner)
+                x = entered(x, given, carry[0])
+                grads, d_x = pull_back(sublayers[s].stages, weights, (x, *between), carry[0], inner)
                 return d_x, put_layer(carry[1], cut, grads, i)
 
-            # Of a pair, the sum's cotangent is that of the layer's output; the other grows to that of its input.
-            g, grads = enter(carry[0]), list(carry[1])
+            g, grads = view.enter_back(carry[0], i), list(carry[1])
             for s in reversed(each):
                 g, grads[s] = chosen(s, i, genes, indices[s][i], branch, (g, grads[s]))
-            return g[1] if parallel else g, tuple(grads)
+            return view.leave_back(carry[0], g, i), tuple(grads)
 
         d_x, grads = jax.lax.fori_loop(0, count, layer, (cotangent, tuple(map(_zeros, params))))
         return None, None, grads, d_x

@@ -43,15 +43,19 @@ class DerivedNetwork(nnx.Module):
     ) -> None:
         self._run = run
         leaves: dict[tuple[str | int, ...], nnx.Variable] = {}
-        for place in weights.places(architecture):
+        places = list(weights.places(architecture))
+        for place in places:
             sizes = place.sublayer.sizes(place.values)
             for path, part in place.sublayer.parts.items():
                 for kind, of_kind in ((nnx.Param, part.weights), (nnx.BatchStat, part.statistics)):
                     for name in of_kind:
                         where = place.path("/".join(filter(None, (path, name))))
                         leaves[where] = kind(_fresh(part, name, sizes, rngs))
-        for name, tree in traverse_util.unflatten_dict(leaves).items():
-            setattr(self, str(name), _held(tree))
+        tree = traverse_util.unflatten_dict(leaves)
+        for place in places:
+            _number(tree, place.module)
+        for name, part in tree.items():
+            setattr(self, str(name), _held(part))
 
     def __call__(self, x: Shaped[Array, "b ..."]) -> Float[Array, "b *t c"]:
         """A batch of what the family's task takes, to logits."""
@@ -77,6 +81,13 @@ def rebuilt(family: str, space: Mapping[str, Any], architecture: Mapping[str, An
     built = build_space(family, None, space)
     net: Any = build_supernet(built)
     return net.derived(built.encode(architecture), FreshWeights(0))
+
+
+def _number(tree: Tree, path: tuple[str | int, ...]) -> None:
+    """Gives a layer its place among the others, where it may be the one without weights."""
+    last = max((i for i, name in enumerate(path) if isinstance(name, int)), default=-1)
+    for name in path[: last + 1]:
+        tree = tree.setdefault(name, {})
 
 
 def _held(tree: Any) -> Any:

@@ -30,11 +30,12 @@ from search_spaces.parts import flat
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.derived import DerivedNetwork, derived_config
-from supernet.engine.mixtures import mean_of, mix, mixed_mask, shares
+from supernet.engine.mixtures import added_to, mean_of, mix, mixed_mask, shares
 from supernet.engine.randomness import FreshWeights
 from supernet.engine.stages import Context, Stage, merged, run
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
+from supernet.engine.views import view_of
 from supernet.layers.integers import is_carried
 from supernet.layers.passes import PLAIN
 from supernet.standalone import MODULES
@@ -217,7 +218,7 @@ class ElasticNetwork(SuperposedSupernet):
                 replace(switch, cuts=[within(cut, held) for cut in switch.cuts])
                 for switch, held in zip(branches, outer, strict=True)
             ]
-            return layered(branches, indices, trees, x, context, selected, stack.parallel, stack.handed_on)
+            return layered(branches, indices, trees, x, context, selected, view_of(stack), stack.handed_on)
         for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
             inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
             x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
@@ -268,14 +269,15 @@ class ElasticNetwork(SuperposedSupernet):
         by_stack = {stack: list(of) for stack, of in itertools.groupby(places, lambda place: place.stack)}
 
         def through(stack: Stack, y: Tree) -> Tree:
-            for _, layer in itertools.groupby(by_stack.get(stack, ()), lambda place: place.layer):
-                y = (y, y) if stack.parallel else y
+            view = view_of(stack)
+            for number, layer in itertools.groupby(by_stack.get(stack, ()), lambda place: place.layer):
+                inside = view.enter(y, number)
                 for place in layer:
                     free = filter(self._sizes_no_weight, place.sublayer.choices)
                     values = {**known, **{name: place.values[name] for name in free}}
                     inner = replace(context, statistics=read(place, "statistics"), values=values)
-                    y = run(self._stages_of(place.sublayer), read(place, "weights"), y, inner)
-                y = y[0] if stack.parallel else y
+                    inside = run(self._stages_of(place.sublayer), read(place, "weights"), inside, inner)
+                y = view.leave(y, inside, number)
             return y
 
         return self.head(outside, self.route(through, self.embed(outside, x, context), known), context)
@@ -375,8 +377,10 @@ class ElasticNetwork(SuperposedSupernet):
         by_choice = weights.relaxed(relaxed, stack, stack.choices)
         layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
 
-        def layer(x: Tree, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> Tree:
-            relaxed, y = {**by_choice, **own}, (x, x) if stack.parallel else x
+        view = view_of(stack)
+
+        def layer(x: Tree, i: Any, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> Tree:
+            relaxed, y = {**by_choice, **own}, view.enter(x, i)
 
             def output(sublayer: Sublayer, y: Tree) -> Tree:
                 counts = shares(sublayer, relaxed, weights.values)
@@ -398,11 +402,16 @@ class ElasticNetwork(SuperposedSupernet):
                     (y,) = outputs
                 else:
                     order = [weights.values[option.of.choice].index(value) for value in option.of.sublayers]
-                    y = mean_of(outputs, relaxed[option.of.choice][np.array(order)])
-            return y[0] if stack.parallel else y
+                    counted = relaxed[option.of.choice][np.array(order)]
+                    y = added_to(y, outputs, counted) if stack.edges else mean_of(outputs, counted)
+            return view.leave(x, y, i)
 
         if stack.layers is None:
-            return layer(x, params, context.statistics, {})
+            return layer(x, 0, params, context.statistics, {})
+        numbers = np.arange(stack.layers)
+        if stack.edges:  # what they weigh says whether they are there
+            inputs = numbers, params, context.statistics, layered_choices
+            return jax.lax.scan(lambda x, inputs: (layer(x, *inputs), None), x, inputs)[0]
         on, stops = weights.depths(relaxed, stack)
 
         def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
@@ -413,6 +422,6 @@ class ElasticNetwork(SuperposedSupernet):
             return (y, jax.tree.map(lambda total, y: total + stop * y, stopped, y)), None
 
         start = jax.tree.map(lambda x: jnp.zeros_like(x) if stops is None else stops[0] * x, x)
-        inputs = (params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
+        inputs = (numbers, params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
         (y, stopped), _ = jax.lax.scan(body, (x, start), inputs)
         return y if stops is None else stopped

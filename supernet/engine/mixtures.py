@@ -29,6 +29,7 @@ from supernet.weights.cuts import Tree, at, put
 Relaxed = Mapping[str, Float[Array, "... _v"]]
 """By choice, the weight of each value: [v], or [l, v] where layers have genes of their own."""
 Values = Mapping[str, Sequence[Value]]
+Pair = tuple[Float[Array, "..."], Float[Array, "..."]]
 
 
 def mix(params: Tree, sublayer: Sublayer, relaxed: Relaxed, values: Values) -> Tree:
@@ -65,6 +66,12 @@ def shares(sublayer: Sublayer, relaxed: Relaxed, values: Values) -> dict[str, Fl
 def mean_of(outputs: Sequence[Tree], weights: Float[Array, " n"]) -> Tree:
     """Returns the weighted sum of the outputs of alternatives."""
     return jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)), *outputs)
+
+
+def added_to(pair: Pair, outputs: Sequence[Pair], weights: Float[Array, " n"]) -> Pair:
+    """Adds what each alternative adds to a sum, times its weight; weights may sum to less than 1."""
+    total, read = pair
+    return total + sum(w * (out - total) for w, (out, _) in zip(weights, outputs, strict=True)), read
 
 
 def grid(axis: Axis, values: Values) -> Float[np.ndarray, "..."]:

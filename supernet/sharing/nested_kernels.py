@@ -41,7 +41,7 @@ class _Nested(NamedTuple):
 
 @SHARING.register("nested_kernels")
 class NestedKernels(WeightSharing):
-    """Shared weights; on an edge, the 1×1 convolution is the centre of the 3×3 one."""
+    """Shared weights; on an edge, a smaller kernel is the centre of the largest one of its kind (1×1, 3×3, 5×5)."""
 
     keeps_plain = False
 

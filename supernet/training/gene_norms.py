@@ -63,13 +63,15 @@ class GeneNorms:
                     counts[starts[path] : starts[path] + rows[path]] += there.reshape(rows[path], -1).sum(axis=1)
             return counts[:count]
 
-        space, base = net.space, np.array(net.space.deepest.genes)
-        of_base, governed = used(base), np.zeros((space.num_genes, count), bool)
-        for gene, values in enumerate(space.cardinalities):
-            # Of a gene with an order, the first value uses the least.
-            for value in range(1 if space.ordered[gene] else values):
-                other = np.where(np.arange(space.num_genes) == gene, value, base)
-                governed[gene] |= used(other) != of_base
+        space = net.space
+        governed = np.zeros((space.num_genes, count), bool)
+        for base in (np.array(anchor.genes) for anchor in space.anchors):
+            of_base = used(base)
+            for gene, values in enumerate(space.cardinalities):
+                # Of a gene with an order, the first value uses the least.
+                for value in range(1 if space.ordered[gene] else values):
+                    other = np.where(np.arange(space.num_genes) == gene, value, base)
+                    governed[gene] |= used(other) != of_base
         inside = _inside(space)
         for gene in np.flatnonzero(~governed.any(axis=1) & (space.cardinalities > 1)):
             there = [starts[path] + layer for path, layer in inside.get(int(gene), ()) if path in starts]

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from search_spaces import Architecture, SearchSpace, UserError
 from search_spaces.choice import Value
+from search_spaces.edges import Edge
 from search_spaces.network import Stack, Sublayer
 from search_spaces.parts import Shape, flat, lengths
 from supernet.weights.cuts import Cut, Tree, at, put, take
@@ -182,8 +183,7 @@ class Weights:
 
     def columns(self, stack: Stack, name: str) -> Int[np.ndarray, " p"]:
         """Returns the gene that each position reads for a choice."""
-        positions = range(stack.first + (stack.layers or 1))
-        return np.array([self._space.column(name, stack.group, position) for position in positions])
+        return np.array([self._space.column(name, stack.group, position) for position in range(stack.slots)])
 
     def positions(self, stack: Stack) -> Int[np.ndarray, "n l"]:
         """Returns the position of each layer at each value of the depth; -1 for a layer that is off."""
@@ -192,10 +192,14 @@ class Weights:
     def genes(self, genes: Int[Array, " g"], stack: Stack, name: str, position: Int[Array, " l"]) -> Int[Array, " l"]:
         """Returns the gene of each layer for a choice, int32[l], by position; arbitrary for a layer that is off."""
         columns = self.columns(stack, name)
-        return genes[columns[stack.first :]] if stack.positions is None else genes[columns][position]
+        fixed = stack.positions is None and not stack.edges
+        return genes[columns[stack.first :]] if fixed else genes[columns][position]
 
     def layer_positions(self, genes: Int[Array, " g"], stack: Stack) -> Int[Array, " l"]:
         """Returns the position of each layer; -1 for a layer that is off. int32[l]."""
+        if stack.edges:
+            slots = [(jnp.asarray(edge.slots, jnp.int32), edge.choice) for edge in stack.edges]
+            return jnp.stack([of[genes[self._space.column(name)] if name else 0] for of, name in slots])
         depth = genes[self._space.column(stack.depth, stack.group)] if stack.depth in self.values else 0
         return jnp.asarray(self.positions(stack))[depth]
 
@@ -206,10 +210,16 @@ class Weights:
     def relaxed(
         self, relaxed: Relaxed, stack: Stack | None, choices: tuple[str, ...]
     ) -> dict[str, Float[Array, "... _v"]]:
-        """Returns the weight of each value by choice: [v], or [l, v] for choices with a gene a layer."""
+        """Returns the weight of each value by choice: [v], or [l, v] for choices with a gene a layer.
+
+        The weights of an edge of a graph sum to the weight with which it is there; other weights sum to 1.
+        """
         found = {}
         for name in choices:
             count = len(self.values[name])
+            if stack is not None and stack.edges:
+                found[name] = jnp.stack([self._on_edge(relaxed, stack, edge, name) for edge in stack.edges])
+                continue
             if stack is None or stack.layers is None:
                 found[name] = relaxed[self._space.column(name, *((stack.group, stack.first) if stack else ())), :count]
                 continue
@@ -223,6 +233,12 @@ class Weights:
                 weight = weight / jnp.maximum(jnp.sum(weight, axis=0), np.finfo(np.float32).tiny)
                 found[name] = jnp.einsum("nl,nlv->lv", weight, relaxed[columns[positions], :count])
         return found
+
+    def _on_edge(self, relaxed: Relaxed, stack: Stack, edge: Edge, name: str) -> Float[Array, " _v"]:
+        """The weight with which an edge is there and has each value of a choice; sums to that of its being there."""
+        columns, slots = self.columns(stack, name), np.array(edge.slots)
+        there = jnp.ones(1) if edge.choice is None else relaxed[self._space.column(edge.choice), : len(slots)]
+        return (there * (slots >= 0)) @ relaxed[columns[slots], : len(self.values[name])]
 
     def _depth(self, relaxed: Relaxed, stack: Stack) -> jax.Array:
         if stack.depth not in self.values:

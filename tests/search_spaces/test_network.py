@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from search_spaces import Choice, SearchSpace, UserError
-from search_spaces.network import Network, Stack, Sublayer
+from search_spaces.edges import Edge
+from search_spaces.network import Alternatives, Network, Stack, Sublayer
 from search_spaces.parts import CENTRE, Axis, Part, Product, linear, norm, table
 
 
@@ -65,6 +66,45 @@ def test_slices_keep_the_first_entries_or_the_centre():
     assert small == {"kernel": 3, "hidden": 2}
     inside = slice(2, 5), slice(2, 5), slice(0, 2), slice(0, 2)
     assert sublayer.slices(sublayer.weights["depthwise/kernel"], small, large) == inside
+
+
+EDGES = (Edge(1, 0, (0, -1), "depth"), Edge(1, 1, (-1, 0), "depth"))
+
+
+def on_edges(edges: tuple[Edge, ...], layers: int = 2, part: Part | None = None) -> Network:
+    option = Sublayer("on", {"up": part or linear(3, 3)})
+    stack = Stack("edges", (Alternatives("operation", {"on": option}),), layers, edges=edges)
+    return Network(Sublayer("outside_layers", {}), (stack,))
+
+
+@dataclass(frozen=True)
+class Wired(Small):
+    """Edges that choose an operation of one."""
+
+    family = "wired"
+
+    @cached_property
+    def choices(self):  # type: ignore[override]
+        return (*super().choices, Choice("operation", ("on",), ordered=False))
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (on_edges(EDGES, 3), "network: stack edges: 2 edges are its layers. Give as many layers"),
+        (on_edges((EDGES[0]._replace(choice="dept"), EDGES[1])), "edge: 'dept' is no choice. Did you mean 'depth'?"),
+        (on_edges((EDGES[0]._replace(slots=(0,)), EDGES[1])), "edge of depth: 1 slots for 2 values. Give one each."),
+        (on_edges(EDGES, part=linear(3, WIDTH)), "stack edges: width sizes what is on an edge"),
+        (
+            Network(Sublayer("outside_layers", {}), (Stack("edges", (Sublayer("up", {}),), 2, edges=EDGES),)),
+            "stack edges: only choices between sublayers can be on edges",
+        ),
+    ],
+)  # fmt: skip
+def test_edges_that_are_none_are_refused(network: Network, expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        Wired(network)
+    assert expected in str(error.value)
 
 
 def test_layers_run_in_order_with_the_genes_of_their_positions():

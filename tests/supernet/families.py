@@ -39,6 +39,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "edge_2_0": ["none", "skip"], "edge_2_1": ["conv_1x1", "conv_3x3"], "edge_3_0": ["skip", "pool_3x3"],
         "edge_3_1": ["none", "conv_3x3"], "edge_3_2": ["conv_1x1", "pool_3x3"],
     },
+    "darts": {
+        "width": 4, "cells": 3, "nodes": 2, "image_size": 8, "channels": 1,
+        "normal_operations": ["sep_conv_5x5", "dil_conv_3x3", "avg_pool_3x3"],
+        "reduction_operations": ["sep_conv_3x3", "dil_conv_3x3", "max_pool_3x3", "skip_connect"],
+    },
 }  # fmt: skip
 SETTINGS |= {
     "vit_ensemble": {**SETTINGS["vit"], "width": [16], "private": [0, 1]},

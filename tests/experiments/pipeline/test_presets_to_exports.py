@@ -45,6 +45,7 @@ NUMBERS: dict[str, dict[str, list[Any]]] = {
 CELLS = {"width": 4, "cells": 1, "stages": 2}
 SHRUNK: dict[str, dict[str, Any]] = {  # sizes that are no choices, or that others would not fit
     "nas_bench_201": CELLS, "nas_bench_201_ensemble": CELLS, "vit_ensemble": {"private": [1]},
+    "darts": {"width": 4, "cells": 3},
     "translation": {"query_size": 16, "memories": [1]},
 }  # fmt: skip
 PAIRS = {"source": "pairs", "path": "corpus", "vocabulary": 300, "length": 60}

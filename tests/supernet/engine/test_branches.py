@@ -9,6 +9,7 @@ import pytest
 
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.stages import Context, Stage, run
+from supernet.engine.views import Edges, Graph, Parallel, View
 from supernet.layers.attention import batched_matmul, probabilities, probabilities_gradient
 from supernet.weights.cuts import take
 
@@ -96,12 +97,15 @@ STACKED = [
 INDICES = ([0, -1, 2, 1], [1, 2, -1, 0]), ([-1] * LAYERS, [2] * LAYERS), ([-1] * LAYERS, [-1] * LAYERS)
 
 
+VIEWS = {False: View(), True: Parallel()}
+
+
 def _layered(parallel, indices):
     sublayers = [Branches(CHAINS[parallel], CUTS)] * 2
     genes = [{"scale": jnp.asarray(SCALES)}] * 2
 
     def forward(params, x):
-        return layered(sublayers, [jnp.asarray(i) for i in indices], params, x, Context(), genes, parallel)
+        return layered(sublayers, [jnp.asarray(i) for i in indices], params, x, Context(), genes, VIEWS[parallel])
 
     return forward
 
@@ -135,6 +139,41 @@ def test_layers_equal_the_plain_sublayers_one_by_one(indices, parallel, device, 
     for weights, index in zip(own_grads[0], indices, strict=True):
         for layer, choice in enumerate(index):
             assert (np.asarray(weights["up"])[layer, :, SIZES[choice] if choice >= 0 else 0 :] == 0).all()
+
+
+@pytest.mark.parametrize("device", ["cpu", "other"])
+@pytest.mark.parametrize("reads", ["nodes", "inputs"])
+def test_edges_of_a_graph_equal_sums_one_by_one(reads, device, monkeypatch):
+    """Of four edges the first and the third lead to node 1; edges may read what earlier ones have added to."""
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    edges, indices = Edges((1, 2, 1, 2), (0, 1, 0, 0), reads), INDICES[0]
+    other = X[::-1] * 0.5 if reads == "inputs" else None
+
+    def graph(x):
+        nodes = jnp.stack([x, jnp.zeros_like(x), jnp.zeros_like(x)])
+        return Graph(nodes, None if other is None else jnp.stack([other, x]), jnp.sin(x))
+
+    def forward(params, x):
+        sublayers, genes = [Branches(CHAINS[True], CUTS)] * 2, [{"scale": jnp.asarray(SCALES)}] * 2
+        found = layered(sublayers, [jnp.asarray(i) for i in indices], params, graph(x), Context(), genes, edges)
+        return found.nodes[1] + jnp.cos(found.nodes[2]) * found.carried + found.nodes[0]
+
+    def plain(params, x):
+        whole = graph(x)
+        nodes, inputs = list(whole.nodes), [] if whole.inputs is None else list(whole.inputs)
+        for layer, (target, source) in enumerate(zip(edges.targets, edges.sources, strict=True)):
+            value = nodes[target], (nodes if reads == "nodes" else inputs)[source]
+            for weights, index in zip(params, indices, strict=True):
+                if index[layer] >= 0:
+                    own = take({name: leaf[layer] for name, leaf in weights.items()}, CUTS[index[layer]])
+                    value = run(CHAINS[True], own, value, Context(genes={"scale": jnp.asarray(SCALES[layer])}))
+            nodes[target] = value[0]
+        return nodes[1] + jnp.cos(nodes[2]) * whole.carried + nodes[0]
+
+    expected, grads = jax.value_and_grad(_loss(plain), argnums=(0, 1))(STACKED, X)
+    found, own_grads = jax.jit(jax.value_and_grad(_loss(forward), argnums=(0, 1)))(STACKED, X)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), own_grads, grads)
 
 
 def _copies_of_what_is_kept():

@@ -4,6 +4,7 @@ Switched and masked are compared on 200 architectures, the others on fewer: `SUP
 """
 
 import os
+from functools import partial
 from typing import Any
 
 import jax
@@ -42,14 +43,16 @@ def family(request: pytest.FixtureRequest) -> Family:
 def library_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Depthwise products as the library's convolution, which a count recognises."""
 
-    def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        edge = kernel.shape[0] // 2, kernel.shape[0] // 2
+    def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int = 1) -> jax.Array:
+        side = kernel.shape[0] // 2 * dilation
         return jax.lax.conv_general_dilated(
-            x, kernel[:, :, None], (stride, stride), (edge, edge), dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=x.shape[-1],
+            x, kernel[:, :, None], (stride, stride), [(side, side)] * 2, rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
         )  # fmt: skip
 
-    monkeypatch.setattr("supernet.standalone.mobilenet.depthwise", convolve)
+    for place in ("mobilenet", "darts"):
+        monkeypatch.setattr(f"supernet.standalone.{place}.depthwise", convolve)
+    monkeypatch.setattr("supernet.standalone.darts.dilated_depthwise", partial(convolve, dilation=2))
 
 
 def assert_close(a: Any, b: Any) -> None:

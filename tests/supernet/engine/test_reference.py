@@ -38,13 +38,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "nas_bench_201": ("nas_bench_201", {}),
+    "darts": ("darts", {}),
 }
 """Family and further settings of each small space."""
 SLOW = {"mobilenet"}  # a program for each shape of a convolution
 FORM_ARCHITECTURES = 10  # of a space with further settings
 SAMPLED = 20  # architectures of a family: the reference runs op by op, anew for each
-SAMPLED_OF = {"mobilenet": 8, "nas_bench_201": 8}  # of one whose reference is slow
-UNROLLED = {"nas_bench_201": 4}  # of 6 architectures for passes that are traced anew for each
+SAMPLED_OF = {"mobilenet": 8, "nas_bench_201": 8, "darts": 8}  # of one whose reference is slow
+UNROLLED = {"nas_bench_201": 4, "darts": 4}  # of 6 architectures for passes that are traced anew for each
 
 
 class Compared(Family):

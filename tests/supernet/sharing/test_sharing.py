@@ -16,6 +16,7 @@ from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.engine.superposed import SuperposedSupernet, one_hot, values_of
 from supernet.sharing import SHARING, WeightSharing
 from supernet.training.gene_norms import GeneNorms
+from supernet.weights.cuts import at
 from tests.marks import slow_but
 from tests.supernet.engine.test_parity import assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
@@ -29,6 +30,10 @@ SMALLER = {
     "vit": {"width": [16], "depth": [1, 2]},
     "language": {"width": [16], "depth": [1, 2]},
     "nas_bench_201": {"cells": 1, "stages": 1, "image_size": 4, "edge_3_2": ["pool_3x3"], "edge_3_0": ["skip"]},
+    "darts": {
+        "nodes": 1, "width": 2,
+        "normal_operations": ["sep_conv_3x3", "sep_conv_5x5"], "reduction_operations": ["sep_conv_3x3", "skip_connect"],
+    },
 }  # fmt: skip
 DRAWN = 6
 
@@ -123,6 +128,21 @@ def test_a_nested_kernel_is_the_centre_of_the_one_around_it() -> None:
         assert set(own["conv_1x1"]) == {"conv_norm"}
         centre = own["conv_3x3"]["conv"]["kernel"][:, 4]
         np.testing.assert_array_equal(both["conv_1x1"]["conv"]["kernel"][:, 0], centre)
+
+
+def test_kernels_of_separable_and_of_dilated_convolutions_are_nested_apart() -> None:
+    settings = {"nodes": 1, "cells": 3, "width": 2, "image_size": 4}
+    net = build_supernet(build_space("darts", "small", settings), "nested_kernels")
+    params: Any = net.init(jax.random.key(0))
+    effective: Any = net.sharing.effective(params, jnp.asarray(net.space.largest.genes))
+    for stack in ("cell_0/edges", "cell_1/strided/edges"):
+        own, whole = at(params, stack), at(effective, stack)
+        for kind, parts in (("sep", ("first", "second")), ("dil", ("dilated",))):
+            for part in parts:
+                assert f"{part}_depthwise" not in own[f"{kind}_conv_3x3"]
+                around = own[f"{kind}_conv_5x5"][f"{part}_depthwise"]["kernel"].reshape(2, 5, 5, -1)
+                inside = whole[f"{kind}_conv_3x3"][f"{part}_depthwise"]["kernel"].reshape(2, 3, 3, -1)
+                np.testing.assert_array_equal(inside, around[:, 1:4, 1:4])
 
 
 def test_effective_weights_are_laid_out_as_plain_ones_and_changed_where_said(case: Family) -> None:

@@ -1,5 +1,7 @@
 """GeneNorms against norms of the weights that a layer, a depth or a width governs, taken by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +67,9 @@ def test_genes_that_mean_nothing_in_a_path_have_no_gradient(family):
     norms = np.asarray(GeneNorms(net)(jax.jit(jax.grad(loss))(net.init(jax.random.key(0)))))
     active = space.active(row[None])[0]
     assert (norms[~active] == 0).all()
-    assert (norms[active] > 0).sum() >= active.sum() - len(space.columns)  # a depth of least may govern nothing used
+    # A depth of least may govern nothing that is used, and so may an operation without weights.
+    sized = active & space.ordered
+    assert (norms[sized] > 0).sum() >= sized.sum() - len(space.columns)
 
 
 def test_a_gene_of_a_layer_that_sizes_no_weight_governs_its_sublayer():
@@ -80,3 +84,19 @@ def test_a_gene_of_a_layer_that_sizes_no_weight_governs_its_sublayer():
             np.testing.assert_allclose(norms[space.columns[name][i]], expected, rtol=1e-5)
         expected = _norm(*(leaf[i] for leaf in jax.tree.leaves(gradient["encoder"]["layers"]["attention"])))
         np.testing.assert_allclose(norms[space.columns["encoder_heads"][i]], expected, rtol=1e-5)
+
+
+def test_an_edge_is_governed_by_its_node_s_inputs_and_the_operations_that_it_may_have():
+    operations = {"normal_operations": ["dil_conv_5x5", "skip_connect"], "reduction_operations": ["sep_conv_3x3"]}
+    space = build_space("darts", "small", {"cells": 3, "width": 2, "nodes": 3, **operations})
+    net = build_supernet(space)
+    gradient: Any = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), net.plain_shapes)
+    stack = next(stack for stack in space.network.stacks if stack.path == "cell_0/edges")
+    norms = GeneNorms(net)
+    for (target, source), slots in {(4, 0): (4,), (4, 1): (4, 5), (4, 3): (5,), (2, 1): (1,)}.items():
+        edge = [(edge.target, edge.source) for edge in stack.edges].index((target, source))
+        one = jax.tree.map(np.copy, gradient)
+        one["cell_0"]["edges"]["dil_conv_5x5"]["dilated"]["kernel"][edge] = 1
+        governing = {space.column("normal_operations", 0, slot) for slot in slots}
+        governing |= {space.column("normal_4_inputs")} if target == 4 else set()
+        assert set(np.flatnonzero(norms(one))) == governing

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -25,6 +26,29 @@ CASES = {
     "vit": ("vit", {"class_token": True}),
     **{form: ("language", settings) for form, settings in {**FORMS, **LAYERS}.items()},
 }
+
+
+def test_an_edge_of_a_mixture_weighs_as_often_as_random_cells_have_it() -> None:
+    """By all choices of one node: which inputs it has, and the operation of each."""
+    operations = ["sep_conv_3x3", "max_pool_3x3", "skip_connect"]
+    space = build_space("darts", "small", {"nodes": 3, "normal_operations": operations})
+    relaxed = np.zeros((space.num_genes, max(space.cardinalities)))
+    for row, count in zip(relaxed, space.cardinalities, strict=True):
+        row[:count] = np.random.default_rng(count).dirichlet(np.ones(count))
+    columns = [space.column("normal_4_inputs"), *(space.column("normal_operations", 0, slot) for slot in (4, 5))]
+    stack = next(stack for stack in space.network.stacks if stack.path == "cell_0/edges")
+    found = Weights(space).relaxed(jnp.asarray(relaxed, jnp.float32), stack, ("normal_operations",))
+    expected = np.zeros((len(stack.edges), 3))
+    for values in np.ndindex(*space.cardinalities[columns].tolist()):
+        genes = np.zeros(space.num_genes, np.int32)
+        genes[columns] = values
+        for layer in space.active_layers(space.architecture(genes)):
+            if layer.stack is stack and stack.edges[layer.number].target == 4:
+                operation = operations.index(str(layer.values["normal_operations"]))
+                expected[layer.number, operation] += relaxed[columns, values].prod()
+    of_node = [edge.target == 4 for edge in stack.edges]
+    assert sum(of_node) == 4
+    np.testing.assert_allclose(np.asarray(found["normal_operations"])[of_node], expected[of_node], rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES)
