@@ -33,21 +33,23 @@ class AttentiveSampler(Sampler):
     candidate wins is not known without the scores of all the architectures of its bin.
 
     Args:
-        random_paths: Number of attentive paths a step (published: 2).
-        mode: Candidate that is trained: "best" trains the front of the best architectures (BestUp, the paper's choice),
-            "worst" that of the worst (WorstUp).
-        candidates: Number of candidates a path (published: 3). 1 draws by cost alone.
+        random_paths: Number of attentive paths per step (published: 2).
+        mode: Candidate that is trained: "best", for the front of the best architectures (BestUp, the paper's choice),
+            or "worst", for that of the worst (WorstUp).
+        candidates: Number of candidates per path (published: 3). 1 draws by cost alone.
         score: Score of candidates: "predictor" (the paper) or "loss" (its code).
-        cost_metric: Name of the cost that the bins divide.
-        bins: Number of bins of equal width between the cheapest and the dearest architecture (published: of 25 MFLOPs).
-        prior: Distribution of bins: "space" draws each as often as uniform draws fall in it (published), "uniform"
-            draws equally from those in which any fall.
-        tries: Number of draws of a candidate until its cost is in the bin; the last is taken as it is (published: 100).
-        table: Number of uniform draws from which bins and their genes are estimated, once.
+        cost_metric: Name of the cost that is divided into bins.
+        bins: Number of bins of equal width between the cheapest and the most expensive architecture (published: bins of
+            25 MFLOPs).
+        prior: Distribution of bins: "space" draws each bin as often as uniform draws fall into it (published),
+            "uniform" draws all bins equally often into which any fall.
+        tries: Number of draws of a candidate until its cost is in the bin; then the last draw is taken (published:
+            100).
+        table: Number of uniform draws from which bins and their genes are estimated once.
         predictor: Name of the predictor, one of `search_spaces.PREDICTORS`.
         memory: Number of the last attentive paths that the predictor is fitted to.
         warmup: Number of attentive paths before the predictor is used; until then the first candidate is trained.
-        refit_every: Number of steps between fits.
+        refit_every: Number of steps between fits of the predictor.
     """
 
     random_paths: int = 2

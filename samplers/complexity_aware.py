@@ -23,7 +23,7 @@ _MOST_LEVELS = 1000
 @SAMPLERS.register("complexity_aware")
 @dataclass(frozen=True)
 class ComplexityAwareSampler(Sampler):
-    """One cost level a step, reached by a lazy random walk: random paths of that level, then its smallest subnet.
+    """One cost level per step, by a lazy random walk: random paths of that level, then its smallest subnet.
 
     There is no largest subnet: it conflicts with the small ones, which is what the method removes. The levels are
     divided into tiers. The smallest subnet of the first tier is that of the space; those of later ones are larger, and
@@ -31,17 +31,17 @@ class ComplexityAwareSampler(Sampler):
 
     Args:
         levels: Number of levels, spread evenly over the costs of the space; or the lowest cost of each, as numbers or
-            as texts like "25%" of the dearest subnet's.
-        slack: Largest difference of costs within a level, as a share of the dearest subnet's.
-        cost_metric: Name of the cost that makes the levels.
-        random_paths: Number of random paths a step.
-        table_size: Number of architectures a level that random paths are drawn from, with replacement. They are drawn
-            once, uniformly among those of the level; the paper has 150,000 for a space of its own.
+            as texts like "25%" of the most expensive subnet's.
+        slack: Largest difference of costs within a level, as a share of the most expensive subnet's.
+        cost_metric: Name of the cost that defines the levels.
+        random_paths: Number of random paths per step.
+        table_size: Number of architectures per level from which random paths are drawn, with replacement. They are
+            drawn once, uniformly among those of the level; the paper has 150,000 for its own space.
         smallest: Train the smallest subnet of the level at every step.
-        tiers: Number of groups of consecutive levels that have a smallest subnet of their own.
+        tiers: Number of groups of consecutive levels, each with its own smallest subnet.
         smallest_share: Largest cost of the smallest subnet of a later tier, as a share of the tier's lowest level.
-        unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all
-            levels together. The paper does not: it trains each level equally often, however many architectures it has.
+        unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all levels
+            together. The paper does not: it trains all levels equally often, whatever their numbers of architectures.
             Needs `tiers` of 1 and levels that do not overlap.
     """
 

@@ -41,12 +41,12 @@ class DiverseSampler(Sampler):
     smallest and the largest network stay. What is dropped is not drawn in training any more; a search is not told.
 
     Args:
-        paths: Ensembles a step; in spaces of single networks the number of diverse paths, 2 or more.
+        paths: Number of ensembles per step; in spaces of single networks, number of diverse paths, 2 or more.
         candidates: Number of draws, of which the most diverse is trained; 1 draws at random.
-        probe: Train one more path a step, from which distances are learned.
+        probe: Train one more path per step, from which distances are learned.
         keep: Number of values of each gene that shrinking leaves, 2 or more; null drops none.
         shrink_from: Share of training after which values are dropped.
-        shrink_until: Share of training after which no more are.
+        shrink_until: Share of training after which no more values are dropped.
         diversity_weight: Weight of diversity beside potential.
     """
 

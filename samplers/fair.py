@@ -24,7 +24,7 @@ _MOST_PATHS = 12  # of a default step
 @SAMPLERS.register("fair")
 @dataclass(frozen=True)
 class FairSampler(Sampler):
-    """Draws every gene without replacement, and anew once all its values were drawn.
+    """Draws the values of every gene without replacement, and starts again when all were drawn.
 
     Path number `t = step * paths + k` takes entry `t` of each gene's endless sequence of independent random
     permutations. Counts of a gene's values are therefore equal whenever its number of values divides the number of
@@ -33,8 +33,8 @@ class FairSampler(Sampler):
     Fair is what is drawn: the genes of a layer beyond the drawn depth are drawn too, but train nothing.
 
     Args:
-        paths: Number of paths a step. Null: the least common multiple of the genes' numbers of values, which makes
-            every step fair on its own, where that is at most 12; otherwise the largest number of values.
+        paths: Number of paths a step. Null: the least common multiple of the genes' numbers of values, if it is at most
+            12, so that every single step is fair; otherwise the largest number of values.
     """
 
     follows_plan: ClassVar[bool] = False

@@ -23,7 +23,7 @@ from search_spaces.randomness import Purpose
 @SAMPLERS.register("pada")
 @dataclass(frozen=True)
 class PADASampler(Sampler):
-    """Draws each value of each gene, and each example, in proportion to the gradients that the last epoch showed.
+    """Draws gene values and examples in proportion to their gradient norms in the last epoch.
 
     A value's indicator G becomes (G + n) / 2 at every step that trains it, n being the mean gradient norm over the
     step's paths; it starts each epoch at 0. After epoch e the probabilities are tau × G ÷ ΣG + (1 - tau) ÷ values,
@@ -40,8 +40,8 @@ class PADASampler(Sampler):
         data_importance: Draw training examples by importance; otherwise they come in the usual order.
         unbiased: Weigh gradients so that their expectation is that of uniform sampling.
         shared: Keep one distribution for all positions of a choice, such as all layers' heads, as published.
-        carry: Keep the importance of an example that an epoch did not draw; published is that it falls to 0.
-        max_tau: Weight of importance at the end of training, 0 to 1; published is 1.
+        carry: Keep the importance of an example that an epoch did not draw; published: it falls to 0.
+        max_tau: Weight of importance at the end of training, 0 to 1; published: 1.
     """
 
     paths: int = 1

@@ -27,7 +27,7 @@ _LARGEST_WEIGHT = 1e30  # float32 ends at 3e38
 @SAMPLERS.register("performance_aware")
 @dataclass(frozen=True)
 class PerformanceAwareSampler(ComplexityAwareSampler):
-    """A bank of the best architectures seen at each cost level, which random paths are taken from more and more often.
+    """Draws random paths more and more often from a bank of the best architectures of each cost level.
 
     Each random path of a step comes with a probability `q` from the bank of the step's level, if that is more than
     half full, with chances softmax(-loss); else it is explored. Exploring is one architecture of the level's table
@@ -42,20 +42,20 @@ class PerformanceAwareSampler(ComplexityAwareSampler):
     anew regularly.
 
     Args:
-        bank: Number of architectures a bank holds; the paper has 150 for small levels and 50 for others. Null: 50, but
-            at most a quarter of `table_size`, and in a level with fewer different architectures all of those.
-        candidates: Number of architectures of which the one with the smallest preference is taken.
+        bank: Number of architectures in a bank; the paper has 150 for small levels and 50 for others. Null: 50, but at
+            most a quarter of `table_size`, and at most all different architectures of the level.
+        candidates: Number of architectures from which the one with the smallest preference is taken.
         exploit_start: Probability `q` in the first phase.
         exploit_step: Growth of the probability `q` from phase to phase.
         exploit_phases: Number of phases of equal length that training is divided into.
-        rescore_per_epoch: Number of times within an epoch, at equal distances, that the bank of the step's level is
-            scored anew. All banks are, at the first step of each epoch.
+        rescore_per_epoch: Number of times per epoch, at equal distances, that the bank of the step's level is rescored.
+            The first step of each epoch rescores all banks.
         depth_choices: Names of the choices that make a network deep; null for those that gate others.
         width_choices: Names of the choices that make a network wide; null for all others.
-        unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all
-            levels together, with a level's table standing for the level. The paper does not. With several candidates
-            the weights of the rarest architectures are of the order of `table_size` to the power of `candidates - 1`,
-            so the variance is large; `candidates` of 1 keeps them below 1 / (1 - q).
+        unbiased: Weigh random paths so that their gradient is, in expectation, that of uniform sampling from all levels
+            together, with a level's table representing the level. The paper does not. With several candidates the
+            weights of the rarest architectures are of the order of `table_size` to the power of `candidates - 1`, so
+            the variance is large; `candidates` of 1 keeps them below 1 / (1 - q).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"scores"})

@@ -24,7 +24,7 @@ _OFA_EPOCHS = (180.0, 125.0, 25.0, 125.0, 25.0, 125.0)
 @SAMPLERS.register("progressive")
 @dataclass(frozen=True)
 class ProgressiveSampler(Sampler):
-    """Draws uniformly from the values that are open, which are more from stage to stage.
+    """Draws uniformly from the opened values; every stage opens more of them.
 
     In the first stage every choice of `order` has its last value alone. Then they are opened in that order: a gradual
     choice by one more value a stage, the largest first; another all at once. Choices that are not in the order are open
@@ -32,14 +32,15 @@ class ProgressiveSampler(Sampler):
     need not draw the largest network.
 
     Args:
-        order: Names of the choices that are opened. Null, which is OFA's kernel, depth, expand on its space: those that
-            neither gate others nor select a program, but for the last; those that gate; that last one; those that
-            select a program. A choice called `resolution` is left out, so that it is open from the first step.
-        gradual: Names of the choices of the order that are opened value by value; null for the ones that gate others
-            and the last.
+        order: Names of the choices in the order in which they are opened. Null: first those that neither gate others
+            nor select a program, except the last of them; then those that gate others; then that last one; then those
+            that select a program. On OFA's space this is kernel, depth, expand. A choice called `resolution` is left
+            out, so that it is open from the first step.
+        gradual: Names of the choices of the order that are opened value by value; null for those that gate others and
+            the last.
         shares: Relative length of each stage; null for OFA's epochs if the stages are OFA's, else equal lengths.
-        paths: Number of paths a step, in all stages or in each. Null, as in OFA: 1, from the first stage that opens a
-            gate 2, and after the last of these 4.
+        paths: Number of paths per step, for all stages or for each. Null, as in OFA: 1; then 2 from the first stage
+            that opens a gate; then 4 after the last stage that does.
     """
 
     order: tuple[str, ...] | None = None

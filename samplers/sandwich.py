@@ -19,7 +19,7 @@ class SandwichSampler(Sampler):
     """Largest, then random paths, then smallest. The largest comes first so that its logits can teach the others.
 
     Args:
-        random_paths: Number of random paths a step; both papers use 2. 0 trains the two ends alone.
+        random_paths: Number of random paths a step; both papers use 2. 0 trains only the largest and the smallest.
     """
 
     follows_plan: ClassVar[bool] = False

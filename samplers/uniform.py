@@ -16,7 +16,7 @@ from samplers.sampler import MOST_PATHS, SAMPLERS, Paths, Sampler, SamplerState,
 @SAMPLERS.register("uniform")
 @dataclass(frozen=True)
 class UniformSampler(Sampler):
-    """Draws every gene uniformly and on its own, so a depth is as likely as another and a layer beyond it is not drawn.
+    """Draws every gene uniformly and independently, so all depths are equally likely. Skipped layers are not drawn.
 
     Args:
         paths: Number of paths a step; SPOS trains one.

@@ -104,8 +104,8 @@ class Allocator(Searcher):
     as tables over few genes proves nothing: then the best of random draws are asked for.
 
     Args:
-        population: Number of candidates a generation.
-        penalty: Weight of the squares of the surrogate's numbers in its fit.
+        population: Number of candidates per generation.
+        penalty: Weight of the squared coefficients of the surrogate in its fit (ridge regression).
     """
 
     population: int = 24

@@ -22,14 +22,14 @@ from search_spaces.extremes import least_within
 @SEARCHERS.register("dynamic_programming")
 @dataclass(frozen=True)
 class DynamicProgramming(Allocator):
-    """Measures single changes first; then asks for allocations whose summed distortions are least.
+    """First measures single changes; then evaluates the allocations with the smallest sum of distortions.
 
     The first generation holds for each budget a random lowering of the largest network and networks that differ from
     it in one gene.
 
     Args:
-        population: Number of candidates a generation.
-        penalty: Weight of the squares of the distortions in their fit; small, as a single change is measured once.
+        population: Number of candidates per generation.
+        penalty: Weight of the squared distortions in their fit; small, since each single change is measured once.
     """
 
     penalty: float = 0.01

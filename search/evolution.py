@@ -31,12 +31,14 @@ class Evolution(Searcher):
     are shrunk to the budget. What is still missing is drawn at random.
 
     Args:
-        population: Number of candidates a generation (SPOS, AutoFormer 50; OFA 100).
-        parents: Number of the best that breed, for each budget (SPOS, AutoFormer 10; OFA a quarter of the population).
+        population: Number of candidates per generation (SPOS, AutoFormer 50; OFA 100).
+        parents: Number of the best candidates that become parents, for each budget (SPOS, AutoFormer 10; OFA a quarter
+            of the population).
         mutated: Share of a generation that comes from mutation (25 of 50 in SPOS and AutoFormer; OFA half).
-        crossed: Share of a generation that comes from crossover (the same); what is left of 1 is random.
+        crossed: Share of a generation that comes from crossover (values as for `mutated`); the remaining share is
+            random.
         mutation: Probability that a gene is drawn anew (AutoFormer 0.2; SPOS, OFA 0.1).
-        mutation_ungated: Probability that a gene is drawn anew that no depth switches off: depths, widths, resolutions
+        mutation_ungated: Probability that a gene that no depth switches off (depths, widths, resolutions) is drawn anew
             (AutoFormer 0.4).
     """
 

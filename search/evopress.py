@@ -29,7 +29,7 @@ _TRIES = 10
 @SEARCHERS.register("evopress")
 @dataclass(frozen=True)
 class EvoPress(Searcher):
-    """Breeds from one parent for each budget; offspring are selected in steps, on growing data.
+    """Breeds from one parent for each budget; offspring are selected in steps, on growing shares of the data.
 
     A switch raises a gene by one level and, while that is over budget, lowers other genes of the same choice by one
     level each; of any choice, where those of its own do not suffice. Where values have no order, a gene is raised to
@@ -37,9 +37,10 @@ class EvoPress(Searcher):
     parent, U and U' uniform over 1 to 3. The first generation are random lowerings of the largest network.
 
     Args:
-        offspring: Number of candidates a generation, shared out over the budgets (128; sparsity 64, depth 32).
-        halving: Steps of the selection, as pairs of a share of the data and a share of the candidates: 16 of 128 on a
-            64th of the data, 4 of those on an eighth, then the best of these and the parent on all of them.
+        offspring: Number of candidates per generation, divided among the budgets (128; sparsity 64, depth 32).
+        halving: Steps of the selection, as pairs of a share of the data and a share of the candidates: 16 of 128 remain
+            after a 64th of the data, 4 of those after an eighth; the best of these and the parent are compared on all
+            data.
     """
 
     halving: Rungs = ((1 / 64, 1 / 8), (1 / 8, 1 / 4))

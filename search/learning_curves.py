@@ -279,7 +279,7 @@ class EarlyStopping:
     Attributes:
         tolerance: Most that the outcome may differ from its forecast, in the figure's unit as a share of 1: 0.01 is a
             point of accuracy, or a hundredth of the first loss.
-        confidence: Probability with which it does not.
+        confidence: Probability with which the difference must stay within the tolerance.
     """
 
     tolerance: float = 0.01

@@ -29,18 +29,18 @@ _LEAST_SCORED = 15  # ParZC learns from ten networks or more, also where a fold 
 @SEARCHERS.register("linas")
 @dataclass(frozen=True)
 class LINAS(Searcher):
-    """Evaluates the final population of an NSGA-II that never evaluates: a predictor tells it the errors.
+    """Evaluates the final population of an inner NSGA-II, to which a predictor gives the errors.
 
     The predictor learns from all evaluations. It and the inner search start afresh each generation. Objectives are the
     error and every metric that a budget limits. Until ten evaluations have succeeded, candidates are random.
 
     Args:
-        population: Number of candidates a generation, and of members of the inner population (DyNAS-T 50).
-        inner: Largest number of predictions a generation (DyNAS-T 20,000; 5,000 for small spaces).
-        predictors: Names of predictors, of which each generation takes the one that ranks best
-            (`search_spaces.predictor`); `parzc` and `proxy_forest` learn from the proxies of `search.proxies`.
+        population: Number of candidates per generation, and of members of the inner population (DyNAS-T 50).
+        inner: Largest number of predictions per generation (DyNAS-T 20,000; 5,000 for small spaces).
+        predictors: Names of predictors (`search_spaces.predictor`); each generation uses the one that ranks best.
+            `parzc` and `proxy_forest` learn from the proxies of `search.proxies`.
         crossover: Probability that a child of the inner search has two parents (`search.nsga2`).
-        mutation: Probability that a gene is drawn anew in the inner search; 1 ÷ genes when null.
+        mutation: Probability that a gene is drawn anew in the inner search; null for 1 ÷ genes.
         scored: Gives what fits a predictor that learns from proxies, by its name; None where no networks are at hand.
     """
 

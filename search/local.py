@@ -32,13 +32,13 @@ class Descents(SearchState):
 @SEARCHERS.register("local")
 @dataclass(frozen=True)
 class LocalSearch(Searcher):
-    """Evaluates all neighbours of an architecture (one gene changed) and moves to the best, if that is better.
+    """Evaluates all neighbours of an architecture (one gene changed) and moves to the best one if it is better.
 
     At a local minimum the descent of that budget starts again: from the best of some random architectures. The budgets
     get equally many candidates, so that a generation ends with the smallest neighbourhood.
 
     Args:
-        starts: Number of random architectures from the best of which a descent starts (NASLib 10).
+        starts: Number of random architectures; a descent starts from the best of them (NASLib 10).
     """
 
     starts: int = 10

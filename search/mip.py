@@ -38,9 +38,9 @@ class MIP(Allocator):
 
     Args:
         population: Number of candidates of a later generation.
-        penalty: Weight of the squares of the surrogate's numbers in its fit.
-        first: Number of candidates of that design, which random ones fill up to `population`; two more than the
-            surrogate has free numbers, but at most 64, when null.
+        penalty: Weight of the squared coefficients of the surrogate in its fit (ridge regression).
+        first: Number of candidates of the design; random ones complete them to `population`. Null: the surrogate's
+            number of free coefficients plus two, but at most 64.
     """
 
     designs_first = True

@@ -38,15 +38,15 @@ class Population(SearchState):
 @SEARCHERS.register("nsga2")
 @dataclass(frozen=True)
 class NSGA2(Searcher):
-    """Keeps the best fronts, and in the last that fits the loneliest; binary tournaments choose the parents.
+    """Keeps the best fronts, of the last one the least crowded members; binary tournaments choose the parents.
 
     It minimises the error and every metric that a budget limits. Parents and children compete for the population by
     front, then by crowding distance, after each budget has kept its share of the best that meet it.
 
     Args:
-        population: Number of members, and of candidates a generation (DyNAS-T 50; Deb 100).
+        population: Number of members, and of candidates per generation (DyNAS-T 50; Deb 100).
         crossover: Probability that a child has two parents (Deb, DyNAS-T 0.9).
-        mutation: Probability that a gene is drawn anew; 1 ÷ genes when null (Deb).
+        mutation: Probability that a gene is drawn anew; null for 1 ÷ genes (Deb).
     """
 
     population: int = 50

@@ -13,7 +13,7 @@ class RandomSearch(Searcher):
     """Draws candidates from the space under the condition that they meet a budget (`search.sampling.draw`).
 
     Args:
-        population: Number of candidates asked for at a time, shared out evenly over the budgets.
+        population: Number of candidates that are requested at a time, divided evenly among the budgets.
     """
 
     asynchronous = True

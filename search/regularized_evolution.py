@@ -23,18 +23,18 @@ from search_spaces import Genes
 @SEARCHERS.register("regularized_evolution")
 @dataclass(frozen=True)
 class RegularizedEvolution(Searcher):
-    """Mutates the best of a random sample of a population that consists of the latest evaluated.
+    """Mutates the best of a random sample from a population of the latest evaluated architectures.
 
     The population of a budget are the last architectures that meet it and were evaluated without failing, so each new
     one removes the oldest. Until it is full, the budget's candidates are drawn at random. A child is the best of
     `sample` members, drawn with replacement, with one gene changed.
 
     Args:
-        population: Number of members for each budget, and of candidates of the first generation, shared out over the
+        population: Number of members for each budget, and of candidates of the first generation, divided among the
             budgets (Real 100).
         sample: Number of members that compete to be a parent (Real 25).
-        children: Number of candidates asked for at a time, shared out over the budgets (Real 1; more for parallel
-            evaluation).
+        children: Number of candidates that are requested at a time, divided among the budgets (Real 1; more for
+            parallel evaluation).
     """
 
     asynchronous = True

@@ -50,9 +50,9 @@ class Searcher(ABC):
         seed: Seed of all draws, 0 or more.
         cost: Costs of architectures; the space's cost model when None.
         halving: Successive halving of every generation (`search.halving`): pairs of a share of the validation split and
-            the share of the candidates that goes on; none for the whole split at once.
-        in_flight: Number of batches that are asked for before the results of the first are told, so that many workers
-            have always something to evaluate; 1 unless the searcher is asynchronous.
+            the share of the candidates that continues; empty for the whole split at once.
+        in_flight: Number of batches that are requested before the searcher gets the results of the first, so that many
+            workers stay busy; 1 unless the searcher is asynchronous.
 
     Raises:
         UserError: No budget, two of one name, or a setting that cannot work.

@@ -19,10 +19,10 @@ class Cost(NamedTuple):
 
     Attributes:
         params: Number of trainable parameters.
-        macs: Number of multiply-adds of matrix products and convolutions, for an example (of a language model, for a
-            token); attention products included; biases, normalisation, activations and pooling not.
-        activation_bytes: Bytes that the outputs of those products take in fp32 (the "activations" of Radosavovic
-            et al. 2020, arXiv:2003.13678, times 4).
+        macs: Number of multiply-adds of matrix products and convolutions per example (language models: per token),
+            including attention products, without biases, normalisation, activations and pooling.
+        activation_bytes: Bytes of the outputs of these products in fp32 (the "activations" of Radosavovic et al. 2020,
+            arXiv:2003.13678, times 4).
     """
 
     params: int = 0

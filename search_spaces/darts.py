@@ -65,14 +65,14 @@ class DARTSSpace(SearchSpace):
         width: Number of channels of the first cell's nodes.
         cells: Number of cells, 3 or more.
         nodes: Number of nodes of a cell, 1 to 4.
-        normal_3_inputs: Pairs of inputs that node 3 of normal cells chooses from; node 2 reads 0 and 1.
-        normal_4_inputs: The same of node 4.
-        normal_5_inputs: The same of node 5.
-        normal_operations: Operations that each edge of normal cells chooses from.
-        reduction_3_inputs: Pairs of inputs that node 3 of reduction cells chooses from.
-        reduction_4_inputs: The same of node 4.
-        reduction_5_inputs: The same of node 5.
-        reduction_operations: Operations that each edge of reduction cells chooses from.
+        normal_3_inputs: Candidate pairs of inputs of node 3 in normal cells; node 2 reads nodes 0 and 1.
+        normal_4_inputs: Candidate pairs of inputs of node 4.
+        normal_5_inputs: Candidate pairs of inputs of node 5.
+        normal_operations: Candidate operations of each edge in normal cells.
+        reduction_3_inputs: Candidate pairs of inputs of node 3 in reduction cells.
+        reduction_4_inputs: Candidate pairs of inputs of node 4.
+        reduction_5_inputs: Candidate pairs of inputs of node 5.
+        reduction_operations: Candidate operations of each edge in reduction cells.
         stem_multiplier: Ratio of the stem's channels to `width`.
         image_size: Number of pixels on a side of the input.
         channels: Number of channels of the input.

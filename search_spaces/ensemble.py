@@ -58,8 +58,8 @@ class Ensemble(SearchSpace):
 
     Args:
         members: Numbers of members; 1 is the base network.
-        private: Numbers of last layers that each member has of its own, counted over the layers that every network has;
-            those that a depth can leave out belong to the one before them. 0 leaves each member a head alone.
+        private: Numbers of last layers that members do not share, counted over the layers that every network has;
+            layers that a depth can leave out belong to the one before them. With 0, members share all but the head.
 
     Raises:
         UserError: What the base refuses, numbers outside their range, or a base that does not say what its head reads.
@@ -341,7 +341,7 @@ class MobileNetEnsembleSpace(Ensemble, MobileNetSpace):
 @FAMILIES.register("nas_bench_201_ensemble")
 @dataclass(frozen=True)
 class NASBench201EnsembleSpace(Ensemble, NASBench201Space):
-    """Ensembles of NAS-Bench-201 networks, each member with a cell of its own behind the shared ones."""
+    """Ensembles of NAS-Bench-201 networks; behind the shared layers, each member has its own cell."""
 
     family = "nas_bench_201_ensemble"
     template = NASBench201Space.template._replace(space=NASBench201Space.template.space + _TEMPLATE)

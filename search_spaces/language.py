@@ -37,7 +37,7 @@ class LanguageCost(NamedTuple):
         macs: Number of multiply-adds a token, in a sequence of `context` tokens.
         activation_bytes: Bytes of the outputs of products in fp32, for one sequence of `context` tokens.
         kv_cache_bytes: Bytes of the keys and values of `cache_context` tokens in fp32; 0 for an encoder.
-        inference_bytes: Bytes of the parameters and of that cache, in fp32: what generation holds.
+        inference_bytes: Bytes of the parameters and of the key-value cache in fp32, which generation needs.
     """
 
     params: int = 0
@@ -55,16 +55,16 @@ class LanguageSpace(LanguageForm, SearchSpace):
     Args:
         width: Widths of the residual stream in channels; one for the whole network.
         depth: Numbers of layers.
-        kv_heads: Numbers of key-value heads; without grouped queries these are the heads.
+        kv_heads: Numbers of key-value heads; without grouped queries, the numbers of heads.
         heads_follow_width: Leave out the choice of key-value heads: each width has its own number of them, in the order
-            given. Model types whose heads are as large as the width over their number need it.
+            given. Needed by model types whose head size is the width divided by the number of heads.
         queries: Numbers of query heads that share a key-value head.
         mlp_width: Widths of the MLP in units.
-        uniform: Take one choice of heads and MLP for all layers, as stock runtimes need it; otherwise one a layer.
+        uniform: Make one choice of heads and MLP for all layers, as other runtimes require; otherwise one per layer.
         keep: Layers that a shallower network keeps: the `first`, `equidistant` ones (first and last included), or
             `ranked`: those that come first in `layer_order`.
         layer_order: Indices of all layers, the most important first; for `ranked`.
-        cache_context: Number of tokens that the key-value cache is counted for; null for `context`.
+        cache_context: Number of tokens for which the key-value cache is counted; null for `context`.
 
     Raises:
         UserError: Sizes that are not positive, an order that is not one of all layers, or a cache for more tokens than

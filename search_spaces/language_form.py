@@ -30,11 +30,10 @@ class LanguageForm:
 
     Args:
         vocabulary: Number of different tokens; taken from the data.
-        context: Number of tokens of the sequence that costs are counted for, and that networks are trained on; taken
-            from the data.
-        head_size: Size of a head in channels; queries are `head_size * heads` wide, whatever the stream.
-        max_positions: Number of tokens of the longest sequence; the rows of learned positions. 0 for `context`.
-        causal: Let a token see only what is before it; otherwise the whole sequence (an encoder).
+        context: Number of tokens of a training sequence, for which costs are counted too; taken from the data.
+        head_size: Size of a head in channels; queries are `head_size * heads` wide, independent of the stream.
+        max_positions: Number of tokens of the longest sequence, and of rows of learned positions; 0 for `context`.
+        causal: Let a token attend only to itself and earlier tokens; otherwise to the whole sequence (an encoder).
         positions: Form of positions: `rope` or `learned`.
         rope_theta: Base of the rotation's wavelengths (a number).
         rope_scaling: Stretching of wavelengths for sequences longer than trained on, as in Llama 3: factor, low and
@@ -45,12 +44,12 @@ class LanguageForm:
         post_norm: Normalise the stream after each sublayer, and after the embedding, instead of each sublayer's input.
         activation: Activation: `swiglu` (gated), `gelu` (exact), or `gelu_tanh` (its approximation).
         qkv_bias: Add biases to queries, keys and values.
-        out_bias: Add a bias behind attention.
+        out_bias: Add a bias to the output projection of attention.
         mlp_bias: Add biases in the MLP.
         qk_norm: Normalise each query and key over its head by RMSNorm, before rotation.
         parallel: Let attention and MLP both read the layer's input, and add both to it.
         tied: Use the embedding as the output projection.
-        token_types: Number of rows of an embedding of segments, of which the first is added to every token; 0 for none.
+        token_types: Number of rows of a segment embedding, whose first row is added to every token; 0 for none.
         head_transform: Put a dense layer, activation and norm before the output projection, which then has a bias.
 
     Raises:

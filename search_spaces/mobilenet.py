@@ -42,20 +42,20 @@ class MobileNetSpace(SearchSpace):
     size, rounded up.
 
     Args:
-        resolution: Sides in pixels that the network sees; images are resized to one of them.
+        resolution: Sides of the network's input in pixels; images are resized to one of them.
         depth: Numbers of blocks of a stage; the first ones are kept.
-        kernel: Sides of the depthwise kernel in pixels, a block; odd.
-        expand: Ratios of expanded width to input width, a block.
-        widths: Numbers of output channels, an elastic stage.
+        kernel: Sides of a block's depthwise kernel in pixels; odd.
+        expand: Ratios of a block's expanded width to its input width.
+        widths: Number of output channels of each elastic stage.
         strides: Stride of each stage's first block in pixels: 1 or 2.
-        squeeze_excite: Use squeeze-and-excite in the stage's blocks; one value a stage.
-        activations: Names of the activations, one a stage: `relu` or `hard_swish`.
+        squeeze_excite: Use squeeze-and-excite in the blocks of a stage; one value per stage.
+        activations: Names of the activations, one per stage: `relu` or `hard_swish`.
         stem_width: Number of channels after the stem.
         stem_stride: Stride of the stem in pixels: 1 or 2.
         first_width: Number of channels after the fixed block.
         first_stride: Stride of the fixed block in pixels: 1 or 2.
         final_width: Number of channels of the last convolution.
-        feature_width: Number of features that the classifier sees.
+        feature_width: Number of input features of the classifier.
         width_multiplier: Factor that scales every width.
         image_size: Side of the data's images in pixels; taken from the data.
         channels: Number of channels of the input; taken from the data.

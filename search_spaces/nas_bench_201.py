@@ -34,7 +34,7 @@ TAPS = {"conv_1x1": 1, "conv_3x3": 9}
 @FAMILIES.register("nas_bench_201")
 @dataclass(frozen=True)
 class NASBench201Space(SearchSpace):
-    """Cells of four nodes: a node is the sum of what its edges make of the nodes before it; all cells are alike.
+    """Identical cells of four nodes. A node is the sum of its edges' operations on the nodes before it.
 
     Stem: 3×3 convolution and batch norm. Then stages of cells, and between stages a residual block that halves the
     sides and doubles the channels. Head: batch norm, ReLU, mean over positions, classifier. Operations: `none` adds
@@ -44,12 +44,12 @@ class NASBench201Space(SearchSpace):
     Args:
         width: Number of channels of the first stage.
         cells: Number of cells in each stage.
-        edge_1_0: Operations that the edge to node 1 from node 0 chooses from.
-        edge_2_0: The same of the edge to node 2 from node 0.
-        edge_2_1: The same of the edge to node 2 from node 1.
-        edge_3_0: The same of the edge to node 3, which is the cell's output, from node 0.
-        edge_3_1: The same of the edge to node 3 from node 1.
-        edge_3_2: The same of the edge to node 3 from node 2.
+        edge_1_0: Candidate operations of the edge from node 0 to node 1.
+        edge_2_0: Candidate operations of the edge from node 0 to node 2.
+        edge_2_1: Candidate operations of the edge from node 1 to node 2.
+        edge_3_0: Candidate operations of the edge from node 0 to node 3, the cell's output.
+        edge_3_1: Candidate operations of the edge from node 1 to node 3.
+        edge_3_2: Candidate operations of the edge from node 2 to node 3.
         stages: Number of stages.
         image_size: Number of pixels on a side of the input.
         channels: Number of channels of the input.

@@ -37,21 +37,21 @@ class TranslationSpace(SearchSpace):
         decoder_width: Widths of the decoder's stream in channels.
         encoder_depth: Numbers of encoder layers; the first ones are kept.
         decoder_depth: Numbers of decoder layers; the first ones are kept.
-        encoder_mlp_width: Widths of the MLP in units, an encoder layer.
-        encoder_heads: Numbers of attention heads, an encoder layer; they share out `query_size`, so more heads are
-            smaller ones.
-        decoder_mlp_width: Widths of the MLP in units, a decoder layer.
-        decoder_heads: Numbers of heads of the attention to the target, a decoder layer.
-        cross_heads: Numbers of heads of the attention to the source, a decoder layer.
-        memories: Numbers of encoder layers that a decoder layer attends to, the last ones, whose tokens follow each
-            other; before the first layer there are the embeddings.
-        query_size: Size of queries, keys and values of all heads together, whatever the stream.
-        vocabulary: Number of different tokens, of both languages together; taken from the data.
-        length: Number of tokens of the longest sentence, its end among them; taken from the data.
-        context: Number of tokens of source and of target that costs are counted for.
-        pad: Number of the token that fills a source sentence up, which nothing attends to; taken from the data.
+        encoder_mlp_width: Widths of the MLP of an encoder layer in units.
+        encoder_heads: Numbers of attention heads of an encoder layer; they divide `query_size`, so more heads are
+            smaller.
+        decoder_mlp_width: Widths of the MLP of a decoder layer in units.
+        decoder_heads: Numbers of heads of a decoder layer's attention to the target.
+        cross_heads: Numbers of heads of a decoder layer's attention to the source.
+        memories: Numbers of last encoder layers whose outputs, concatenated over tokens, a decoder layer attends to;
+            the embeddings count as a layer.
+        query_size: Size of queries, keys and values of all heads together, independent of the stream.
+        vocabulary: Number of different tokens of both languages together; taken from the data.
+        length: Number of tokens of the longest sentence, including its end token; taken from the data.
+        context: Number of tokens of source and of target for which costs are counted.
+        pad: Number of the padding token of source sentences, which attention ignores; taken from the data.
         post_norm: Normalise the stream after each sublayer instead of each sublayer's input.
-        shared_embeddings: Take one table for source, target and output; otherwise one each.
+        shared_embeddings: Use one embedding table for source, target and output; otherwise one each.
 
     Raises:
         UserError: Sizes that are not positive, heads that do not share out the queries, more memories than encoder

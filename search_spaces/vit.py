@@ -25,14 +25,14 @@ class ViTSpace(SearchSpace):
     Args:
         width: Widths of the residual stream in channels; one for the whole network.
         depth: Numbers of layers; the first ones are kept.
-        heads: Numbers of attention heads, a layer; queries, keys and values are `head_dim * heads` wide.
-        mlp_ratio: Ratios of MLP width to stream width, a layer.
+        heads: Numbers of attention heads of a layer; queries, keys and values are `head_dim * heads` wide.
+        mlp_ratio: Ratios of a layer's MLP width to the stream width.
         head_dim: Size of a head in channels.
         patch_size: Side of a patch in pixels.
         image_size: Side of the input in pixels; taken from the data.
         channels: Number of channels of the input; taken from the data.
         classes: Number of classes; taken from the data.
-        class_token: Classify from an extra token; otherwise from the mean of the patches.
+        class_token: Classify from an additional token; otherwise from the mean of the patches.
 
     Raises:
         UserError: Sizes that are not positive, or a patch that does not divide the image.

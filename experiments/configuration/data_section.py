@@ -27,10 +27,10 @@ class DataSection(PluginSection):
     """Data source and split, and what is done to training images.
 
     Attributes:
-        source: Name of a registered source; its settings stand beside these.
-        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1). Not used where the
-            source has a validation split of its own.
-        hold_out: Take that share also where the source has a validation split, which is then not used.
+        source: Name of a registered source; its settings are given beside this key.
+        validation_fraction: Share of the training examples that search ranks subnets by; in (0, 1). Not used if the
+            source has its own validation split.
+        hold_out: Hold out that share even if the source has a validation split, which is then not used.
         train_limit: Largest number of training examples; null for all.
         augmentation: Random changes of training images.
     """

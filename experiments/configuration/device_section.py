@@ -17,9 +17,9 @@ class DeviceSection(SealedSection):
     """A device file; with it there are the metrics `latency_ms` and `memory_bytes`.
 
     Attributes:
-        batch_size: Number of examples a call that latency and memory refer to; null for the file's first batch size.
-        min_tau: Lower bound of Kendall's tau between the file's predictions and held-out measurements; a file below it
-            is refused for budgets on them; -1 accepts any.
+        batch_size: Number of examples per call that latency and memory refer to; null for the file's first batch size.
+        min_tau: Lower bound of Kendall's tau between the file's predictions and held-out measurements; budgets on
+            latency or memory are refused if the file has a lower tau. -1 accepts any.
     """
 
     batch_size: Annotated[int, Field(ge=1)] | None = None

@@ -81,7 +81,7 @@ class ExperimentConfig(BaseModel):
         device: File of `supernest profile` with the device's latency and memory, or null. With it, budgets can limit
             `latency_ms` and `memory_bytes`.
         start: Directory of `supernest import` that training starts from; null for fresh weights.
-        space: Search space: which sizes of the network may vary.
+        space: Search space: sizes of the network that may vary.
         supernet: Weight sharing.
         sampler: Choice of the paths (subnets) that a training step trains.
         train: Training of the supernet.
@@ -90,11 +90,11 @@ class ExperimentConfig(BaseModel):
         federation: Training by clients that keep their data (`supernest federate`); null for none.
         evaluation: Evaluation of subnets.
         budgets: Limits of each exported subnet, by a name that you choose: `half: {macs: 50%}` or `half: macs<=50%`. An
-            amount is in the metric's unit, or in percent of what the dearest subnet costs.
+            amount is in the metric's unit, or in percent of the most expensive subnet's cost.
         export: Content of an exported subnet.
-        rank: Comparison of the supernet's ranking with that of networks trained on their own (`supernest rank`).
+        rank: Comparison of the supernet's ranking with that of networks trained alone (`supernest rank`).
         finetune: Further training of exported subnets (`supernest finetune`).
-        ray: Workers that the experiment runs on; null for this process. They do not decide the outcome.
+        ray: Workers that the experiment runs on; null for this process. Results do not depend on them.
     """
 
     model_config = STRICT

@@ -26,8 +26,8 @@ class ClientSize(BaseModel):
 
     Attributes:
         number: Number of these clients.
-        network: Choice of the space to the value of their network, in all of its layers; the largest where none is
-            given: `{width: 16, depth: 2}`.
+        network: Values of choices in all layers of their network, such as `{width: 16, depth: 2}`; choices that are
+            left out have their largest value.
     """
 
     model_config = STRICT
@@ -57,10 +57,10 @@ class CompressionSection(BaseModel):
     Attributes:
         type: `convolution`: learned filters, dilation and merge weights. `prefix`: the slice that the supernet has for
             that size, each entry averaged over its owners.
-        activation: Function that convolved weights pass: `none`, or the published `leaky` (0.85 w above 0, 0.001 w
+        activation: Function applied to convolved weights: `none`, or the published `leaky` (0.85 w above 0, 0.001 w
             below); of `convolution` only.
         dilation: Part of a reply that is dilated: the `updates`, by which training changed the weights, or the
-            `weights`, as published. Both mean the same to `prefix`.
+            `weights`, as published. `prefix` gives the same result with both.
     """
 
     model_config = STRICT
@@ -81,9 +81,10 @@ class ServerSection(BaseModel):
     """Examples of the server, which no client has, and what it learns from them.
 
     Attributes:
-        examples: Number of its examples, drawn from the training split; all are one batch.
-        steps: Number of its Adam steps a round: of `convolution`, for the filters of each size and for dilation and
-            merge weights together; of `prefix`, for its own weights by the mean loss of all sizes, 0 for none.
+        examples: Number of the server's examples, drawn from the training split; all are one batch.
+        steps: Number of the server's Adam steps per round. With `convolution` they train the filters of each size, and
+            dilation and merge weights together; with `prefix` the server's weights, by the mean loss of all sizes. 0
+            for none.
         learning_rate: Learning rate of these steps.
     """
 
@@ -98,10 +99,10 @@ class ClientChoiceSection(BaseModel):
     """Choice of the clients that a round asks.
 
     Attributes:
-        type: `all`, `uniform` (a random part), or `ucb`: a bandit (UCB1) whose reward is by how much the accuracy of
-            the client's network on the server's examples has grown.
-        number: Number of clients that a round asks; null with `all` only.
-        exploration: Factor c of the bonus c sqrt(2 ln t / n) of a client that was asked n of t times, with `ucb`.
+        type: `all`, `uniform` (a random part), or `ucb`: a bandit (UCB1) whose reward is the gain in accuracy of the
+            client's network on the server's examples.
+        number: Number of clients per round; null only with `all`.
+        exploration: Factor c of the bonus c sqrt(2 ln t / n) of a client that was chosen n of t times, with `ucb`.
     """
 
     model_config = STRICT
@@ -128,7 +129,7 @@ class LayerChoiceSection(BaseModel):
     Attributes:
         type: `all`, `uniform` (a random part), or `importance`: those whose weights have the largest gradient on the
             server's examples.
-        number: Number of layers, of those that a client has; null with `all` only.
+        number: Number of layers, of those of the client; null only with `all`.
     """
 
     model_config = STRICT
@@ -155,13 +156,13 @@ class FederationSection(BaseModel):
     warm-up; its steps mean nothing here.
 
     Attributes:
-        rounds: Number of rounds: the server sends weights, clients train them, the server merges what comes back.
+        rounds: Number of rounds: the server sends weights, clients train them, and the server merges their replies.
         local_steps: Number of training steps of a client in a round.
         learning_rate: Learning rate of the clients; null for that of `train.optimizer`.
-        concentration: Parameter of the Dirichlet distribution by which the examples of each class are dealt out to
-            the clients: 0.1 gives most clients few classes, 100 gives all the same.
-        clients: Name of each size to its clients, such as `{full: {number: 2}, half: {number: 4, network: {width:
-            16}}}`.
+        concentration: Parameter of the Dirichlet distribution that divides the examples of each class among the
+            clients: 0.1 gives most clients few classes, 100 gives all clients nearly equal shares.
+        clients: Clients of each size, by a name of the size, such as `{full: {number: 2}, half: {number: 4, network:
+            {width: 16}}}`.
         compression: Compression of the server's weights to those of a client.
         server: The server's own examples and steps.
         client_choice: Choice of the clients that a round asks.

@@ -11,10 +11,10 @@ class FinetuneStoppingSection(BaseModel):
     """Finetunings that stop once more steps will probably not pay; the network is then exported as it is at that step.
 
     Attributes:
-        tolerance: Least gain that more steps must promise over what the network reaches already, and over the best
-            variant before it: a share of 1 for accuracies (0.005 is half a point), a share of what the network reached
-            before its finetuning for perplexities and errors.
-        confidence: Probability with which there is no such gain, by the forecast of its learning curve.
+        tolerance: Smallest gain that justifies more steps, over the network's best result so far and over the best
+            earlier variant: a share of 1 for accuracies (0.005 is half a percentage point), a share of the result
+            before finetuning for perplexities and errors.
+        confidence: Probability with which the forecast of the learning curve must exclude such a gain.
         evaluations: Number of evaluations on the validation split over a whole training.
     """
 
@@ -29,7 +29,7 @@ class FinetuneSection(BaseModel):
     """Further training of exported networks (`supernest finetune`).
 
     Attributes:
-        early_stopping: When a finetuning may stop before its last step; never when null.
+        early_stopping: Condition for stopping a finetuning early; null never stops.
     """
 
     model_config = STRICT

@@ -32,7 +32,8 @@ class IncubationSection(BaseModel):
         meta_steps: Number of training steps of the meta-model.
         module_steps: Number of training steps of each module.
         learning_rate: Peak learning rate of these trainings; null for that of `train.optimizer`.
-        warmup_steps: Number of their steps from rate 0 to the peak rate; null for that of `train.optimizer`.
+        warmup_steps: Number of steps of these trainings from rate 0 to the peak rate; null for that of
+            `train.optimizer`.
     """
 
     model_config = STRICT

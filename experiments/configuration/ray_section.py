@@ -21,21 +21,21 @@ class RaySection(BaseModel):
     that it began with, and does not compare it.
 
     Attributes:
-        address: Ray cluster. `local` starts Ray on this machine and stops it; `auto` joins the one that runs here; or
-            the address of a cluster, as host:port or ray://host:port.
-        workers: Number of worker processes, one an accelerator; not used where `elastic` is given.
+        address: Ray cluster. `local` starts Ray on this machine and stops it; `auto` joins a cluster that runs here;
+            otherwise an address, host:port or ray://host:port.
+        workers: Number of worker processes; not used if `elastic` is given.
         cpus_per_worker: Number of cores of each worker; XLA uses no more threads.
         gpus_per_worker: Number of accelerators of each worker, over which it spreads its rows of the batch.
-        accelerator_type: Type of the accelerators in Ray's words, such as A100; null for any.
-        max_failures: Number of times that training starts again after workers died; -1 for any number.
-        storage: Directory or URI of the checkpoints, which all workers reach; null for the run directory, on a file
-            system that all share.
-        parallel: Division of a step. `paths`: its paths are dealt out to the workers, and cut as little as that needs.
-            `data`: every worker trains every path on its rows of the batch.
-        elastic: Fewest and most workers, as [2, 8]; training goes on with those that there are. Null: with as many as
-            `workers`.
-        host: Network address that a Ray of our own listens on. Whoever reaches it and has its token
-            (~/.ray/auth_token) runs code.
+        accelerator_type: Type of the accelerators, as Ray names it, such as A100; null for any.
+        max_failures: Number of times that training restarts after workers died; -1 for any number.
+        storage: Directory or URI of the checkpoints, accessible to all workers; null for the run directory, on a shared
+            file system.
+        parallel: Division of a step. `paths`: the workers share the step's paths, and as few paths as possible are
+            divided between workers. `data`: every worker trains every path on its rows of the batch.
+        elastic: Smallest and largest number of workers, such as [2, 8]; training continues with the available ones.
+            Null: always `workers`.
+        host: Network address that a Ray cluster started by Supernest listens on. Anyone who reaches it and has its
+            token (~/.ray/auth_token) can run code.
     """
 
     model_config = STRICT

@@ -20,7 +20,7 @@ class EvaluationSection(BaseModel):
     """Evaluation of subnets.
 
     Attributes:
-        batch_size: Number of examples that are evaluated at once; another size gives the same accuracies.
+        batch_size: Number of examples that are evaluated at once; accuracies do not depend on it.
         calibration_batches: Number of training batches from which the batch statistics of a subnet are estimated.
         calibration_batch_size: Number of examples in each of these batches; at most all training examples.
     """
@@ -36,8 +36,8 @@ class ExportSection(BaseModel):
     """Content of an exported subnet besides its weights.
 
     Attributes:
-        stablehlo: Write the forward pass as a serialised program (`forward.jax_export`) and as StableHLO text
-            (`forward.mlir`) too.
+        stablehlo: Also write the forward pass as a serialised program (`forward.jax_export`) and as StableHLO text
+            (`forward.mlir`).
     """
 
     model_config = STRICT
@@ -49,9 +49,9 @@ class EarlyStoppingSection(BaseModel):
     """Trainings that stop once their outcome is known well enough from their learning curve; it is then the forecast.
 
     Attributes:
-        tolerance: Most that the outcome may differ from the forecast: a share of 1 for accuracies (0.01 is a point), a
-            share of the first measured value for losses and errors.
-        confidence: Probability with which it does not.
+        tolerance: Largest allowed difference between final result and forecast: a share of 1 for accuracies (0.01 is
+            one percentage point), a share of the first measured value for losses and errors.
+        confidence: Probability with which the difference must stay within the tolerance.
         evaluations: Number of evaluations on the validation split over a whole training.
     """
 
@@ -66,26 +66,27 @@ class RankSection(BaseModel):
     """Comparison of the supernet's ranking of subnets with the true one: that of a panel trained on its own.
 
     Attributes:
-        panel: Number of architectures in the panel; the whole space where it holds fewer.
+        panel: Number of architectures in the panel; the whole space if it has fewer.
         strata: Cost metric by which the panel is spread evenly.
-        bins: Number of ranges of that cost, equally wide on a logarithmic scale, that hold equal numbers of the panel.
-        steps: Number of training steps of each architecture; those of the supernet when null.
+        bins: Number of ranges of that cost, equally wide on a logarithmic scale, with equal numbers of the panel in
+            each.
+        steps: Number of training steps of each architecture; null for that of the supernet.
         seeds: Number of trainings of each architecture, whose results are averaged.
         objective: Figure that architectures are ranked by: the validation `loss`, or the figure of the data (`accuracy`
-            of classes, `rmse` of numbers); null for the one that search minimises.
+            of classes, `rmse` of numbers); null for the objective of the search.
         bootstrap: Number of resamples for the intervals.
-        cache: Directory of the panel's results, to share them between runs; in the run directory when null.
-        truth: Name of a truth table, which says what architectures reach on their own; the panel is trained when null.
-        truth_path: Directory of the table's files; the one of its name below `$SUPERNEST_DATA` when null.
-        truth_measure: Column of the table that is the truth; the table's own choice when null.
-        early_stopping: When a network's training may stop before its last step; never when null.
-        proxies: Names of the zero-cost proxies that `supernest rank --proxies` compares; each that the networks can
-            have when null.
+        cache: Directory of the panel's results, to share them between runs; null for one in the run directory.
+        truth: Name of a table with the results of architectures that were trained alone; null trains the panel.
+        truth_path: Directory of the table's files; null for `$SUPERNEST_DATA/NAME`.
+        truth_measure: Column of the table with the true results; null for the table's default.
+        early_stopping: Condition for stopping a network's training early; null never stops.
+        proxies: Names of the zero-cost proxies that `supernest rank --proxies` compares; null for all that are defined
+            for the networks.
         proxy_batch: Number of training examples that proxies are computed on.
         predictors: Names of predictors that `supernest rank --proxies` cross-validates on the panel: those that learn
             from genes (`ridge`, `svr`, `gradient_boosting`, `random_forest`) or from the proxies (`parzc`,
             `proxy_forest`).
-        folds: Number of parts of the panel, each of which is predicted by what learned from the others.
+        folds: Number of parts of the panel; each is predicted by predictors that learned from the others.
     """
 
     model_config = STRICT

@@ -17,7 +17,8 @@ class SealedSection(BaseModel):
 
     Attributes:
         path: File or directory; relative to the experiment file.
-        sha256: SHA-256 of its content in hexadecimal; filled in, so that a run goes on with the same content only.
+        sha256: SHA-256 of the content in hexadecimal; filled in by a run, so that it continues with the same content
+            only.
     """
 
     model_config = STRICT

@@ -21,7 +21,7 @@ class SamplerSection(PluginSection):
     """Choice of the paths that a training step trains.
 
     Attributes:
-        type: Name of a registered sampler; its settings stand beside this.
+        type: Name of a registered sampler; its settings are given beside this key.
     """
 
     selector: ClassVar[str] = "type"
@@ -47,9 +47,9 @@ class ProxySection(BaseModel):
 
     Attributes:
         names: Names of the proxies; each must be defined for the networks.
-        batch: Number of training examples that they are computed on.
-        warm_start: Number of random subnets, of which the best by their mean place in the proxies' orders are evaluated
-            first, in place of random ones; null for none.
+        batch: Number of training examples on which the proxies are computed.
+        warm_start: Number of random subnets. The best of them, by mean rank over the proxies, are evaluated first in
+            place of random ones; null for none.
     """
 
     model_config = STRICT
@@ -71,10 +71,10 @@ class SearchSection(PluginSection):
     """Choice of the subnets that are evaluated.
 
     Attributes:
-        type: Name of a registered searcher; its settings stand beside these.
+        type: Name of a registered searcher; its settings are given beside this key.
         evaluations: Number of subnets that are evaluated.
-        batch: Largest number of subnets that are evaluated between two writes of the archive; a generation when null.
-        proxies: Zero-cost proxies that the search begins with, or that a predictor learns from; null for none.
+        batch: Largest number of subnets that are evaluated between two writes of the archive; null for a generation.
+        proxies: Zero-cost proxies with which the search starts, or from which a predictor learns; null for none.
     """
 
     selector: ClassVar[str] = "type"
@@ -114,21 +114,21 @@ class GradientSection(PluginSection):
     """Training of architecture and weights together (`supernest gradient`), in the steps and batches of `train`.
 
     Attributes:
-        type: Name of a registered relaxation; its settings stand beside these.
-        budget: Name of the budget that the architecture is steered to; may be null where there is one only.
+        type: Name of a registered relaxation; its settings are given beside this key.
+        budget: Name of the budget that the architecture shall meet; may be null if there is only one.
         architecture_data: Share of the training split that the architecture learns from; the weights learn from the
             rest. Published codes take half.
-        learning_rate: Learning rate of the architecture's logits, by Adam; null for 6 divided by the number of steps,
-            which is the way that the published rate of 3e-4 goes in 20,000 steps.
+        learning_rate: Learning rate of the architecture's logits, by Adam; null for 6 divided by the number of steps
+            (3e-4, the published rate, at 20,000 steps).
         every: Number of weight steps for each step of the architecture.
-        warmup: Share of the steps that train weights alone at the beginning; published codes have none.
-        settle: Share of the steps that train the weights of the final architecture alone, in the end, on the whole
-            training split; published codes have none, and train the final architecture anew.
-        cost_weight: Weight of the squared excess over the budget, which is a share of the budget.
+        warmup: Share of the steps, at the beginning, that train only the weights; published codes have none.
+        settle: Share of the steps, at the end, that train only the weights of the final architecture, on the whole
+            training split; published codes have none, and train the final architecture from scratch.
+        cost_weight: Weight of the squared excess over the budget, where the excess is a share of the budget.
         multiplier_rate: Growth of the weight of an excess in a step, as a multiple of the excess.
         shortfall_weight: Weight of the squared shortfall below the budget; 0 does not push cheaper networks up.
         entropy: Weight of the mean entropy of the genes' distributions (in nats) at the end of the search.
-        entropy_from: Share of the steps before the architecture settles after which that weight begins to grow from 0.
+        entropy_from: Share of the steps before `settle` after which the weight of the entropy begins to grow from 0.
     """
 
     selector: ClassVar[str] = "type"

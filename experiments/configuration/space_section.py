@@ -15,7 +15,7 @@ class SpaceSection(PluginSection):
     """Search space: a family, one of its presets, and fields of the family that override the preset.
 
     Attributes:
-        family: Name of a registered family; its settings stand beside these.
+        family: Name of a registered family; its settings are given beside this key.
         preset: Name of one of the family's presets; null where the settings give every size.
     """
 

@@ -67,9 +67,9 @@ class SupernetSection(BaseModel):
 
     Attributes:
         sharing: Name of a registered sharing scheme.
-        splits: Choices that divide the supernet into sub-supernets, for sharing `split`, such as
-            `[{choice: kernel, position: 0, groups: [[3], [5, 7]]}]`; all combinations of groups are one each.
-            `supernest split` finds them. The first choice that suits is halved when none is given.
+        splits: Choices that divide the supernet into sub-supernets, for sharing `split`, such as `[{choice: kernel,
+            position: 0, groups: [[3], [5, 7]]}]`; every combination of groups is one sub-supernet. `supernest split`
+            finds them. If empty, the first suitable choice is halved.
         parent: Run directory of a supernet whose trained weights all sub-supernets start from, for sharing `split`;
             null for fresh weights, the same in all.
     """

@@ -60,27 +60,27 @@ class TrainSection(BaseModel):
         steps: Number of training steps; give this or `epochs`.
         epochs: Number of passes over the training split; give this or `steps`.
         batch_size: Number of examples a step.
-        path_batch: Examples that each path of a step sees. `whole`: the whole batch. `share`: path i of k sees the i-th
-            of k equal parts, which makes a step k times cheaper; its gradient is noisier.
-        accumulate: Number of parts of the batch that are passed one after the other, so that less memory holds a step;
-            the update is that of the whole batch.
-        precision: Type of products. `bfloat16` computes products in that type and adds up in float32, which weights and
-            gradients keep.
+        path_batch: Examples of each path of a step. `whole`: the whole batch. `share`: path i of k gets the i-th of k
+            equal parts, so that a step is k times cheaper, with a noisier gradient.
+        accumulate: Number of parts of the batch that are computed one after the other, so that a step needs less
+            memory; the update is that of the whole batch.
+        precision: Type of products. `bfloat16` computes products in that type; sums, weights and gradients stay in
+            float32.
         rematerialize: Keep only the inputs of sublayers for the backward pass and compute the rest again, to save
-            memory. `auto` does so where more than half of the device's memory would be kept.
+            memory. `auto` does so if the residuals would take more than half of the device's memory.
         method: Source of the direction that the optimiser takes. `gradient`: backpropagation. `evolution_strategy`: the
             fitness of a population of perturbed networks, which need not be differentiable.
         evolution_strategy: Population, perturbations and fitness of that method.
         optimizer: Learning rate, decay and clipping.
-        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. Not for text
-            that is not translated.
+        label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. For classes and
+            translation; not for language models.
         distillation: Teachers of a step's paths, besides labels.
-        ema: Decay rate a step of the weights' moving average, which search and export then use; null for none.
+        ema: Decay rate per step of the weights' moving average, which search and export use; null for none.
         checkpoint_every: Number of steps between checkpoints.
         keep_last: Number of the last checkpoints that stay on disk.
         keep_best: Number of checkpoints with the lowest validation error of the probe subnets that stay on disk too.
-        checkpoint: Checkpoint that search, rank and export take: the `last` or the `best`. It may differ from that of a
-            run that has begun, but a search goes on only with the weights that it began with.
+        checkpoint: Checkpoint that search, rank and export use: the `last` or the `best`. It may be changed during a
+            run, but a search resumes only with the weights with which it started.
         evaluate_every: Number of steps between evaluations of probe subnets on the validation split.
         log_every: Number of steps between figures in TensorBoard.
         diagnose_every: Number of steps between diagnostics of the sampling (gradient cosines and variance, visits, loss

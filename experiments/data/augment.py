@@ -21,10 +21,10 @@ class Augmentation:
     Args:
         crop: Number of black pixels added on each side before a crop of the original size at a random place.
         flip: Mirror images left to right with probability 1/2.
-        mixup: Parameter a of Beta(a, a), which the share of one image in a blend with another of the batch is drawn
-            from; 0 is off.
-        cutmix: Parameter a of Beta(a, a), which the share of one image is drawn from whose remaining area is a box of
-            another; 0 is off. With mixup on too, each batch takes one of the two with probability 1/2.
+        mixup: Parameter a of the distribution Beta(a, a) of one image's share in a blend with another of the batch; 0
+            is off.
+        cutmix: Parameter a of the distribution Beta(a, a) of one image's share of the area; a box of another image
+            fills the rest. 0 is off. With mixup on too, each batch uses one of the two with probability 1/2.
 
     Raises:
         UserError: A value is of the wrong type or negative.

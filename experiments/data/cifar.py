@@ -21,7 +21,7 @@ NAMES_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hor
 @SOURCES.register("cifar")
 @dataclass(frozen=True)
 class Cifar(Source):
-    """CIFAR-10 (`data_batch_1.bin` …, as many as are there, `test_batch.bin`) or CIFAR-100 (`train.bin`, `test.bin`).
+    """CIFAR-10 (`test_batch.bin`, and all `data_batch_1.bin` … present) or CIFAR-100 (`train.bin`, `test.bin`).
 
     CIFAR-100 is read with its 100 fine labels; `fine_label_names.txt` names them where it is there.
 

@@ -21,18 +21,18 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 @SOURCES.register("folder")
 @dataclass(frozen=True)
 class Folder(Source):
-    """A directory of pictures, one folder a class. Classes are the folders of `train`, in alphabetical order.
+    """A directory of pictures with one folder per class; classes are in alphabetical order.
 
     Pictures are decoded when a batch asks for them. Files with another suffix are passed over.
 
     Args:
-        path: Directory that holds `train` and `test`, or class folders that `test_fraction` splits.
+        path: Directory with `train` and `test`, or with class folders, which `test_fraction` splits.
         image_size: Side of the network's input in pixels. The shorter side of each picture is resized to it, then the
             centre is cropped.
-        grey: Read one channel in place of three.
-        background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
-        test_fraction: Share of the pictures that is tested on, class by class, where `path` holds class folders without
-            `train` and `test`; in (0, 1). Null where it holds these.
+        grey: Read pictures as one channel instead of three.
+        background: Colour behind transparent pixels, `white` or `black`; null refuses pictures with transparent pixels.
+        test_fraction: Share of each class for the test split, if `path` has class folders but no `train` and `test`; in
+            (0, 1). Null if it has `train` and `test`.
     """
 
     path: str

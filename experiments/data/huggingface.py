@@ -30,9 +30,9 @@ class HuggingFace(Source):
         path: Directory (written by `DatasetDict.save_to_disk`, or one that `load_dataset` reads), or a name on the hub.
         image_size: Side of the network's input in pixels. The shorter side of each picture is resized to it, then the
             centre is cropped.
-        grey: Read one channel in place of three.
-        background: Colour behind transparent pixels, `white` or `black`; pictures that have some are refused when null.
-        name: Name of the configuration of the data set, where it has several.
+        grey: Read pictures as one channel instead of three.
+        background: Colour behind transparent pixels, `white` or `black`; null refuses pictures with transparent pixels.
+        name: Name of the data set's configuration, if it has several.
         revision: Commit, tag or branch on the hub; null for the newest.
         image: Name of the column of pictures.
         label: Name of the column of classes.

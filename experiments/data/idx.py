@@ -22,7 +22,7 @@ class Idx(Source):
 
     Args:
         path: Directory of the files.
-        class_names: Names of the classes, in the order of their labels; "0", "1", … where empty.
+        class_names: Names of the classes, in the order of their labels; if empty, "0", "1", ….
 
     References:
         Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits", 1998.

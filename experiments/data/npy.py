@@ -23,9 +23,9 @@ class FloatArrays(ArraySource):
     classes or texts, [n], or floats to predict, [n] or [n, c]. An array `class_names` of texts may name the classes.
 
     Args:
-        path: A .npz file, or a directory of .npy files whose names are those of the arrays.
+        path: A .npz file, or a directory of .npy files named like the arrays.
         labels: Meaning of `y`: `classes` or `numbers`; null takes it from the type of `y`: floats are numbers.
-        test_fraction: Share of the examples that is tested on, where there is no `test_x`; in (0, 1).
+        test_fraction: Share of the examples for the test split, if there is no `test_x`; in (0, 1).
     """
 
     path: str

@@ -20,7 +20,7 @@ _NAMES = "class_names"
 @SOURCES.register("npz")
 @dataclass(frozen=True)
 class Npz(Source):
-    """Arrays `train_images`, `train_labels`, `test_images`, `test_labels`, and `validation_*` where there is one.
+    """Arrays `train_images`, `train_labels`, `test_images`, `test_labels`, and optionally `validation_*`.
 
     The latter may be called `valid_*`, `val_*` or `dev_*` too.
 
@@ -29,7 +29,7 @@ class Npz(Source):
 
     Args:
         path: The .npz file.
-        class_names: Names of the classes, in the order of their labels; where empty, those in the file, or "0", "1", ….
+        class_names: Names of the classes, in the order of their labels; if empty, those in the file, or "0", "1", ….
     """
 
     path: str

@@ -40,7 +40,7 @@ class _Text(NamedTuple):
 @SOURCES.register("pairs")
 @dataclass(frozen=True)
 class ParallelText(AnySource):
-    """Parallel text files of UTF-8, a sentence a line; for families that translate.
+    """Parallel text files in UTF-8, one sentence per line; for families that translate.
 
     A directory holds, for each split, a file of each language: `train.en` and `train.de`, also .gz or .xz. Where it has
     no validation split (`validation`, `valid`, `val` or `dev`), a share of the training pairs is held out.
@@ -48,16 +48,16 @@ class ParallelText(AnySource):
     Args:
         path: The directory.
         languages: Endings of the files: the language that is translated, then the one that it is translated into.
-        vocabulary: Number of tokens of the joint vocabulary of subwords, which is learned from the training text, with
-            256 bytes and two special tokens among them. Not used with a `tokenizer`.
-        tokenizer: A tokenizer.json, or a directory that holds one, such as that of an exported network.
-        length: Largest number of tokens of a sentence, its end among them.
+        vocabulary: Number of tokens of the joint subword vocabulary, which is learned from the training text; includes
+            256 bytes and two special tokens. Not used with a `tokenizer`.
+        tokenizer: A tokenizer.json, or a directory with one, such as that of an exported network.
+        length: Largest number of tokens of a sentence, including its end token.
         unusable: Treatment of training pairs with an empty side or too many tokens: `refuse` names the first, `drop`
-            leaves them out and says how many. Others are always refused.
+            leaves them out and prints their number. Such pairs of the other splits are always refused.
         test: Name of the files of the test split before the language's ending; where empty, the only name that begins
             with test.
-        widths: Largest number of lengths that rows of training pairs are filled up to, each of which has programs of
-            its own.
+        widths: Largest number of different lengths to which training pairs are padded. Each length has its own compiled
+            programs.
     """
 
     paths = ("path", "tokenizer")

@@ -35,9 +35,9 @@ class Table(ArraySource):
     Args:
         path: File, or directory that holds `train.csv`.
         target: Name of the column to predict, or of several columns of numbers.
-        labels: Meaning of the target: `classes` or `numbers`; null where the column tells.
-        drop: Names of columns that are not learned from.
-        test_fraction: Share of the rows that is tested on, where there is no test file; in (0, 1).
+        labels: Meaning of the target: `classes` or `numbers`; null infers it from the column.
+        drop: Names of columns that are not inputs.
+        test_fraction: Share of the rows for the test split, if there is no test file; in (0, 1).
     """
 
     template = _TEMPLATE

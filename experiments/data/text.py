@@ -45,7 +45,7 @@ data:
 @SOURCES.register("text")
 @dataclass(frozen=True)
 class Text(AnySource):
-    """Text files, each a document, and JSON-lines files, each line one; for families that take tokens.
+    """Text files, each a document, and JSON-lines files, each line a document; for families that take tokens.
 
     The tokens of all documents follow each other, before each what the tokenizer puts first (such as `<s>`), after each
     its token for the end of a text. They are cut every `context` tokens; attention sees across documents. Validation
@@ -55,17 +55,16 @@ class Text(AnySource):
     Args:
         path: A file (.txt or .jsonl, also .gz or .xz), or a directory of them, in the order of their names.
         context: Number of tokens in a sequence.
-        tokenizer: Tokenizer: `bytes` (a token a byte), the path of a tokenizer.json, or of a directory with a
+        tokenizer: Tokenizer: `bytes` (one token per byte), or the path of a tokenizer.json or of a directory with a
             tokenizer.
         field: Name of the field of a JSON line that holds the text.
-        bos: Begin each document with the tokens that the tokenizer puts before a text (`<s>`, `[CLS]`), as far as it
-            has any.
+        bos: Begin each document with the tokens that the tokenizer puts before a text (`<s>`, `[CLS]`), if any.
         masked: Share of the tokens that are hidden and predicted, for encoders (BERT: 0.15); 0 for decoders, which
             predict each token from those before it.
         validation_path: File or directory of the validation text.
         test_path: File or directory of the test text.
-        test_fraction: Share of the text, at its end, that is tested on, where there is no `test_path`; in (0, 1).
-        cache: Directory that keeps tokens, so that they are made once, and mapped instead of held in memory.
+        test_fraction: Share of the text, taken from its end, for the test split, if there is no `test_path`; in (0, 1).
+        cache: Directory that stores the tokens, so that text is tokenised once and tokens are memory-mapped.
     """
 
     paths = ("path", "tokenizer", "validation_path", "test_path", "cache")

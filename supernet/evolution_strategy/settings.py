@@ -15,23 +15,24 @@ class EvolutionStrategySettings:
     """Evolution strategy with low-rank perturbations (EGGROLL), where `train.method` is `evolution_strategy`.
 
     Args:
-        population: Number of perturbed networks that a path of a step is evaluated with; pairs of them have opposite
+        population: Number of perturbed networks with which each path of a step is evaluated, in pairs with opposite
             perturbations.
-        sigma: Standard deviation of the perturbation of a weight. Of int8 weights, a whole number: their perturbations
-            are products of signs, times this.
+        sigma: Standard deviation of the perturbation of a weight. For int8 weights a whole number, which is multiplied
+            by products of signs.
         rank: Rank of the perturbation of a matrix: number of columns of both factors.
         noise_reuse: Number of consecutive steps with the same perturbations.
-        groups: Number of equal groups of the population, each of which sees its own equal part of the batch. Fitness is
-            compared within a group.
+        groups: Number of equal groups of the population, each with its own equal part of the batch. Fitness is compared
+            within a group.
         fitness: Quantity that a member maximises: `loss` (its negative), `accuracy`, or a registered function of
             outputs and targets.
         shaping: Form of fitness in the update: centred `rank`s, or `standardise`d values, both with unit variance over
             the population; or the `sign` of the difference within each pair, which int8 weights need.
         cost_metric: Metric of a path's cost, such as `macs` or `latency_ms`.
-        cost_exponent: Exponent of the penalty: the fitness on a path counts by (cost / cost of the largest path) to the
-            power of its negative; 0 does not penalise.
-        chunk: Most members that one program evaluates at once: the largest number of pairs within it that divides those
-            of a group, or of whole groups that divides all of them. More take more memory.
+        cost_exponent: Exponent e of the penalty: the weight of a path's fitness is (cost / cost of the largest
+            path)^-e; 0 for no penalty.
+        chunk: Largest number of members that one program evaluates at once. The actual number is the largest number of
+            pairs within it that divides the pairs of a group, or of whole groups that divides all groups. Larger
+            numbers take more memory.
 
     Raises:
         UserError: A value outside its range.

@@ -33,8 +33,8 @@ class Relaxation(ABC):
     """A method. Entries of the matrices that are no values of their gene have weight 0.
 
     Args:
-        decay: Pull of the logits to 0, where all values are alike: this factor times half of their squares is added to
-            the loss.
+        decay: Weight decay of the logits towards 0, where all values are equally likely: the loss gets this factor
+            times half of their squares.
         temperature: Temperature of the softmax at the first step.
         final_temperature: Temperature of the softmax at the last step; linear between.
 

@@ -69,7 +69,7 @@ class ViT(nnx.Module):
         image_size: Pixels on a side of the image.
         channels: Channels of the image.
         classes: Outputs.
-        class_token: Classify from an extra token; otherwise from the mean of the patches.
+        class_token: Classify from an additional token; otherwise from the mean of the patches.
     """
 
     def __init__(

@@ -30,21 +30,21 @@ class Distillation:
     """Teachers of a step's paths.
 
     Args:
-        type: Teachers. `none`: labels only. `largest`: every path learns from the largest subnet; where that is the
-            step's first path it learns from labels and its pass is used, otherwise it has a forward pass of its own.
-            `ensemble`: the last path learns from the mean distribution of the random paths before it, as ElasticViT's
-            smallest does; the others learn from `teachers` if there are any, and from labels otherwise. `external`:
-            every path learns from `teachers`.
-        weight: Share of the loss that the teacher gives; 1 leaves no label term, as in US-Nets.
-        temperature: Temperature that softens both distributions; the term is scaled by its square.
+        type: Teachers. `none`: labels only. `largest`: every path learns from the largest subnet; if that is the step's
+            first path, it learns from labels and its pass is used; otherwise it gets its own forward pass. `ensemble`:
+            the last path learns from the mean distribution of the random paths before it, as ElasticViT's smallest
+            does; the others learn from `teachers`, or from labels if there are none. `external`: every path learns from
+            `teachers`.
+        weight: Teacher's share of the loss; 1 leaves no label term, as in US-Nets.
+        temperature: Temperature that softens both distributions; the loss term is multiplied by its square.
         loss: Divergence. `kl`: forward Kullback-Leibler (as cross-entropy with the teacher's distribution). `alpha`:
             AlphaNet's adaptive alpha-divergence, for what the paths teach each other, and for `external` teachers.
         alpha_min: Order of the divergence that punishes a student's mass where the teacher has none; below 0.
         alpha_max: Order of the divergence that punishes missing mass; above 0.
         clip: Bound of the importance ratio (teacher ÷ student)^alpha at `alpha_min`; AlphaNet uses 5.
-        teachers: External teachers, whose distributions are averaged: directories of exported subnets; `parent`, what
-            the experiment starts from; or `module:function`, a function of what the network takes to logits: of
-            normalised images float32[b, h, w, c] to [b, classes], or of tokens int32[b, t] to [b, t, vocabulary].
+        teachers: External teachers, whose distributions are averaged: directories of exported subnets; `parent`, the
+            network that the experiment starts from; or `module:function`, a function that maps the network's input to
+            logits: normalised images float32[b, h, w, c] to [b, classes], or tokens int32[b, t] to [b, t, vocabulary].
     """
 
     type: Literal["none", "largest", "ensemble", "external"] = "none"

@@ -15,21 +15,22 @@ class OptimizerSettings:
     """AdamW or SGD with linear warm-up, cosine or constant rate, and clipping by global norm; or votes.
 
     Args:
-        type: Optimizer: `adamw`, `sgd`, or `votes`, by which an evolution strategy moves int8 weights; it has a
-            learning rate with its schedule, and nothing else of what is below.
-        learning_rate: Peak learning rate. Of `votes`: number of steps of 1 that a weight takes for votes of one
+        type: Optimizer: `adamw`, `sgd`, or `votes`, by which an evolution strategy moves int8 weights. Of the keys
+            below, `votes` uses only the learning rate and its schedule.
+        learning_rate: Peak learning rate. For `votes`: number of steps of 1 that a weight takes for votes of one
             standard deviation.
         weight_decay: Rate of decoupled decay (AdamW), or factor of the decay added to the gradient (SGD), of kernels;
             biases, normalisation scales and positions are not decayed.
-        betas: Decay rates a step of AdamW's two moments.
-        momentum: Decay rate a step of SGD's momentum.
+        betas: Decay rates per step of AdamW's two moments.
+        momentum: Decay rate per step of SGD's momentum.
         nesterov: Use Nesterov's form of SGD's momentum.
         warmup_steps: Number of steps from rate 0 to the peak rate.
         schedule: Learning rate after the warm-up: `cosine` down to `final_learning_rate`, or `constant`.
         final_learning_rate: Learning rate at the end of the cosine.
         clip_norm: Largest global norm of the summed gradient; null does not clip.
-        untouched: Weights that no path of the step used, whose gradient is exactly zero. `move`, as the published codes
-            do: moments and weight decay go on acting. `hold`: they keep their value in that step (moments still decay).
+        untouched: Treatment of weights that no path of the step used, whose gradient is exactly zero. `move`, as in
+            published codes: moments and weight decay still change them. `hold`: they keep their value in that step
+            (moments still decay).
 
     Raises:
         UserError: A value outside its range.

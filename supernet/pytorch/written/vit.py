@@ -113,7 +113,7 @@ class Network(nn.Module):
         tokens: Length of the sequence, the class token included.
         channels: Channels of the picture.
         classes: Number of classes.
-        class_token: Classify from an extra token; otherwise from the mean of the patches.
+        class_token: Classify from an additional token; otherwise from the mean of the patches.
     """
 
     def __init__(
