@@ -173,15 +173,7 @@ class ParallelText(AnySource):
         if file is None:
             ends = " or ".join(_ENDINGS[1:])
             raise UserError(f"{folder / name}: no such file, also no {ends}. Put it there, or set data.languages.")
-        found = []
-        for number, line in enumerate(lines(file), start=1):
-            try:
-                found.append(line.decode("utf-8").strip())
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{file}:{number}: no UTF-8 at byte {error.start}. Convert the file to UTF-8."
-                ) from None
-        return _Text(file, found)
+        return _Text(file, sentences(file))
 
     # ---------------------------------------------------------------- lines that cannot be used
 
@@ -251,6 +243,21 @@ class ParallelText(AnySource):
             )
             for split, own in rows.items()
         }
+
+
+def sentences(file: Path) -> list[str]:
+    """Reads the lines of a file of text, without spaces around them; `.gz` and `.xz` are unpacked.
+
+    Raises:
+        UserError: A line is no UTF-8.
+    """
+    found = []
+    for number, line in enumerate(lines(file), start=1):
+        try:
+            found.append(line.decode("utf-8").strip())
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}:{number}: no UTF-8 at byte {error.start}. Convert the file to UTF-8.") from None
+    return found
 
 
 def _refuse_empty(pair: tuple[_Text, _Text], remedy: str) -> None:

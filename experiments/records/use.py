@@ -69,6 +69,36 @@ class DraftFigures:
 
 
 @dataclass(frozen=True)
+class Bleu:
+    """Corpus BLEU of translations against one reference each, by sacreBLEU.
+
+    Attributes:
+        score: 0 to 100.
+        signature: Version and settings, which say with which other scores it can be compared.
+    """
+
+    score: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class TranslatedText:
+    """Translations of the lines of a text.
+
+    Attributes:
+        lines: Translations, in order.
+        bleu: Their BLEU; None without references.
+    """
+
+    lines: list[str]
+    bleu: Bleu | None
+
+    def as_json(self) -> JsonObject:
+        """Returns the text as `supernest translate --json` prints it; without references it has no `bleu`."""
+        return {name: value for name, value in plain(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class GeneratedText:
     """Text that a language model wrote after a prompt.
 
