@@ -129,7 +129,8 @@ class Cells:
     @cached_property
     def held_out(self) -> Bool[np.ndarray, " a"]:
         """Rows whose accuracies were not used to choose proxies."""
-        return (np.random.default_rng(_HALVES).random(len(self.genes)) >= 0.5)[self.of_row]
+        halves = np.random.default_rng(_HALVES)
+        return (halves.random(len(self.genes)) >= 0.5)[self.of_row]
 
     def judged(self, score: Scores) -> dict[str, float]:
         """Computes the figures of a ranking.

@@ -109,14 +109,14 @@ class Edges(View):
         targets, sources = self._tables
         return targets[layer], sources[layer]
 
-    def enter(self, x: Graph, layer: Index) -> tuple[jax.Array, jax.Array]:
+    def enter(self, x: Graph, layer: Index) -> tuple[Float[Array, "b ..."], Float[Array, "b ..."]]:
         target, source = self._ends(layer)
         return x.nodes[target], getattr(x, self.reads)[source]
 
     def leave(self, x: Graph, y: Tree, layer: Index) -> Graph:
         return x._replace(nodes=x.nodes.at[self._ends(layer)[0]].set(y[0]))
 
-    def enter_back(self, g: Graph, layer: Index) -> tuple[jax.Array, jax.Array]:
+    def enter_back(self, g: Graph, layer: Index) -> tuple[Float[Array, "b ..."], Float[Array, "b ..."]]:
         return g.nodes[self._ends(layer)[0]], jnp.zeros_like(getattr(g, self.reads)[0])
 
     def leave_back(self, g: Graph, inner: Tree, layer: Index) -> Graph:
