@@ -89,7 +89,7 @@ class Edges(View):
     Attributes:
         targets: Node that each layer adds to.
         sources: Node that each layer reads.
-        reads: Which nodes these are.
+        reads: Kind of the nodes that are read.
     """
 
     paired: ClassVar[bool] = True
