@@ -54,9 +54,9 @@ class CostBins:
         Args:
             space: The space whose architectures are drawn.
             costs: Cost of each architecture.
-            bins: How many bins.
+            bins: Number of bins.
             rng: Source of the draws.
-            draws: How many architectures are drawn.
+            draws: Number of architectures that are drawn.
             ends: Cost of the cheapest and of the dearest architecture; found by a bounded search when None.
 
         Raises:

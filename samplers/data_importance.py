@@ -22,7 +22,7 @@ class Epochs:
     """Epochs by steps: a step belongs to the epoch in which the first example of its batch falls.
 
     Attributes:
-        plan: How long training lasts.
+        plan: Length of training.
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class DataImportance:
             published, so that ever fewer examples are alive.
         unbiased: Whether an example's loss is weighted by 1 ÷ (N × its probability), which makes the expected gradient
             that of uniform draws; published is a plain mean.
-        max_tau: What the weight of importance grows to at the end of training (published: 1).
+        max_tau: Weight of importance at the end of training (published: 1).
     """
 
     epochs: Epochs
@@ -162,9 +162,9 @@ def half_averages(
     """Takes in observations in order: the first of a row replaces its average, a later one is averaged with it.
 
     Args:
-        averages: What was seen of each row.
+        averages: Average of each row so far.
         seen: bool[n], which rows have been observed before.
-        rows: Which row each observation is of.
+        rows: Row of each observation.
         values: The observations.
     """
     averages, seen = averages.copy(), seen.copy()

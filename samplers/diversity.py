@@ -30,7 +30,7 @@ def diversity_score(members: Int[np.ndarray, "a k m"], distances: Distances) -> 
 
     Args:
         members: Genes of the members of each ensemble; two or more.
-        distances: Of each two values of each gene; 0 of a value to itself.
+        distances: Distances of all pairs of values of each gene; 0 of a value to itself.
     """
     first, second = np.triu_indices(members.shape[1], 1)
     between = distances[np.arange(members.shape[2]), members[:, first], members[:, second]]
@@ -45,9 +45,9 @@ def value_scores(
     Args:
         losses: Mean loss of the paths with each value, over that of all paths; NaN where there was none, which counts
             like the best.
-        distances: Of each two values.
+        distances: Distances of all pairs of values.
         alive: Values that have not been dropped.
-        weight: Of diversity.
+        weight: Weight of diversity.
 
     Returns:
         Scores; infinite for values that are not alive.

@@ -136,11 +136,11 @@ def build_tables(
     Args:
         space: The space to draw from.
         cost: One number a gene vector; the vectors it gets may not be canonical.
-        levels: Which costs.
+        levels: Costs of the levels.
         count: Architectures a level.
         seed: Seed of the draws.
         floor: Least value of each gene; 0 where None.
-        first: What the first of the levels is called in messages.
+        first: Name of the first level in messages.
 
     Raises:
         EmptyLevel: No architecture reaches a level.
@@ -170,7 +170,7 @@ class LevelWalk:
     leave. Every level is equally likely at every step.
 
     Args:
-        levels: How many there are.
+        levels: Number of levels.
         seed: Seed of the walk.
     """
 

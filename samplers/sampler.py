@@ -63,7 +63,7 @@ class Paths:
 
     Attributes:
         genes: Canonical genes, one row a path.
-        roles: What each path is there for, one of `ROLES`; a path with role "largest" may teach the ones after it.
+        roles: Role of each path, one of `ROLES`; a path with role "largest" may teach the ones after it.
         weights: Factor of each path's gradient in the summed gradient of the step.
     """
 
@@ -77,13 +77,13 @@ class StepFeedback:
     """Feedback of a training step to the sampler.
 
     Attributes:
-        step: Which step it was, from 0.
+        step: Index of the step, from 0.
         paths: The paths that were trained; those of all workers together where the step was spread over several.
         losses: Each path's training loss; NaN where it was not finite.
         gene_norms: For each path and gene, the norm of the gradient of the weights that the gene governs, before the
             path's weight is applied; 0 for a gene that means nothing in the path. None unless the sampler needs
             "gene_norms".
-        examples: Which training examples the batch held.
+        examples: Training examples of the batch.
         example_losses: Each path's loss on each example. None unless the sampler needs "examples".
         example_norms: Norm of the gradient of that loss with respect to the logits, `|softmax(z) - target|`, of
             every path and example. None unless the sampler needs "examples".
@@ -116,7 +116,7 @@ class Sampler(ABC):
     Args:
         space: The space to draw from.
         seed: Seed of all draws, 0 or more.
-        plan: How long training lasts, for samplers with a schedule.
+        plan: Length of training, for samplers with a schedule.
         cost: Costs of architectures where they are not those of the space alone, such as a latency table.
 
     Raises:

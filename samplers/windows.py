@@ -33,7 +33,7 @@ class EmptyWindow(ValueError):
     """No architecture costs what a window asks for.
 
     Attributes:
-        window: Which one.
+        window: Index of the window.
         nearest: The reachable cost nearest to it.
     """
 
@@ -49,8 +49,8 @@ class Drawn:
 
     Attributes:
         genes: Gene vectors as they were drawn, so genes that mean nothing are random too.
-        probability: That a uniform gene vector falls in the window: exact for a space that was enumerated, else the
-            share of uniform draws, times the share that each population kept where rejection did not reach.
+        probability: Probability that a uniform gene vector falls in the window: exact for a space that was enumerated,
+            else the share of uniform draws, times the share that each population kept where rejection did not reach.
     """
 
     genes: Int32[np.ndarray, "a g"]
@@ -98,7 +98,7 @@ def draw(
     """Draws `count` gene vectors of each window, distributed as uniform ones of the box given that they fall in it.
 
     Args:
-        box: Where to draw.
+        box: Box to draw from.
         cost: One number a gene vector.
         windows: Lowest and highest cost of each.
         count: Gene vectors a window.

@@ -30,7 +30,7 @@ class Additive:
 
     Attributes:
         space: The space.
-        constant: The same for all networks.
+        constant: Part of the error that all networks share.
         weights: A number for each value of each gene, one gene after the other, as `one_hot` has them.
     """
 

@@ -78,7 +78,7 @@ def whole_numbers(values: list) -> tuple[int, ...]:
     """Returns a list of whole numbers as a tuple.
 
     Raises:
-        ValueError: It is anything else.
+        ValueError: The value is anything else.
     """
     if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int) for v in values):
         raise ValueError
@@ -89,7 +89,7 @@ def number_of(value: float) -> float:
     """Returns a number that is finite and fits in 64 bits.
 
     Raises:
-        ValueError: It is anything else.
+        ValueError: The value is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
         raise ValueError

@@ -33,9 +33,9 @@ class Limit:
     """One metric and the most it may be.
 
     Attributes:
-        metric: What is limited.
+        metric: Metric that is limited.
         amount: The limit, in the metric's unit or in percent of what the dearest subnet costs; positive.
-        percent: Whether it is a percentage, then at most 100.
+        percent: Whether the amount is a percentage, then at most 100.
     """
 
     metric: str
@@ -93,7 +93,7 @@ class Budget:
         """Reads a budget.
 
         Args:
-            name: It names a directory: see `search_spaces.names`.
+            name: The name cannot be that of a directory: see `search_spaces.names`.
             spec: `{"macs": "50%", "params": 100000}` or `"macs<=50%, params<=100k"`.
             metrics: The metrics that can be limited.
 

@@ -85,7 +85,7 @@ def halve(
         rungs: Shares of the split and of the candidates.
         genes: The generation.
         others: Objectives besides the error.
-        meets: Which budgets each candidate meets.
+        meets: Budgets that each candidate meets.
         part: Errors on a share of the split.
         whole: Errors on the whole split.
     """

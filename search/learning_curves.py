@@ -99,7 +99,7 @@ class CurvePrior:
 
         Args:
             times: Shares of the steps, above 0 and at most 1, at which the curve was measured; at least one.
-            values: What was measured there, as numbers that rise from 0 to 1 at most.
+            values: Values measured there, as numbers that rise from 0 to 1 at most.
             at: Share of the steps to forecast.
 
         Raises:
@@ -234,7 +234,7 @@ class Outlook:
 
         Args:
             times: Shares of the steps, above 0, at which the figure was measured; one, or two of a loss.
-            figures: What was measured there.
+            figures: Figures measured there.
             higher: Whether the figure is a share that is better the higher it is. Of a loss, the part of the first one
                 that was won counts.
             prior: The curves that it rests on; those of `curve_prior` when None.

@@ -28,9 +28,9 @@ class Progress:
 
     Attributes:
         evaluated: Architectures evaluated so far, replayed ones included.
-        evaluations: How many there are to be.
-        replayed: How many of this batch the archive already held.
-        failed: How many failed so far.
+        evaluations: Number of evaluations in all.
+        replayed: Number of candidates of this batch that the archive already held.
+        failed: Number of failed candidates so far.
         generation: The searcher's generation of this batch.
         best: Budget name to the archive index of its best network so far, None where none meets it.
     """
@@ -63,7 +63,7 @@ def run_search(
         searcher: The strategy.
         evaluate: Called with architectures that were never evaluated; from threads where several batches are in flight.
         archive: Made by `Archive.open` for this searcher.
-        evaluations: How many architectures to evaluate, those in the archive included.
+        evaluations: Number of architectures to evaluate, including those in the archive.
         on_batch: Called whenever results are on disk, and for what is replayed.
         batch: The most architectures in a call of `evaluate`, and so the most that a kill can lose; a generation when
             None. With successive halving it is always a generation.
@@ -130,8 +130,8 @@ class _Batch(NamedTuple):
 
     Attributes:
         asked: All of it.
-        held: How many of these, the first, the archive holds.
-        wanted: How many of these are to be evaluated before the search ends, those held included.
+        held: Number of these, from the first on, that the archive holds.
+        wanted: Number of these to evaluate before the search ends, including those held.
         parts: The new ones of them, with what gives their errors.
     """
 

@@ -23,7 +23,7 @@ def best(archive: Archive, budget: ResolvedBudget, first: int | None = None) -> 
     Ties go to the lower cost (in the order of the budget's limits), then to the genes that sort first.
 
     Args:
-        archive: What was evaluated.
+        archive: Evaluated candidates.
         budget: Any budget on the archive's metrics.
         first: Look at this many entries only, the first ones; at all when None.
 
@@ -73,7 +73,7 @@ def pareto_summary(
     budgets limit.
 
     Args:
-        archive: What was evaluated.
+        archive: Evaluated candidates.
         budgets: On its metrics.
         cost: Costs of architectures; those of the space when None.
         reference: Error that no network should have; that of the space when None.

@@ -20,7 +20,7 @@ class SearchState:
     """Everything a search knows: what was evaluated, in order. It follows from the archive alone.
 
     Attributes:
-        generation: How many batches were told.
+        generation: Number of batches that were told.
         genes: Canonical genes of all evaluated architectures.
         objectives: Their objectives, minimised; the validation error first; NaN where the evaluation failed or stopped
             before the whole validation split.
@@ -165,7 +165,7 @@ def fraction(setting: str, value: float) -> None:
     """Refuses a setting that is not within 0 to 1.
 
     Raises:
-        UserError: It is not.
+        UserError: The value is outside 0 to 1.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise UserError(f"search.{setting}: {value!r} is outside 0 to 1. Give a share within it.")

@@ -24,7 +24,7 @@ class WarmStarted(Wrapped):
 
     Args:
         first: Genes of architectures that each meet at least one of the budgets, the best first.
-        origin: Where they are from, for the header of the archive: JSON types.
+        origin: Source of the candidates, for the header of the archive: JSON types.
     """
 
     first: tuple[tuple[int, ...], ...]
@@ -57,7 +57,7 @@ def first_generation(searcher: Searcher, candidates: int, scores: Scores) -> Gen
 
     Args:
         searcher: The searcher.
-        candidates: How many are drawn, shared out over the budgets; fewer where the space holds fewer.
+        candidates: Number of candidates to draw, divided among the budgets; fewer if the space has fewer.
         scores: Their scores, asked for each budget's at once.
     """
     start = searcher.init()

@@ -12,10 +12,10 @@ class Choice:
     """One elastic dimension: what it is called, which values it takes, how often it repeats.
 
     Args:
-        name: Its name in YAML, JSON and reports.
+        name: Name of the choice in YAML, JSON and reports.
         values: The published values, smallest network first where they have an order; gene `i` stands for `values[i]`.
-        repeats: How many independent genes it has. A gated choice leaves this at 1: it has one gene for every
-            position that its gate can switch on.
+        repeats: Number of independent genes. A gated choice leaves this at 1: it has one gene for every position that
+            its gate can switch on.
         gate: Name of the integer choice (a depth) that says how many of the positions are active. Genes of
             positions beyond the sampled depth mean nothing.
         selects_program: The value changes the shape of the residual stream (embedding width, resolution), so each

@@ -103,7 +103,7 @@ class CostModel:
     Args:
         num_genes: Length of a gene vector.
         terms: The pieces of the network.
-        metrics: What the last axis of the tables holds.
+        metrics: Metrics on the last axis of the tables.
         combine: `np.add`; or `np.maximum`, where the dearest term counts and not the sum.
 
     Raises:

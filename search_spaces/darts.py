@@ -242,7 +242,8 @@ class DARTSSpace(SearchSpace):
         """Returns the architecture of a genotype, in which the two edges of a node may stand in either order.
 
         Raises:
-            UserError: It has too few or too many edges, or an operation or a pair of inputs that the space lacks.
+            UserError: The genotype has too few or too many edges, or an operation or a pair of inputs that the space
+                lacks.
         """
         description: dict[str, object] = {}
         for kind in KINDS:

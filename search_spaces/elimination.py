@@ -75,7 +75,7 @@ class Completions:
         """Bounds for each value of the next gene.
 
         Args:
-            place: Which of `columns` is fixed next.
+            place: Index in `columns` of the column to fix next.
             genes: Gene vectors with the genes before it fixed.
             bounds: Their bounds.
         """

@@ -62,7 +62,8 @@ class Ensemble(SearchSpace):
             layers that a depth can leave out belong to the one before them. With 0, members share all but the head.
 
     Raises:
-        UserError: What the base refuses, numbers outside their range, or a base that does not say what its head reads.
+        UserError: The base refuses its settings, numbers are out of range, or the base does not say what its head
+            reads.
     """
 
     members: tuple[int, ...] = (1, 2)

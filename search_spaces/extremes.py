@@ -84,8 +84,8 @@ def least_within(
 
     Args:
         space: The space.
-        objective: What is to be least; may be negative.
-        costs: What is limited.
+        objective: Objective to minimise; may be negative.
+        costs: Costs that are limited.
         most: The most that each of these may be.
 
     Returns:

@@ -146,8 +146,9 @@ class Stack:
     Attributes:
         path: Path of their weights.
         elements: Sublayers of each layer, and choices between some; paths of their parts are inside a layer.
-        layers: How many, on a leading axis of the weights; None for one layer that is always on and has no such axis.
-        group: Which of the genes of a repeated depth is theirs, and of the choices that it gates.
+        layers: Number of layers, on a leading axis of the weights; None for one layer that is always on and has no such
+            axis.
+        group: Index of the layers' gene among those of a repeated depth, and of the choices that it gates.
         first: Position of the first one among the positions of the depth.
         depth: Name of the choice that says how many positions are on; all, where the space has none of this name.
         positions: For each value of the depth, the position of each layer, -1 for those that are off; by default the
@@ -160,7 +161,7 @@ class Stack:
         when: Choices that select a program, and the values at which the stack is there; always, where empty.
         edges: Where the layers are edges of a graph, each layer's; the stream is a `supernet.engine.views.Graph`, and
             the sublayers see a pair: the sum in the node that an edge adds to, and the node that it reads.
-        reads: Which nodes the edges read: those that they add to as well (`nodes`), or others (`inputs`).
+        reads: Nodes that the edges read: those that they add to as well (`nodes`), or others (`inputs`).
     """
 
     path: str
@@ -221,8 +222,8 @@ class Layer(NamedTuple):
     """A layer of one architecture, in the order in which layers run.
 
     Attributes:
-        stack: Which stack it is of.
-        number: Which layer of the stack, from 0.
+        stack: Stack of the layer.
+        number: Index of the layer in the stack, from 0.
         values: Values of all choices there.
     """
 

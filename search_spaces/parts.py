@@ -23,8 +23,8 @@ class Axis:
         name: Axes of one name have one size wherever they occur in a sublayer.
         choices: Names of the choices that size it; its own name when empty.
         size: From the values of these choices to its length; by default the value itself.
-        keeps: Which entries of the largest axis a smaller one keeps: the `first`, or those around the `centre` (of a
-            kernel). What keeps the centre is not sliced by the switched pass: its stage selects inside.
+        keeps: Entries of the largest axis that a smaller one keeps: the `first`, or those around the `centre` (of a
+            kernel). Axes that keep the centre are not sliced by the switched pass: their stage selects inside.
     """
 
     name: str
@@ -89,8 +89,8 @@ class Part:
         products: Counted by the cost model.
         statistics: Batch statistics that normalise, like `weights`; no parameters.
         averages: Values of one example that each of these averages; 1 where that is not said.
-        inits: How fresh weights are drawn, by name, where a plain network is derived from the description. By default a
-            `kernel` keeps the variance of what it reads, a `scale` is 1, a `bias` 0, and any other weight a table.
+        inits: Initialisations of weights, by name, where a plain network is derived from the description. By default a
+            `kernel` keeps the variance of its input, a `scale` is 1, a `bias` 0, and any other weight a table.
     """
 
     weights: Mapping[str, Shape]

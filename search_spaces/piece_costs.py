@@ -27,8 +27,8 @@ class PieceCosts:
 
     Attributes:
         kind: `sum`: `constant + counts @ values`. `peak`: `constant` and the value of the dearest piece.
-        constant: What every network costs.
-        values: What each piece costs, 0 or more.
+        constant: Cost that every network has.
+        values: Cost of each piece, 0 or more.
     """
 
     kind: str
@@ -54,7 +54,7 @@ def fit_sum(counts: Counts, costs: Int[np.ndarray, "p 3"], measured: Measured) -
     best. So pieces that were measured seldom or never follow the others; the rest follow what was measured.
 
     Args:
-        counts: How often each measured network has each piece.
+        counts: Number of times that each measured network has each piece.
         costs: Params, MACs and activation bytes of the pieces.
         measured: A positive number a network, in a unit so small that whole numbers are precise enough.
     """
@@ -73,7 +73,7 @@ def fit_peak(counts: Counts, costs: Int[np.ndarray, "p 3"], measured: Measured) 
     measured beside larger ones only, or never.
 
     Args:
-        counts: How often each measured network has each piece.
+        counts: Number of times that each measured network has each piece.
         costs: Params, MACs and activation bytes of the pieces.
         measured: A positive number a network.
     """

@@ -63,7 +63,7 @@ class Pieces:
         """Costs of architectures from the values of their pieces, by table look-up.
 
         Args:
-            values: What each piece costs, in the order of `costs`; whole numbers, so that sums are exact.
+            values: Cost of each piece, in the order of `costs`; whole numbers, so that sums are exact.
             metrics: Names of the columns of `values`.
             combine: `np.add`, or `np.maximum` where the dearest piece counts (absent ones as 0).
         """

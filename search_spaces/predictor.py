@@ -136,13 +136,13 @@ def cross_validated_tau(
     Args:
         folds: Into how many parts the architectures are split, 2 or more.
         seed: Seed of the split and of the predictors.
-        fit: What learns; a predictor of `kind` when None.
+        fit: Function that fits a predictor; a predictor of `kind` when None.
 
     Returns:
         Tau-b in -1…1; NaN where all targets or all predictions are equal, as nothing can be ranked.
 
     Raises:
-        UserError: As `Predictor.fit`, or there are fewer distinct architectures than folds.
+        UserError: `Predictor.fit` raises it, or there are fewer distinct architectures than folds.
     """
     from scipy.stats import kendalltau
 

@@ -87,9 +87,9 @@ def stream(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> np
 
     Args:
         seed: Seed of the run.
-        purpose: What is drawn.
-        numbers: What tells draws of the same purpose apart: a step, a class. Other numbers, or another number of them,
-            give another stream.
+        purpose: Purpose of the draws.
+        numbers: Numbers that distinguish draws of the same purpose, such as a step or a class. Other numbers, or
+            another number of them, give another stream.
     """
     return np.random.default_rng(entropy(seed, purpose, *numbers))
 

@@ -16,7 +16,7 @@ class Registry(Mapping[str, Entry]):
     """Names to plug-ins of one kind. It fills itself by importing the modules of its package.
 
     Args:
-        kind: What is registered, for messages (`"sampler"`).
+        kind: Kind of the registered names, for messages (`"sampler"`).
         package: The package whose modules register themselves when imported.
     """
 

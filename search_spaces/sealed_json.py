@@ -29,7 +29,7 @@ def parse_json(text: str | bytes) -> Any:
     """Returns what a JSON text holds.
 
     Raises:
-        ValueError: It is no JSON, or deeper than Python can read.
+        ValueError: The text is not JSON, or is nested deeper than Python can read.
     """
     try:
         return json.loads(text)
@@ -46,7 +46,7 @@ def read_json(path: Path, remedy: str) -> JsonObject:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UserError: It cannot be read, or holds no JSON object.
+        UserError: The file cannot be read, or does not contain a JSON object.
     """
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
@@ -67,11 +67,11 @@ def read_sealed(path: Path, remedy: str, owner: str = "") -> JsonObject:
     Args:
         path: The file.
         remedy: Last sentence of the error: what the user should do.
-        owner: As `sealed` was given.
+        owner: Owner that was given to `sealed`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UserError: It cannot be read, was changed, or belongs to another owner.
+        UserError: The file cannot be read, was changed, or belongs to another owner.
     """
     found = read_json(path, remedy)
     if not is_intact(found, owner):

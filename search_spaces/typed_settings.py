@@ -31,8 +31,8 @@ def typed(key: str, value: Any, kind: Any) -> Any:
     """Returns a value as a type holds it: lists become tuples, whole numbers become numbers where these are wanted.
 
     Args:
-        key: Where the value was set, for the message.
-        value: As YAML or JSON gives it; tuples are as good as lists.
+        key: Key of the value, for the message.
+        value: Value from YAML or JSON; tuples count as lists.
         kind: Type of the setting: any that pydantic knows, such as `tuple[int, ...]` or `Literal["a", "b"]`.
 
     Raises:

@@ -79,13 +79,13 @@ def layered(
     where statistics are used or collected, it is a scan of `switched`.
 
     Args:
-        sublayers: What a layer consists of.
+        sublayers: Sublayers of a layer.
         indices: For each sublayer, its index in each layer. int32[l].
         params: For each sublayer, its full-size weights, layers on a leading axis.
         x: Input.
         context: Context of all layers; statistics have layers on a leading axis, and so have those collected.
         genes: For each sublayer, genes of its layers that its stages select by.
-        view: What the sublayers of a layer take and return of a stream like `x`.
+        view: View of a stream like `x` that the sublayers of a layer take and return.
         handed_on: As in `search_spaces.network.Stack`; not together with a view that is paired.
     """
     each = range(len(sublayers))

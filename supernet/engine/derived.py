@@ -29,7 +29,7 @@ class DerivedNetwork(nnx.Module):
 
     Args:
         weights: The layout of the family's weights.
-        architecture: Which network it is.
+        architecture: Architecture of the network.
         run: From its state and a batch of what the family's task takes, to logits.
         rngs: Random streams that fresh weights are drawn from, as the parts say.
     """

@@ -30,9 +30,9 @@ class Ends(NamedTuple):
     """Names, at the top of the tree of weights, of those outside the layers.
 
     Attributes:
-        first: What embeds the input and nothing else reads: patches, positions, a class token.
-        last: What reads the stream behind the last layer and nothing else reads: a norm, a head.
-        shared: What both read, such as an embedding that is the output projection as well.
+        first: Parts that embed the input and that nothing else reads: patches, positions, a class token.
+        last: Parts behind the last layer that nothing else reads: a norm, a head.
+        shared: Parts that both use, such as an embedding that is the output projection as well.
     """
 
     first: frozenset[str]
@@ -49,7 +49,7 @@ def layers_of_hybrid(module: int, modules: int, layers: int) -> dict[str, int]:
     """Returns the parts of a hybrid and their numbers of layers, in the order in which they run.
 
     Args:
-        module: Which module is fresh, from 0.
+        module: Index of the module that is fresh, from 0.
         modules: Number of modules.
         layers: Layers of each module of the whole network.
     """
@@ -62,7 +62,7 @@ def hybrid_weights(meta: Params, fresh: Params, module: int, ends: Ends) -> Para
     Args:
         meta: Weights of the meta-model.
         fresh: Fresh weights of the hybrid.
-        module: Which module is fresh, from 0.
+        module: Index of the module that is fresh, from 0.
         ends: Whose the weights outside the layers are.
     """
     modules = len(jax.tree.leaves(meta[MODULE])[0])

@@ -16,8 +16,8 @@ def key(seed: SupportsIndex, purpose: Purpose, *numbers: SupportsIndex) -> Key[A
 
     Args:
         seed: Seed of the run.
-        purpose: What is drawn.
-        numbers: What tells draws of the same purpose apart.
+        purpose: Purpose of the draws.
+        numbers: Numbers that distinguish draws of the same purpose.
     """
     bits = entropy(seed, purpose, *numbers)
     low, high = np.uint32(bits & 0xFFFFFFFF), np.uint32((bits >> 32) & 0xFFFFFFFF)

@@ -37,8 +37,8 @@ class Supernet(ABC):
 
     Args:
         space: A space of this family.
-        sharing: How full-size weights follow from the architecture.
-        passes: How passes are computed.
+        sharing: Rule by which full-size weights follow from the architecture.
+        passes: Settings of the computation of passes.
 
     Raises:
         UserError: The family computes passes in one precision only.
@@ -202,7 +202,7 @@ class Supernet(ABC):
 
         Args:
             params: Tree of `init`.
-            architecture: What to cut out.
+            architecture: Architecture of the subnet.
             statistics: Calibrated batch statistics, for families that have them.
         """
         genes = jnp.asarray(architecture.genes, jnp.int32)

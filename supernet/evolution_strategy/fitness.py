@@ -63,7 +63,7 @@ def shaped(
         fitness: Members of a pair after each other, groups after each other.
         shaping: `rank`: the mean rank of equals, within the group. `standardise`: the value. `sign`: 1 for the better
             one of a pair, -1 for the other, 0 for equals, whatever the group.
-        groups: How many there are.
+        groups: Number of groups.
 
     Returns:
         float64[n] of unit variance, but for equals of `sign`; zeros where all members are equal.

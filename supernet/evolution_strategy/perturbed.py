@@ -82,7 +82,7 @@ class LeafNoise:
 
         Args:
             noise: `draw`'s.
-            unit: What a product of two factors counts.
+            unit: Value of a product of two factors.
         """
         if not noise:
             return jnp.zeros(self.shape)
@@ -101,7 +101,7 @@ class PerturbedPass:
 
     Attributes:
         leaves: The noise of each leaf of the weights, in the order of the tree.
-        unit: What a product of two factors counts in the perturbation of a matrix.
+        unit: Value of a product of two factors in the perturbation of a matrix.
 
     Raises:
         UserError: A matrix takes part in an operation for which no product of low rank is known.

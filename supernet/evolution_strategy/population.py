@@ -31,7 +31,7 @@ class Population:
     Args:
         net: The supernet.
         settings: Settings of the strategy.
-        outputs: What the network's outputs mean.
+        outputs: Meaning of the network's outputs.
         key: Key of all noise of a training.
     """
 
@@ -75,7 +75,7 @@ class Population:
             params: The weights, without perturbation.
             genes: Path that all of them take.
             step: Number of the training step.
-            chunk: Which of `settings.chunks`.
+            chunk: Index of the chunk in `settings.chunks`.
             x: The whole batch; a group sees its part.
             targets: Targets of the batch.
             example_weights: Factor of each example.

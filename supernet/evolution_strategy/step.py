@@ -30,8 +30,8 @@ class Examples(NamedTuple):
     """The examples of a step.
 
     Attributes:
-        x: What the network takes.
-        targets: What the outputs should have been.
+        x: Input of the network.
+        targets: Targets of the outputs.
         weights: Factor of each example.
     """
 
@@ -60,7 +60,7 @@ class Evaluated(NamedTuple):
     """All that the update of a step follows from, but for the state before it.
 
     Attributes:
-        paths: What members were evaluated on.
+        paths: Paths on which members were evaluated.
         fitness: Fitness of each path's members.
     """
 
@@ -81,11 +81,11 @@ class EvolutionStep:
         optimizer: Descends along the negative of the estimated gradient of fitness.
         key: Key of all noise of a training.
         average_decay: As that of `TrainStep`.
-        outputs: What the network's outputs mean.
+        outputs: Meaning of the network's outputs.
         path_weights: Factor of each path, from genes; 1 when None. A penalty of costs is one.
 
     Attributes:
-        evaluate: How members are evaluated: here, or elsewhere.
+        evaluate: Evaluation of members: here, or elsewhere.
         left_out: Members that the last step left out, both of each pair that has a fitness that is not finite.
     """
 

@@ -74,8 +74,8 @@ def export_subnet(
     Args:
         net: The supernet.
         params: Its weights.
-        architecture: What to cut out.
-        directory: Where to; replaced as a whole.
+        architecture: Architecture of the subnet.
+        directory: Directory to write; an existing one is replaced as a whole.
         statistics: Calibrated batch statistics, for families that have them.
         preprocessing: From what a user has to the network's input.
         input_shape: Shape of an example, such as height, width and channels of the images.
@@ -85,7 +85,7 @@ def export_subnet(
         stablehlo: Also write the forward pass as a serialised program and as StableHLO text.
         tokenizer: Files that make text tokens, which are copied; none for a token a byte, None for images.
         bos: Texts begin with what the tokenizer puts before them.
-        outputs: What the network's outputs mean.
+        outputs: Meaning of the network's outputs.
 
     Returns:
         The report, as in `report.json`.

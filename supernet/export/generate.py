@@ -26,7 +26,7 @@ def generate(
     Args:
         model: A causal language model.
         prompt: At least one token each.
-        count: How many tokens follow.
+        count: Number of tokens to generate.
         temperature: Temperature of the distribution that they are drawn from; 0 takes the likeliest.
         key: Key of the drawing; needed unless the temperature is 0.
 
@@ -51,7 +51,7 @@ def check_generation(
 
     Args:
         given: Tokens of the prompt.
-        name: What the model is called in messages.
+        name: Name of the model in messages.
     """
     form, length = model.form, given + count
     if not form.causal:

@@ -46,7 +46,7 @@ class Entry:
 
     Attributes:
         weight: Dotted name of the weight that it is a part of.
-        level: How many blocks of the weight come before it.
+        level: Number of blocks of the weight that come before.
         sha256: Hash of its bytes.
     """
 
@@ -107,7 +107,7 @@ class Index:
         So no more memory is needed for its weights than 32 times the size of the file: a block has a bit a weight.
 
         Raises:
-            UserError: It is damaged, or is of other tensors than those beside it.
+            UserError: The index is damaged, or belongs to other tensors than those beside it.
         """
         found = read_json(directory / NESTED, _REMEDY)
         try:
@@ -205,7 +205,7 @@ def parse_size(given: int | str) -> int:
         given: Bytes, as a number or as text, or with a unit: `250000`, `250kB`, `1.5MB`. A kB has 1,000 bytes.
 
     Raises:
-        UserError: It is none.
+        UserError: The text is not a size.
     """
     if isinstance(given, int) and not isinstance(given, bool):
         return given

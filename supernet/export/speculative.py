@@ -28,7 +28,7 @@ class Speculated:
     Attributes:
         tokens: int[n], those that follow the prompt.
         rounds: Passes of the target, each over what the draft proposed.
-        accepted: How many of the tokens were proposed by the draft.
+        accepted: Number of these tokens that the draft proposed.
     """
 
     tokens: Int[Array, " n"]
@@ -65,8 +65,8 @@ def speculate(
         target: A causal language model.
         draft: Another, with the same tokens.
         prompt: At least one token.
-        count: How many tokens follow.
-        proposed: How many tokens the draft proposes a round.
+        count: Number of tokens to generate.
+        proposed: Number of tokens that the draft proposes per round.
         temperature: Temperature of the distributions of both; 0 takes the likeliest.
         key: Key of the drawing; needed unless the temperature is 0.
 

@@ -41,12 +41,12 @@ class Subnet:
     """A standalone network: `load_subnet` makes it from an exported directory.
 
     Attributes:
-        config: What `config.json` holds: family, module arguments, input, preprocessing, labels.
+        config: Content of `config.json`: family, module arguments, input, preprocessing, labels.
         architecture: The readable architecture.
         module: A plain Flax module with its weights; None where its code is not here, and its program runs instead.
         weights: The weights as a nested dict of arrays.
         preprocessing: From what a user has to the module's input.
-        outputs: What the network's outputs mean.
+        outputs: Meaning of the network's outputs.
         program: The forward pass as `jax.export` has read it, for a network without module.
     """
 

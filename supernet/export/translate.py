@@ -43,7 +43,7 @@ def translate(
         source: Sentences with their end, and padding behind it.
         end: Token that ends sentences.
         most: Most tokens of a translation, with the end.
-        beam: How many translations go on.
+        beam: Number of translations that are kept at a time.
         penalty: Power of the length, with the end, by which log-probabilities are divided.
 
     Raises:

@@ -24,7 +24,7 @@ def attend(causal: bool = False, visible: Callable[[Context], Bool[Array, "b s"]
     Args:
         causal: A position sees none behind it. Positions are then cut into blocks, of which each is computed with those
             that it sees alone.
-        visible: Which positions of each example can be seen; all when None. Not together with `causal`.
+        visible: Positions of each example that can be seen; all when None. Not together with `causal`.
     """
 
     def seen_until(end: int, of: jax.Array) -> jax.Array:
@@ -65,7 +65,7 @@ def attend_in_heads(stage: Stage, heads: Callable[[Context], int]) -> Stage:
     The kept projections have one size, however many heads there are.
 
     Args:
-        stage: What `attend` gives.
+        stage: Stage that `attend` returns.
         heads: Number of heads.
     """
 

@@ -63,7 +63,7 @@ class TranslationSupernet(ElasticNetwork):
 
         Args:
             name: Name of the sublayer.
-            stream: Which entry of the stream attends.
+            stream: Index of the stream's entry that attends.
             memory: To the outputs of the last encoder layers.
             records: What the layer reads becomes the latest of the earlier outputs.
         """

@@ -26,8 +26,8 @@ class Returned(NamedTuple):
     Attributes:
         weights: Path to weights of each client, [n, ...].
         before: Path to the weights that were sent to them, [...].
-        sent: Which layers each returned, bool[n, l] of the client's layers; what is outside the layers comes from each
-            that returned a layer.
+        sent: Layers that each client returned, bool[n, l] of the client's layers; values outside the layers come from
+            each client that returned a layer.
     """
 
     weights: FlatWeights
@@ -50,7 +50,7 @@ def coefficients(
 
     Args:
         logits: Logits of each size.
-        owns: Which clients returned which layers, of each size.
+        owns: Layers that each client returned, for each size.
         layers: Layers of the server; a size with fewer has the first ones.
 
     Returns:

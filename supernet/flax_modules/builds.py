@@ -41,7 +41,7 @@ class Builds:
         """Returns the module with shapes in place of arrays. It is shared: copy it before you change it.
 
         Raises:
-            UserError: It cannot be built.
+            UserError: The module cannot be built.
         """
         return self._at(tuple(sorted(values.items())))
 

@@ -67,12 +67,12 @@ class GradientStep:
 
     Args:
         net: The superposed supernet.
-        relaxation: How logits become a relaxed architecture.
+        relaxation: Function that turns logits into a relaxed architecture.
         cost: Expected costs over the budget's limits; None searches without a budget.
         train: Updates the weights, by its optimizer and its moving average.
         rate: Learning rate of the logits, by step.
         cost_weight: Weight of the quadratic term of an excess.
-        multiplier_rate: What a multiplier grows by in a step, times the excess.
+        multiplier_rate: Growth of a multiplier in a step, as a multiple of the excess.
         shortfall_weight: Weight of the squared shortfall of the tightest limit.
     """
 

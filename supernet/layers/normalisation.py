@@ -45,7 +45,7 @@ def layer_norm(
         x: Float[..., d].
         params: Scale and bias [d].
         epsilon: Added to the variance.
-        share: How much each entry counts.
+        share: Weight of each entry.
     """
     if LEFT_OUT.get():
         return x

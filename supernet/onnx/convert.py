@@ -28,9 +28,9 @@ def convert(graph: Graph, program: core.Jaxpr, constants: Sequence[Any], argumen
 
     Args:
         graph: Where to.
-        program: What was traced.
+        program: Traced program.
         constants: Arrays or values that it closes over.
-        arguments: What it is given.
+        arguments: Arguments of the program.
 
     Returns:
         Its outputs.

@@ -15,8 +15,8 @@ class Affine:
 
     Attributes:
         of: Tensor y.
-        scale: What it is multiplied by.
-        shift: What is added.
+        scale: Factor of y.
+        shift: Summand.
         hint: Name of the constant.
     """
 

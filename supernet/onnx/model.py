@@ -28,7 +28,7 @@ def model(
         inputs: Type and sizes of each input, by name; a size may be a name.
         outputs: Tensor, type and sizes of each output, by name.
         opset: Version of the operators.
-        metadata: What the file says about itself.
+        metadata: Metadata of the file.
         text: A description for readers.
     """
     graph.prune(tensor for tensor, _, _ in outputs.values())

@@ -55,7 +55,7 @@ def onnx_network(where: str, subnet: Subnet, settings: Settings) -> onnx.ModelPr
     Args:
         where: The network in messages.
         subnet: The network.
-        settings: What is chosen for the file.
+        settings: Settings of the file.
 
     Raises:
         UserError: The network has an operation without counterpart, which is named, or its code is not here.

@@ -21,7 +21,7 @@ def match(graph: Graph, name: str, pattern: Any, found: Found) -> Found | None:
         name: The tensor.
         pattern: A letter for any tensor (the same wherever it occurs; `=s` for a constant), a number for a scalar
             constant, `("@y", pattern)` to call what matches y, or an operator and the patterns of its inputs.
-        found: What letters stand for already.
+        found: Values of the letters that are known already.
 
     Returns:
         What the letters stand for, or None where it is something else.

@@ -14,7 +14,7 @@ def session(model: onnx.ModelProto | bytes | str, threads: int = 0) -> onnxrunti
 
     Args:
         model: The model, its bytes, or its file.
-        threads: How many it uses; as many as ONNX Runtime likes when 0.
+        threads: Number of threads; 0 for ONNX Runtime's default.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -29,7 +29,7 @@ def run(
     """Outputs of examples, with nothing before them where the model takes earlier keys and values.
 
     Args:
-        loaded: What `session` gives.
+        loaded: Session that `session` returned.
         examples: Along the first axis.
         batch: Batch size of the model, where it has one; the last batch is filled up.
     """
@@ -55,9 +55,9 @@ def generated(
     """Generates the likeliest tokens int64[b, count] after a prompt int[b, t] with the model's cache.
 
     Args:
-        loaded: What `session` gives of a causal language model.
+        loaded: Session of a causal language model that `session` returned.
         prompt: At least one token each.
-        count: How many follow.
+        count: Number of tokens to generate.
     """
     past = empty_cache(loaded.get_inputs()[1:], len(prompt))
     given, found = prompt.astype(np.int64), []

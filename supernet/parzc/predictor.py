@@ -111,7 +111,7 @@ class ParZC:
     """A trained predictor; made by `ParZC.fit`.
 
     Attributes:
-        settings: How it was trained.
+        settings: Settings of the training.
         seed: Seed of its draws.
         known: The tokens that it was trained on, each value's column in order.
         graph: The mixer, without its weights.
@@ -132,8 +132,8 @@ class ParZC:
 
         Args:
             proxies: Tokens of trained networks; what is NaN counts as less than all else.
-            accuracy: What each reaches; larger is better, in any unit.
-            settings: How to train; the defaults when None.
+            accuracy: Result of each network; larger is better, in any unit.
+            settings: Settings of the training; the defaults when None.
             seed: Seed of the first weights, batches and draws.
 
         Raises:

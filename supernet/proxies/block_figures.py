@@ -21,9 +21,9 @@ class BlockFigures(NamedTuple):
     """Figures of a network's blocks.
 
     Attributes:
-        entropies: Of the embedded stream and of what each block gives.
-        norms: Of each block, the largest singular value of its mean Jacobian.
-        means: Of each block, the mean singular value of its mean Jacobian.
+        entropies: Entropies of the embedded stream and of each block's output.
+        norms: Largest singular value of each block's mean Jacobian.
+        means: Mean singular value of each block's mean Jacobian.
     """
 
     entropies: Float[Array | np.ndarray, " n"]
@@ -35,9 +35,9 @@ def block_figures(stream: Tree, blocks: Sequence[Callable[[Tree], Tree]], key: K
     """Measures the blocks of a network on a batch.
 
     Args:
-        stream: What the first block reads; its features are its first array [b, ..., c].
+        stream: Input of the first block; its features are its first array [b, ..., c].
         blocks: Each makes a stream of the one before.
-        key: Of the random signs that are pulled back through each block.
+        key: Key of the random signs that are pulled back through each block.
     """
     entropies, stretches = [entropy(features(stream))], []
     for number, block in enumerate(blocks):

@@ -35,9 +35,9 @@ class Batch:
     """Examples that networks are scored on.
 
     Attributes:
-        x: What a network takes: images float32[b, h, w, c], tokens int32[b, t], or other arrays.
+        x: Input of a network: images float32[b, h, w, c], tokens int32[b, t], or other arrays.
         targets: Their targets (`Outputs.encode`).
-        outputs: What the networks' outputs mean.
+        outputs: Meaning of the networks' outputs.
         seed: Seed of the proxy's draws.
     """
 

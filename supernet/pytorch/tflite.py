@@ -63,7 +63,7 @@ def interpreter(content: bytes, threads: int = 1, delegates: bool = True) -> Any
 
     Args:
         content: The file.
-        threads: How many it uses.
+        threads: Number of threads.
         delegates: Let XNNPACK take operations over, as LiteRT does by itself.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType  # type: ignore[import-not-found]

@@ -32,9 +32,9 @@ class _Kernel(NamedTuple):
         stack: The layers.
         part: Path of what the kernel belongs to; the matrices lie beside it.
         name: Name of the kernel there.
-        choice: Which choice sizes it.
+        choice: Choice that sizes it.
         axis: Its axis.
-        sides: How many of its leading axes these are.
+        sides: Number of leading axes that are its sides.
         sizes: Its different sizes, smallest first.
         size_of: For each value of the choice, which of the sizes it has.
     """

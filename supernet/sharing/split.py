@@ -48,7 +48,7 @@ class ChoiceSplit:
     Attributes:
         choice: Name of the choice.
         groups: Values of each sub-supernet; every value is in one group.
-        position: Which of the genes of the choice is split, from 0, where it has several.
+        position: Index of the gene that is split, from 0, where the choice has several.
     """
 
     choice: str
@@ -99,7 +99,7 @@ class SplitSharing(WeightSharing):
 
     Args:
         space: The space.
-        splits: What is split; the sub-supernets are all combinations of their groups. By default the first gene that
+        splits: Genes to split; the sub-supernets are all combinations of their groups. By default the first gene that
             every subnet has, into the first and the second half of its values.
 
     Raises:
@@ -144,7 +144,7 @@ class SplitSharing(WeightSharing):
 
         Args:
             parent: The scheme of the parent.
-            where: What messages call the parent.
+            where: Name of the parent in messages.
 
         Raises:
             UserError: Some sub-supernet would have to start from several of the parent's.

@@ -50,8 +50,8 @@ class Norm(nnx.Module):
     """The form's norm.
 
     Args:
-        form: What the network is like.
-        width: What is normalised over.
+        form: Form of the network.
+        width: Size of the axis that is normalised.
     """
 
     def __init__(self, form: LanguageForm, width: int) -> None:
@@ -81,7 +81,7 @@ class Attention(nnx.Module):
     """Self-attention whose keys and values serve several queries each; the layer calls `norm`.
 
     Args:
-        form: What the network is like.
+        form: Form of the network.
         width: Stream width.
         kv_heads: Key-value heads.
         queries: Query heads that share one of them.
@@ -236,7 +236,7 @@ class LanguageModel(nnx.Module):
         Args:
             tokens: int32[b, t].
             cache: Cache of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
-            start: How many tokens came before; None where the cache holds these and no room for more: it grows.
+            start: Number of tokens that came before; None where the cache holds these and no room for more: it grows.
         """
         form, grows = self.form, start is None
         held = 0 if cache is None else cache[0][0].shape[1]

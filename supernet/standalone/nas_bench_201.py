@@ -140,7 +140,7 @@ class Stage(nnx.Module):
     Args:
         operations: As a `Cell` takes them.
         width: Channels.
-        cells: How many.
+        cells: Number of cells.
     """
 
     def __init__(self, operations: Sequence[str], width: int, cells: int, *, rngs: nnx.Rngs) -> None:

@@ -130,11 +130,11 @@ class DecoderLayer(nnx.Module):
     """Attention of the target to itself, then to the source, then an MLP.
 
     Args:
-        width: Of the target's stream.
-        memory: Of the source's stream.
-        size: Of queries, keys and values of all heads.
-        heads: Of the attention to the target.
-        cross_heads: Of the attention to the source.
+        width: Width of the target's stream.
+        memory: Width of the source's stream.
+        size: Size of queries, keys and values of all heads.
+        heads: Heads of the attention to the target.
+        cross_heads: Heads of the attention to the source.
         hidden: Units of the MLP.
         memories: Outputs of the encoder that it attends to.
         post_norm: Normalise behind each sublayer instead of before it.
@@ -163,8 +163,8 @@ class DecoderLayer(nnx.Module):
         Args:
             x: Stream.
             remembered: Keys and values of the source.
-            seen: Which of these are no padding.
-            before: Which target positions each of those given sees.
+            seen: Mask of the source positions that are not padding.
+            before: Target positions that each given position sees.
             cache: Keys and values of all target positions, filled before `start`; None when nothing came before.
             start: Number of the first position given.
         """
@@ -209,14 +209,14 @@ class TranslationModel(nnx.Module):
         decoder_mlp_width: Units of the MLP of each decoder layer.
         decoder_heads: Heads of each decoder layer's attention to the target.
         cross_heads: Heads of each decoder layer's attention to the source.
-        memories: How many outputs of the encoder each decoder layer attends to, the last ones.
-        query_size: Of queries, keys and values of all heads.
+        memories: Number of last outputs of the encoder that each decoder layer attends to.
+        query_size: Size of queries, keys and values of all heads.
         vocabulary: Tokens.
         length: Longest sentence that it was trained on.
         pad: Token that fills source sentences up.
         post_norm: Normalise behind each sublayer instead of before it.
         shared_embeddings: One table for source, target and output.
-        largest_width: Of the supernet; scales embeddings and spaces positions.
+        largest_width: Largest width of the supernet; scales embeddings and spaces positions.
         rngs: Random streams of fresh weights.
     """
 

@@ -24,7 +24,8 @@ class Classes(Outputs):
     """Outputs over classes; labels are their numbers, negative for none, and targets these or distributions.
 
     Args:
-        objective: What search minimises: the `error`, or the `loss` where the order among all classes matters (tokens).
+        objective: Objective of the search: the `error`, or the `loss` where the order among all classes matters
+            (tokens).
         smoothing: Share of each label that the loss spreads evenly over all classes; not of targets that are
             distributions already.
     """

@@ -118,14 +118,13 @@ def lesson(
     """Chooses the teacher of a path of a step.
 
     Args:
-        settings: Which kind.
+        settings: Kind of distillation.
         roles: Roles of all paths of the step.
-        path: Which of them learns.
+        path: Index of the path that learns.
         logits: Those of a path before it, by its number; with None those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.
-        targets: What the examples should have been, or any distributions of their shape, for a path that nobody
-            teaches.
-        outputs: What the outputs mean.
+        targets: Targets of the examples, or any distributions of their shape, for a path that nobody teaches.
+        outputs: Meaning of the outputs.
     """
     alpha = float(settings.loss == "alpha")
     if settings.type == "largest" and (path or roles[0] != "largest"):

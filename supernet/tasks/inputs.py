@@ -46,8 +46,8 @@ class Input(ABC):
         """Marks the outputs of a compiled program that was given what the network does not take: they become NaN.
 
         Args:
-            given: What the program was given, in the shapes of `traced`.
-            logits: What it computed.
+            given: Input of the program, in the shapes of `traced`.
+            logits: Output of the program.
         """
         return logits
 

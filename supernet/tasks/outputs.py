@@ -21,7 +21,7 @@ class Measures(ABC):
         """Adds some examples.
 
         Args:
-            served: What `Subnet.predict` gives of them; finite.
+            served: Result of `Subnet.predict`; finite.
             labels: Their labels as the split has them.
         """
 
@@ -39,7 +39,7 @@ class Outputs(ABC):
     Attributes:
         figure: Name of the figure that people read, such as accuracy.
         figure_dtype: Type that sums of `figures` have.
-        objective: What search minimises, by its name in `experiments.objective.OBJECTIVES`.
+        objective: Objective of the search, by its name in `experiments.objective.OBJECTIVES`.
         missing: Target of an output that counts for nothing.
     """
 
@@ -111,7 +111,7 @@ class Outputs(ABC):
         """Returns what an exported network says of each example.
 
         Args:
-            served: What `Subnet.predict` gives of the examples, [n, c].
+            served: Result of `Subnet.predict` on the examples, [n, c].
             names: Names of the classes.
             top: Largest number of likeliest classes that are named.
         """

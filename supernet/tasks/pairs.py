@@ -25,7 +25,7 @@ class Pairs(Input):
     """Pairs of equally long rows: the tokens of a sentence, and the end token with what follows it of its translation.
 
     Attributes:
-        vocabulary: How many different tokens there are.
+        vocabulary: Number of different tokens.
         length: Longest row.
         pad: Token that fills rows up.
         end: Token that ends a sentence, and that a translation begins with.

@@ -39,7 +39,7 @@ class Task(ABC):
             config: Content of its `config.json`.
 
         Raises:
-            KeyError, TypeError: It does not tell.
+            KeyError, TypeError: The configuration does not contain it.
         """
 
     @classmethod

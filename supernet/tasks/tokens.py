@@ -25,7 +25,7 @@ class Tokens(Input):
     """Tokens, of which a network takes any number up to its longest sequence.
 
     Attributes:
-        vocabulary: How many different ones there are.
+        vocabulary: Number of different tokens.
         length: Longest sequence.
     """
 

@@ -49,12 +49,12 @@ class Evaluator:
 
     Args:
         net: The supernet.
-        x: What the network takes: normalised images, float32[n, h, w, c], tokens, int32[n, t], or other arrays.
+        x: Input of the network: normalised images, float32[n, h, w, c], tokens, int32[n, t], or other arrays.
         labels: Targets (`Outputs.encode`), such as the class of each output, int[n] or int[n, t]; outputs without a
             label count for nothing.
         batch_size: Examples a forward pass.
         calibration: Training inputs like `x`, in batches.
-        outputs: What the network's outputs mean.
+        outputs: Meaning of the network's outputs.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Draw(NamedTuple):
     Attributes:
         genes: An architecture, whose other genes all values have.
         x: A batch of inputs.
-        targets: What the outputs should be.
+        targets: Targets of the outputs.
     """
 
     genes: Int[np.ndarray, " g"]
@@ -52,7 +52,7 @@ class GradientMatching:
 
     Args:
         net: The supernet.
-        outputs: What its outputs mean.
+        outputs: Meaning of the network's outputs.
     """
 
     def __init__(self, net: Supernet, outputs: Outputs) -> None:
@@ -94,7 +94,7 @@ class GradientMatching:
             params: The supernet's weights.
             genes: Canonical genes.
             x: A batch of inputs.
-            targets: What the outputs should be.
+            targets: Targets of the outputs.
             left_out: Paths of weights that do not count.
         """
         space = self._net.space

@@ -40,11 +40,11 @@ class TrainStep:
     Args:
         net: The supernet.
         optimizer: Applied once a step to the weighted sum of the paths' gradients.
-        distillation: What teaches the paths.
+        distillation: Teachers of the paths.
         average_decay: Decay of the exponential moving average of the weights, or None. It starts lower:
             min(decay, (1 + step) / (10 + step)).
         gene_norms: Whether each path's gradient norms by gene are computed.
-        outputs: What the network's outputs mean, and what is lost by wrong ones.
+        outputs: Meaning of the network's outputs, and the loss of wrong ones.
         trained: Names at the top of the tree of weights of those that are trained; all when None. The others keep their
             bits, have neither gradient nor moments, and gradients flow through them where that is needed.
     """
@@ -108,8 +108,8 @@ class TrainStep:
             genes: Canonical genes of the paths.
             roles: Role of each path; a path that teaches comes before those that it teaches.
             weights: Factor of each path's gradient in the sum.
-            x: What the network takes: normalised images, already augmented, or tokens.
-            targets: What the outputs should have been, as distributions or as classes (`supernet.tasks.labels`).
+            x: Input of the network: normalised images, already augmented, or tokens.
+            targets: Targets of the outputs, as distributions or as classes (`supernet.tasks.labels`).
             example_weights: Factor of each example's loss in the mean; 1 when None.
             teacher: Mean distribution of the external teachers on this batch.
             measure: Keep the paths' gradients apart until their scalar products are known. Costs no further pass,

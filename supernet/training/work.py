@@ -9,9 +9,9 @@ class Share(NamedTuple):
     """The pass of one path over some rows of the batch.
 
     Attributes:
-        path: Which of the step's paths.
-        rows: Which rows; consecutive.
-        weight: These rows over all rows of the path, so that means over shares add up to the path's mean.
+        path: Index of the path in the step.
+        rows: Rows of the batch; consecutive.
+        weight: Share of these rows of all rows of the path, so that means over shares add up to the path's mean.
     """
 
     path: int
