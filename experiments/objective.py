@@ -25,10 +25,10 @@ class Objective:
     Attributes:
         name: In logs and summaries.
         figure: Name of the figure that it follows from: that of the outputs, or `loss`.
-        lower: What is minimised, of such a figure.
-        shown: What people read instead.
-        value: What is shown of an objective.
-        form: How that is written.
+        lower: Function from such a figure to the quantity that is minimised.
+        shown: Name of the figure that is shown instead.
+        value: Function from an objective to the figure that is shown.
+        form: Format of that figure.
         higher: Whether what is shown is better the higher it is.
         bounded: Whether a space knows an objective that no network should have; otherwise that is guessing.
         range: Least and greatest value of what is shown.

@@ -240,7 +240,7 @@ def differences(path: Path, config: ExperimentConfig) -> list[Change]:
     """Compares the configuration of a run with another one.
 
     Raises:
-        UserError: They differ in what decides the training, or the run's file was changed by hand.
+        UserError: The configurations differ in what decides the training, or the run's file was changed by hand.
     """
     check_config(path)
     before = parse_yaml((path / CONFIG).read_text("utf-8"), str(path / CONFIG))

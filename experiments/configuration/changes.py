@@ -37,7 +37,7 @@ class Change:
         key: Its dotted name.
         before: Its value in the run, to read.
         now: Its value here, to read.
-        effect: What follows.
+        effect: Consequence of the change.
     """
 
     key: str

@@ -259,7 +259,7 @@ def config_of(tree: Mapping[str, Any], directory: Path, name: str = "config.yaml
     Args:
         tree: Plain values.
         directory: Directory that paths are relative to, and where a copy of the device file may be.
-        name: What messages call the experiment.
+        name: Name of the experiment in messages.
 
     Raises:
         UserError: A plug-in is missing, or a file that it names.
@@ -271,7 +271,7 @@ def load_data_section(settings: Iterable[str], source: str | None = None) -> Dat
     """Makes a data section from settings of the command line.
 
     Args:
-        settings: As `key=value`, without `data.`.
+        settings: Settings as `key=value`, without `data.`.
         source: A registered source.
 
     Raises:

@@ -71,7 +71,7 @@ class IncubationSection(BaseModel):
             settings: Those of `train.optimizer`.
 
         Raises:
-            ProblemsError: It has as many steps as one of the trainings, or more.
+            ProblemsError: The warm-up has as many steps as one of the trainings, or more.
         """
         shortest, warmup = min(self.meta_steps, self.module_steps), self.optimizer(settings).warmup_steps
         if warmup >= shortest:

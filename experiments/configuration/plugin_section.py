@@ -91,7 +91,7 @@ def build_settings(cls: type[Made], given: Any) -> Made:
         given: A mapping, or an instance that is returned as it is.
 
     Raises:
-        ProblemsError: As `settings_of`, or the dataclass refuses a value.
+        ProblemsError: `settings_of` raises it, or the dataclass refuses a value.
     """
     if isinstance(given, cls):
         return given

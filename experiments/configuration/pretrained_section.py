@@ -44,7 +44,7 @@ def with_pretrained(tree: Any, context: Mapping[str, Any] | None) -> Any:
     """Completes an experiment from its section `start`: space, tokenizer and path of the parent.
 
     Args:
-        tree: As it was written.
+        tree: Tree of the file as written.
         context: Context of its validation.
 
     Raises:

@@ -37,7 +37,7 @@ class SealedSection(BaseModel):
 
         Raises:
             ProblemsError: There is nothing of the kind.
-            UserError: The same.
+            UserError: Nothing of the kind is there.
         """
         raise NotImplementedError
 

@@ -162,6 +162,6 @@ class GradientSection(PluginSection):
         """Builds the relaxation.
 
         Raises:
-            UserError: It refuses a setting.
+            UserError: The relaxation refuses a setting.
         """
         return self.plugin(**self.settings)

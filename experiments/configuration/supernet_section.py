@@ -35,7 +35,7 @@ class SplitSection(BaseModel):
 
     Attributes:
         choice: Name of the choice.
-        position: Which of its genes, from 0, where it has one a layer or stage.
+        position: Index of the gene, from 0, where the choice has one per layer or stage.
         groups: Values of each sub-supernet, each value in one group.
     """
 
@@ -100,7 +100,7 @@ class SupernetSection(BaseModel):
         """Builds the sharing scheme of a space.
 
         Raises:
-            UserError: It does not fit the space.
+            UserError: The scheme does not fit the space.
         """
         if self.splits:
             return SplitSharing(space, [section.split for section in self.splits])

@@ -35,9 +35,9 @@ def starter(family: str, name: str, file: str, plugins: Sequence[str] = (), prop
     Args:
         family: A registered family.
         name: Name of the experiment.
-        file: Where it is going to be, for the commands in its comments.
+        file: Path of the file to be written, for the commands in its comments.
         plugins: Modules that it needs.
-        proposal: What follows from data that were looked at; the template of a source when None.
+        proposal: Settings that follow from inspected data; the template of a source when None.
 
     Raises:
         UserError: No data source that the family takes has a template.

@@ -21,10 +21,10 @@ def require(fulfilled: bool, key: str, text: str) -> None:
     Args:
         fulfilled: Whether it does.
         key: Setting that names the plug-in.
-        text: What is wrong, what was expected, and what to do.
+        text: Problem, expected value, and what to do.
 
     Raises:
-        ContractError: It does not.
+        ContractError: The plug-in does not fulfil the contract.
     """
     if not fulfilled:
         raise ContractError(f"{key}: {text}")

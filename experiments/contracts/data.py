@@ -26,7 +26,7 @@ def check_source(source: AnySource) -> None:
         source: With its settings; it is read three times.
 
     Raises:
-        ContractError: What it gives is no data set, or does not repeat.
+        ContractError: The source does not return a data set, or does not repeat.
     """
     name = type(source).__name__
     data, again = (source.load(0, _FRACTION) for _ in range(2))

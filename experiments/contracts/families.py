@@ -31,7 +31,7 @@ def check_family(net: Supernet, architectures: int = 3) -> None:
 
     Args:
         net: Supernet of a space of the family; a small one is checked in seconds.
-        architectures: How many subnets are compared: the smallest, the largest, and random ones.
+        architectures: Number of subnets to compare: the smallest, the largest, and random ones.
 
     Raises:
         ContractError: Something differs; the text names what, by how much, and for which subnet.

@@ -16,10 +16,10 @@ def check_sampler(sampler: Sampler, steps: int = _STEPS) -> None:
 
     Args:
         sampler: With its space, seed and plan.
-        steps: How many.
+        steps: Number of steps.
 
     Raises:
-        ContractError: What it returns has another shape or type than all samplers', or draws do not repeat.
+        ContractError: The sampler returns another shape or type than all samplers', or draws do not repeat.
     """
     name, state = type(sampler).__name__, sampler.init()
     require(
@@ -51,7 +51,7 @@ def check_paths(sampler: Sampler, paths: Any) -> None:
     """Checks the paths of one step.
 
     Raises:
-        ContractError: They are no paths of the sampler's space.
+        ContractError: The paths are not paths of the sampler's space.
     """
     name, space = f"{type(sampler).__name__}.sample", sampler.space
     require(isinstance(paths, Paths), KEY, f"{name} returns {_shown(paths)}, not samplers.Paths.")

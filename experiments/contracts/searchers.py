@@ -14,10 +14,10 @@ def check_searcher(searcher: Searcher, generations: int = 2) -> None:
 
     Args:
         searcher: With its space and budgets.
-        generations: How many.
+        generations: Number of generations.
 
     Raises:
-        ContractError: What it returns has another shape or type than all searchers', or asking does not repeat.
+        ContractError: The searcher returns another shape or type than all searchers', or asking does not repeat.
     """
     name, space, state = f"{type(searcher).__name__}.ask", searcher.space, searcher.init()
     rng = stream(0, Purpose.CONTRACT)

@@ -46,7 +46,7 @@ class Parts:
         features: Name of each entry along the last axis.
         targets: Name of each number to predict.
         class_names: Names that the source has for its classes; empty for none.
-        notes: What a user should know.
+        notes: Remarks for the user.
     """
 
     where: str

@@ -39,7 +39,7 @@ def checked_labels(where: str, labels: np.ndarray, classes: int) -> Int32[np.nda
     """Returns labels as int32[n].
 
     Raises:
-        UserError: They are not integers in a row, or one is outside 0..classes-1.
+        UserError: The labels are not integers in a row, or one is outside 0..classes-1.
     """
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise UserError(f"{where}: labels are {labels.dtype}{list(labels.shape)}. Store integers of shape [n].")

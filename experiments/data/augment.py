@@ -80,7 +80,7 @@ def augment(
         key: The only source of randomness.
         images: uint8[b, height, width, channels].
         labels: Classes, integers[b].
-        settings: What to do; static.
+        settings: Settings of the changes; static.
         classes: Number of classes; static.
         label_smoothing: Share of each target, in [0, 1), that is spread evenly over all classes.
         mean: Per channel, of pixels scaled to 0..1.

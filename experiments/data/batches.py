@@ -82,7 +82,7 @@ class Prefetcher(Generic[T]):
     Args:
         make: Makes one item, for example the batch of a step. Called from the thread, one step at a time.
         steps: The steps to make, in order.
-        depth: How many items may be ready and not yet taken, at least 1.
+        depth: Number of items that may be ready and not yet taken, at least 1.
 
     Raises:
         Exception: Whatever `make` raises is raised by `next`, after the items made before it.

@@ -24,7 +24,7 @@ class Columns:
     Args:
         path: The file.
         values: Column to texts (as in a CSV), float64[n], or whole numbers; None stands for a missing text.
-        lines: What a message calls each row: the line of a file, or `row 0`, counted from 0.
+        lines: Name of each row in messages: the line of a file, or `row 0`, counted from 0.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Columns:
         """Returns a column as float64[n].
 
         Raises:
-            UserError: As `raw`, or a value is no number.
+            UserError: `raw` raises it, or a value is not a number.
         """
         values = self.raw(name)
         if isinstance(values, np.ndarray):
@@ -97,7 +97,7 @@ def read_columns(path: Path) -> Columns:
     """Returns the columns of a file, by its ending.
 
     Raises:
-        UserError: It cannot be read, has no rows or names, or a library is missing.
+        UserError: The file cannot be read, has no rows or names, or a library is missing.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Set data.path to a table: {', '.join((*CSV, *PARQUET))}.")

@@ -68,7 +68,7 @@ class Split(ABC):
             subnet: The network.
 
         Raises:
-            UserError: It does not know a class or a feature of the examples.
+            UserError: The network does not know a class or a feature of the examples.
         """
         return self
 
@@ -81,15 +81,15 @@ class Dataset(ABC, Generic[Part]):
 
     Attributes:
         inputs: Name of the task, one of `TASKS`, as `SearchSpace.inputs` says what a family takes.
-        outputs: What a network's outputs mean, and how labels become targets.
-        train: What the supernet learns from.
-        validation: What search ranks subnets by.
+        outputs: Meaning of a network's outputs, and of labels as targets.
+        train: Examples that the supernet learns from.
+        validation: Examples on which search ranks subnets.
         test: Read once, at export. Training and search must not touch it: a figure on it is honest only as long as
             nothing was chosen by it.
         fingerprint: SHA-256 of the source (every split, before splitting), in hexadecimal.
         class_names: Name of each class; none where outputs are tokens or numbers.
         tokenizer: Name of the tokenizer; None where there is none.
-        notes: What a user should know of the data, a sentence each.
+        notes: Remarks on the data for the user, a sentence each.
         bos: Whether texts begin with what the tokenizer puts before them.
     """
 
@@ -120,7 +120,7 @@ class Dataset(ABC, Generic[Part]):
         """Refuses a setting that the user gives and that the data contradict.
 
         Raises:
-            UserError: They do.
+            UserError: The data contradict the setting.
         """
         if given != value:
             raise UserError(f"space.{name}: {given} is not what the data have, {value}. Set {value}, or leave it out.")
@@ -144,7 +144,7 @@ class Dataset(ABC, Generic[Part]):
             subnet: The network.
 
         Raises:
-            UserError: It does not know a class or a feature, or takes examples of another kind.
+            UserError: The network does not know a class or a feature, or takes examples of another kind.
         """
         if subnet.config["task"] != self.inputs:
             raise UserError(f"{where}: holds {self.unit}, and the network takes {TASKS[subnet.config['task']].unit}.")
@@ -176,7 +176,7 @@ class Dataset(ABC, Generic[Part]):
 
         Args:
             seed: Seed of the run.
-            augmentation: How images are changed.
+            augmentation: Changes of images.
             label_smoothing: Share of each label that is spread over all classes.
             architecture: Whether an architecture learns from the batches, whose draws are not those of the weights'.
 
@@ -197,7 +197,7 @@ class Dataset(ABC, Generic[Part]):
         """Returns the factor of each example's loss in the mean of a step, of mean 1: float32[b], by default 1.
 
         Args:
-            targets: What `batches` gives.
+            targets: Targets that `batches` returns.
         """
         return np.ones(len(targets), np.float32)
 

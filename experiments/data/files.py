@@ -19,7 +19,7 @@ def directory(path: str) -> Path:
     """Returns `path` as a directory that exists and can be listed.
 
     Raises:
-        UserError: It is missing, a file, or not readable.
+        UserError: The path is missing, a file, or not readable.
     """
     found = Path(path)
     try:

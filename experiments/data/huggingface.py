@@ -179,7 +179,7 @@ def import_datasets() -> Any:
     """Returns the `datasets` library.
 
     Raises:
-        UserError: It is not installed, or too old.
+        UserError: The library is not installed, or too old.
     """
     try:
         library = importlib.import_module("datasets")

@@ -129,7 +129,7 @@ def read_array(path: Path, opened: Mapping[str, np.ndarray], name: str) -> np.nd
     """Returns one array of an open .npz file.
 
     Raises:
-        UserError: It holds objects, or its header is damaged.
+        UserError: The array contains objects, or its header is damaged.
     """
     try:
         return opened[name]

@@ -50,8 +50,9 @@ def decode(
         most_pixels: Largest number of pixels that is decoded; Pillow's own bound when None.
 
     Raises:
-        TooManyPixels: It has more than `most_pixels`; its head alone was read.
-        UserError: It cannot be decoded, has more than 8 bits a channel, or is transparent and there is no background.
+        TooManyPixels: The picture has more than `most_pixels`; only its header was read.
+        UserError: The picture cannot be decoded, has more than 8 bits a channel, or is transparent and there is no
+            background.
     """
     height, width, channels = shape
     try:

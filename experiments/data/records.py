@@ -25,7 +25,7 @@ def without_text(record: Any, field: str, setting: str) -> str:
     Args:
         record: The parsed line.
         field: Field that the text was looked for in.
-        setting: What sets the field.
+        setting: Setting of the field.
     """
     if not isinstance(record, Mapping):
         return f"no text in {field!r}: the line is {_kind(record)}. Give an object a line, with the text in {field!r}."

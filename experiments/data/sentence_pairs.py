@@ -52,7 +52,7 @@ class PairSplit(Split):
         target: Their translations.
         rows: Number of each pair of the split among these, int64[n].
         widths: Lengths that rows are filled up to, ascending; the last one holds every pair of every split.
-        pad: What fills them up.
+        pad: Token that pads them.
         end: Token behind each sentence, and before each translation.
         tokenizer_sha256: Hash of the file that made the tokens.
     """
@@ -149,7 +149,7 @@ def widths_of(lengths: Int[np.ndarray, " n"], longest: int, count: int) -> tuple
     Args:
         lengths: Lengths of the training pairs.
         longest: Length of the longest of all pairs, which is the last width.
-        count: How many widths there are at most.
+        count: Largest number of widths.
     """
     pairs = np.concatenate([[0], np.cumsum(np.bincount(lengths, minlength=longest + 1)[1:])])  # of up to each length
     # Of the pairs up to each length: the fewest tokens with so many widths, and the width before the last one.
@@ -173,11 +173,11 @@ class PairDataset(Dataset[PairSplit]):
         train: As in `Dataset`.
         validation: Likewise.
         test: Likewise.
-        vocabulary: How many tokens there are.
+        vocabulary: Number of tokens.
         length: Tokens that a sentence may have, with the end.
         tokenizer: Directory of the file that made them.
         languages: Endings of the files of source and target.
-        left_out: How many training pairs were left out, by reason.
+        left_out: Number of training pairs that were left out, by reason.
         fingerprint: As in `Dataset`; over the texts, the vocabulary and what was left out.
         notes: As in `Dataset`.
     """

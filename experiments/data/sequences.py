@@ -33,7 +33,7 @@ class Masking:
 
     Args:
         share: Share of the tokens; above 0.
-        mask: What hides most of them.
+        mask: Token that hides most of them.
         vocabulary: Tokens that the others are drawn from.
     """
 
@@ -56,7 +56,7 @@ class Sequences(Split):
     Args:
         tokens: The stream, integers[n]; it may be a memory map.
         context: Tokens a sequence.
-        masking: What is hidden from the network; None where each token is predicted from those before it.
+        masking: Rule by which tokens are hidden; None where each token is predicted from those before it.
         rows: Number in the stream of each sequence, int64[n].
     """
 

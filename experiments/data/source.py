@@ -49,7 +49,7 @@ def own_validation(where: str, present: Collection[str]) -> str | None:
         present: Names of its splits.
 
     Raises:
-        UserError: It has several.
+        UserError: The source has several.
     """
     found = [name for name in VALIDATION_NAMES if name in present]
     if len(found) > 1:
@@ -128,7 +128,7 @@ def load(
     """Reads a source, checks it, and splits it.
 
     Args:
-        source: What to read.
+        source: Source to read.
         seed: Decides which training examples are held out, and which stay under `train_limit`. Not negative.
         validation_fraction: Share of the training examples, in (0, 1), that becomes the validation split, stratified by
             class. A source that has a validation split of its own keeps it, and this is not used.
@@ -198,7 +198,7 @@ def check(splits: Splits) -> None:
     """Checks what must hold whatever the source: two classes, each with training examples, and one image shape.
 
     Raises:
-        UserError: It does not hold.
+        UserError: The splits lack two classes, training examples of a class, or a common image shape.
     """
     where, names = splits.where, splits.class_names
     if len(names) < 2:

@@ -33,8 +33,8 @@ class Subwords:
 
     Attributes:
         directory: Where its file lies.
-        library: What the library `tokenizers` has read.
-        size: How many tokens there are.
+        library: Tokenizer of the library `tokenizers`.
+        size: Number of tokens.
         pad: Token that fills rows up.
         end: Token that ends a sentence.
         sha256: Hash of the file, in hexadecimal.
@@ -61,7 +61,7 @@ def read_subwords(path: str | Path) -> Subwords:
     """Reads the vocabulary of a `tokenizer.json`, or of a directory that holds one.
 
     Raises:
-        UserError: It is not there, cannot be read, or has no token that pads or ends sentences.
+        UserError: The file does not exist, cannot be read, or has no token that pads or ends sentences.
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     where = f"data.tokenizer: {file}"
@@ -94,7 +94,7 @@ def train_subwords(texts: Sequence[str], size: int) -> Subwords:
 
     Args:
         texts: Sentences of both languages.
-        size: How many tokens there are at most; fewer where the texts have no more to merge.
+        size: Largest number of tokens; fewer where the texts have no more to merge.
 
     Raises:
         UserError: The size leaves nothing for subwords, or the library is missing.

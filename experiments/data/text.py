@@ -182,13 +182,13 @@ def documents(
     """Yields the documents of a text file (one) or a JSON-lines file, with their locations.
 
     Args:
-        file: It may be compressed.
+        file: File, which may be compressed.
         field: Field of a JSON line that holds the text.
         most: Bytes that are wanted of a text file, from its beginning; all when None.
-        setting: What sets the field, in messages.
+        setting: Name of the field's setting in messages.
 
     Raises:
-        UserError: It cannot be read, is no text, or a line has no text.
+        UserError: The file cannot be read, is not text, or a line has no text.
     """
     if not is_json_lines(file):
         if _ending(file) not in _ENDINGS:

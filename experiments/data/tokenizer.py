@@ -41,7 +41,7 @@ class Tokenizer(ABC):
         size: Tokens that it knows; what it gives is below this.
         begin: Tokens that it puts before a text, such as `<s>`; often none.
         end: The token between two documents: the end of a text, never that of a chat's turn.
-        mask: What a token is hidden by; None where it has none.
+        mask: Token that hides others; None where it has none.
     """
 
     size: int
@@ -54,7 +54,7 @@ class Tokenizer(ABC):
         """Tokens of a document in UTF-8, without special ones.
 
         Raises:
-            UserError: It is no UTF-8, and this tokenizer needs it to be.
+            UserError: The document is not UTF-8, and this tokenizer needs it to be.
         """
 
     @abstractmethod
@@ -85,8 +85,8 @@ class LibraryTokenizer(Tokenizer):
         decode: Tokens to text, without special ones.
         begin: Tokens that it puts before a text.
         ids: Number of each token.
-        ends: What the token between documents may be called, the first that there is.
-        masks: What the mask may be called.
+        ends: Possible names of the token between documents; the first that exists is used.
+        masks: Possible names of the mask.
 
     Raises:
         UserError: There is no token for the end of a text.

@@ -40,7 +40,7 @@ class Table:
 
     Attributes:
         kind: `sum`: all pieces of a network count; `peak`: the dearest one does.
-        constant: What is added for every network.
+        constant: Cost that is added for every network.
         pieces: In the order of the device file's pieces.
     """
 
@@ -88,7 +88,7 @@ class Device:
         space: Fingerprint of the space whose networks were measured.
         device: Platform, model and cores.
         software: Versions that it was measured with.
-        runtime: What ran the networks.
+        runtime: Runtime that ran the networks.
         protocol: How they were measured, as the file has it.
         pieces: Params, MACs and activation bytes of each piece.
         tables: Batch size to its tables, in the order in which they were wanted.
@@ -175,7 +175,7 @@ class DeviceCost:
         """Refuses predictions that order networks too badly for budgets on them.
 
         Args:
-            metrics: What the budgets limit; those that are not of the device are skipped.
+            metrics: Metrics of the budgets; those that are not of the device are skipped.
             least: Least Kendall's tau of the predictions, over networks that the file was not fitted to; -1 for any.
 
         Raises:
@@ -204,7 +204,7 @@ def read_device(path: Path | str) -> Device:
     """Reads a device file.
 
     Raises:
-        UserError: It is missing, or is no whole device file.
+        UserError: The file is missing, or is not a complete device file.
     """
     path = Path(path)
     if not path.is_file():

@@ -43,7 +43,7 @@ def median_seconds(programs: Sequence[Callable[[], None]], warmup: int, repeats:
     alone. A sample is the mean over as many calls as take two milliseconds.
 
     Args:
-        programs: What to measure.
+        programs: Programs to measure.
         warmup: Calls of each before.
         repeats: Rounds.
         seed: Seed of the orders.

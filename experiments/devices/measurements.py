@@ -49,7 +49,7 @@ class Measurements:
 
     Args:
         path: The file; made where it is missing, continued where it is there.
-        identity: What all its measurements have in common: space, device, software, and how was measured.
+        identity: Properties that all its measurements share: space, device, software and method.
 
     Attributes:
         known: Measurements that the file has, by genes and batch size.

@@ -48,10 +48,10 @@ class Runtime(ABC):
     """A runtime on this machine.
 
     Args:
-        threads: How many it uses; the cores that this process may use when None.
+        threads: Number of threads; all cores of this process when None.
 
     Raises:
-        UserError: It cannot be used here.
+        UserError: The runtime cannot be used here.
     """
 
     name: ClassVar[str]
@@ -100,7 +100,7 @@ class FileRuntime(Runtime):
 
         Args:
             content: The file.
-            network: What it was made of, and the batch size of its input.
+            network: Network of the program, and the batch size of its input.
         """
 
 
@@ -126,10 +126,10 @@ def open_runtime(name: str, threads: int | None = None) -> Runtime:
 
     Args:
         name: Its name.
-        threads: How many it uses; the cores that this process may use when None.
+        threads: Number of threads; all cores of this process when None.
 
     Raises:
-        UserError: It is not known, or cannot be used here.
+        UserError: The runtime is not known, or cannot be used here.
     """
     if name not in RUNTIMES:
         raise UserError(

@@ -81,7 +81,7 @@ def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Ite
         panel: Directory of a ranking's panel, that every node must see in any case.
 
     Raises:
-        UserError: It cannot be reached, is too small, has other versions, or does not see the files.
+        UserError: The cluster cannot be reached, is too small, has other versions, or does not see the files.
     """
     address = section.host if section.address == "local" else section.address.removeprefix("ray://").rpartition(":")[0]
     ray = import_ray(address.strip("[]") in ("127.0.0.1", "::1", "localhost"))

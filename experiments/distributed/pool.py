@@ -69,7 +69,7 @@ class Resident:
         """Comes back when the actor is there.
 
         Raises:
-            UserError: It cannot hold the experiment, for example as its node has no data.
+            UserError: The actor cannot hold the experiment, for example as its node has no data.
         """
         if self._refused is not None:
             raise self._refused
@@ -98,8 +98,8 @@ class Pool:
     another. Actors that find room later join when they are there.
 
     Attributes:
-        workers: How many actors are there now.
-        asked: How many there are to be.
+        workers: Number of actors now.
+        asked: Number of actors that were requested.
     """
 
     def __init__(self, ray: ModuleType, actors: Sequence[Any], least: int) -> None:
@@ -132,7 +132,7 @@ class Pool:
             stop: Read while waiting.
 
         Raises:
-            UserError: What a job raised as one, or too few workers are left.
+            UserError: A job raised it, or too few workers are left.
             Interrupted: `stop` was requested.
         """
         jobs = [_Job(function, given, Future()) for given in arguments]
@@ -201,7 +201,7 @@ def pool(
     """Connects and checks the pool of the section `ray` for the duration of the context.
 
     Args:
-        experiment: What every actor holds.
+        experiment: Experiment that every actor holds.
         directory: Such as a run directory; all nodes must see it.
         params: Weights for the actors.
         cache: Whether compiled programs are kept in `cache` below the directory.

@@ -21,7 +21,7 @@ class Workers:
 
     Attributes:
         rank: Number of this process.
-        count: How many there are.
+        count: Number of workers.
         seconds: Spent in sums, waiting for others included.
     """
 

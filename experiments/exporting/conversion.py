@@ -66,7 +66,7 @@ class Source:
         """Returns the difference of a runtime's outputs on the examples from the supernet's, over the largest output.
 
         Raises:
-            UserError: It is more than `PARITY_TOLERANCE`.
+            UserError: The difference is more than `PARITY_TOLERANCE`.
         """
         difference = largest_difference(outputs, self.expected)
         if not difference <= PARITY_TOLERANCE:
@@ -108,7 +108,7 @@ def convert_exports(
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
+        names: Names of the subnets; all of them when empty.
         out: Directory of a network in the other format, from its name.
         convert: Writes the files of a network into a directory, and returns what its report says. `versions` there are
             added to.

@@ -11,7 +11,7 @@ def exported_names(run: Path, names: Sequence[str]) -> Sequence[str]:
 
     Args:
         run: The run directory.
-        names: What the user named; all of the run when empty.
+        names: Names that the user gave; all of the run when empty.
 
     Raises:
         UserError: The run has no exported subnets, or none of a name.

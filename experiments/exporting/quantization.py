@@ -55,7 +55,7 @@ def quantized(
     Args:
         where: The file in messages.
         model: The network in float.
-        subnet: What it was made of.
+        subnet: Subnet of the model.
         data: Calibration examples come from its training split; nothing is augmented.
         batch: Batch size of the model; any when None.
         chosen: Settings.
@@ -100,8 +100,8 @@ def static_int8(
     Args:
         where: The file in messages.
         model: The network in float.
-        subnet: What it was made of.
-        examples: As its input takes them.
+        subnet: Subnet of the model.
+        examples: Examples in the form of its input.
         batch: Batch size of the model; any when None.
 
     Raises:

@@ -77,10 +77,10 @@ def export_budget(
     Args:
         experiment: The experiment.
         params: Weights of its supernet.
-        archive: What was evaluated.
+        archive: Evaluated candidates.
         budget: The budget.
         run: The run directory.
-        origin: What `origin_of` gives: the report tells it, and an export of anything else is not kept.
+        origin: Result of `origin_of`, which the report contains; exports of another origin are not kept.
         cost: Costs on the device that the report tells of; those of the experiment's own when None.
 
     Returns:

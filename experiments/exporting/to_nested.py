@@ -39,7 +39,7 @@ def export_nested(run: Path, names: Sequence[str] = (), bits: int = BITS) -> lis
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
+        names: Names of the subnets; all of them when empty.
         bits: Blocks of each weight, of a bit a weight and some more.
 
     Returns:

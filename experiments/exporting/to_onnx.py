@@ -38,8 +38,8 @@ def export_onnx(
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
-        settings: What is chosen for the files.
+        names: Names of the subnets; all of them when empty.
+        settings: Settings of the files.
         quantization: Eight-bit files are written, to `RUN/onnx/NAME.int8`.
 
     Returns:

@@ -19,7 +19,7 @@ def export_pytorch(run: Path, names: Sequence[str] = ()) -> list[ConvertedNetwor
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
+        names: Names of the subnets; all of them when empty.
 
     Returns:
         The networks in the new format.

@@ -21,7 +21,7 @@ def export_tflite(run: Path, names: Sequence[str] = (), batch: int = 1) -> list[
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
+        names: Names of the subnets; all of them when empty.
         batch: Batch size of the files.
 
     Returns:

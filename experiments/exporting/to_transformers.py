@@ -25,8 +25,8 @@ def export_for_transformers(
 
     Args:
         run: The run directory, with exported subnets.
-        names: Which; all of them when empty.
-        model_type: What they become; when None that of the checkpoint that the run started from, or without one the
+        names: Names of the subnets; all of them when empty.
+        model_type: Model type to write; when None that of the checkpoint that the run started from, or without one the
             first type that can express a subnet.
         dtype: Type of the weights; when None that of the import that the run started from, or without one as they are.
 

@@ -19,7 +19,7 @@ class Rewards(NamedTuple):
     """Rewards of the clients so far.
 
     Attributes:
-        asked: How often each client was asked.
+        asked: Number of times that each client was asked.
         total: Sum of the rewards of each.
     """
 

@@ -23,7 +23,7 @@ class Sent(NamedTuple):
         client: Number of the client.
         round: Number of the round, from 0.
         weights: All weights of the client's network, by path.
-        layers: Which of its layers it trains and sends back.
+        layers: Layers that it trains and sends back.
     """
 
     client: int

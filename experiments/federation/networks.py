@@ -119,7 +119,7 @@ class LocalStep:
         Args:
             weights: Before the step.
             state: State of the optimizer.
-            trained: Which layers are.
+            trained: Mask of the trained layers.
             x: Batch of inputs.
             targets: Its targets.
         """

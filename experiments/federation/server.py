@@ -120,7 +120,7 @@ class Server:
 
         Args:
             sent: Weights that each size was sent.
-            layers: Which layers each size was asked for.
+            layers: Layers that each size was asked for.
             replies: Replies of the clients that were asked.
         """
         by_client, found = {reply.client: reply for reply in replies}, []

@@ -21,7 +21,7 @@ class Shards(NamedTuple):
     """Rows of the training split by who has them; no row is in two.
 
     Attributes:
-        server: Of the server.
+        server: Rows of the server.
         clients: Rows of each client, at least one.
     """
 

@@ -55,7 +55,7 @@ class NothingToGain(Exception):
         step: Number of steps that were done.
         error: Objective of the network there.
         params: Its weights.
-        stopped: What the report says about it.
+        stopped: Report of the stop.
     """
 
     def __init__(self, step: int, error: float, params: Params, stopped: StoppedFinetuning) -> None:
@@ -69,7 +69,7 @@ class GainProbe:
     Args:
         member: The training of the network.
         genes: Its canonical genes.
-        settings: When further steps do not pay.
+        settings: Conditions under which training stops.
         before: Figure that people read before the finetuning, on the validation split.
         rival: The best variant before this one; None where there is none.
         path: File that holds the curve, so that a finetuning that was interrupted goes on the same.

@@ -42,7 +42,7 @@ def load_trainable(directory: Path) -> Subnet:
     """Loads an exported network whose weights can be changed.
 
     Raises:
-        UserError: It is missing or damaged, or the code of its family is not here.
+        UserError: The export is missing or damaged, or the code of its family is not here.
     """
     subnet = load_exported(directory)
     if subnet.module is None:
@@ -60,7 +60,7 @@ def data_for(directory: Path, subnet: Subnet, data: Dataset, where: str) -> Data
         where: The experiment's file, for messages.
 
     Raises:
-        UserError: They are of another tokenizer, or it does not know a class or a feature of them.
+        UserError: The data are of another tokenizer, or the network does not know a class or a feature of them.
     """
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), data.tokenizer)
     return data.for_network(f"{where}: data", subnet)
@@ -75,7 +75,7 @@ def architecture_of(directory: Path, space: SearchSpace, where: str) -> Architec
         where: The experiment's file, for messages.
 
     Raises:
-        UserError: It was cut from another space.
+        UserError: The network was exported from another space.
     """
     exported = read_json(directory / ARCHITECTURE, _AGAIN)
     if exported.get("space_fingerprint") != space.fingerprint:
@@ -106,7 +106,7 @@ def export_again(
         source: Directory of the network that it was.
         subnet: That network.
         out: Directory of the export.
-        measure: As in `export_subnet`, which says the errors too.
+        measure: Measure as in `export_subnet`, which lists the errors too.
     """
     validation = experiment.data.validation
     examples, _ = validation.read(np.arange(min(_PROBE, len(validation))))

@@ -24,7 +24,7 @@ class Measured:
     """Figures of a network on a split.
 
     Attributes:
-        figures: As `reached` gives them.
+        figures: Figures that `reached` returns.
         objective: Names the figure that people read, and its range.
         groups: That figure on each of the random groups of examples.
     """
@@ -57,7 +57,7 @@ def measured(subnet: Subnet, split: Split, objective: Objective, seed: int, wher
         split: The examples.
         objective: Names the figure that people read.
         seed: Seed of the random groups; a split has the same ones for all networks.
-        where: As in `reached`, which also says the errors.
+        where: Location as in `reached`, which lists the errors too.
     """
     labels, count = tuple(subnet.config["labels"]), min(_GROUPS, len(split))
     groups = [subnet.outputs.measures(labels) for _ in range(count)]

@@ -94,7 +94,7 @@ def check_finetuning(settings: Finetuning, loaded: Dataset) -> None:
         loaded: The experiment's data.
 
     Raises:
-        UserError: It cannot work, or something else is in the place of the export.
+        UserError: The finetuning cannot work, or something else is in the place of the export.
     """
     settings.check()
     check_teacher(settings.teacher)
@@ -127,7 +127,7 @@ def _existing(settings: Finetuning, identity: str) -> FinetunedNetwork | None:
     """Returns the report of the same finetuning, where its export is there already.
 
     Raises:
-        UserError: It is another one, or damaged.
+        UserError: The existing export belongs to another finetuning, or is damaged.
     """
     if not settings.out.exists():
         return None

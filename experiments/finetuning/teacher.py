@@ -23,7 +23,7 @@ def check_teacher(given: Path | None) -> None:
     """Checks that a teacher is an exported network, whole, or a run.
 
     Raises:
-        UserError: It is neither, or damaged.
+        UserError: The directory is neither, or is damaged.
     """
     if given is None:
         return
@@ -41,7 +41,7 @@ def teacher_directory(given: Path | None, work: Path) -> Path | None:
         work: Where the largest network of a run is exported to; it is used again while the run has the same settings.
 
     Raises:
-        UserError: It is neither, or the run's training has not finished.
+        UserError: The directory is neither, or the run's training has not finished.
     """
     check_teacher(given)
     if given is None or (given / MANIFEST).is_file():

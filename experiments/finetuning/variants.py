@@ -62,7 +62,7 @@ class Variant:
 
     Attributes:
         name: Name of its directory.
-        settings: How it is trained, and where it is exported to.
+        settings: Settings of its training, and directory of its export.
     """
 
     name: str
@@ -75,7 +75,7 @@ def read_variants(path: Path, base: Finetuning) -> list[Variant]:
     Args:
         path: YAML file with a list. Each entry has a `name`, may have `seed`, `steps` and `learning_rate`, and keys of
             the experiment below `train` and `data.augmentation` that have an effect.
-        base: What all have in common; `out` is the directory that gets a directory for each.
+        base: Settings that all have in common; `out` is the directory that gets a directory for each.
 
     Raises:
         UserError: An entry is wrong, with its number; or a name comes twice.
@@ -156,7 +156,7 @@ def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: boo
     """Trains variants that are not there yet, on the workers of the section `ray` or one after the other.
 
     Args:
-        variants: What `read_variants` gives.
+        variants: Variants that `read_variants` returns.
         stop: Read between steps.
         quiet: No progress bar.
 
@@ -164,7 +164,7 @@ def finetune_variants(variants: Sequence[Variant], stop: StopRequest, quiet: boo
         What `finetune` returns, for each.
 
     Raises:
-        UserError: As `finetune`; what can be told before is told before any of them is trained.
+        UserError: `finetune` raises it; problems that can be found without training are reported before any training.
         Interrupted: `stop` was requested; the same call resumes.
     """
     base, work = variants[0].settings.config, work_of(variants)

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
     Attributes:
         genes: Canonical, within the budget.
         budget: The budget that was steered to.
-        changed: How many active genes are not at their most probable value, which was over budget.
+        changed: Number of active genes that are not at their most probable value, which was over budget.
         probability: Mean probability of the values of the active genes.
         expected: Metric to the expected cost of the distribution, over its limit.
         entropies: Choice name to mean entropy of its genes, as a share of the largest possible.

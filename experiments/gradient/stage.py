@@ -43,7 +43,7 @@ def gradient_search(
     """Trains architecture and weights, and hands both on.
 
     Args:
-        experiment: What to train, with its section `gradient`.
+        experiment: Experiment to train, with its section `gradient`.
         checkpoints: Those of the run's supernet; the last step is saved there.
         run: Its directory; checkpoints of the search and the architecture go to `gradient/`.
         stop: Read between steps.

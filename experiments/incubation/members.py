@@ -29,8 +29,8 @@ class Member:
 
     Attributes:
         name: Name of its directory.
-        title: What people call it.
-        experiment: What is trained.
+        title: Title for people.
+        experiment: Experiment that is trained.
         number: 0 for the meta-model, and from 1 for the modules.
         trained: Names of the weights that are trained; all when None.
     """

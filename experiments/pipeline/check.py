@@ -54,10 +54,10 @@ def validate(config: ExperimentConfig, stages: Sequence[str] = ()) -> Experiment
 
     Args:
         config: The experiment.
-        stages: Which of its stages are to be run.
+        stages: Stages to run.
 
     Raises:
-        UserError: It cannot be run as it is.
+        UserError: The experiment cannot run as it is.
     """
     with caches_written_last(), plugin_errors(config.plugins, "the experiment was put together"):
         return _validated(config, stages)

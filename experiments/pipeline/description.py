@@ -23,8 +23,8 @@ class DataSizes:
         validation: Examples that search ranks by.
         test: Examples of the test split.
         sizes: Sizes of examples and labels (`Dataset.describe`).
-        examples: What the examples are, for people.
-        notes: What a user should know of them.
+        examples: Kind of the examples, for people.
+        notes: Remarks on the data for the user.
     """
 
     source: str
@@ -49,7 +49,7 @@ class SpaceCosts:
 
     Attributes:
         family: Its family.
-        subnets: How many there are.
+        subnets: Number of subnets.
         genes: Length of a gene vector.
         programs: Compiled programs that a step needs in all.
         smallest: Costs of the smallest subnet.
@@ -157,7 +157,7 @@ class Description:
         train: Its training.
         search: Its search.
         budgets: Name to metric to the most that is allowed.
-        warnings: What will be slow or too large.
+        warnings: Warnings of what will be slow or too large.
         federation: Its federation; None without one.
         timing: Minutes and memory; None where nothing was timed.
     """

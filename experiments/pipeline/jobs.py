@@ -46,7 +46,7 @@ def check(config: ExperimentConfig, stage: str) -> None:
     """Puts an experiment together as far as its data is here; it may be on the cluster only.
 
     Raises:
-        UserError: It cannot be run as it is.
+        UserError: The experiment cannot run as it is.
     """
     try:
         validate(config, (stage,))

@@ -64,7 +64,7 @@ def check_changes(run: Path, config: "ExperimentConfig", found: "Sequence[Change
     """Checks settings that differ from those of a run: with the data, and that the stages redo what they invalidate.
 
     Raises:
-        UserError: They cannot be used.
+        UserError: The settings cannot be used.
     """
     from experiments.pipeline.check import validate
     from experiments.pipeline.recorded_data import check_data

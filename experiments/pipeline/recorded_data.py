@@ -31,7 +31,7 @@ def check_data(run: Path, data: Dataset, moved: bool = False) -> None:
         moved: Whether they lie elsewhere; if not, those of a run that does not say which it began with are believed.
 
     Raises:
-        UserError: They are others, or nobody knows.
+        UserError: The data are others, or the run has no record of them.
     """
     known = _fingerprint(run)
     if known is None and moved:

@@ -47,7 +47,7 @@ def deliver(
         read: Reads what the run has evaluated.
         budget: The budget.
         resolved: In absolute numbers.
-        evaluations: How many candidates are evaluated for it in all; none when None.
+        evaluations: Number of candidates to evaluate for it in all; none when None.
         show: Export nothing.
         quiet: No progress bar.
 

@@ -49,8 +49,8 @@ def run(
     Args:
         config: The experiment.
         directory: Its run directory, locked by the caller.
-        stages: Which of `STAGES`, in this order, `rank`, `proxies`, `federate`, and `gradient` (in place of
-            `train`).
+        stages: Stages to run: those of `STAGES`, in this order, `rank`, `proxies`, `federate`, and `gradient` (in place
+            of `train`).
         quiet: No progress bars.
 
     Returns:

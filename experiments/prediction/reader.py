@@ -17,7 +17,7 @@ class Part(NamedTuple):
 
     Attributes:
         names: For each example `file`, and `row` where a file holds several.
-        examples: What `Subnet.predict` takes.
+        examples: Input of `Subnet.predict`.
     """
 
     names: list[dict[str, str]]
@@ -62,7 +62,7 @@ class Reader(ABC):
         """Returns one example of a file that was sent.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: The file cannot be read.
         """
         raise UnreadableRequest(f"{where}: this network takes JSON.")
 
@@ -71,7 +71,7 @@ class Reader(ABC):
         """Returns the examples of a list from JSON.
 
         Raises:
-            UserError: It holds something else.
+            UserError: The list contains something else.
         """
 
 
@@ -83,7 +83,7 @@ def as_array(given: list[Any], dtype: type, shape: tuple[int, ...]) -> np.ndarra
     """Returns nested lists of numbers from JSON as an array, [n, *shape].
 
     Raises:
-        UnreadableRequest: They are ragged, of another shape, or no numbers of this type.
+        UnreadableRequest: The lists are ragged, of another shape, or not numbers of this type.
     """
     wanted = f"a list of {'x'.join(map(str, shape))} arrays of numbers" if shape else "a list of numbers"
     try:

@@ -148,9 +148,9 @@ def write_imported(
 
     Args:
         checkpoint: The checkpoint.
-        name: What the user called it.
+        name: Name that the user gave.
         directory: Where it lies, with the tokenizer's files.
-        out: What to write; must not exist.
+        out: Directory to write; must not exist.
         experiment: Text of the experiment file.
         calibration: Batches of tokens that show what matters; it is not ordered when None.
         dtype: Type of the weights; as they are stored when None.

@@ -30,7 +30,7 @@ class Imported:
         ordered: Whether its parts are ordered by what matters.
         calibration_tokens: Tokens of text that they were ordered by.
         subnets: Number of subnets.
-        remarks: What a user should know of the checkpoint.
+        remarks: Remarks on the checkpoint for the user.
         smallest: Costs of the smallest subnet.
         largest: Costs of the largest.
     """
@@ -62,7 +62,7 @@ def import_to(
         name: Its directory, or its name on the Hugging Face hub.
         out: Directory to write.
         texts: Files that show what matters in it; it is not ordered when there are none.
-        sequences: How much of them is used.
+        sequences: Number of sequences that are used.
         context: Tokens that costs are counted for, and of a sequence; the longest when None, but at most 1024.
         dtype: Type of the weights; as they are stored when None.
         field: Field of JSON lines that holds the text.

@@ -26,8 +26,8 @@ def starter(
 
     Args:
         space: The proposed space.
-        name: What was imported.
-        file: Where the experiment is going to be.
+        name: Name of the imported checkpoint.
+        file: Path of the experiment file.
         texts: What it was ordered by, of which the first is trained on too; a name to be replaced when there are none.
         tokenizer: Its directory, relative to the file. When None, bytes are the tokens where there are as many, and
             otherwise it is a name to be replaced.

@@ -27,12 +27,12 @@ def progress_bar(
     """Returns a bar for so many units, or for what it goes over: on stderr, or a notebook's own (with `ipywidgets`).
 
     Args:
-        over: What is gone through; without it, the caller updates the bar.
+        over: Items of the loop; without them, the caller updates the bar.
         desc: The stage.
-        unit: What is counted, in the singular.
+        unit: Counted unit, in the singular.
         quiet: Says nothing.
-        total: How many there are; the length of `over` when None.
-        initial: How many were done before.
+        total: Number of units in all; the length of `over` when None.
+        initial: Number of units that were done before.
     """
     given: dict[str, Any] = {"desc": desc, "unit": unit, "total": total, "initial": initial, "disable": quiet}
     if "ipykernel.zmqshell" in sys.modules:  # a notebook, whose output is no terminal but draws bars

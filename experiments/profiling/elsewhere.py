@@ -45,9 +45,9 @@ def write_spec(net: Supernet, data: Dataset, path: Path, protocol: Protocol, sto
 
     Args:
         net: The supernet whose subnets they are; they get random weights.
-        data: What they are for.
+        data: Data of the networks.
         path: The list; neither it nor the folder may be there.
-        protocol: Which networks, and how they are to be timed.
+        protocol: Choice of networks, and rules of their timing.
         stop: Read between networks.
         quiet: No progress bar.
 
@@ -126,7 +126,7 @@ def take_back(space: SearchSpace, spec: Path, times: Path, out: Path, device: st
         times: Milliseconds of all of its networks.
         out: The device file.
         device: Name of the device.
-        runtime: What ran them.
+        runtime: Runtime that ran them.
 
     Returns:
         The device file.

@@ -34,7 +34,7 @@ def write_device(
         space: The space.
         identity: What was measured.
         protocol: How was measured.
-        networks: What `draw` gives.
+        networks: Networks that `draw` returns.
         found: Measurements of all of them.
 
     Returns:

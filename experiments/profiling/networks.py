@@ -17,7 +17,7 @@ def untrained(net: Supernet, data: Dataset, architecture: Architecture, batch_si
 
     Args:
         net: The supernet that it is a subnet of.
-        data: What it is for: sizes, preprocessing, labels.
+        data: Data of the network: sizes, preprocessing, labels.
         architecture: The architecture.
         batch_size: Examples a call.
     """

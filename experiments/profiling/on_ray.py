@@ -57,7 +57,7 @@ def meter(experiment: Experiment, out: Path, stop: StopRequest, runtime: str, th
         out: The device file.
         stop: Read while workers measure.
         runtime: Name of what runs the networks.
-        threads: How many it uses; the cores of the process when None.
+        threads: Number of threads; all cores of the process when None.
 
     Raises:
         UserError: Ray, its cluster, or the runtime cannot do it.

@@ -43,8 +43,8 @@ class Meter:
 
     Args:
         net: The supernet whose subnets they are.
-        data: What they are for.
-        runtime: What runs them.
+        data: Data of the networks.
+        runtime: Runtime of the networks.
     """
 
     def __init__(self, net: Supernet, data: Dataset, runtime: Runtime) -> None:
@@ -94,7 +94,7 @@ def profile(net: Supernet, out: Path, protocol: Protocol, stop: StopRequest, qui
     Args:
         net: The supernet whose subnets are measured; its weights are not needed.
         out: The device file; measurements are kept beside it, so that a later call goes on.
-        protocol: How to measure.
+        protocol: Rules of the measurement.
         stop: Read between groups of networks.
         quiet: No progress bar.
         meter: Measures.

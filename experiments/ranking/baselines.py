@@ -25,8 +25,8 @@ def baselines(
     """Returns the figures of the two rankings that need no supernet, by name.
 
     Args:
-        truth: What each architecture reaches on its own; higher is better.
-        quality: What regret is told in.
+        truth: Result of each architecture trained alone; higher is better.
+        quality: Quantity in which regret is given.
         params: Number of parameters of each.
         cheap: Name and figures of the cheapest real training of the same architectures; None where none is known.
     """

@@ -39,7 +39,7 @@ class CurveProbe:
     Args:
         member: The training of the network.
         genes: The network, one row.
-        settings: When its outcome counts as known.
+        settings: Conditions under which the outcome counts as known.
         ranked_by: Whether that is said of the figure of the data or of the `loss`.
         work: Directory that holds the curve, so that a training that was stopped goes on the same.
     """

@@ -29,9 +29,9 @@ def fidelity(truth: Values, score: Values, quality: Values, resamples: int, seed
     """Computes all figures of a panel.
 
     Args:
-        truth: What each architecture reaches on its own; higher is better.
-        score: What it reaches with the supernet's weights; higher is better.
-        quality: What regret is told in, such as the true accuracy; higher is better.
+        truth: Result of each architecture trained alone; higher is better.
+        score: Result of each with the supernet's weights; higher is better.
+        quality: Quantity in which regret is given, such as the true accuracy; higher is better.
         resamples: Bootstrap resamples.
         seed: Seed of the resampling.
 

@@ -21,9 +21,9 @@ def choose(space: SearchSpace, count: int, metric: str, bins: int, seed: int) ->
 
     Args:
         space: The space.
-        count: How many; the whole space where it holds fewer.
-        metric: Which cost.
-        bins: How many ranges.
+        count: Number of architectures; the whole space where it has fewer.
+        metric: Cost metric.
+        bins: Number of ranges.
         seed: Seed of the draws.
 
     Returns:

@@ -16,7 +16,7 @@ class FoundSubnet:
     Attributes:
         architecture: Readable form.
         genes: Its genes.
-        value: What the search minimises, on the validation split.
+        value: Figure that the search minimises, on the validation split.
         costs: Metric to cost.
         uses: Limited metric to the share of the limit that it uses; more than 1 is over.
     """
@@ -34,7 +34,7 @@ class OnDevice:
 
     Attributes:
         name: As its file says.
-        batch_size: That latency and memory are of.
+        batch_size: Batch size that latency and memory refer to.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Answer:
         name: Name of the budget's export.
         limits: Metric to the most that is allowed.
         evaluated: Subnets that were evaluated.
-        objective: What the search minimises.
+        objective: Figure that the search minimises.
         within: Subnets that meet the budget.
         best: The best of these; None where there is none.
         nearest: The one nearest to the limits, where none meets them.

@@ -36,7 +36,7 @@ class Hardware:
         """Reads what `as_json` gives.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The value is something else.
         """
         return _read(cls, content, {"platform": str, "model": str, "cores": int}, ("platform", "model"))
 
@@ -48,7 +48,7 @@ class RuntimeFacts:
     Attributes:
         name: Name of the runtime.
         version: Its version; None where it is not known.
-        threads: How many it uses; None where it is not known.
+        threads: Number of threads; None where it is not known.
     """
 
     name: str
@@ -70,7 +70,7 @@ class RuntimeFacts:
         """Reads what `as_json` gives.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The value is something else.
         """
         return _read(cls, content, {"name": str, "version": str, "threads": int}, ("name",))
 
@@ -82,7 +82,7 @@ class DeviceIdentity:
     Attributes:
         device: Where networks are measured.
         software: Name to version, of all that decides the programs.
-        runtime: What runs the networks.
+        runtime: Runtime of the networks.
     """
 
     device: Hardware
@@ -136,7 +136,7 @@ class HeldOut:
         """Reads what `as_json` gives.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The value is something else.
         """
         if not isinstance(content, dict):
             raise ValueError(content)

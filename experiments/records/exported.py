@@ -19,7 +19,7 @@ class CompiledMemory:
         bytes: All that the network needs.
         batch_size: Examples at a time.
         platform: Kind of device that it was compiled for.
-        runtime: What would run it.
+        runtime: Runtime that would run it.
     """
 
     bytes: int
@@ -52,9 +52,9 @@ class MeasuredLatency:
     Attributes:
         latency_ms: Milliseconds a batch.
         batch_size: Examples at a time.
-        runtime: What ran it.
+        runtime: Runtime that ran it.
         version: Version of the runtime; None in runs of an earlier build.
-        threads: How many it used; None there, too.
+        threads: Number of threads; None there, too.
     """
 
     latency_ms: float
@@ -69,9 +69,9 @@ class DeviceFigures:
     """Figures of an exported network on a device.
 
     Attributes:
-        memory: What the compiler counts, or the device's runtime.
-        predicted: What a device file predicts; None without one.
-        measured: What was measured; None where the device is another machine.
+        memory: Memory by the compiler's count, or by that of the device's runtime.
+        predicted: Prediction of a device file; None without one.
+        measured: Measurement; None where the device is another machine.
     """
 
     memory: CompiledMemory
@@ -111,14 +111,14 @@ class ExportedNetwork:
         budget: Name of its budget.
         limits: Metric to the most that the budget allows.
         costs: Metric of the space, such as `params` and `macs`, to what the network has.
-        memory: What the compiler counts, or the device's runtime.
-        validation: What it reaches on the validation split.
-        test: What it reaches on the test split.
+        memory: Memory by the compiler's count, or by that of the device's runtime.
+        validation: Figures on the validation split.
+        test: Figures on the test split.
         parity_error: Largest difference of its outputs from the supernet's, over their largest magnitude.
         directory: Where it is.
-        predicted: What a device file predicts; None without one.
-        measured: What was measured; None where the device is another machine.
-        over_limit: What to say where `memory` is more than a limit allows; None elsewhere.
+        predicted: Prediction of a device file; None without one.
+        measured: Measurement; None where the device is another machine.
+        over_limit: Warning where `memory` is more than a limit allows; None elsewhere.
     """
 
     budget: str

@@ -62,7 +62,7 @@ class FederationFigures:
         bytes_down: Bytes of all weights that clients were sent.
         bytes_up: Bytes of all weights that they sent back.
         examples: Number of examples of each client.
-        asked: How often each client was asked.
+        asked: Number of times that each client was asked.
         last: Figures of the last round.
         subnets: Name of each exported network to its directory in the run.
     """

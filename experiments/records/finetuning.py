@@ -25,7 +25,7 @@ class Interval:
         """Returns the figure, and its ends where they are known.
 
         Args:
-            form: How numbers are written, such as `.2%`.
+            form: Format of numbers, such as `.2%`.
         """
         if self.low is None or self.high is None:
             return format(self.value, form)
@@ -37,8 +37,8 @@ class SplitGain:
     """Gain of a finetuning on a split.
 
     Attributes:
-        before: What the network reached.
-        after: What it reaches.
+        before: Figure before.
+        after: Figure after.
         gain: The difference on the same examples.
     """
 
@@ -75,7 +75,7 @@ class FinetunedNetwork:
         objective: Names the figure that people read.
         steps: Training steps that were done.
         learning_rate: Peak learning rate.
-        teacher: What taught it; None where the labels alone did.
+        teacher: Teacher; None where labels alone taught.
         validation: On the validation split.
         test: On the test split.
         stopped: Why its training ended before its last step; None where it did not.

@@ -51,7 +51,7 @@ class BaselineFigures:
     Attributes:
         kendall_tau: Tau-b; None where it is not defined.
         tau_top_10: Tau-b among the truly best 10 %; None where these are too few.
-        regret: What the first of the order loses against the best of the panel; None with a reason.
+        regret: Loss of the first of the order against the best of the panel; None with a reason.
         reason: Why nothing is known of it; None where something is.
     """
 
@@ -74,7 +74,7 @@ class OtherCounts:
     Attributes:
         tau_a: Tied pairs count as pairs (tau-b leaves out those that are tied in one of the two).
         isomorphic_once: Tau-b where isomorphic architectures count once, with the means of their figures.
-        networks: How many these are.
+        networks: Number of networks.
     """
 
     tau_a: float | None
@@ -87,7 +87,7 @@ class EarlyStopping:
     """Networks of a panel that stopped early.
 
     Attributes:
-        stopped: How many; their figures are forecasts.
+        stopped: Number of networks; their figures are forecasts.
         share_of_steps: Training steps of the panel that were done, as a share of all.
     """
 
@@ -101,11 +101,11 @@ class RankFigures:
 
     Attributes:
         panel: Networks that were compared.
-        objective: What they are ranked by.
+        objective: Figure that they are ranked by.
         examples: Validation examples that they are judged by.
-        estimates: How well the supernet's order agrees.
+        estimates: Agreement of the supernet's order.
         figure: Figure that regret is of.
-        unit: What the examples are.
+        unit: Kind of the examples.
         baselines: Orders that need no supernet, by name.
         counted_otherwise: Tau counted otherwise; None in runs of an earlier build.
         early_stopping: Networks that stopped early; None where none may.
@@ -158,7 +158,7 @@ class ProxyOrder:
     """The order of a zero-cost proxy against the true one.
 
     Attributes:
-        estimates: How well it agrees.
+        estimates: Agreement of the order.
         seconds: Median time of a network.
         first_seconds: Time of the first network, compilation included.
     """
@@ -184,7 +184,7 @@ class ProxyFigures:
 
     Attributes:
         panel: Networks that were ordered.
-        objective: What the truth ranks them by.
+        objective: Figure by which the truth ranks them.
         figure: Figure that regret is of.
         batch: Training examples that the proxies saw.
         proxies: The order of each, by name.

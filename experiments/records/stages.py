@@ -19,7 +19,7 @@ class TrainingFigures:
         probe: Name of the objective to its mean over the probed subnets at the last step; None before the first probe.
         workers: Ray workers at the end; None without Ray, and so are the next two.
         fewest_workers: The fewest that trained together.
-        restarts: How often training went on after a failure or with other workers.
+        restarts: Number of times that training continued after a failure or with other workers.
         taken_from: Run that trained it, where this one took its supernet over; None elsewhere.
     """
 

@@ -31,7 +31,7 @@ class Summary:
 
     Attributes:
         name: Name of the experiment; empty before the first stage has begun.
-        objective: What its search minimises.
+        objective: Figure that its search minimises.
         chance: The objective of guessing; None where it is not known.
         space: The search space.
         incubation: Figures of the modules that the training started from.

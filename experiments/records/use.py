@@ -33,7 +33,7 @@ class FilePrediction:
     Attributes:
         file: Path of the file.
         row: Place of the example in the file, such as `line 2`; None where a file is one example.
-        answer: What the network says.
+        answer: Prediction of the network.
     """
 
     file: str
@@ -103,8 +103,8 @@ class GeneratedText:
     """Text that a language model wrote after a prompt.
 
     Attributes:
-        prompt: What it goes on from.
-        text: What follows.
+        prompt: Text that is continued.
+        text: Continuation of the text.
         tokens: Tokens of what follows.
         draft: Figures of the draft model; None without one.
     """

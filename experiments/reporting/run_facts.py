@@ -67,10 +67,10 @@ class RunFacts:
     Attributes:
         path: The run directory.
         summary: Figures of the stages.
-        objective: What the search minimises.
+        objective: Figure that the search minimises.
         curves: Scalars of training by tag, step to value.
         texts: Texts of training by tag, warnings among them.
-        candidates: What the search evaluated, in its order.
+        candidates: Candidates that the search evaluated, in its order.
         budgets: Resolved limits by budget.
         subnets: Exported networks, in the order of the summary.
         ranking: Content of `rank/rank.json`; empty without a ranking.

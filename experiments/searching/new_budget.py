@@ -29,7 +29,7 @@ class Finished:
 
     Attributes:
         path: The run directory.
-        archive: What its search and all refinements evaluated, with costs on the device.
+        archive: Candidates that its search and all refinements evaluated, with costs on the device.
         cost: Costs of architectures.
         device: The device that costs are of, if one is known.
         objective: Name of what its search minimises.
@@ -78,7 +78,7 @@ def open_finished(
     Args:
         run: The run directory.
         device: A device file for latency and memory; the run's own when None.
-        batch_size: Which of its batch sizes; that of the run when None, or the first where the run has none.
+        batch_size: Batch size of the device file; that of the run when None, or the first where the run has none.
         min_tau: Least Kendall tau that the file may have; what the run's `device.min_tau` says when None.
 
     Raises:
@@ -118,7 +118,7 @@ def parse_budget(text: str, finished: Finished) -> tuple[Budget, ResolvedBudget]
     """Reads a budget of the command line.
 
     Raises:
-        UserError: It cannot be read, or nothing in the space meets it.
+        UserError: The budget cannot be read, or nothing in the space meets it.
     """
     try:
         budget = Budget.parse(_NAME, text, (*finished.space.metrics, *DEVICE_METRICS))

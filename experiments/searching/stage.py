@@ -56,7 +56,7 @@ def search(
         run: Its run directory.
         stop: Read between batches.
         quiet: No progress bar.
-        evaluations: How many candidates; the configured number when None.
+        evaluations: Number of candidates; the configured number when None.
         scores: Scores candidates; the experiment's evaluator, in this process, when None.
 
     Returns:

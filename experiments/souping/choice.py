@@ -26,7 +26,7 @@ def check_method(method: Any) -> None:
     """Refuses a method that is not known.
 
     Raises:
-        UserError: It is none of `Method`.
+        UserError: The method is none of `Method`.
     """
     if method not in get_args(Method):
         raise UserError(f"--method: {show(method)} is not known. Give {' or '.join(get_args(Method))}.")
@@ -36,7 +36,7 @@ def check_tolerance(tolerance: Any) -> None:
     """Refuses a tolerance that is no number of a size that makes sense.
 
     Raises:
-        UserError: It is neither None nor a number of 0 to 1000.
+        UserError: The tolerance is neither None nor a number of 0 to 1000.
     """
     if tolerance is None:
         return

@@ -34,7 +34,7 @@ class Ingredient:
     Attributes:
         path: Its directory.
         subnet: The network.
-        lineage: What it descends from.
+        lineage: Lineage of the network.
         space: Fingerprint of its space.
         genes: Genes of its architecture.
     """

@@ -45,7 +45,7 @@ class Pot:
     Args:
         experiment: The experiment of the networks alone.
         ingredients: The networks.
-        architectures: Of each.
+        architectures: Architectures of the networks.
 
     Attributes:
         experiment: The same.

@@ -28,9 +28,9 @@ class SoupedNetwork:
     Attributes:
         directory: Where it is exported to.
         ingredients: Directories of the networks that it is the mean of, the best one first.
-        best_validation: What the best ingredient of its shape reaches on the validation split.
-        validation: What it reaches there.
-        test: What it reaches on the test split.
+        best_validation: Result of the best ingredient of its shape on the validation split.
+        validation: Result of the soup there.
+        test: Result of the soup on the test split.
     """
 
     directory: str
@@ -47,10 +47,10 @@ class Soup:
     Attributes:
         identity: Hash of all that decides it.
         method: Whether all were taken, or those that do no harm.
-        tolerance: What a shape may lose; None for networks of one shape.
+        tolerance: Loss that a shape may have; None for networks of one shape.
         objective: Name of the objective that judged.
         alone: Directory of each ingredient to what it reaches on the validation split.
-        networks: What came out, one of each shape.
+        networks: Resulting networks, one of each shape.
     """
 
     identity: str

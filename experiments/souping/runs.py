@@ -51,7 +51,7 @@ class SoupOfRuns:
         objective: Name of the objective that judged.
         alone: Directory of each run to what it reaches on the validation split.
         runs: Directories of those that were taken, the best one first.
-        validation: What the soup reaches there.
+        validation: Result of the soup there.
         directory: The run that it is.
     """
 
@@ -255,7 +255,7 @@ def _write(out: Path, base: _Trained, mean: Params | None, error: float, found: 
         base: Run whose settings and state of training it has.
         mean: Its weights; those of `base` when None.
         error: Mean objective of its probed subnets.
-        found: What `soup.json` says.
+        found: Content of `soup.json`.
     """
     experiment, train = base.experiment, base.progress.train
     if mean is not None:

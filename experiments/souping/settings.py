@@ -67,7 +67,7 @@ def check_out(out: Path, inputs: Sequence[Path]) -> None:
     """Refuses an output that is one of the inputs, or lies in one, or holds one.
 
     Raises:
-        UserError: It does.
+        UserError: The output is or contains an input, or lies in one.
     """
     place = out.resolve()
     for given in inputs:

@@ -50,7 +50,7 @@ class Splitting:
         method: By gradient matching, at random, or each value of a random gene on its own.
         groups: Number of groups, but for `exhaustive`.
         choice: Name of the choice whose genes are looked at; all when None.
-        position: Which of its genes, from 0; all when None.
+        position: Index of its gene, from 0; all when None.
         draws: Batches and architectures at which gradients are compared.
     """
 
@@ -68,11 +68,11 @@ class Candidate:
 
     Attributes:
         choice: Name of the choice.
-        position: Which of its genes.
+        position: Index of its gene.
         groups: Values of each group.
         cut: Sum of the distances (1 - cosine) between values of different groups.
         cosine: Mean cosine of the gradients of two values of one group; 1 where each is alone.
-        mean_cosine: The same of all pairs of values, which is what a random partition has on average.
+        mean_cosine: Mean cosine of all pairs of values, which is what a random partition has on average.
     """
 
     choice: str
@@ -96,8 +96,8 @@ class SplitFound:
     """A chosen split, and what it costs.
 
     Attributes:
-        method: How it was chosen.
-        candidates: What was measured, the best first; empty where gradients did not decide.
+        method: Method of the choice.
+        candidates: Measured candidates, the best first; empty where gradients did not decide.
         split: The split.
         sub_supernets: Number of sub-supernets, those of the parent's own splits included.
         parent_bytes: Bytes of the parent's weights.
@@ -132,7 +132,7 @@ def choose_split(settings: Splitting, stop: StopRequest, quiet: bool) -> tuple[S
     """Chooses a split of the supernet of a trained run.
 
     Args:
-        settings: What is asked for.
+        settings: Settings of the split.
         stop: Read between draws.
         quiet: No progress bar.
 
@@ -247,7 +247,7 @@ def draws_of(experiment: Experiment, count: int, number: int = 0) -> Iterator[Dr
     Args:
         experiment: The experiment.
         count: Number of draws.
-        number: What tells one series of draws from another.
+        number: Number that distinguishes one series of draws from another.
     """
     data, rng = experiment.data, stream(experiment.config.seed, Purpose.SPLIT_DRAWS, number)
     size = min(experiment.config.train.batch_size, len(data.train))

@@ -57,7 +57,7 @@ def find(home: Path, key: Mapping[str, Any]) -> JsonObject | None:
     """Returns the result of `key` in `home`, if any.
 
     Raises:
-        UserError: It is damaged.
+        UserError: The result is damaged.
     """
     path = home / _RESULT
     try:

@@ -62,8 +62,8 @@ def set_aside(run: Path, effects: Collection[Effect], parts: Iterable[str] = ())
 
     Args:
         run: The run directory.
-        effects: What is done again; at least one.
-        parts: What does not hold besides, as paths in the run directory.
+        effects: Kinds of work that are done again; at least one.
+        parts: Further invalid parts, as paths in the run directory.
     """
     home, effect = run / _EARLIER, max(effects)
     if effect >= Effect.EVALUATION and home.is_dir():  # scores of before no longer hold

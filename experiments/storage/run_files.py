@@ -45,7 +45,7 @@ def check_config(directory: Path) -> None:
     """Checks that the configuration of a run is still that which it began with.
 
     Raises:
-        UserError: It was changed, or `run.json` is damaged.
+        UserError: The configuration was changed, or `run.json` is damaged.
     """
     content, run = (directory / CONFIG).read_bytes(), read_run(directory)
     # Of a run that was killed while its settings were changed, those before are right, too.

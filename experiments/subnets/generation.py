@@ -29,7 +29,7 @@ class Draft:
 
     Attributes:
         directory: An exported subnet with the tokenizer of the other.
-        proposed: How many tokens it proposes a round.
+        proposed: Number of tokens that it proposes per round.
     """
 
     directory: Path
@@ -55,7 +55,7 @@ def continued(
         The prompt, what follows it, the tokens of that, and what became of the draft's proposals.
 
     Raises:
-        UserError: It is no such subnet, or the sequence is empty or too long for it.
+        UserError: The directory is no such subnet, or the sequence is empty or too long for it.
     """
     subnet, model, name = language_model(directory)
     tokenizer = load_tokenizer(name)

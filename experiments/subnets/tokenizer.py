@@ -22,7 +22,7 @@ def check_tokenizer(where: str, own: str | None, given: str | None) -> None:
         given: The name of the tokenizer of the data; None of data that are no text.
 
     Raises:
-        UserError: They are not the same.
+        UserError: The tokenizers differ.
     """
     if own is None or given is None or own == given:
         return

@@ -19,10 +19,10 @@ class Batch(NamedTuple):
         step: Its number.
         rows: Indices into the training split.
         example_weights: Factor of each example's loss.
-        x: What the network takes: normalised and augmented images, or tokens.
-        targets: What its outputs should be.
+        x: Input of the network: normalised and augmented images, or tokens.
+        targets: Targets of its outputs.
         teacher: The external teachers' distribution on `x`, if there are any.
-        plain: What the network takes, without augmentation, and labels, for samplers that need "scores".
+        plain: Input of the network, without augmentation, and labels, for samplers that need "scores".
     """
 
     step: int

@@ -26,7 +26,7 @@ class Diagnostics:
     further pass.
 
     Args:
-        experiment: What is trained.
+        experiment: Experiment that is trained.
         log: Where to.
         quiet: No warnings on the terminal; in TensorBoard they always are.
     """

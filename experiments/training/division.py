@@ -43,7 +43,7 @@ class Division:
     """Gives each worker its part of every step; one process alone has all of it.
 
     Args:
-        experiment: What is trained.
+        experiment: Experiment that is trained.
         workers: Who trains it.
         stop: This process's; asked for anywhere, all workers stop after the same step.
     """

@@ -99,11 +99,11 @@ def refuse_integer_weights(net: Supernet, what: str) -> None:
     """Refuses to train by gradients what has none.
 
     Args:
-        net: What would be trained.
+        net: Network to train.
         what: Where that is asked for, and what.
 
     Raises:
-        UserError: Its weights are whole numbers.
+        UserError: The weights are whole numbers.
     """
     if net.has_integer_weights:
         raise UserError(
@@ -116,7 +116,7 @@ def _check_integer_loss(experiment: Experiment) -> None:
     """Refuses the loss by integers where outputs are none, and where its sums may leave int32.
 
     Raises:
-        UserError: They are none, or may leave it.
+        UserError: Outputs are not integers, or the sums may leave int32.
     """
     net, train, key = experiment.net, experiment.config.train, "train.evolution_strategy.fitness"
     example = net.example(net.space.largest)

@@ -25,8 +25,8 @@ def gradient_statistics(
         experiment: Sampler, data and space.
         step: Its compiled training step.
         params: The weights; kept.
-        state: What the sampler has learned.
-        steps: Which steps to draw, in order; at least 2.
+        state: State of the sampler.
+        steps: Steps to draw, in order; at least 2.
 
     Returns:
         `gradient_variance`: trace of the covariance of a step's gradient; `gradient_variance_per_pass`: that times

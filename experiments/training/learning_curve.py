@@ -53,7 +53,7 @@ class LearningCurve:
 
         Args:
             done: Number of steps so far.
-            scores: What the network reached.
+            scores: Figures of the network.
         """
         self._points = [one for one in self._points if one.step < done]
         if not scores.failed[0]:

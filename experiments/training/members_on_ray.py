@@ -28,8 +28,8 @@ class _Order(NamedTuple):
 
     Attributes:
         paths: The step.
-        row: Which of its paths.
-        chunk: Which members.
+        row: Index of the path.
+        chunk: Index of the chunk of members.
         examples: Reference to the step's examples, in a list, as Ray resolves none in there.
         sent: Number of steps before the state that was last sent.
         state: Reference to that state, in a list.
@@ -49,7 +49,7 @@ class _Replica:
     """The state of training in a worker, which follows from fitness as the driver's does.
 
     Args:
-        experiment: What is trained.
+        experiment: Experiment that is trained.
     """
 
     def __init__(self, experiment: Experiment) -> None:

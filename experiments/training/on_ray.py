@@ -49,8 +49,8 @@ def train_on_ray(
     """Trains on the workers of the section `ray`; results and other arguments as those of `train`.
 
     Args:
-        experiment: What to train.
-        checkpoints: Where to resume from.
+        experiment: Experiment to train.
+        checkpoints: Checkpoints to resume from.
         run: The run directory.
         stop: Read while the workers train.
         quiet: No progress bar.

@@ -17,11 +17,11 @@ class Report(NamedTuple):
     Attributes:
         starts: For each time that they started: number of workers, and the step that they went on from.
         done: Steps.
-        doing: What the workers are doing, before the progress bar.
+        doing: Activity of the workers, before the progress bar.
         shown: Figures beside the progress bar.
         figures: Figures of the finished training, for the summary.
-        stopped: What the training said when it stopped because it was asked to.
-        refused: What the user has to mend.
+        stopped: Message of the training when it was asked to stop.
+        refused: Problem that the user has to solve.
     """
 
     starts: tuple[tuple[int, int], ...] = ()

@@ -24,7 +24,7 @@ class Schedule:
     """Division of the steps of a training between workers.
 
     Attributes:
-        workers: How many there are, n.
+        workers: Number n of workers.
         rows: Number of rows of the global batch.
         parallel: `paths`: every path is cut into n / gcd(paths, n) equal shares, the fewest that n workers can have
             equally many of. `data`: every path is cut into n shares, one for each worker.
@@ -75,7 +75,7 @@ class Schedule:
 
         Args:
             paths: Number of paths of a step.
-            unit: What the rows that are proposed are to be a multiple of as well.
+            unit: Further number of which the proposed rows must be a multiple.
 
         Raises:
             UserError: A batch that does not divide, or batch normalisation that would have to.

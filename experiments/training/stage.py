@@ -67,7 +67,7 @@ def train_step(experiment: Experiment, trained: Collection[str] | None = None) -
     """Builds the configured step.
 
     Args:
-        experiment: What is trained.
+        experiment: Experiment that is trained.
         trained: Names of the weights that are trained, as `TrainStep` takes them.
     """
     if experiment.config.train.method == "evolution_strategy" and trained is None:
@@ -91,9 +91,9 @@ def trained_params(experiment: Experiment, checkpoints: Checkpoints, step: AnySt
     """Returns the weights for search: those of the last or the best checkpoint, by `train.checkpoint`.
 
     Args:
-        experiment: What was trained.
+        experiment: Experiment that was trained.
         checkpoints: Its checkpoints.
-        step: What trained it, where that is not the step that `train_step` gives.
+        step: Step that trained it, if it is not the one that `train_step` returns.
 
     Raises:
         UserError: Training has not finished, or kept no best checkpoint.
@@ -149,18 +149,18 @@ def train(
     """Trains up to the configured step.
 
     Args:
-        experiment: What to train.
-        checkpoints: Where to resume from and save to.
+        experiment: Experiment to train.
+        checkpoints: Checkpoints to resume from and to save to.
         log: Opens the TensorBoard log, given the step that it continues from.
         stop: Read between steps.
         quiet: No progress bar, and no warnings on the terminal.
         params: Weights to start from; fresh ones when None. They are consumed.
-        step: What `train_step` gives for this experiment, when it is used for several; its programs stay compiled.
+        step: Result of `train_step` for this experiment, when it is used for several; its programs stay compiled.
         workers: Who trains, each of whom calls this; this process alone when None.
         bar: Shows progress, as a tqdm bar does; one on the terminal when None.
         saved: Called by every worker once a checkpoint is on the disk.
         probe: Evaluates what is trained, as `Probe` does; a few subnets of the space when None.
-        name: What the progress bar calls the training.
+        name: Name of the training in the progress bar.
 
     Returns:
         Figures for the summary.
@@ -247,8 +247,8 @@ class _Programs:
 
     Args:
         bar: Shows progress.
-        total: How many programs the space has.
-        name: What the bar calls the training.
+        total: Number of programs of the space.
+        name: Name of the training in the bar.
     """
 
     def __init__(self, bar: Any, total: int, name: str = "train") -> None:

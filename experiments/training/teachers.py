@@ -31,7 +31,7 @@ def load_teachers(names: Sequence[str], data: Dataset, net: Supernet, temperatur
 
     Args:
         names: Directories of exported subnets or of imported networks, or `module:function`.
-        data: What they are to teach on.
+        data: Data on which they teach.
         net: Whose subnets they are to teach.
         temperature: Softens each teacher's distribution.
 

@@ -26,7 +26,7 @@ class Problem:
 
     Attributes:
         location: Keys and list indices that lead to it.
-        text: What it is, what was expected, and what to do.
+        text: Value, expected value, and what to do.
     """
 
     location: Location
@@ -61,7 +61,7 @@ class ConfigError(UserError):
     """A configuration that cannot work; the text has one line for each problem, the first five at most.
 
     Args:
-        problems: What is wrong.
+        problems: Problems of the input.
         source: Where a problem's key was set: the file, or the command line.
     """
 

@@ -129,7 +129,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Returns the value of a YAML text: mappings, lists, texts, numbers, flags and null; nothing else.
 
     Raises:
-        UserError: It is no YAML, holds a key twice or one that is no text, or a value of another kind.
+        UserError: The text is not YAML, holds a key twice or one that is no text, or a value of another kind.
     """
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # a SafeLoader
@@ -206,7 +206,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     """Returns the keys and the value of `a.b=value`; the value is YAML.
 
     Raises:
-        UserError: It has another form.
+        UserError: The text has another form.
     """
     key, equals, value = text.partition("=")
     keys = tuple(key.strip().split("."))

@@ -79,7 +79,7 @@ def _lowered(
     Args:
         module: A standalone network, abstract or not.
         example: Shape and type of an input.
-        batch: How many.
+        batch: Batch size.
     """
     graph, state = nnx.split(module)
     leaves, structure = jax.tree.flatten(state)

@@ -71,7 +71,7 @@ def onnx_model(network: Network) -> "onnx.ModelProto":
     """Returns a network as an ONNX model of its batch size, with random weights where it has none.
 
     Raises:
-        UserError: It has an operation that ONNX lacks.
+        UserError: The network has an operation that ONNX lacks.
     """
     from supernet.onnx.network import Settings, onnx_network
 

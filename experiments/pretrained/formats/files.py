@@ -34,7 +34,7 @@ class Tensor:
         name: In its file.
         file: The file.
         shape: Shape of the tensor.
-        dtype: As safetensors calls it.
+        dtype: Type, as safetensors names it.
     """
 
     name: str
@@ -118,7 +118,7 @@ def tensors_in(path: Path) -> dict[str, Tensor]:
     """Returns the tensors of one file by name.
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read.
     """
     try:
         with safe_open(path, framework="numpy") as file:

@@ -21,9 +21,9 @@ class NewTensor:
     """A tensor that no file holds.
 
     Attributes:
-        name: As the model type calls it.
+        name: Name in the model type.
         array: Its numbers.
-        dtype: As safetensors calls it.
+        dtype: Type, as safetensors names it.
         file: Where it would be expected.
     """
 
@@ -52,7 +52,7 @@ def output_side(
 
     Args:
         kind: The model type.
-        form: What `config.json` says.
+        form: Form that `config.json` describes.
         width: Width of the stream.
         found: Tensors by the names of the model type.
 

@@ -38,12 +38,12 @@ def llama_like(
 
     Args:
         architecture: The class that loads it.
-        biases: Which biases it has, from its settings; fields of the form.
+        biases: Biases that it has, from its settings; fields of the form.
         write_biases: Settings that say the same, and others that only this model type has.
         defaults: Values that its class fills in, beside those that all of them do.
         window: Tokens that attention sees back, from its settings; up to so many it is full attention.
         heads_divide_width: Its class refuses other sizes.
-        form: What all networks of the type have; fields of the form.
+        form: Form that all networks of the type share; fields of the form.
     """
 
     def read(settings: Settings) -> tuple[FormFields, Sizes]:

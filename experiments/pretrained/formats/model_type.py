@@ -43,7 +43,7 @@ class ModelType:
 
     Attributes:
         architecture: The class that loads it with its head.
-        prefix: What the names of all tensors but those of the head begin with; checkpoints without head lack it.
+        prefix: Prefix of the names of all tensors except those of the head; checkpoints without head lack it.
         read: From `config.json` to the fields of `LanguageForm` and the sizes. Refuses what the family has not.
         write: From form and sizes to `config.json`, but for `model_type` and `architectures`.
         rows: The table of tensors.
@@ -107,7 +107,7 @@ def grouped(settings: Settings) -> tuple[int, int]:
     """Returns the key-value heads, and queries that share each.
 
     Raises:
-        UserError: They don't divide.
+        UserError: The heads do not divide.
     """
     heads = settings.size("num_attention_heads")
     kv_heads = settings.size("num_key_value_heads", heads)
@@ -125,7 +125,7 @@ def activation(settings: Settings, key: str, known: Mapping[str, str]) -> str:
         known: Names in transformers, and the form's name of each.
 
     Raises:
-        UserError: It is none of those.
+        UserError: The activation is none of those.
     """
     return known[settings.only(key, tuple(known))]
 

@@ -33,7 +33,7 @@ def settled(
     """Returns settings of which each stands in one place: rotation in `rope_parameters`, absent keys filled in.
 
     Args:
-        settings: As the file has them.
+        settings: Settings of the file.
         defaults: Values of the class for absent keys.
         names: Keys, and another name of each that counts before it.
         outside: As `THETA`; empty for model types that do not rotate.

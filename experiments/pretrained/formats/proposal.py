@@ -16,9 +16,9 @@ def propose(form: LanguageForm, sizes: Sizes, model_type: ModelType) -> Language
     large as the checkpoint's are.
 
     Args:
-        form: What the networks have in common.
+        form: Form that the networks share.
         sizes: Sizes of the largest.
-        model_type: What they must be loaded as.
+        model_type: Model type that must load them.
     """
     kv_heads, queries = _fractions(sizes.kv_heads), _fractions(sizes.queries)
     width = tuple(groups * sizes.queries * form.head_size for groups in kv_heads)

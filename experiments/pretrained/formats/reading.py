@@ -35,7 +35,7 @@ class Checkpoint:
         model_type: Its name.
         settings: The `config.json`.
         rows: The table of the model type, and where the tensor of each row lies.
-        remarks: What a user has to know of it: a window that cuts sequences, a head that is new.
+        remarks: Remarks for the user: a window that cuts sequences, a head that is new.
     """
 
     space: LanguageSpace

@@ -17,7 +17,7 @@ class Settings:
 
     Args:
         values: Its content.
-        where: What errors call it.
+        where: Name of the file in errors.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
@@ -51,7 +51,7 @@ class Settings:
         """Reads a positive integer.
 
         Raises:
-            UserError: It is something else, or missing where there is no default.
+            UserError: The value is something else, or missing where there is no default.
         """
         found = self.values.get(key)
         if found is None:
@@ -66,7 +66,7 @@ class Settings:
         """Reads a number above 0.
 
         Raises:
-            UserError: It is something else, or missing where there is no default.
+            UserError: The value is something else, or missing where there is no default.
         """
         found = self.values.get(key, default)
         if found is None and default is not None:
@@ -86,7 +86,7 @@ class Settings:
         """Reads one of the supported values; the default if it is missing.
 
         Raises:
-            UserError: It is another one.
+            UserError: The value is another one.
         """
         found = self.values.get(key, default)
         if found not in supported:

@@ -63,7 +63,7 @@ class Row(NamedTuple):
     Attributes:
         theirs: Its name.
         ours: The arrays that it holds.
-        transform: How they lie in it.
+        transform: Transform of the values to their layout there.
         also: Another name that it is written under too, and read from where the first is missing.
     """
 

@@ -45,7 +45,7 @@ def export_checkpoint(
     Args:
         net: A supernet of a language space.
         params: Its weights.
-        architecture: What to cut out.
+        architecture: Architecture of the subnet.
         directory: As of `write_checkpoint`, and so on.
         model_type: One of `MODEL_TYPES`.
         settings: Settings of the checkpoint that was imported.
