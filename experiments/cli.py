@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
 
     Args:
-        arguments: Those of the command line; `sys.argv` when None.
+        arguments: Arguments of the command line; `sys.argv` when None.
     """
     try:
         result = supernest.main(

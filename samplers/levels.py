@@ -67,8 +67,8 @@ class Levels:
         """Returns the levels of the settings.
 
         Args:
-            setting: As `LevelSettings`; a number of levels is spread evenly from the cheapest subnet's cost to as far
-                below the dearest's as a level is wide.
+            setting: Levels as in `LevelSettings`; a number of levels is spread evenly from the cheapest subnet's cost
+                to one level's width below the most expensive subnet's.
             slack: Width of a level as a share of the dearest subnet's cost.
             smallest: Cost of the cheapest subnet.
             largest: Cost of the dearest.

@@ -129,7 +129,7 @@ class _Batch(NamedTuple):
     """Architectures that a searcher asked for at once.
 
     Attributes:
-        asked: All of it.
+        asked: All architectures of the batch.
         held: Number of these, from the first on, that the archive holds.
         wanted: Number of these to evaluate before the search ends, including those held.
         parts: The new ones of them, with what gives their errors.

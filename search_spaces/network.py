@@ -30,9 +30,9 @@ class Sublayer:
     Attributes:
         name: By which the family's stages are found.
         parts: By path.
-        products: Those without weights, such as attention's.
+        products: Products without weights, such as attention's.
         path: Path of the parts within a layer, whose stages see what lies there; "" for the layer itself.
-        option: Where it is one of several, which of them; `Alternatives` sets it.
+        option: Option that the sublayer is, where it is one of several; `Alternatives` sets it.
     """
 
     name: str
@@ -159,8 +159,9 @@ class Stack:
             or change and do not compute with: they replace one by another. They are not kept for the backward pass,
             which sees them as the stack received them.
         when: Choices that select a program, and the values at which the stack is there; always, where empty.
-        edges: Where the layers are edges of a graph, each layer's; the stream is a `supernet.engine.views.Graph`, and
-            the sublayers see a pair: the sum in the node that an edge adds to, and the node that it reads.
+        edges: Edge of each layer, where the layers are edges of a graph. The stream is then a
+            `supernet.engine.views.Graph`, and the sublayers see a pair: the sum in the node that an edge adds to, and
+            the node that it reads.
         reads: Nodes that the edges read: those that they add to as well (`nodes`), or others (`inputs`).
     """
 

@@ -53,7 +53,7 @@ def changes(before: Mapping[str, Any], config: ExperimentConfig, gradient: bool)
     """Compares the configuration of a run with another one.
 
     Args:
-        before: That of the run, as plain values.
+        before: Configuration of the run, as plain values.
         config: The other one.
         gradient: Whether the run has searched by gradients, whose settings then decide the weights.
 

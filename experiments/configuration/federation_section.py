@@ -203,7 +203,7 @@ class FederationSection(BaseModel):
         """Returns the settings of the clients' optimizer.
 
         Args:
-            settings: Those of `train.optimizer`.
+            settings: Settings of `train.optimizer`.
         """
         rate = settings.learning_rate if self.learning_rate is None else self.learning_rate
         return dataclasses.replace(

@@ -54,7 +54,7 @@ class IncubationSection(BaseModel):
         """Returns the settings of these trainings' optimizer.
 
         Args:
-            settings: Those of `train.optimizer`.
+            settings: Settings of `train.optimizer`.
         """
         rate = settings.learning_rate if self.learning_rate is None else self.learning_rate
         return dataclasses.replace(
@@ -68,7 +68,7 @@ class IncubationSection(BaseModel):
         """Refuses a warm-up that does not end.
 
         Args:
-            settings: Those of `train.optimizer`.
+            settings: Settings of `train.optimizer`.
 
         Raises:
             ProblemsError: The warm-up has as many steps as one of the trainings, or more.

@@ -19,7 +19,7 @@ def require(fulfilled: bool, key: str, text: str) -> None:
     """Refuses a plug-in that does not fulfil a part of its contract.
 
     Args:
-        fulfilled: Whether it does.
+        fulfilled: Whether the plug-in fulfils this part.
         key: Setting that names the plug-in.
         text: Problem, expected value, and what to do.
 

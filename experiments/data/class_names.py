@@ -35,7 +35,7 @@ def class_numbers(
         where: The classes in messages.
         names: Their names, by number.
         known: Names of the known classes, by number.
-        whose: What has the known classes, in messages.
+        whose: Owner of the known classes, in messages.
 
     Raises:
         UserError: A class is not known.

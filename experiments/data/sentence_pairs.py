@@ -27,7 +27,7 @@ class Sentences:
 
     Args:
         tokens: Tokens of all of them, one after the other.
-        starts: Where each begins, and where the last one ends, int64[n + 1].
+        starts: Start of each sentence, and end of the last one, int64[n + 1].
     """
 
     tokens: Int[np.ndarray, " m"]

@@ -32,7 +32,7 @@ class Subwords:
     """A vocabulary of subwords.
 
     Attributes:
-        directory: Where its file lies.
+        directory: Directory of its file.
         library: Tokenizer of the library `tokenizers`.
         size: Number of tokens.
         pad: Token that fills rows up.

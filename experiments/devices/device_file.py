@@ -82,14 +82,14 @@ class Device:
     """A device file.
 
     Attributes:
-        path: Where it was read.
+        path: Path of the file.
         sha256: SHA-256 of its bytes.
         family: Family of that space.
         space: Fingerprint of the space whose networks were measured.
         device: Platform, model and cores.
         software: Versions that it was measured with.
         runtime: Runtime that ran the networks.
-        protocol: How they were measured, as the file has it.
+        protocol: Method of the measurements, as the file has it.
         pieces: Params, MACs and activation bytes of each piece.
         tables: Batch size to its tables, in the order in which they were wanted.
         accuracy: Batch size to how well held-out networks are predicted.

@@ -24,7 +24,7 @@ class Memory:
 
     Attributes:
         fixed: Arguments (weights and input) and results.
-        temporary: What lies between.
+        temporary: Intermediate values.
     """
 
     fixed: int

@@ -76,7 +76,7 @@ def connect(section: RaySection, shared: Path, panel: Path | None = None) -> Ite
     """Joins the Ray of a section, or starts one, checks that it can do the work, and leaves it, or stops it.
 
     Args:
-        section: Where, and what is asked for.
+        section: Section with the cluster and the requested resources.
         shared: Directory that every node must see, unless the section names a storage.
         panel: Directory of a ranking's panel, that every node must see in any case.
 

@@ -33,8 +33,8 @@ class Resident:
     Args:
         config: The experiment, as plain values.
         directory: The driver's run directory.
-        cache: Whether it keeps compiled programs.
-        path: Where the driver finds modules.
+        cache: Whether the actor caches compiled programs.
+        path: Directories in which the driver finds modules.
         params: Reference to the weights, in a list, so that an actor that starts again finds them as the first did;
             an empty one where no job needs any.
     """

@@ -14,7 +14,7 @@ def environment(section: RaySection, family: str) -> dict[str, str]:
     """Variables that must be set before JAX is imported; XLA sizes its thread pool by NPROC.
 
     Args:
-        section: Where the process runs.
+        section: Settings of the cluster and of each worker's share.
         family: Family of the networks.
     """
     platform = "cuda" if section.gpus_per_worker else "cpu"

@@ -26,7 +26,7 @@ class Measured:
     Attributes:
         figures: Figures that `reached` returns.
         objective: Names the figure that people read, and its range.
-        groups: That figure on each of the random groups of examples.
+        groups: Figure that people read on each of the random groups of examples.
     """
 
     figures: Figures

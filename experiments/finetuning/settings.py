@@ -27,7 +27,7 @@ class Finetuning:
 
     Attributes:
         source: Directory of the exported network.
-        out: Where the network that is trained on is exported to.
+        out: Directory to which the finetuned network is exported.
         config: Experiment that the network is from: data, space and settings of training.
         where: Its file, for messages.
         steps: Number of training steps; a tenth of the supernet's when None.

@@ -38,7 +38,8 @@ def teacher_directory(given: Path | None, work: Path) -> Path | None:
 
     Args:
         given: An exported network, a run, or None.
-        work: Where the largest network of a run is exported to; it is used again while the run has the same settings.
+        work: Directory to which the largest network of a run is exported; it is used again while the run has the same
+            settings.
 
     Raises:
         UserError: The directory is neither, or the run's training has not finished.

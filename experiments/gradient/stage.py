@@ -44,7 +44,7 @@ def gradient_search(
 
     Args:
         experiment: Experiment to train, with its section `gradient`.
-        checkpoints: Those of the run's supernet; the last step is saved there.
+        checkpoints: Checkpoints of the run's supernet; the last step is saved there.
         run: Its directory; checkpoints of the search and the architecture go to `gradient/`.
         stop: Read between steps.
         quiet: No progress bar.

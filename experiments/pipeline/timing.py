@@ -47,7 +47,7 @@ class Timing:
         train_minutes: Expected minutes of training, compilation included.
         search_minutes: Expected minutes of search.
         memory_bytes: The most memory that was held so far.
-        warnings: Where that is close to what the machine has.
+        warnings: Warnings where memory is close to what the machine has.
         untimed_steps: Steps of the incubation before the training, which none of these minutes hold.
     """
 

@@ -149,7 +149,7 @@ def write_imported(
     Args:
         checkpoint: The checkpoint.
         name: Name that the user gave.
-        directory: Where it lies, with the tokenizer's files.
+        directory: Directory of the checkpoint, with the tokenizer's files.
         out: Directory to write; must not exist.
         experiment: Text of the experiment file.
         calibration: Batches of tokens that show what matters; it is not ordered when None.

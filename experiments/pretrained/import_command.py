@@ -24,7 +24,7 @@ class Imported:
     """A checkpoint that became a supernet.
 
     Attributes:
-        directory: Where it is.
+        directory: Directory of the import.
         experiment: An experiment that starts from it.
         model_type: Model type of transformers.
         ordered: Whether its parts are ordered by what matters.

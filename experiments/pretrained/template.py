@@ -28,7 +28,8 @@ def starter(
         space: The proposed space.
         name: Name of the imported checkpoint.
         file: Path of the experiment file.
-        texts: What it was ordered by, of which the first is trained on too; a name to be replaced when there are none.
+        texts: Texts of the calibration, of which the first is trained on too; a name to be replaced when there are
+            none.
         tokenizer: Its directory, relative to the file. When None, bytes are the tokens where there are as many, and
             otherwise it is a name to be replaced.
         new_head: The parent's head knows nothing, so the largest subnet of a step teaches in its place.

@@ -16,7 +16,7 @@ def plugin_errors(plugins: Sequence[str], doing: str) -> Iterator[None]:
 
     Args:
         plugins: Modules that the experiment names.
-        doing: What is done meanwhile, as the end of "raised while ...".
+        doing: Activity meanwhile, as the end of "raised while ...".
 
     Raises:
         UserError: A plug-in raised an error, or made a library raise one.

@@ -32,8 +32,8 @@ def write_device(
     Args:
         out: The device file.
         space: The space.
-        identity: What was measured.
-        protocol: How was measured.
+        identity: Identity of the measurements.
+        protocol: Method of the measurements.
         networks: Networks that `draw` returns.
         found: Measurements of all of them.
 

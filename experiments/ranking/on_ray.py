@@ -21,7 +21,7 @@ def train_panel_on_ray(
     Args:
         experiment: The experiment whose supernet is judged.
         genes: The panel.
-        directory: Where results are kept; all workers must see it.
+        directory: Directory of the results; all workers must see it.
         run: The run directory.
         stop: Read while the workers train.
         quiet: No progress bar.

@@ -43,7 +43,7 @@ class Truth(NamedTuple):
     """Figures that each architecture of the panel reaches alone, on the validation split; means over seeds.
 
     Attributes:
-        figure: That of the data, such as accuracy.
+        figure: Figure of the data, such as accuracy.
         loss: The loss; NaN where it is not known.
         steps: Training steps that it took, fewer where the training stopped early and the figures are forecasts.
     """
@@ -154,7 +154,7 @@ def train_panel(
     Args:
         experiment: The experiment whose supernet is judged.
         genes: The panel.
-        directory: Where results are kept; several runs may share it.
+        directory: Directory of the results; several runs may share it.
         stop: Read between steps.
         quiet: No progress bar.
         repetition: Another one trains with other seeds, to see how far the truth itself can be trusted.

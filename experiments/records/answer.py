@@ -33,7 +33,7 @@ class OnDevice:
     """The device that costs are of.
 
     Attributes:
-        name: As its file says.
+        name: Name in its file.
         batch_size: Batch size that latency and memory refer to.
     """
 

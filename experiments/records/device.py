@@ -80,7 +80,7 @@ class DeviceIdentity:
     """Device, runtime and software of measurements; those of two are never mixed.
 
     Attributes:
-        device: Where networks are measured.
+        device: Device that measures the networks.
         software: Name to version, of all that decides the programs.
         runtime: Runtime of the networks.
     """

@@ -85,7 +85,7 @@ class ConvertedNetwork:
 
     Attributes:
         subnet: Name of the exported network.
-        directory: Where the other format is.
+        directory: Directory of the other format.
         report: Content of `report.json` there.
     """
 
@@ -115,7 +115,7 @@ class ExportedNetwork:
         validation: Figures on the validation split.
         test: Figures on the test split.
         parity_error: Largest difference of its outputs from the supernet's, over their largest magnitude.
-        directory: Where it is.
+        directory: Directory of the export.
         predicted: Prediction of a device file; None without one.
         measured: Measurement; None where the device is another machine.
         over_limit: Warning where `memory` is more than a limit allows; None elsewhere.

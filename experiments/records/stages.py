@@ -84,7 +84,7 @@ class SearchFigures:
 
     Attributes:
         evaluated: Candidates that were evaluated.
-        failed: Those of them that failed.
+        failed: Number of these that failed.
     """
 
     evaluated: int

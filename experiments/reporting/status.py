@@ -26,7 +26,7 @@ class TrainingStatus:
         step: The last step that is known.
         steps: Steps in all; None where the experiment counts epochs.
         checkpoint: Step of the last whole checkpoint; None where there is none.
-        ended: Whether it has ended.
+        ended: Whether training has ended.
         last: Curve to its last value, of those that say how good the networks are.
     """
 

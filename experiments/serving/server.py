@@ -29,7 +29,7 @@ def serve(subnet: Subnet, settings: Settings, ready: Callable[[str], None]) -> N
 
     Args:
         subnet: The network.
-        settings: Where, and within which limits.
+        settings: Settings of the address and of limits.
         ready: Called with the URL once requests are taken.
 
     Raises:

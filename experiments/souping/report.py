@@ -26,7 +26,7 @@ class SoupedNetwork:
     """A network of a soup. Figures are what people read, such as the accuracy.
 
     Attributes:
-        directory: Where it is exported to.
+        directory: Directory of its export.
         ingredients: Directories of the networks that it is the mean of, the best one first.
         best_validation: Result of the best ingredient of its shape on the validation split.
         validation: Result of the soup there.
@@ -128,7 +128,7 @@ def existing(out: Path, identity: str, several: bool) -> Soup | None:
     Args:
         out: Its directory.
         identity: Hash of all that decides it.
-        several: Whether it has several shapes.
+        several: Whether the soup has several shapes.
 
     Raises:
         UserError: Another one is there, or it is damaged.

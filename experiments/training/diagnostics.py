@@ -27,7 +27,7 @@ class Diagnostics:
 
     Args:
         experiment: Experiment that is trained.
-        log: Where to.
+        log: Log to write to.
         quiet: No warnings on the terminal; in TensorBoard they always are.
     """
 

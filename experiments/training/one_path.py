@@ -52,7 +52,7 @@ def logged_errors(member: Experiment, scores: Scores, log: EventLog, done: int) 
     Args:
         member: The experiment that trains it.
         scores: Its scores.
-        log: Where to.
+        log: Log to write to.
         done: Number of steps so far.
     """
     objective = objective_of(member.data)

@@ -27,7 +27,7 @@ class Task:
         identity: Identity of its run.
         run: The driver's run directory.
         stored: Whether checkpoints go through Ray Train to a storage.
-        path: Where the driver finds modules.
+        path: Directories in which the driver finds modules.
         bridge: Handle of the actor that connects to the driver.
         start: Gives the weights to start from; fresh ones when None.
     """

@@ -62,7 +62,7 @@ class ConfigError(UserError):
 
     Args:
         problems: Problems of the input.
-        source: Where a problem's key was set: the file, or the command line.
+        source: Place where a problem's key was set: the file, or the command line.
     """
 
     def __init__(self, problems: Sequence[Problem], source: Callable[[Problem], str]) -> None:
@@ -82,7 +82,7 @@ def refused(error: UserError, names: Iterable[str] = ()) -> Problem:
     """Returns the problem that a class found in its own settings; a key before the text becomes the location.
 
     Args:
-        error: Its text begins with `key: `, dotted or not, where it is about one setting.
+        error: Error whose text begins with `key: `, dotted or not, where it is about one setting.
         names: The settings.
     """
     key, separator, text = str(error).partition(": ")
@@ -112,7 +112,7 @@ def problem_of(details: "ErrorDetails", location: Location, known: Collection[st
 
     Args:
         details: The finding.
-        location: Where it is.
+        location: Location of the problem.
         known: The settings that there are at that place.
     """
     return Problem(location, finding({**details, "loc": location}, known))

@@ -46,7 +46,7 @@ class SuperposedSupernet(Supernet):
         Args:
             params: Tree of `init`.
             relaxed: Weight of each value of each gene; differentiable.
-            x: As `apply` takes it.
+            x: Input of `apply`.
         """
 
 

@@ -80,7 +80,7 @@ class EvolutionStep:
         settings: Settings of the strategy.
         optimizer: Descends along the negative of the estimated gradient of fitness.
         key: Key of all noise of a training.
-        average_decay: As that of `TrainStep`.
+        average_decay: Decay rate as in `TrainStep`.
         outputs: Meaning of the network's outputs.
         path_weights: Factor of each path, from genes; 1 when None. A penalty of costs is one.
 

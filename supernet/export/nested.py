@@ -221,7 +221,7 @@ def write_nested(
     """Writes weights as residual blocks.
 
     Args:
-        directory: Where `weights.safetensors` and `nested.json` are written to.
+        directory: Directory to which `weights.safetensors` and `nested.json` are written.
         arrays: All weights by dotted name; those without blocks are written as they are.
         blocks: Name of the weight, level and block, in the order in which they are to be read.
     """
@@ -264,7 +264,7 @@ def read_blocks(directory: Path, index: Index, count: int) -> dict[str, Shaped[n
     """Reads the tensors that are read always, and the first blocks, which it adds up.
 
     Args:
-        directory: Where `weights.safetensors` is.
+        directory: Directory of `weights.safetensors`.
         index: Its index, as `Index.read` gives it.
         count: Number of blocks.
 

@@ -27,7 +27,7 @@ def convert(graph: Graph, program: core.Jaxpr, constants: Sequence[Any], argumen
     """Adds the nodes of a program.
 
     Args:
-        graph: Where to.
+        graph: Graph to which nodes are added.
         program: Traced program.
         constants: Arrays or values that it closes over.
         arguments: Arguments of the program.

@@ -41,7 +41,7 @@ class Graph:
     Attributes:
         nodes: By the name of their output, in order.
         constants: Weights and other fixed arrays by name.
-        symbols: Where a symbolic size is read: name of an input, and its axis.
+        symbols: Input and axis from which each symbolic size is read.
         opset: Version of the operators.
         counts: Counts of sums and means over known numbers of entries: how many these are, and the axes of the tensor.
         shapes: Sizes of tensors that were written down.

@@ -12,7 +12,7 @@ def window_convolution(
     """Adds the convolution that `joined neighbourhoods @ matrix` is.
 
     Args:
-        graph: Where to.
+        graph: Graph to which nodes are added.
         name: Tensor of joined neighbourhoods [b, h, w, k * k * c], the rows of a neighbourhood one after the other.
         axes: Order that it is stored in.
         matrix: Weights [k * k * c, n].

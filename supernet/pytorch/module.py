@@ -27,7 +27,7 @@ def write_module(subnet: Subnet, directory: Path, where: str, form: str = "pytor
 
     Args:
         subnet: The network.
-        directory: Where to.
+        directory: Directory to write.
         where: The network in messages.
         form: The format in messages.
 

@@ -27,10 +27,10 @@ class _Nested(NamedTuple):
     """A kernel that lies in the middle of another one.
 
     Attributes:
-        path: Where it lies among effective weights.
-        around: Where the other one lies.
+        path: Path of the kernel among effective weights.
+        around: Path of the other kernel.
         axis: Axis of both that the taps of a kernel lie on.
-        taps: Those of the other one that it has, row by row.
+        taps: Taps of the other kernel that it has, row by row.
     """
 
     path: str

@@ -138,7 +138,7 @@ class Stage(nnx.Module):
     """Cells that run one after the other.
 
     Args:
-        operations: As a `Cell` takes them.
+        operations: Operations as for `Cell`.
         width: Channels.
         cells: Number of cells.
     """

@@ -279,7 +279,7 @@ class TranslationModel(nnx.Module):
 
         Args:
             target: Tokens, of which the first of all is the end token.
-            memory: Of the source sentences.
+            memory: Memory of the source sentences.
             cache: Keys and values of the tokens before these; None when nothing came before.
             start: Number of the first of these tokens.
         """

@@ -121,7 +121,7 @@ def lesson(
         settings: Kind of distillation.
         roles: Roles of all paths of the step.
         path: Index of the path that learns.
-        logits: Those of a path before it, by its number; with None those of the largest subnet.
+        logits: Logits of an earlier path, by its number; with None, those of the largest subnet.
         external: Mean distribution of the external teachers, if there are any.
         targets: Targets of the examples, or any distributions of their shape, for a path that nobody teaches.
         outputs: Meaning of the outputs.

@@ -163,8 +163,8 @@ class TrainStep:
         """Yields the gradient of each share times its path's weight; arguments as those of a step.
 
         Args:
-            into: Where given, the gradients are added up in it: what is yielded last is their sum, and what came
-                before, `into` included, is consumed.
+            into: Gradients to add to, or None: the last yielded value is the sum, and earlier ones, `into` included,
+                are consumed.
         """
         self.distillation.check_roles(roles)
         if example_weights is None:

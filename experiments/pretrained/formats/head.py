@@ -24,7 +24,7 @@ class NewTensor:
         name: Name in the model type.
         array: Its numbers.
         dtype: Type, as safetensors names it.
-        file: Where it would be expected.
+        file: File in which it would be expected.
     """
 
     name: str

@@ -42,7 +42,7 @@ def llama_like(
         write_biases: Settings that say the same, and others that only this model type has.
         defaults: Values that its class fills in, beside those that all of them do.
         window: Tokens that attention sees back, from its settings; up to so many it is full attention.
-        heads_divide_width: Its class refuses other sizes.
+        heads_divide_width: Whether its class refuses other sizes.
         form: Form that all networks of the type share; fields of the form.
     """
 

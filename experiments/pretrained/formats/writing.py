@@ -78,7 +78,7 @@ def write_checkpoint(
     Args:
         module: Arguments of `LanguageModel`.
         weights: Gives its arrays by dotted name, once nothing else can be refused.
-        directory: Where to; must not exist.
+        directory: Directory to write; must not exist.
         model_type: One of `MODEL_TYPES`; the first that can express the network when None.
         settings: The `config.json` of the checkpoint that was imported: what does not follow from the network (the
             numbers of special tokens) is taken from it.

@@ -26,7 +26,7 @@ def elementwise(graph: Graph, operands: Sequence[Value], shape: tuple[Any, ...],
     """Adds nodes on entries.
 
     Args:
-        graph: Where to.
+        graph: Graph to which nodes are added.
         operands: Operands of the result's shape, or scalars.
         shape: Shape of the result.
         dtype: Type of the result.
