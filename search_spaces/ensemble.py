@@ -189,8 +189,39 @@ class Ensemble(SearchSpace):
         return active
 
     def isomorphic(self, genes: Genes) -> Genes:
-        """See `SearchSpace.isomorphic`: none are known."""
-        return self.canonical(genes)
+        """See `SearchSpace.isomorphic`: members in another order, and members that are isomorphic.
+
+        The first member is of another kind than the others where shared layers read a gene that its own read, too.
+        """
+        genes = self.canonical(genes)
+        active = self.active(genes)
+        trunk = self.member_columns[0]
+        first = self.base.isomorphic(genes[:, trunk])
+        found = genes.copy()
+        found[:, trunk] = first
+        for columns in self.member_columns[1:]:
+            own = active[:, columns]
+            each = self.base.isomorphic(np.where(own, genes[:, columns], genes[:, trunk]))
+            found[:, columns] = np.where(own, each, found[:, columns])
+        self._sort_members(found)
+        return self.canonical(found)
+
+    def _sort_members(self, genes: Genes) -> None:
+        """Puts the members of each ensemble that can change places in the order of their genes."""
+        counts = np.array(self.members)[genes[:, self.column(MEMBERS)]]
+        for index, private in enumerate(self.private):
+            read = self._read_by[private]
+            apart = not (read & self._shared_by[private]).any()
+            for count in {count for count in self.members if count > 1}:
+                rows = np.flatnonzero((counts == count) & (genes[:, self.column(PRIVATE)] == index))
+                columns = [of[read] for of in self.member_columns[0 if apart else 1 : count]]
+                if not rows.size or len(columns) < 2 or not read.any():
+                    continue
+                members = np.stack([genes[np.ix_(rows, of)] for of in columns], axis=1)
+                order = np.array([sorted(range(len(columns)), key=row.tolist().__getitem__) for row in members])
+                ordered = np.take_along_axis(members, order[..., None], axis=1)
+                for number, of in enumerate(columns):
+                    genes[np.ix_(rows, of)] = ordered[:, number]
 
     # ---------------------------------------------------------------- description
 
@@ -215,17 +246,23 @@ class Ensemble(SearchSpace):
     @cached_property
     def _read_by(self) -> dict[Value, Bool[np.ndarray, " g"]]:
         """For each value of `private`, the genes of the base that a member's own layers read."""
-        base, found = self.base, dict[Value, Bool[np.ndarray, " g"]]()
+        return {private: self._read(self._layers[self.branch(private) :]) for private in self.private}
+
+    @cached_property
+    def _shared_by(self) -> dict[Value, Bool[np.ndarray, " g"]]:
+        """For each value of `private`, the genes of the base that shared layers read."""
+        return {private: self._read(self._layers[: self.branch(private)]) for private in self.private}
+
+    def _read(self, layers: list[tuple[Stack, int, bool]]) -> Bool[np.ndarray, " g"]:
+        """The genes of the base that members have each of their own, and that some layers read."""
+        base, read = self.base, np.zeros(self.base.num_genes, bool)
         values = {choice.name: choice.values for choice in base.choices}
-        for private in self.private:
-            read = np.zeros(base.num_genes, bool)
-            for stack, number, _ in self._layers[self.branch(private) :]:
-                positions = set(stack.positions_of(stack.depths(values))[:, number].tolist()) - {-1}
-                names = [name for name in stack.choices if name in self._own]
-                for name, position in itertools.product(names, positions):
-                    read[base.column(name, stack.group, position)] = True
-            found[private] = read
-        return found
+        for stack, number, _ in layers:
+            positions = set(stack.positions_of(stack.depths(values))[:, number].tolist()) - {-1}
+            names = [name for name in stack.choices if name in self._own]
+            for name, position in itertools.product(names, positions):
+                read[base.column(name, stack.group, position)] = True
+        return read
 
     @cached_property
     def pieces(self) -> tuple[Piece, ...]:

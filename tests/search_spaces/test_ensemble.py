@@ -111,6 +111,60 @@ def test_genes_of_shared_layers_and_absent_members_mean_nothing() -> None:
     assert "private" not in space.architecture(with_values(space, np.array(row), members=1)[0]).description
 
 
+def with_exchanged(space: Ensemble, rows: np.ndarray, one: int, other: int) -> np.ndarray:
+    """The same ensembles, two members of which have changed the genes that both have of their own."""
+    first, second = space.member_columns[one - 1], space.member_columns[other - 1]
+    own, exchanged = space.active(rows)[:, second], rows.copy()
+    exchanged[:, first] = np.where(own, rows[:, second], rows[:, first])
+    exchanged[:, second] = np.where(own, rows[:, first], rows[:, second])
+    return exchanged
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_members_in_another_order_are_isomorphic(family: str) -> None:
+    space = small(family)
+    rows = np.concatenate([with_values(space, row, members=3) for row in space.sample(np.random.default_rng(3), 60)])
+    found, other = space.isomorphic(rows), with_exchanged(space, rows, 2, 3)
+    assert (rows != other).any()
+    np.testing.assert_array_equal(space.isomorphic(other), found)
+    np.testing.assert_array_equal(space.isomorphic(found), found)
+    np.testing.assert_array_equal(space.active(found), space.active(rows))
+    assert len(np.unique(found, axis=0)) > 30
+
+
+def test_the_first_member_changes_places_only_where_no_shared_layer_reads_its_genes() -> None:
+    vit = small("vit_ensemble")
+    rows = np.concatenate([with_values(vit, row, members=3) for row in vit.sample(np.random.default_rng(4), 60)])
+    other = with_exchanged(vit, rows, 1, 3)
+    np.testing.assert_array_equal(vit.isomorphic(rows), vit.isomorphic(other))
+    for metric, costs in vit.cost(rows).items():
+        np.testing.assert_array_equal(costs, vit.cost(other)[metric])
+    cells = build_space("nas_bench_201_ensemble", "small", {"members": [2], "private": [1, 5]})
+    assert isinstance(cells, Ensemble)
+    for private, alike in ((1, False), (5, True)):  # of three cells two are shared, or none
+        row = with_values(cells, np.array([3] * 6 + [0] * 2 + [2] * 6, np.int32), private=private)
+        other = with_exchanged(cells, row, 1, 2)
+        assert np.array_equal(cells.isomorphic(row), cells.isomorphic(other)) == alike
+
+
+def test_members_with_isomorphic_cells_are_isomorphic() -> None:
+    space = build_space("nas_bench_201_ensemble", "small", {"members": [2], "private": [1]})
+    names = [choice.name for choice in space.choices][:6]
+    shared = dict(zip(names, ["conv_1x1"] * 6, strict=True))
+
+    def pair(*cell: str) -> np.ndarray:
+        own = dict(zip([f"{name}_2" for name in names], cell, strict=True))
+        return np.array([space.encode({**shared, "members": 2, "private": 1, **own}).genes], np.int32)
+
+    one, other, third = (  # nodes 0 and 1 are one in all
+        pair("skip", *edges, "none", "none", "skip")
+        for edges in (("conv_3x3", "conv_1x1"), ("conv_1x1", "conv_3x3"), ("conv_1x1", "conv_1x1"))
+    )
+    assert not np.array_equal(one, other)
+    np.testing.assert_array_equal(space.isomorphic(one), space.isomorphic(other))
+    assert not np.array_equal(space.isomorphic(one), space.isomorphic(third))
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
