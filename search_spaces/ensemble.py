@@ -26,6 +26,7 @@ from search_spaces.families import FAMILIES
 from search_spaces.mobilenet import MobileNetSpace
 from search_spaces.nas_bench_201 import NASBench201Space
 from search_spaces.network import Alternatives, Network, Stack, Sublayer
+from search_spaces.network_checks import check_network
 from search_spaces.parts import Extent, Part, Product, Shape
 from search_spaces.space import Genes, SearchSpace
 from search_spaces.vit import ViTSpace
@@ -78,6 +79,11 @@ class Ensemble(SearchSpace):
                 f"space.family: {base.family} does not say what its head reads, which each member of an ensemble has "
                 "of its own. Name these parts: Network(..., head=(...))."
             )
+        if any(stack.edges for stack in base.network.stacks):
+            raise UserError(
+                f"space.family: the layers of {base.family} are edges of a graph, of which no member can have the last "
+                "ones of its own. Choose a family without edges."
+            )
         if not 1 <= min(self.members) <= max(self.members) <= MOST_MEMBERS:
             raise UserError(f"space.members: {list(self.members)} has values outside 1..{MOST_MEMBERS}.")
         if not 0 <= min(self.private) <= max(self.private) <= len(self._always):
@@ -85,7 +91,7 @@ class Ensemble(SearchSpace):
                 f"space.private: {list(self.private)} has values outside 0..{len(self._always)}, the number of layers "
                 "that every network has."
             )
-        self.network.check(choices)
+        check_network(self.network, choices)
 
     @cached_property
     def base(self) -> SearchSpace:

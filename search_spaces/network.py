@@ -19,7 +19,6 @@ from jaxtyping import Int
 from search_spaces.choice import Choice, Value
 from search_spaces.cost import Cost
 from search_spaces.edges import Edge
-from search_spaces.errors import UserError, did_you_mean
 from search_spaces.parts import CENTRE, Axis, Extent, Part, Product, Shape, Sizes, Values, flat, lengths
 
 
@@ -54,10 +53,11 @@ class Sublayer:
     @cached_property
     def axes(self) -> dict[str, Axis]:
         """All elastic axes, by name."""
-        return {axis.name: axis for axis in self._all_axes}
+        return {axis.name: axis for axis in self.all_axes}
 
     @property
-    def _all_axes(self) -> Iterator[Axis]:
+    def all_axes(self) -> Iterator[Axis]:
+        """The elastic axes of weights and products, one as often as it occurs."""
         for shape in self.weights.values():
             yield from (axis for axis in flat(shape) if isinstance(axis, Axis))
         for rows, reads, writes in self.all_products:
@@ -71,7 +71,7 @@ class Sublayer:
     @cached_property
     def choices(self) -> tuple[str, ...]:
         """Names of the choices that size something."""
-        return tuple(dict.fromkeys(name for axis in self._all_axes for name in axis.choices))
+        return tuple(dict.fromkeys(name for axis in self.all_axes for name in axis.choices))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -85,7 +85,7 @@ class Sublayer:
     @cached_property
     def centred(self) -> tuple[str, ...]:
         """Choices whose axes all keep the centre, so that a stage selects their values inside."""
-        sides = {name: {axis.keeps for axis in self._all_axes if name in axis.choices} for name in self.choices}
+        sides = {name: {axis.keeps for axis in self.all_axes if name in axis.choices} for name in self.choices}
         return tuple(name for name, keeps in sides.items() if keeps == {CENTRE})
 
     def sizes(self, values: Values) -> dict[str, int]:
@@ -262,62 +262,9 @@ class Network:
         found = [
             part.averages if isinstance(part.averages, int) else part.averages.at(combination)
             for part in parts
-            for combination in _combinations(part.averages, values)
+            for combination in combinations(part.averages, values)
         ]
         return min(found, default=1)
-
-    def check(self, choices: Sequence[Choice]) -> None:
-        """Refuses a description that contradicts itself.
-
-        Raises:
-            UserError: An axis that no choice sizes, that has several lengths or whose last value is not its largest;
-                a product over an axis that its part does not have.
-        """
-        values = {choice.name: choice.values for choice in choices}
-        programs = [choice.name for choice in choices if choice.selects_program]
-        for name in self.outside_layers.choices:
-            if name in values and name not in programs:
-                raise UserError(
-                    f"network: {self.outside_layers.name}: its axes follow {name}, which selects no program. Only "
-                    "choices that select one can size what is outside the layers."
-                )
-        for path in self.head:
-            if path not in self.outside_layers.parts:
-                raise UserError(
-                    f"network: head: {path!r} is no part outside the layers."
-                    f"{did_you_mean(path, self.outside_layers.parts)}"
-                )
-        for stack in self.stacks:
-            _check_options(stack, choices, list(self.sublayers))
-            for name in stack.when:
-                if name not in programs:
-                    raise UserError(
-                        f"network: stack {stack.path}: it is there by {name}, which selects no program. Only choices "
-                        "that select one can leave stacks out."
-                    )
-            _check_edges(stack, values)
-        for sublayer in self.sublayers:
-            known: dict[str, tuple[str, Axis]] = {}
-            for path, part in sublayer.parts.items():
-                own = [axis for shape in part.weights.values() for axis in flat(shape)]
-                if isinstance(part.averages, Axis):
-                    _check_axis(part.averages, f"part {path}", values)
-                for axis in (axis for axis in own if isinstance(axis, Axis)):
-                    _check_axis(axis, f"part {path}", values)
-                    first, other = known.setdefault(axis.name, (path, axis))
-                    _check_same(path, axis, first, other, values)
-                for axis in (axis for product in part.products for axes in product[1:] for axis in axes):
-                    if axis not in own and isinstance(axis, Axis):
-                        has = ", ".join(dict.fromkeys(a.name for a in own if isinstance(a, Axis)))
-                        raise UserError(
-                            f"network: part {path}: a product over axis {axis.name}, which none of its weights has "
-                            f"(they have {has or 'no elastic axis'}). Name one of theirs."
-                        )
-            cut = {axis.name for shape in sublayer.weights.values() for axis in flat(shape) if isinstance(axis, Axis)}
-            for axis in sublayer._all_axes:
-                _check_axis(axis, f"sublayer {sublayer.name}", values, axis.name in cut)
-                first, other = known.setdefault(axis.name, (f"product of {sublayer.name}", axis))
-                _check_same(f"product of {sublayer.name}", axis, first, other, values)
 
 
 def _flat(parts: Mapping[str, Part], kind: str) -> dict[str, Shape]:
@@ -328,84 +275,8 @@ def _flat(parts: Mapping[str, Part], kind: str) -> dict[str, Shape]:
     }
 
 
-def _combinations(axis: Extent, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
+def combinations(axis: Extent, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
+    """Returns all values of the choices that size an axis, together; one empty combination for a fixed extent."""
     choices = () if isinstance(axis, int) else axis.choices
     for combination in itertools.product(*(values[name] for name in choices)):
         yield dict(zip(choices, combination, strict=True))
-
-
-def _check_axis(axis: Axis, where: str, values: Mapping[str, Sequence[Value]], cut: bool = True) -> None:
-    """Refuses lengths that cannot be; of an axis of weights, which is `cut`, the last values give the largest."""
-    for name in axis.choices:
-        if name not in values:
-            raise UserError(
-                f"network: {where}: axis {axis.name} is sized by {name!r}, which is no choice."
-                f"{did_you_mean(name, values)}"
-            )
-    found = [(axis.at(combination), combination) for combination in _combinations(axis, values)]
-    largest = found[-1][0]
-    for size, combination in found:
-        if not 0 < size <= (largest if cut else size):
-            raise UserError(
-                f"network: {where}: axis {axis.name} has {size} entries at {_text(combination)}, and {largest} at the "
-                "last values. Give sizes from 1 to that of the last values."
-            )
-
-
-def _check_same(path: str, axis: Axis, first: str, other: Axis, values: Mapping[str, Sequence[Value]]) -> None:
-    if axis is other:
-        return
-    for combination in _combinations(Axis("", tuple(dict.fromkeys((*axis.choices, *other.choices)))), values):
-        if axis.at(combination) != other.at(combination):
-            raise UserError(
-                f"network: part {path}: axis {axis.name} has {axis.at(combination)} entries at {_text(combination)}, "
-                f"but {other.at(combination)} in part {first}. Give both one size, or one of them another name."
-            )
-
-
-def _check_options(stack: Stack, choices: Sequence[Choice], others: Sequence[Sublayer]) -> None:
-    by_name = {choice.name: choice for choice in choices}
-    for each in stack.elements:
-        if not isinstance(each, Alternatives):
-            continue
-        name, values = each.choice, list(each.sublayers)
-        where = f"network: stack {stack.path}: alternatives {name}"
-        if name not in by_name:
-            raise UserError(f"{where}: {name!r} is no choice.{did_you_mean(name, by_name)}")
-        choice = by_name[name]
-        if set(values) != set(choice.values):
-            raise UserError(f"{where}: they are {values}, and the choice has {list(choice.values)}. Give one for each.")
-        always = {c.name for c in choices if c.selects_program}
-        always |= {size for sublayer in others if sublayer.option is None for size in sublayer.choices}
-        for option in each.options:
-            for size in option.choices:
-                if size not in always:
-                    raise UserError(
-                        f"{where}: {option.name} is sized by {size}, which means nothing where another is chosen. Give "
-                        "each size as an alternative of its own."
-                    )
-        if choice.ordered or choice.selects_program:
-            raise UserError(f"{where}: {name} is ordered, or selects a program. Give it ordered=False and neither.")
-
-
-def _check_edges(stack: Stack, values: Mapping[str, Sequence[Value]]) -> None:
-    where = f"network: stack {stack.path}"
-    if stack.edges and (stack.layers != len(stack.edges) or stack.parallel or stack.positions is not None):
-        raise UserError(f"{where}: {len(stack.edges)} edges are its layers. Give as many layers, and nothing else.")
-    if stack.edges and not all(isinstance(each, Alternatives) for each in stack.elements):
-        raise UserError(f"{where}: only choices between sublayers can be on edges. Give a choice of one value.")
-    sized = [name for sublayer in stack.sublayers for name in sublayer.choices]
-    if stack.edges and sized:
-        raise UserError(f"{where}: {sized[0]} sizes what is on an edge. Give each size as an operation of its own.")
-    for edge in stack.edges:
-        if edge.choice is not None and edge.choice not in values:
-            raise UserError(f"{where}: edge: {edge.choice!r} is no choice.{did_you_mean(edge.choice, values)}")
-        count = 1 if edge.choice is None else len(values[edge.choice])
-        if len(edge.slots) != count:
-            raise UserError(
-                f"{where}: edge of {edge.choice}: {len(edge.slots)} slots for {count} values. Give one each."
-            )
-
-
-def _text(values: Values) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())

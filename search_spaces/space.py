@@ -17,6 +17,7 @@ from search_spaces.choice import Choice, Value
 from search_spaces.cost import Cost, CostModel, Record
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.network import Layer, Network, Stack
+from search_spaces.network_checks import check_genes_of_edges, check_network
 from search_spaces.network_cost import cost_model
 from search_spaces.sealed_json import JsonObject
 from search_spaces.template import Template
@@ -46,7 +47,8 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if type(self).network is not SearchSpace.network:
             self.check_positive()  # what sizes an axis
-            self.network.check(self.choices)
+            check_network(self.network, self.choices)
+            check_genes_of_edges(self.network, self.choices, self.column)
 
     def check_positive(self) -> None:
         """Refuses values of choices that are no size.

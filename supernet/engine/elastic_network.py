@@ -26,13 +26,13 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 
 from search_spaces import Architecture, Program
 from search_spaces.network import Stack, Sublayer
-from search_spaces.parts import flat
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.branches import Branches, layered, switched
 from supernet.engine.derived import DerivedNetwork, derived_config
-from supernet.engine.mixtures import added_to, mean_of, mix, mixed_mask, shares
+from supernet.engine.mixed_stack import mixed_stack
+from supernet.engine.mixtures import mix, mixed_mask, shares
 from supernet.engine.randomness import FreshWeights
-from supernet.engine.stages import Context, Stage, merged, run
+from supernet.engine.stages import Context, Stage, merged, run, stages_of
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
 from supernet.engine.views import view_of
@@ -193,7 +193,7 @@ class ElasticNetwork(SuperposedSupernet):
         weights = self.weights
         position = weights.layer_positions(genes, stack)
         branches, indices, selected = [], [], []
-        computed = [sublayer for sublayer in stack.sublayers if self._stages_of(sublayer)]
+        computed = [sublayer for sublayer in stack.sublayers if stages_of(self.stages, sublayer)]
         for sublayer in computed:
             inside = [name for name in sublayer.choices if name not in context.values]
             own = {name: weights.genes(genes, stack, name, position) for name in inside}
@@ -224,14 +224,9 @@ class ElasticNetwork(SuperposedSupernet):
             x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
         return x
 
-    def _stages_of(self, sublayer: Sublayer) -> Sequence[Stage]:
-        """The stages of a sublayer; none for an option that only skips."""
-        skips, name = sublayer.option is not None and not sublayer.parts, sublayer.name
-        return self.stages.get(name, ()) if skips else self.stages[name]
-
     def _branches(self, sublayer: Sublayer, free: Sequence[str], known: Mapping[str, Any]) -> Branches:
         """The sizes of a sublayer, for all values of the choices that are free."""
-        weights, stages = self.weights, self._stages_of(sublayer)
+        weights, stages = self.weights, stages_of(self.stages, sublayer)
         combinations = itertools.product(*(weights.values[name] for name in free))
         chosen = [dict(zip(free, values, strict=True)) for values in combinations]
         sizes = [{**weights.largest, **known, **values} for values in chosen]
@@ -240,7 +235,7 @@ class ElasticNetwork(SuperposedSupernet):
             [weights.cut(sublayer, values) for values in sizes],
             [weights.cut(sublayer, values, "statistics") for values in sizes],
             sublayer.path,
-            [{name: values[name] for name in free if self._sizes_no_weight(name)} for values in chosen],
+            [{name: values[name] for name in free if self.weights.sizes_none(name)} for values in chosen],
         )
 
     def apply_sliced(
@@ -273,10 +268,10 @@ class ElasticNetwork(SuperposedSupernet):
             for number, layer in itertools.groupby(by_stack.get(stack, ()), lambda place: place.layer):
                 inside = view.enter(y, number)
                 for place in layer:
-                    free = filter(self._sizes_no_weight, place.sublayer.choices)
+                    free = filter(self.weights.sizes_none, place.sublayer.choices)
                     values = {**known, **{name: place.values[name] for name in free}}
                     inner = replace(context, statistics=read(place, "statistics"), values=values)
-                    inside = run(self._stages_of(place.sublayer), read(place, "weights"), inside, inner)
+                    inside = run(stages_of(self.stages, place.sublayer), read(place, "weights"), inside, inner)
                 y = view.leave(y, inside, number)
             return y
 
@@ -331,7 +326,7 @@ class ElasticNetwork(SuperposedSupernet):
         mixed.
         """
         params = self.superpose(params, relaxed)
-        shaping = [c for c in self.space.choices if c.selects_program and self._sizes_no_weight(c.name)]
+        shaping = [c for c in self.space.choices if c.selects_program and self.weights.sizes_none(c.name)]
         logits = []
         for chosen in itertools.product(*(range(len(choice.values)) for choice in shaping)):
             values = {choice.name: choice.values[i] for choice, i in zip(shaping, chosen, strict=True)}
@@ -350,14 +345,9 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
-        known = {name: value for name, value in self._known(program).items() if self._sizes_no_weight(name)}
+        known = {name: value for name, value in self._known(program).items() if self.weights.sizes_none(name)}
         params = self.superpose(params, relaxed)
         return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics, input=x))
-
-    def _sizes_no_weight(self, name: str) -> bool:
-        """Whether a choice changes other shapes than those of weights, so that no mask expresses it."""
-        shapes = (shape for sublayer in self.space.network.sublayers for shape in sublayer.weights.values())
-        return not any(name in axis.choices for shape in shapes for axis in flat(shape) if not isinstance(axis, int))
 
     def _mixed(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:
         """Logits at full size with mixed weights; a stack hands on a mixture of where it may stop."""
@@ -368,60 +358,7 @@ class ElasticNetwork(SuperposedSupernet):
 
         def through(stack: Stack, y: Tree) -> Tree:
             given = None if context.statistics is None else at(context.statistics, stack.path)
-            return self._mixed_stack(stack, at(params, stack.path), relaxed, y, replace(context, statistics=given))
+            inner = replace(context, statistics=given)
+            return mixed_stack(weights, self.stages, stack, at(params, stack.path), relaxed, y, inner)
 
         return self.head(outside, self.route(through, self.embed(outside, x, outer), context.values), outer)
-
-    def _mixed_stack(self, stack: Stack, params: Params, relaxed: Relaxed, x: Tree, context: Context) -> Tree:
-        weights = self.weights
-        by_choice = weights.relaxed(relaxed, stack, stack.choices)
-        layered_choices = {name: leaf for name, leaf in by_choice.items() if leaf.ndim == 2}
-
-        view = view_of(stack)
-
-        def layer(x: Tree, i: Any, params: Params, statistics: Tree, own: Mapping[str, jax.Array]) -> Tree:
-            relaxed, y = {**by_choice, **own}, view.enter(x, i)
-
-            def output(sublayer: Sublayer, y: Tree) -> Tree:
-                counts = shares(sublayer, relaxed, weights.values)
-                moments = None if statistics is None else weights.own(statistics, sublayer, "statistics")
-                inner = replace(context, statistics=moments, shares=counts)
-                own, stages = weights.own(params, sublayer), self._stages_of(sublayer)
-                # What sizes no weight has no mask: it is a pass each, whose outputs are mixed.
-                free = [c for c in sublayer.choices if c not in context.values and self._sizes_no_weight(c)]
-                outputs, shared = [], []
-                for numbers in itertools.product(*(range(len(weights.values[name])) for name in free)):
-                    values = {name: weights.values[name][i] for name, i in zip(free, numbers, strict=True)}
-                    outputs.append(run(stages, own, y, replace(inner, values={**context.values, **values})))
-                    shared.append(math.prod(relaxed[name][i] for name, i in zip(free, numbers, strict=True)))
-                return mean_of(outputs, jnp.stack(shared)) if free else outputs[0]
-
-            for group in stack.groups:
-                outputs = [output(sublayer, y) for sublayer in group]
-                if (option := group[0].option) is None:
-                    (y,) = outputs
-                else:
-                    order = [weights.values[option.of.choice].index(value) for value in option.of.sublayers]
-                    counted = relaxed[option.of.choice][np.array(order)]
-                    y = added_to(y, outputs, counted) if stack.edges else mean_of(outputs, counted)
-            return view.leave(x, y, i)
-
-        if stack.layers is None:
-            return layer(x, 0, params, context.statistics, {})
-        numbers = np.arange(stack.layers)
-        if stack.edges:  # what they weigh says whether they are there
-            inputs = numbers, params, context.statistics, layered_choices
-            return jax.lax.scan(lambda x, inputs: (layer(x, *inputs), None), x, inputs)[0]
-        on, stops = weights.depths(relaxed, stack)
-
-        def body(carry: tuple, inputs: tuple) -> tuple[tuple, None]:
-            (x, stopped), (own, on, stop) = carry, inputs
-            y = layer(x, *own)
-            if stops is None:
-                return (jax.tree.map(lambda x, y: x + on * (y - x), x, y), stopped), None
-            return (y, jax.tree.map(lambda total, y: total + stop * y, stopped, y)), None
-
-        start = jax.tree.map(lambda x: jnp.zeros_like(x) if stops is None else stops[0] * x, x)
-        inputs = (numbers, params, context.statistics, layered_choices), on, None if stops is None else stops[1:]
-        (y, stopped), _ = jax.lax.scan(body, (x, start), inputs)
-        return y if stops is None else stopped

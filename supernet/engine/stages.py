@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from search_spaces.network import Sublayer
 from supernet.weights.cuts import Tree
 
 COUNTED: ContextVar[list[int] | None] = ContextVar("counted", default=None)
@@ -57,6 +58,12 @@ class Stage:
 
     forward: Callable[[Tree, tuple, Context], Tree]
     backward: Callable[[Tree, tuple, Tree, Tree, Context], tuple[Tree, tuple]] | None = None
+
+
+def stages_of(stages: Mapping[str, Sequence[Stage]], sublayer: Sublayer) -> Sequence[Stage]:
+    """Returns the stages of a sublayer, from those of all by name; none for an option that only skips."""
+    skips = sublayer.option is not None and not sublayer.parts
+    return stages.get(sublayer.name, ()) if skips else stages[sublayer.name]
 
 
 def run(stages: Sequence[Stage], params: Tree, x: Tree, context: Context) -> Tree:

@@ -95,6 +95,11 @@ class Weights:
         """Returns the part of a tree that belongs to a sublayer, cut to values of its choices; None without a tree."""
         return None if tree is None else take(self.own(tree, sublayer, kind), self.cut(sublayer, values, kind))
 
+    def sizes_none(self, name: str) -> bool:
+        """Returns whether a choice changes other shapes than those of weights, so that no mask expresses it."""
+        shapes = (shape for sublayer in self._network.sublayers for shape in sublayer.weights.values())
+        return not any(name in axis.choices for shape in shapes for axis in flat(shape) if not isinstance(axis, int))
+
     # ---------------------------------------------------------------- the plain module
 
     def places(self, architecture: Architecture) -> Iterator[Place]:

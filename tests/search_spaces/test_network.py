@@ -1,6 +1,6 @@
 """The description of a network: sizes, slices and costs by hand, and the contradictions that it refuses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 
 from search_spaces import Choice, SearchSpace, UserError
 from search_spaces.edges import Edge
+from search_spaces.ensemble import Ensemble
 from search_spaces.network import Alternatives, Network, Stack, Sublayer
 from search_spaces.parts import CENTRE, Axis, Part, Product, linear, norm, table
 
@@ -68,7 +69,7 @@ def test_slices_keep_the_first_entries_or_the_centre():
     assert sublayer.slices(sublayer.weights["depthwise/kernel"], small, large) == inside
 
 
-EDGES = (Edge(1, 0, (0, -1), "depth"), Edge(1, 1, (-1, 0), "depth"))
+EDGES = (Edge(1, 0, (0, -1), "inputs"), Edge(1, 1, (-1, 0), "inputs"))
 
 
 def on_edges(edges: tuple[Edge, ...], layers: int = 2, part: Part | None = None) -> Network:
@@ -77,23 +78,35 @@ def on_edges(edges: tuple[Edge, ...], layers: int = 2, part: Part | None = None)
     return Network(Sublayer("outside_layers", {}), (stack,))
 
 
+def replaced(network: Network, **changes: Any) -> Network:
+    return replace(network, stacks=(replace(network.stacks[0], **changes),))
+
+
 @dataclass(frozen=True)
 class Wired(Small):
     """Edges that choose an operation of one."""
 
     family = "wired"
+    genes: int = 1
 
     @cached_property
     def choices(self):  # type: ignore[override]
-        return (*super().choices, Choice("operation", ("on",), ordered=False))
+        inputs = Choice("inputs", ("first", "second"), ordered=False)
+        return (*super().choices, inputs, Choice("operation", ("on",), repeats=self.genes, ordered=False))
 
 
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
         (on_edges(EDGES, 3), "network: stack edges: 2 edges are its layers. Give as many layers"),
-        (on_edges((EDGES[0]._replace(choice="dept"), EDGES[1])), "edge: 'dept' is no choice. Did you mean 'depth'?"),
-        (on_edges((EDGES[0]._replace(slots=(0,)), EDGES[1])), "edge of depth: 1 slots for 2 values. Give one each."),
+        (on_edges((EDGES[0]._replace(choice="input"), EDGES[1])), "edge: 'input' is no choice. Did you mean 'inputs'?"),
+        (on_edges((EDGES[0]._replace(choice="depth"), EDGES[1])), "edge: depth is ordered, selects a program or has"),
+        (on_edges((EDGES[0]._replace(slots=(-1, -1)), EDGES[1])), "edge: 1 from 0 has slots [-1, -1]. Count nodes"),
+        (on_edges((EDGES[0]._replace(slots=(0, -2)), EDGES[1])), "edge: 1 from 0 has slots [0, -2]. Count nodes"),
+        (on_edges((EDGES[0]._replace(source=-1), EDGES[1])), "edge: 1 from -1 has slots [0, -1]. Count nodes"),
+        (replaced(on_edges(EDGES), handed_on=("x",)), "2 edges are its layers. Give as many layers, and nothing else"),
+        (replaced(on_edges(EDGES), when={"width": (2,)}), "2 edges are its layers. Give as many layers"),
+        (on_edges((EDGES[0]._replace(slots=(0,)), EDGES[1])), "edge of inputs: 1 slots for 2 values. Give one each."),
         (on_edges(EDGES, part=linear(3, WIDTH)), "stack edges: width sizes what is on an edge"),
         (
             Network(Sublayer("outside_layers", {}), (Stack("edges", (Sublayer("up", {}),), 2, edges=EDGES),)),
@@ -105,6 +118,27 @@ def test_edges_that_are_none_are_refused(network: Network, expected: str) -> Non
     with pytest.raises(UserError) as error:
         Wired(network)
     assert expected in str(error.value)
+
+
+def test_edges_that_share_a_gene_by_mistake_are_refused() -> None:
+    """By default, `column` knows nothing of slots."""
+    network = on_edges((EDGES[0], EDGES[1]._replace(slots=(-1, 1))))
+    assert Wired(network).num_genes == 6
+    with pytest.raises(UserError, match="edges read 1 of the 2 genes of operation"):
+        Wired(network, 2)
+
+
+@dataclass(frozen=True)
+class Ensembled(Ensemble, Wired):
+    """Members that cannot be."""
+
+    family = "ensembled"
+
+
+def test_an_ensemble_of_graphs_is_refused() -> None:
+    network = replace(on_edges(EDGES), outside_layers=Sublayer("outside_layers", {"end": linear(3, 3)}), head=("end",))
+    with pytest.raises(UserError, match="the layers of wired are edges of a graph"):
+        Ensembled(network)
 
 
 def test_layers_run_in_order_with_the_genes_of_their_positions():

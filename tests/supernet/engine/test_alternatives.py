@@ -16,7 +16,9 @@ from search.projection import most_probable
 from search_spaces import Choice, UserError
 from search_spaces.extremes import highest, lowest
 from search_spaces.network import Alternatives, Stack, Sublayer
+from search_spaces.network_checks import check_network
 from search_spaces.parts import linear
+from supernet.engine.mixed_stack import mixed_stack
 from supernet.engine.superposed import one_hot, values_of
 from supernet.gradient.expected_cost import ExpectedCost
 from supernet.gradient.gradient_search import GradientStep
@@ -87,7 +89,8 @@ def test_a_mixture_is_that_of_the_outputs() -> None:
         from supernet.engine.stages import Context
 
         mixed = net.superpose(params, relaxed)
-        return net._mixed_stack(space.network.stacks[0], mixed["layers"], relaxed, x, Context(x.shape))
+        layers = space.network.stacks[0]
+        return mixed_stack(net.weights, net.stages, layers, mixed["layers"], relaxed, x, Context(x.shape))
 
     each = [stack(relaxed.at[space.columns["operation"][0]].set(np.eye(4, dtype=np.float32)[i])) for i in range(4)]
     np.testing.assert_array_equal(each[space.operation.index("skip")], x)
@@ -265,7 +268,7 @@ def test_contradictions_are_refused(choice: Choice, sublayers: dict[str, Sublaye
     network = dataclasses.replace(SPACE.network, stacks=(Stack("layers", (Alternatives("op", sublayers),), 1),))
     choices = (*(c for c in SPACE.choices if c.name != "operation"), choice)
     with pytest.raises(UserError, match=message):
-        network.check(choices)
+        check_network(network, choices)
 
 
 def test_a_size_of_one_alternative_alone_is_refused() -> None:
@@ -275,4 +278,4 @@ def test_a_size_of_one_alternative_alone_is_refused() -> None:
     network = dataclasses.replace(SPACE.network, stacks=(Stack("layers", (Alternatives("op", sublayers),), 1),))
     choices = (*SPACE.choices, Choice("op", ("a", "b"), ordered=False), Choice("hidden", (1, 2)))
     with pytest.raises(UserError, match=r"a is sized by hidden, which means nothing where another is chosen"):
-        network.check(choices)
+        check_network(network, choices)
