@@ -105,6 +105,7 @@ class ParallelText(AnySource):
         else:
             subwords = train_subwords([line for text in given for line in text.lines if line], self.vocabulary)
         tokens = {split: [subwords.encode(text.lines) for text in pair] for split, pair in texts.items()}
+        empty |= self._without_tokens(given, tokens["train"])
         too_long = self._too_long(given, tokens["train"])
         for split in names.keys() - {"train"}:
             self._check(texts[split], tokens[split])
@@ -148,6 +149,8 @@ class ParallelText(AnySource):
         if len(tests) != 1:
             which = f"{', '.join(tests)} all begin with test" if tests else f"no test.{self.languages[0]}"
             raise UserError(f"{self.path}: {which}. Name the files of the test split: data.test.")
+        if tests[0] in ("train", validation):
+            raise UserError(f"data.test: {tests[0]} is also what networks are trained or chosen on. Name other files.")
         return {"train": "train", "test": tests[0], **({"validation": validation} if validation else {})}
 
     def _texts(self, name: str) -> tuple[_Text, _Text]:
@@ -184,6 +187,13 @@ class ParallelText(AnySource):
             _refuse_empty(pair, " or set data.unusable: drop.")
         return sides[0] | sides[1]
 
+    def _without_tokens(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]]) -> np.ndarray:
+        """Which training pairs have a side of which a given tokenizer leaves nothing."""
+        sides = [np.array([not row for row in side]) for side in tokens]
+        if self.unusable != "drop":
+            _refuse_without_tokens(pair, tokens, " or set data.unusable: drop.")
+        return sides[0] | sides[1]
+
     def _too_long(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]]) -> np.ndarray:
         """Which training pairs have a side with too many tokens."""
         if self.unusable != "drop":
@@ -194,6 +204,7 @@ class ParallelText(AnySource):
     def _check(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]]) -> None:
         """Refuses pairs of other splits that cannot be used: figures on fewer could not be compared."""
         _refuse_empty(pair, " as figures are on whole splits.")
+        _refuse_without_tokens(pair, tokens, " as figures are on whole splits.")
         self._refuse_long(pair, tokens, ", as figures are on whole splits.")
 
     def _refuse_long(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]], remedy: str) -> None:
@@ -254,7 +265,7 @@ def sentences(file: Path) -> list[str]:
     found = []
     for number, line in enumerate(lines(file), start=1):
         try:
-            found.append(line.decode("utf-8").strip())
+            found.append(line.decode("utf-8-sig" if number == 1 else "utf-8").strip())
         except UnicodeDecodeError as error:
             raise UserError(f"{file}:{number}: no UTF-8 at byte {error.start}. Convert the file to UTF-8.") from None
     return found
@@ -265,3 +276,12 @@ def _refuse_empty(pair: tuple[_Text, _Text], remedy: str) -> None:
         number = next((i for i, line in enumerate(text.lines, start=1) if not line), None)
         if number is not None:
             raise UserError(f"{text.file}:{number}: is empty. Take the pair out of both files,{remedy}")
+
+
+def _refuse_without_tokens(pair: tuple[_Text, _Text], tokens: list[list[list[int]]], remedy: str) -> None:
+    for text, side in zip(pair, tokens, strict=True):
+        number = next((i for i, row in enumerate(side, start=1) if text.lines[i - 1] and not row), None)
+        if number is not None:
+            raise UserError(
+                f"{text.file}:{number}: data.tokenizer makes no token of it. Take the pair out of both files,{remedy}"
+            )

@@ -9,6 +9,7 @@ import atexit
 import functools
 import hashlib
 import importlib
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from search_spaces.errors import UserError
+from search_spaces.sealed_json import JsonObject
 
 FILE = "tokenizer.json"
 PAD, END = "<pad>", "</s>"
@@ -48,8 +50,19 @@ class Subwords:
     sha256: str
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of each text, without special ones."""
-        return [found.ids for found in self.library.encode_batch(list(texts), add_special_tokens=False)]
+        """Returns the tokens of each text, without special ones, of which a text that spells one has none either.
+
+        Raises:
+            UserError: The vocabulary knows no token for a text, and none for what it does not know.
+        """
+        try:
+            found = self.library.encode_batch(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library has no type of its own
+            raise UserError(
+                f"data.tokenizer: {self.directory / FILE} has no tokens for the text ({_first_line(error)}). Give one "
+                "that has a token for what it does not know, or leave it out."
+            ) from None
+        return [one.ids for one in found]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Returns the texts that tokens stand for, without special ones and without spaces around them."""
@@ -75,8 +88,8 @@ def read_subwords(path: str | Path) -> Subwords:
     except Exception as error:  # whatever the library says of a damaged file
         if isinstance(error, UserError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{where} cannot be read ({reason}). Restore the file, or give another.") from None
+        raise UserError(f"{where} cannot be read ({_first_line(error)}). Restore the file, or give another.") from None
+    _check_complete(where, json.loads(content))
     found = {}
     for role, names in (("pads", _PADS), ("ends", _ENDS)):
         token = next((library.token_to_id(name) for name in names if library.token_to_id(name) is not None), None)
@@ -85,8 +98,24 @@ def read_subwords(path: str | Path) -> Subwords:
         found[role] = token
     library.no_padding()
     library.no_truncation()
+    library.encode_special_tokens = True  # a text that spells one, such as </s>, is text
     size = max(library.get_vocab(with_added_tokens=True).values()) + 1
     return Subwords(file.parent, library, size, found["pads"], found["ends"], hashlib.sha256(content).hexdigest())
+
+
+def _check_complete(where: str, content: JsonObject) -> None:
+    """Refuses a vocabulary that leaves out what it does not know: pairs of characters, without an unknown token."""
+    model = content["model"]
+    bytewise = any('"ByteLevel"' in json.dumps(content.get(part)) for part in ("normalizer", "pre_tokenizer"))
+    if model.get("type") == "BPE" and not (model.get("unk_token") or model.get("byte_fallback") or bytewise):
+        raise UserError(
+            f"{where} has no token for characters that it does not know, and would leave them out in silence. Give one "
+            "of bytes, or with an unk_token."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def train_subwords(texts: Sequence[str], size: int) -> Subwords:
@@ -104,7 +133,9 @@ def train_subwords(texts: Sequence[str], size: int) -> Subwords:
             f"data.vocabulary: {size} tokens leave none for subwords: {_BYTES} bytes and 2 special tokens come first. "
             "Set for example 8000."
         )
-    return _trained(tuple(texts), size)
+    # No text has more to merge than its bytes, and the library makes room for as many tokens as it is told.
+    most = _BYTES + 2 + sum(len(text.encode()) + 1 for text in texts)
+    return _trained(tuple(texts), min(size, most))
 
 
 @functools.lru_cache(maxsize=4)

@@ -82,6 +82,31 @@ def test_one_vocabulary_for_the_same_text(corpus, tmp_path):
     assert load(corpus, vocabulary=280).train.tokenizer_sha256 != data.train.tokenizer_sha256
 
 
+def test_text_that_spells_a_special_token_is_text(corpus):
+    spelled = "a <pad> man </s> runs"
+    replace_line(corpus / "test.en", 1, spelled)
+    data = load(corpus)
+    subwords = read_subwords(data.tokenizer)
+    row = data.test.read(np.arange(1))[0][0, 0]
+    assert subwords.decode(row[None]) == [spelled]
+    tokens = row[: (row != subwords.pad).sum()]
+    assert (np.flatnonzero(tokens == subwords.end) == len(tokens) - 1).all()
+
+
+def test_a_mark_of_utf_8_before_the_first_line_is_no_text(corpus):
+    plain = load(corpus)
+    file = corpus / "train.en"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(corpus).fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize("size", [10**10, 2**70])
+def test_no_room_is_made_for_more_subwords_than_the_text_has(corpus, size):
+    data, less = load(corpus, vocabulary=size), load(corpus, vocabulary=2000)
+    assert data.vocabulary == less.vocabulary
+    assert data.train.tokenizer_sha256 == less.train.tokenizer_sha256
+
+
 def test_splits_come_from_files_or_are_held_out(corpus):
     assert [len(split) for split in (load(corpus).train, load(corpus).validation)] == [40, 8]
     for file in corpus.glob("val.*"):
@@ -198,6 +223,41 @@ def test_files_and_settings_that_cannot_be_are_refused(corpus, tmp_path):
     (corpus / "test_2016.en").write_text("a\n")
     assert f"{corpus}: test, test_2016 all begin with test. Name the files" in refused(corpus)
     assert len(load(corpus, test="test").test) == 8
+
+
+def words(directory: Path, model: Any, normalizer: Any = None) -> str:
+    """Writes a tokenizer of words of the corpus, and returns its file."""
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    if normalizer is not None:
+        made.normalizer = normalizer
+    made.add_special_tokens(["<pad>", "</s>"])
+    made.save(str(directory / "tokenizer.json"))
+    return str(directory / "tokenizer.json")
+
+
+def test_a_vocabulary_that_does_not_know_the_text_is_refused(corpus, tmp_path):
+    model, without = tokenizers.models, tokenizers.normalizers.Replace("man", "")
+    file = words(tmp_path, model.WordLevel({"man": 0}, "[UNK]"))
+    assert f"data.tokenizer: {file} has no tokens for the text (" in refused(corpus, tokenizer=file)
+    file = words(tmp_path, model.BPE({"m": 0, "a": 1, "n": 2}, []))
+    assert f"data.tokenizer: {file} has no token for characters that it does not know" in refused(
+        corpus, tokenizer=file
+    )
+    file = words(tmp_path, model.WordLevel({"[UNK]": 0}, "[UNK]"), without)
+    train = corpus / "train.en"
+    replace_line(train, 7, "man")
+    assert refused(corpus, tokenizer=file) == (
+        f"{train}:7: data.tokenizer makes no token of it. Take the pair out of both files, or set data.unusable: drop."
+    )
+    assert load(corpus, tokenizer=file, unusable="drop").left_out == {"empty": 1, "too_long": 0}
+    replace_line(corpus / "val.en", 2, "man")
+    assert f"{corpus / 'val.en'}:2: data.tokenizer makes no token" in refused(corpus, tokenizer=file, unusable="drop")
+
+
+def test_other_pairs_than_those_of_training_and_choice_are_for_the_test(corpus):
+    for name in ("train", "val"):
+        assert refused(corpus, test=name).startswith(f"data.test: {name} is also what networks are trained or chosen")
 
 
 def test_a_network_of_another_vocabulary_is_refused(corpus):
