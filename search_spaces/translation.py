@@ -19,7 +19,7 @@ from search_spaces.families import FAMILIES
 from search_spaces.network import Network, Stack, Sublayer
 from search_spaces.parts import Axis, Extent, Init, Part, Product, linear, norm
 from search_spaces.space import SearchSpace
-from search_spaces.template import SHARES, Template
+from search_spaces.template import Template
 
 _HAT = {
     "encoder_width": (512, 640), "decoder_width": (512, 640), "encoder_depth": (6,),
@@ -70,7 +70,10 @@ class TranslationSpace(SearchSpace):
   optimizer: {type: adamw, learning_rate: 2.0e-3, weight_decay: 0.01, warmup_steps: 300, clip_norm: 1.0}
   label_smoothing: 0.1
 """,
-        budgets=SHARES,
+        budgets="""\
+  full: {macs: 100%}
+  middle: {macs: 70%}      # of a network with few subwords, half and less can be had, too
+""",
     )
     presets = {
         "small": {

@@ -26,7 +26,7 @@ OWN = {
 DEFAULTS = {
     ("experiments/commands/init.py", "vit"),
     ("supernet/gradient/relaxation.py", "darts"),
-    *(("experiments/configuration/proposals.py", family) for family in ("vit", "mobilenet", "language")),
+    *(("experiments/configuration/proposals.py", family) for family in ("vit", "mobilenet", "language", "translation")),
 }
 """What a command takes, or proposes for data, where nobody names a family; a relaxation that is called as one is."""
 

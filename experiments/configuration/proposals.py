@@ -16,6 +16,7 @@ from experiments.data.files import directory
 from experiments.data.folder import class_folders, is_picture
 from experiments.data.images import ImageDataset
 from experiments.data.pictures import UNDECODABLE, check_pictures
+from experiments.data.sentence_pairs import PairDataset
 from experiments.user_input.paths import path_fault, shown
 from search_spaces import FAMILIES
 from search_spaces.errors import UserError, did_you_mean
@@ -33,6 +34,14 @@ _SMALL_LANGUAGE = """\
   mlp_width: [128, 256, 384]
   head_size: 32
 """
+_SMALL_TRANSLATION = """\
+  encoder_width: [128]     # smaller than the preset, so that two cores train it in minutes
+  decoder_width: [96, 128]
+  encoder_mlp_width: [128, 256]
+  decoder_mlp_width: [128, 256]
+"""
+_LONGEST_SENTENCE = 512
+_CONTEXT = 32  # tokens that costs of translation are counted for, or a few more
 
 
 class _Look(NamedTuple):
@@ -61,7 +70,7 @@ def propose(given: str, beside: Path) -> Proposal:
     if source not in SOURCES:
         raise UserError(f"--data: {source!r} is no data source.{did_you_mean(source, SOURCES)}")
     plugin = SOURCES[source]
-    looks: dict[str, Callable[[str], _Look]] = {"folder": _folder, "text": _text}
+    looks: dict[str, Callable[[str], _Look]] = {"folder": _folder, "text": _text, "pairs": _pairs}
     look = looks.get(source, lambda _: _Look({}, ""))(path)
     settings = {"path": path, **look.settings}
     if not any(plugin.inputs in np.atleast_1d(family.inputs) for family in FAMILIES.values()):
@@ -72,10 +81,18 @@ def propose(given: str, beside: Path) -> Proposal:
     data = _build(plugin, settings).load(0, 0.2)
     check_pictures((data.train, data.validation, data.test))
     settings["path"] = os.path.relpath(path, beside)
+    if isinstance(data, PairDataset):
+        settings["length"] = max(_CONTEXT, data.train.widths[-1])
     counts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test"
     if isinstance(data, ImageDataset):
         return _images(source, settings, data, look, counts)
-    return _tokens(source, settings, data, look, counts)
+    proposal = _PROPOSALS.get(data.inputs)
+    if proposal is None:
+        raise UserError(
+            f"--data: {source} holds {data.inputs}, of which nothing is proposed. Write a file without it: supernest "
+            "init FILE --family NAME."
+        )
+    return proposal(source, settings, data, look, counts)
 
 
 def _build(plugin: type[AnySource], settings: JsonObject) -> AnySource:
@@ -119,6 +136,17 @@ def _tokens(source: str, settings: JsonObject, data: Dataset, look: _Look, count
     steps, batch = _length(len(data.train), settings.get("context", 128), batch=16)
     lines = "\n".join(_settings(source, settings))
     return Proposal("language", lines, _SMALL_LANGUAGE, steps, batch, (f"{counts} sequences{look.seen}",))
+
+
+def _translation(source: str, settings: JsonObject, data: Dataset, look: _Look, counts: str) -> Proposal:
+    steps, batch = _length(len(data.train), settings["length"])
+    lines = "\n".join(_settings(source, settings))
+    return Proposal("translation", lines, _SMALL_TRANSLATION, steps, batch, (f"{counts} pairs{look.seen}",))
+
+
+_PROPOSALS: dict[str, Callable[[str, JsonObject, Dataset, _Look, str], Proposal]] = {
+    "tokens": _tokens, "pairs": _translation,
+}  # fmt: skip
 
 
 def patch_of(side: int) -> int:
@@ -169,6 +197,20 @@ def _folder(path: str) -> _Look:
         settings["test_fraction"] = 0.2
     seen = f" (shorter sides {min(sides):,} to {max(sides):,}, brought to {settings['image_size']})"
     return _Look(settings, seen + ("; split into training and test here" if "test_fraction" in settings else ""))
+
+
+def _pairs(path: str) -> _Look:
+    """Looks at the endings of the training files, which name the languages."""
+    names = [file.name.removesuffix(".gz").removesuffix(".xz") for file in directory(path).iterdir()]
+    found = sorted({name.removeprefix("train.") for name in names if name.startswith("train.")})
+    if len(found) != 2:
+        raise UserError(
+            f"--data: {path} holds {' and '.join(f'train.{one}' for one in found) or 'no file train.LANGUAGE'}, and "
+            "parallel text is two. Write the section data by hand: supernest init FILE --family translation."
+        )
+    languages = ["en", "de"] if found == ["de", "en"] else found
+    seen = f"; {languages[0]} is translated into {languages[1]}: change data.languages where it is the other way"
+    return _Look({"languages": languages, "length": _LONGEST_SENTENCE}, seen)
 
 
 def _side(sides: Sequence[int]) -> int:

@@ -15,6 +15,7 @@ import pytest
 
 from experiments.process.interrupt import Interrupted
 from search_spaces import FAMILIES
+from tests.experiments.parallel_text import write_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = """\
@@ -90,6 +91,16 @@ def test_what_init_writes_for_text_passes_check(supernest: Any, here: Path) -> N
     code, out, err = supernest("check", "text.yaml", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["data"]["context"] == 128
+
+
+def test_what_init_writes_for_translation_passes_check(supernest: Any, here: Path) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'supernest[text]'")
+    write_pairs(here / "corpus")
+    assert supernest("init", "pairs.yaml", "--family", "translation")[0] == 0
+    for vocabulary in (8000, 300):
+        code, out, err = supernest("check", "pairs.yaml", "--json", "--set", f"data.vocabulary={vocabulary}")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["data"]["languages"] == ["en", "de"]
 
 
 def test_init_never_overwrites(supernest: Any, here: Path) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from search_spaces import TranslationSpace, UserError, build_space
 
@@ -33,6 +34,15 @@ def test_presets_have_the_published_choices(preset):
     for depth in range(1, 7):
         networks += (3 * 2 * 2 * 3) ** depth
     assert space.size == 2 * 2 * per_layer**6 * networks
+
+
+@pytest.mark.parametrize("vocabulary", [300, 8000, 32000])
+def test_the_smallest_network_meets_the_budgets_of_the_template(vocabulary):
+    space = build_space("translation", "small", {"vocabulary": vocabulary})
+    budgets = yaml.safe_load(space.template.budgets)
+    smallest, largest = space.cost(space.extremes)["macs"]
+    for limits in budgets.values():
+        assert smallest <= float(limits["macs"].rstrip("%")) / 100 * largest
 
 
 def test_heads_change_neither_parameters_nor_multiply_adds_and_memories_only_the_latter():

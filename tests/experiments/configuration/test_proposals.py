@@ -9,6 +9,7 @@ import yaml
 from PIL import Image
 
 from experiments.configuration.proposals import patch_of
+from tests.experiments.parallel_text import write_pairs
 
 
 @pytest.fixture
@@ -102,12 +103,22 @@ def test_text_gets_a_small_language_model(supernest: Any, here: Path) -> None:
     assert (tree["space"]["family"], tree["data"]["context"]) == ("language", 64)
 
 
+def test_parallel_text_gets_a_small_translation_model(supernest: Any, here: Path) -> None:
+    pytest.importorskip("tokenizers", reason="tokenizers is not installed: pip install 'supernest[text]'")
+    write_pairs(here / "corpus", longest=80)
+    tree = proposed(supernest, "pairs=corpus")
+    assert (tree["space"]["family"], tree["data"]["languages"]) == ("translation", ["en", "de"])
+    assert 80 < tree["data"]["length"] < 200
+    assert tree["train"]["batch_size"] == 32
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
         ("photos", "is not SOURCE=PATH"), ("foldr=x", "Did you mean 'folder'?"), ("folder=none", "no such directory"),
         ("npz=none.npz", "no such file"), ("text=none.txt", "none.txt"), ("table=x.csv", "which no family"),
         ("huggingface=x", "needs more settings"), ("folder=.", "holds no picture"),
+        ("pairs=none", "no such directory"), ("pairs=.", "holds no file train.LANGUAGE, and parallel text is two"),
     ],
 )  # fmt: skip
 def test_data_that_cannot_be_looked_at_are_one_line(supernest: Any, here: Path, data: str, said: str) -> None:
