@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Shaped
+from jaxtyping import Array, Float32, Shaped
 
 from experiments.data.dataset import MakeBatch, Split
 from experiments.data.splits import draw, proportional_counts
@@ -14,10 +14,11 @@ from supernet.tasks.labels import Targets
 
 
 class Fed(NamedTuple):
-    """Inputs of the network, and the targets of its outputs."""
+    """Inputs of the network, the targets of its outputs, and the factor of each example's loss in the mean."""
 
     x: Shaped[Array, "b ..."]
     targets: Targets
+    example_weights: Float32[np.ndarray, " b"]
 
 
 class GradientBatch(NamedTuple):
@@ -61,13 +62,13 @@ class GradientBatches:
     """
 
     def __init__(self, experiment: Experiment, search_steps: int, warmup_steps: int, every: int) -> None:
-        self._config, data = experiment.config, experiment.data
+        self._config, self._data = experiment.config, experiment.data
         self._search_steps, self._warmup_steps, self._every = search_steps, warmup_steps, every
-        self._all = data.train
-        self._parts = parts(data.train, self._config.gradient.architecture_data, self._config.seed)
+        self._all = self._data.train
+        self._parts = parts(self._data.train, self._config.gradient.architecture_data, self._config.seed)
         settings = self._config.seed, self._config.data.augmentation, self._config.train.label_smoothing
-        self._of_weights = data.batches(*settings), Purpose.EXAMPLE_ORDER
-        self._of_architecture = data.batches(*settings, architecture=True), Purpose.ARCHITECTURE_EXAMPLE_ORDER
+        self._of_weights = self._data.batches(*settings), Purpose.EXAMPLE_ORDER
+        self._of_architecture = self._data.batches(*settings, architecture=True), Purpose.ARCHITECTURE_EXAMPLE_ORDER
 
     def __call__(self, step: int) -> GradientBatch:
         """The batch of a step."""
@@ -80,4 +81,5 @@ class GradientBatches:
 
     def _fed(self, examples: Split, step: int, make: MakeBatch, order: Purpose) -> Fed:
         rows = examples.batch(self._config.train.batch_size, self._config.seed, step, order)
-        return Fed(*make(step, examples, rows))
+        x, targets = make(step, examples, rows)
+        return Fed(x, targets, self._data.example_weights(targets))

@@ -188,11 +188,15 @@ class _Search:
             of_architecture, of_weights = jax.random.split(jax.random.fold_in(self._key, batch.step))
             temperature, values = self._temperature(batch.step), {}
             if batch.architecture is not None:
+                fed, entropy_weight = batch.architecture, self._entropy_weight(batch.step)
                 state, architecture = self._step.architecture(
-                    state, of_architecture, *batch.architecture, temperature, self._entropy_weight(batch.step)
+                    state, of_architecture, fed.x, fed.targets, temperature, entropy_weight, fed.example_weights
                 )
                 values["loss/architecture"] = self._finite(architecture.loss, batch.step, "architecture", checkpoints)
-            state, (loss, mean, norm) = self._step.weights(state, of_weights, *batch.weights, temperature)
+            fed = batch.weights
+            state, (loss, mean, norm) = self._step.weights(
+                state, of_weights, fed.x, fed.targets, temperature, fed.example_weights
+            )
         values["loss/weights"] = self._finite(loss, batch.step, "weights", checkpoints)
         outputs = self._experiment.data.outputs
         figure = float(outputs.figure_of(np.asarray(mean)))

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Key, Shaped
 
@@ -110,11 +111,15 @@ class GradientStep:
         targets: Targets,
         temperature: float,
         entropy_weight: float,
+        example_weights: Float[np.ndarray, " b"] | None = None,
     ) -> tuple[GradientState, ArchitectureResult]:
-        """Runs one step of the logits and of the multipliers; the weights stay."""
+        """Runs one step of the logits and of the multipliers; the weights stay.
+
+        `example_weights` are factors of each example's loss in the mean, 1 when None.
+        """
         logits, moments, multipliers, result = self.architecture_program(
             state.train.params, state.logits, state.moments, state.multipliers, key, x, targets, temperature,
-            entropy_weight,
+            entropy_weight, example_weights,
         )  # fmt: skip
         return state._replace(logits=logits, moments=moments, multipliers=multipliers), result
 
@@ -125,9 +130,15 @@ class GradientStep:
         x: Shaped[Array, "b ..."],
         targets: Targets,
         temperature: float,
+        example_weights: Float[np.ndarray, " b"] | None = None,
     ) -> tuple[GradientState, WeightsResult]:
-        """Runs one step of the shared weights with a relaxed architecture; `state` is consumed."""
-        gradient, loss, figure = self.gradient_program(state.train.params, state.logits, key, x, targets, temperature)
+        """Runs one step of the shared weights with a relaxed architecture; `state` is consumed.
+
+        `example_weights` are as in `architecture`.
+        """
+        gradient, loss, figure = self.gradient_program(
+            state.train.params, state.logits, key, x, targets, temperature, example_weights
+        )
         train, _, norm = self._train.update_program(state.train, gradient)
         return state._replace(train=train), WeightsResult(loss, figure, norm)
 
@@ -141,10 +152,11 @@ class GradientStep:
         targets: Targets,
         temperature: Float[Array, ""],
         entropy_weight: Float[Array, ""],
+        example_weights: Float[Array, " b"] | None = None,
     ) -> tuple[Float[Array, ""], ArchitectureResult]:
         """Computes what the logits minimise: loss on a batch, distance to the budget, entropy, the method's penalty."""
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
-        loss = self._loss(self._net.apply_superposed(params, relaxed, x), targets)
+        loss = self._loss(self._net.apply_superposed(params, relaxed, x), targets, example_weights)
         probabilities = self._relaxation.probabilities(logits, self._values)
         total = loss + self._relaxation.penalty(logits, self._values)
         total = total + entropy_weight * jnp.mean(entropies(probabilities))
@@ -167,8 +179,9 @@ class GradientStep:
         targets: Targets,
         temperature: jax.Array,
         entropy_weight: jax.Array,
+        example_weights: jax.Array | None,
     ) -> tuple[jax.Array, optax.OptState, jax.Array, ArchitectureResult]:
-        arguments = params, multipliers, key, x, targets, temperature, entropy_weight
+        arguments = params, multipliers, key, x, targets, temperature, entropy_weight, example_weights
         gradient, result = jax.grad(self.objective, has_aux=True)(logits, *arguments)
         updates, moments = self._optimizer.update(gradient, moments)
         multipliers = jnp.maximum(multipliers + self._multiplier_rate * (result.costs - 1), 0)
@@ -182,18 +195,21 @@ class GradientStep:
         x: jax.Array,
         targets: Targets,
         temperature: jax.Array,
+        example_weights: jax.Array | None,
     ) -> tuple[Params, jax.Array, jax.Array]:
         relaxed = self._relaxation.draw(logits, self._values, key, temperature)
 
         def loss(params: Params) -> tuple[jax.Array, jax.Array]:
             outputs = self._net.apply_superposed(params, relaxed, x)
-            return self._loss(outputs, targets), outputs
+            return self._loss(outputs, targets, example_weights), outputs
 
         (value, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        return gradient, value, jnp.mean(self._outputs.figures(outputs, targets).astype(jnp.float32))
+        figures = self._outputs.figures(outputs, targets).astype(jnp.float32)
+        return gradient, value, jnp.mean(self._outputs.mean(figures, targets))
 
-    def _loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
-        return jnp.mean(self._outputs.mean(self._outputs.losses(logits, targets), targets))
+    def _loss(self, logits: jax.Array, targets: jax.Array, example_weights: jax.Array | None) -> jax.Array:
+        losses = self._outputs.mean(self._outputs.losses(logits, targets), targets)
+        return jnp.mean(losses if example_weights is None else example_weights * losses)
 
 
 def entropies(probabilities: Float[Array, "g v"]) -> Float[Array, " g"]:

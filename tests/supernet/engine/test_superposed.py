@@ -261,6 +261,26 @@ def test_multipliers_steer_to_a_budget_that_binds_and_to_no_other(share: float, 
         assert max(multipliers) > 0.5
 
 
+def test_losses_and_figures_are_over_labelled_tokens_and_weighted_by_example() -> None:
+    family = small("language")
+    net: Any = family.net
+    step = GradientStep(net, RELAXATIONS["darts"](), None, TrainStep(net, OptimizerSettings().build(10)), 0.1, 1.0, 1.0)
+    x = np.asarray(family.x)
+    state, relaxed = step.init(family.params, jax.random.key(1)), RELAXATIONS["darts"]()
+    draw = relaxed.draw(state.logits, jnp.asarray(values_of(family.space)), jax.random.key(0), jnp.float32(1.0))
+    outputs = np.asarray(forward(family)(family.params, draw, family.x))
+    targets = np.where(np.arange(x.shape[1]) < 1 + np.arange(len(x))[:, None] % 5, outputs.argmax(-1), -1)
+    counts = (targets >= 0).sum(axis=1)
+    weights = (counts / counts.mean()).astype(np.float32)
+    log_p = np.asarray(jax.nn.log_softmax(outputs))
+    mean = -np.take_along_axis(log_p, np.maximum(targets, 0)[..., None], -1)[..., 0][targets >= 0].mean()
+    _, architecture = step.architecture(state, jax.random.key(0), family.x, jnp.asarray(targets), 1.0, 0.0, weights)
+    assert float(architecture.loss) == pytest.approx(float(mean), rel=1e-5)
+    _, trained = step.weights(state, jax.random.key(0), family.x, jnp.asarray(targets), 1.0, weights)
+    assert float(trained.loss) == pytest.approx(float(mean), rel=1e-5)
+    assert float(trained.figure) == 1
+
+
 def test_a_shortfall_draws_the_expected_cost_up_to_the_tightest_limit() -> None:
     family = small("vit")
     net: Any = family.net
