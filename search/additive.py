@@ -116,6 +116,12 @@ class Allocator(Searcher):
         at_least("population", self.population, 1)
         if not self.penalty > 0:
             raise UserError(f"search.penalty: {self.penalty!r} is not positive. Give a number above 0, such as 1.")
+        if type(self.space).active is not SearchSpace.active:
+            # Whether a gene means something follows from more than its gate, which is all that the surrogate knows.
+            raise UserError(
+                f"search.type: an additive surrogate of family {self.space.family} proves no optimum, as some of its "
+                "genes mean nothing beside some others. Use evolution or nsga2."
+            )
 
     @abstractmethod
     def allocate(self, surrogate: Additive, limits: Limits) -> Allocation | None:

@@ -110,3 +110,10 @@ def test_bad_settings(kind, tiny, limits):
         kind(tiny, budgets, 0, penalty=0.0)
     with pytest.raises(UserError, match=r"search\.population: 0 is less than 1"):
         kind(tiny, budgets, 0, population=0)
+
+
+@pytest.mark.parametrize("members", [[1, 2], [1]])
+def test_ensembles_are_refused_as_the_surrogate_knows_gates_alone(kind, members):
+    space = build_space("vit_ensemble", "small", {"members": members, "private": [1, 2]})
+    with pytest.raises(UserError, match=r"search\.type: an additive surrogate of family vit_ensemble proves no"):
+        kind(space, (ResolvedBudget("b", (("macs", 1e9),)),), 0)
