@@ -74,6 +74,11 @@ class ElasticNetwork(SuperposedSupernet):
             x = run(stack, x) if stack.there(values) else x
         return x
 
+    @property
+    def stacks_are_chained(self) -> bool:
+        """Returns whether each stack reads what the one before gives; not where a family overrides `route`."""
+        return type(self).route is ElasticNetwork.route
+
     # ---------------------------------------------------------------- weights
 
     @cached_property
@@ -177,7 +182,13 @@ class ElasticNetwork(SuperposedSupernet):
     def in_stacks(
         self, params: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
     ) -> tuple[Tree, list[Callable[[Tree], Tree]]]:
-        """Returns what `apply` computes up to the head in parts: the embedded stream, and each stack as a function."""
+        """Returns what `apply` computes up to the head in parts: the embedded stream, and each stack as a function.
+
+        Raises:
+            NotImplementedError: The family's stacks do not follow each other.
+        """
+        if not self.stacks_are_chained:
+            raise NotImplementedError(f"stacks of {type(self).__name__} branch")
         genes = jnp.asarray(genes)
         params, known = self.sharing.effective(params, genes), self._known(program)
         context = Context(x.shape, known, input=x)
@@ -185,6 +196,7 @@ class ElasticNetwork(SuperposedSupernet):
         parts = [
             partial(lambda stack, y: self._switched(stack, at(params, stack.path), genes, y, context), stack)
             for stack in self.space.network.stacks
+            if stack.there(known)
         ]
         return self.embed(outside, x, context), parts
 

@@ -6,6 +6,7 @@ References:
     cell; inputs are the batch and weights those of the supernet, where the paper draws both from a Gaussian.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from supernet.proxies.proxy import PROXIES, Genes, Proxy
@@ -18,7 +19,8 @@ class BlockProxy(Proxy):
 
     def lacks(self, genes: Genes) -> str | None:
         """See `Proxy.lacks`."""
-        return None if self.networks.has_blocks else "blocks, and of a plain network none are known"
+        weights, program = self.networks.weights(genes), self.networks.program(genes)
+        return self.networks.lacks_blocks(weights, jnp.asarray(genes, jnp.int32), jnp.asarray(self.batch.x), program)
 
 
 @PROXIES.register("expressivity")

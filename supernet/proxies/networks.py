@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,11 @@ class Networks(ABC):
     ) -> tuple[Float[Array, "b *t c"], list[Float[Array, "... _c"]]]:
         """Logits, and of each batch norm the variances [..., c] of the batch; 0 for what a network leaves out."""
 
-    has_blocks: ClassVar[bool] = False
-    """Whether `blocks` is known."""
+    def lacks_blocks(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> str | None:
+        """Returns why `blocks` is not known, to end a message that begins with `needs`; None where it is."""
+        return "blocks, and of a plain network none are known"
 
     def blocks(
         self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
@@ -87,8 +90,6 @@ class SupernetNetworks(Networks):
         params: Its weights, at initialisation.
     """
 
-    has_blocks = True
-
     def __init__(self, net: ElasticNetwork, params: Params) -> None:
         self._params, self._space = params, net.space
         self._effective = jax.jit(net.sharing.effective)
@@ -114,6 +115,16 @@ class SupernetNetworks(Networks):
         logits, collected = self._net.apply(weights, genes, x, program=program, collect=True)
         found: dict[tuple, Any] = traverse_util.flatten_dict(collected)
         return logits, [leaf for path, leaf in found.items() if path[-1] == "var"]
+
+    def lacks_blocks(
+        self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
+    ) -> str | None:
+        if self._net.stacks_are_chained:
+            # A stream of several arrays has no one whose change from block to block says what the blocks do.
+            stream = jax.eval_shape(lambda weights: self.blocks(weights, genes, x, program)[0], weights)
+            if len(jax.tree.leaves(stream)) == 1:
+                return None
+        return "blocks that each read the one before alone, and these networks have others"
 
     def blocks(
         self, weights: Params, genes: Int[Array, " g"], x: Shaped[Array, "b ..."], program: Program
