@@ -120,11 +120,14 @@ class Scored:
         """Returns what learns targets, such as errors, from these scores.
 
         Args:
-            kind: One of `search_spaces.predictor.SCORED`. ParZC predicts an order alone.
+            kind: One of `search_spaces.predictor.SCORED`. ParZC predicts an order alone, and none where all targets are
+                equal.
         """
         return {"parzc": self._parzc, "proxy_forest": self._forest}[kind]
 
     def _parzc(self, genes: Genes, targets: Float[np.ndarray, " a"], seed: int) -> Predictions:
+        if np.ptp(targets) == 0:  # nothing is ordered; ParZC refuses it
+            return lambda others: np.full(len(others), float(targets[0]))
         longest = max(len(score.parts) for of in self.scores(genes) for score in of)
         learned = ParZC.fit(self.tokens(genes, longest), -np.asarray(targets, float), seed=seed)
         return lambda others: -learned(self.tokens(others, longest)).mean

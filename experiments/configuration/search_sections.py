@@ -95,6 +95,13 @@ class SearchSection(PluginSection):
             if kind in SCORED and self.proxies is None:
                 text = f"{kind} learns from proxies of the networks. Name some: search.proxies.names: [nwot, synflow]."
                 raise ProblemsError([Problem(("predictors",), text)])
+        learned = set(self.settings.get("predictors", ())) & set(SCORED)
+        if self.proxies is not None and self.proxies.warm_start is None and not learned:
+            text = (
+                f"has no effect without a warm start, or a predictor that learns from proxies ({', '.join(SCORED)}, of "
+                "the searcher linas). Set search.proxies.warm_start, or leave it out."
+            )
+            raise ProblemsError([Problem(("proxies",), text)])
         return self
 
     def build(

@@ -104,7 +104,7 @@ class GainProbe:
             values, times = [self._before, *values], [0.0, *times]
         if not higher and self._before == 0:
             return None  # nothing can be won of 0, so that nothing is forecast
-        rival, best = None, values[-1]
+        rival, best = None, self._reached(values)
         if self._rival is not None and (self._rival.value > best if higher else self._rival.value < best):
             rival, best = self._rival.name, self._rival.value
         outlook = Outlook.of(times, values, higher)
@@ -112,6 +112,13 @@ class GainProbe:
             return None
         forecast = Interval(outlook.figure, *outlook.interval(self._rule.confidence))
         return StoppedFinetuning(steps, forecast, best, rival)
+
+    def _reached(self, values: list[float]) -> float:
+        """The figure of the weights that would be exported now."""
+        if self._member.config.train.checkpoint == "last":
+            return values[-1]
+        reached = values if self._objective.higher else values[1:]  # without the one before the finetuning
+        return max(reached) if self._objective.higher else min(reached)
 
     def _value(self, point: Point) -> float:
         figure = point.loss if self._objective.figure == LOSS else point.figure

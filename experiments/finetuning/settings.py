@@ -89,9 +89,13 @@ class Finetuning:
             update={
                 "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
                 "path_batch": "whole", "diagnose_every": None, "incubation": None, "method": "gradient",
-                "evaluate_every": settings.evaluate_every if early is None else max(steps // early.evaluations, 1),
             }
         )  # fmt: skip
+        if early is not None:
+            every = max(steps // early.evaluations, 1)
+            # Only what is evaluated and saved can be the best one.
+            saves = every if settings.checkpoint == "best" else settings.checkpoint_every
+            train = train.model_copy(update={"evaluate_every": every, "checkpoint_every": saves})
         seed = self.config.seed if self.seed is None else self.seed
         return alone(self.config).model_copy(update={"train": train, "seed": seed})
 

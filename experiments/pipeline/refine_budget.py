@@ -21,6 +21,7 @@ from experiments.run_directory import RunDirectory
 from experiments.searching import new_budget as answers
 from experiments.searching.looked_up import looked_up
 from experiments.searching.stage import archive_identity, candidate_objectives, origin_of
+from experiments.searching.with_proxies import learning_from_proxies
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import read_summary, write_summary
 from experiments.training.stage import trained_params
@@ -107,7 +108,7 @@ def refine(
     split = batch_count(experiment.config, experiment.data)
     inner = settings.build(finished.space, (budget,), experiment.config.seed, split, finished.cost)
     main = Archive.read(run.archive, finished.space)
-    searcher = Continued.of(inner, main)
+    searcher = Continued.of(learning_from_proxies(experiment, inner), main)
     path = answers.refined_archive(run.path, budget.name, len(main))
     archive = Archive.open(path, searcher, run=archive_identity(experiment, params, finished.cost))
 

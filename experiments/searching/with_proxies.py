@@ -51,13 +51,32 @@ def with_proxies(experiment: Experiment, run: RunDirectory, stop: StopRequest, q
     if section is None:
         return searcher
     made = search_proxies(experiment, section)
-    if any(field.name == "scored" for field in dataclasses.fields(searcher)):
-        searcher = dataclasses.replace(searcher, scored=Scored(made).fit)
+    searcher = _learning(searcher, made)
     if section.warm_start is None:
         return searcher
     origin = {"proxies": list(section.names), "candidates": section.warm_start, "batch": section.batch}
     first = _first(experiment, made, section.warm_start, origin, run, stop, quiet)
     return WarmStarted.of(searcher, first, origin)
+
+
+def learning_from_proxies(experiment: Experiment, searcher: Searcher) -> Searcher:
+    """Returns a searcher whose predictors may learn from the experiment's proxies; without a warm start.
+
+    Args:
+        experiment: The experiment.
+        searcher: What its section `search` builds, for whatever budgets.
+
+    Raises:
+        UserError: As `search_proxies`.
+    """
+    section = experiment.config.search.proxies
+    return searcher if section is None else _learning(searcher, search_proxies(experiment, section))
+
+
+def _learning(searcher: Searcher, made: dict[str, Proxy]) -> Searcher:
+    if any(field.name == "scored" for field in dataclasses.fields(searcher)):
+        return dataclasses.replace(searcher, scored=Scored(made).fit)
+    return searcher
 
 
 def _first(

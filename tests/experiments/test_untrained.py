@@ -85,3 +85,10 @@ def test_predictors_learn_targets_from_scores(kind: str) -> None:
     assert np.corrcoef(predicted, errors[25:])[0, 1] > 0.8
     if kind == "proxy_forest":
         assert cross_validated_tau(space, genes, errors, kind, 5, 0, fit) > 0.7
+
+
+@pytest.mark.parametrize("kind", ["parzc", "proxy_forest"])
+def test_equal_targets_order_nothing(kind: str) -> None:
+    """A search goes on where all networks are equally bad so far."""
+    genes = np.array([[i % 3, i // 3, 1] for i in range(12)], np.int32)
+    assert Scored({"sum": Sum()}).fit(kind)(genes, np.full(12, 0.9), 0)(genes[:4]).tolist() == pytest.approx([0.9] * 4)

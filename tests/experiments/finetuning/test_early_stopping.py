@@ -69,6 +69,23 @@ def test_what_promises_no_gain_stops_and_is_exported_as_it_is(here: Path) -> Non
     assert finetune(settings("early", *RULE), StopRequest(), quiet=True) == found  # it is there already
 
 
+def test_of_the_best_checkpoint_the_best_evaluation_is_what_more_steps_must_beat(here: Path) -> None:
+    """At a rate that is too high, the last evaluation is not the best one; checkpoints are as frequent as these."""
+    rule = RULE[1:]  # with the interval of checkpoints of the supernet, which is another
+    found = {}
+    for kept in ("last", "best"):
+        given = dataclasses.replace(settings(f"keeps_{kept}", *rule, f"train.checkpoint={kept}"), learning_rate=0.1)
+        found[kept] = finetune(given, StopRequest(), quiet=True)
+    last, best = found["last"], found["best"]
+    assert last.stopped is not None
+    assert best.stopped is not None
+    assert (last.steps, best.steps) == (6, 6)
+    assert best.stopped.to_beat > last.stopped.to_beat
+    for one in (last.stopped.to_beat, last), (best.stopped.to_beat, best):
+        assert one[1].validation.after.value == pytest.approx(one[0], abs=1e-9)
+    assert weights("keeps_best") != weights("keeps_last")
+
+
 def test_what_promises_more_trains_to_the_end_as_without_a_rule(here: Path) -> None:
     strict = "finetune.early_stopping={evaluations: 6, tolerance: 1.0e-9, confidence: 0.999999}"
     finetune(settings("without", "train.checkpoint_every=2"), StopRequest(), quiet=True)

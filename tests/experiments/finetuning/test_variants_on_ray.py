@@ -1,5 +1,6 @@
 """Variants trained on real Ray workers are those of one process; a killed worker's goes on."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -59,4 +60,23 @@ def test_variants_are_those_of_one_process_also_when_a_worker_is_killed(home: Pa
     assert not (home / ".variants").exists()
     for name in NAMES:
         alone, ray = ((home / out / name / "weights.safetensors").read_bytes() for out in ("alone", "ray"))
+        assert alone == ray
+
+
+def test_of_variants_that_may_stop_early_each_must_beat_the_best_of_those_before_its_wave(home: Path) -> None:
+    """Two workers, so the second variant does not know of the first; the third, which hardly learns, knows of both."""
+    entries = [{"name": "first", "learning_rate": 0.1}, {"name": "second", "seed": 1}, {"name": "third", "seed": 2}]
+    entries = [{"learning_rate": 1e-6, **entry} for entry in entries]
+    (home / "waves.yaml").write_text(yaml.safe_dump(entries))
+    found = {}
+    for out, ray in (("one_by_one", "ray=null"), ("waves", "ray={workers: 2}")):
+        rule = "finetune.early_stopping={evaluations: 6, tolerance: 0.999}"
+        finished(begun(home, out, "--variants", "waves.yaml", "--set", ray, "--set", rule))
+        reports = [json.loads((home / out / entry["name"] / "report.json").read_text()) for entry in entries]
+        found[out] = [report["finetuned"] for report in reports]
+    assert [one["steps"] for one in found["waves"]] == [3, 3, 3]  # after the third of six evaluations
+    assert [one["stopped"]["rival"] for one in found["one_by_one"]] == [None, "first", "first"]
+    assert [one["stopped"]["rival"] for one in found["waves"]] == [None, None, "first"]
+    for entry in entries:
+        alone, ray = ((home / out / entry["name"] / "weights.safetensors").read_bytes() for out in found)
         assert alone == ray

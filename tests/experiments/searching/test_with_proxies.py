@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.run_directory import RunDirectory
+from experiments.searching.stage import search
 from experiments.searching.with_proxies import with_proxies
 from search import LINAS
 from search.warm_start import WarmStarted
@@ -59,6 +61,50 @@ def test_what_was_computed_is_kept_and_a_stop_computes_nothing(here: Path, monke
     assert again.settings == first.settings
 
 
+def test_an_interrupted_search_goes_on_to_the_same_archive(here: Path) -> None:
+    """Stopped among the proxies, and again after the first batch, which is what the search began with."""
+    experiment = build_experiment(load_config("small.yaml"))
+    params = jax.jit(experiment.net.init)(jax.random.key(0))
+
+    class Later(StopRequest):
+        """Asked for after some looks at it."""
+
+        def __init__(self, looks: int) -> None:
+            super().__init__()
+            self.looks = looks
+
+        def __bool__(self) -> bool:
+            self.looks -= 1
+            return self.looks < 0
+
+    with RunDirectory.create_or_resume("whole", experiment.config) as run:
+        search(experiment, params, run, StopRequest(), quiet=True)
+    with RunDirectory.create_or_resume("parts", experiment.config) as run:
+        for looks in (5, 0):
+            if looks == 0:
+                with_proxies(experiment, run, StopRequest(), quiet=True)
+            with pytest.raises(Interrupted, match="proxies" if looks else "4 of 8 candidates"):
+                search(experiment, params, run, Later(looks), quiet=True)
+        search(experiment, params, run, StopRequest(), quiet=True)
+    whole, parts = (here / name / "search" / "archive.jsonl" for name in ("whole", "parts"))
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_whole_search_learns_with_parzc_and_so_does_its_refinement(supernest: Any, here: Path) -> None:
+    change = (
+        "search={type: linas, population: 6, inner: 24, evaluations: 18, predictors: [parzc], "
+        "proxies: {names: [params, l2, expressivity], batch: 8}}"
+    )
+    sets = ("--set", change, "--set", "space.width=[16, 24]")
+    assert supernest("run", "small.yaml", "--out", "out", "--quiet", *sets)[::2] == (0, "")
+    lines = (here / "out" / "search" / "archive.jsonl").read_text().splitlines()
+    assert len({tuple(json.loads(line)["genes"]) for line in lines[1:]}) == 18
+    code, out, err = supernest("export", "out", "--budget", "macs<=80%", "--refine", "4", "--show", "--json", "--quiet")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["evaluated"] > 18
+
+
 def test_linas_learns_from_proxies(here: Path) -> None:
     changes = (
         "search={type: linas, population: 4, inner: 20, predictors: [proxy_forest], proxies: {names: [params]}}",
@@ -81,6 +127,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(supernest: Any, here: Pa
         ("search.proxies.names=[nwot]", "search.proxies.names: nwot needs ReLUs, and these networks have none."),
         ("search.proxies.names=[parms]", "search.proxies.names: 'parms' is not known. Did you mean 'params'?"),
         ("search.proxies.names=[]", "search.proxies.names"),
+        ("search.proxies.warm_start=null", "search.proxies: has no effect without a warm start"),
         ("search={type: linas, predictors: [parzc]}", "parzc learns from proxies of the networks. Name some"),
         ("search={type: linas, predictors: [parzcc]}", "'parzcc' is not known. Did you mean 'parzc'?"),
     ):
