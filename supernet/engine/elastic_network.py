@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,9 @@ class ElasticNetwork(SuperposedSupernet):
         for stack in self.space.network.stacks:
             x = run(stack, x) if stack.there(values) else x
         return x
+
+    first_entry_alone: ClassVar[bool] = False
+    """Whether of a stream of several arrays only the first one is not zero between stacks."""
 
     @property
     def stacks_are_chained(self) -> bool:

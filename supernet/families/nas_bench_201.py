@@ -34,6 +34,7 @@ class NASBench201Supernet(ElasticNetwork):
     """Each edge of a cell is a switch over its operations; all cells of a stage run under one loop."""
 
     space: NASBench201Space
+    first_entry_alone = True
 
     @cached_property
     def stages(self) -> Mapping[str, Sequence[Stage]]:

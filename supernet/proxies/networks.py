@@ -122,7 +122,7 @@ class SupernetNetworks(Networks):
         if self._net.stacks_are_chained:
             # A stream of several arrays has no one whose change from block to block says what the blocks do.
             stream = jax.eval_shape(lambda weights: self.blocks(weights, genes, x, program)[0], weights)
-            if len(jax.tree.leaves(stream)) == 1:
+            if self._net.first_entry_alone or len(jax.tree.leaves(stream)) == 1:
                 return None
         return "blocks that each read the one before alone, and these networks have others"
 

@@ -20,7 +20,7 @@ from supernet.layers.normalisation import layer_norm
 @FAMILIES.register("patch_transformer")
 @dataclass(frozen=True)
 class PatchTransformerSpace(SearchSpace):
-    """Transformers on patches of images, which need not be squares.
+    """Transformers on patches of images, which need not be square.
 
     Args:
         width: Widths of the stream in channels.
