@@ -4,7 +4,7 @@ References:
     Mellor, Turner, Storkey, Crowley. Neural Architecture Search without Training. ICML 2021, arXiv:2006.04647.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -39,13 +39,16 @@ class NWOT(Proxy):
             # Where statistics are collected, layers are a loop of branches, which hold no derivatives of their own.
             traced = Traced(lambda weights, x: self.networks.measured(weights, genes, x, program), weights, x)
             none = jnp.zeros((len(x), len(x)), jnp.int32)
-            return traced.total(weights, x, relus(traced), _agreements, none)
+            return traced.total(weights, x, relus(traced), partial(_agreements, len(x)), none)
 
         return jax.jit(agreements, static_argnums=3)
 
 
-def _agreements(equation: Any, inputs: Values) -> jax.Array:
-    """Of each pair of examples, how many ReLUs are open for both or for neither: int32[b, b]."""
+def _agreements(examples: int, equation: Any, inputs: Values) -> jax.Array:
+    """Of each pair of examples, how many ReLUs are open for both or for neither: int32[b, b].
+
+    Inputs are [b, ...], or [b * t, ...] where a layer takes the outputs of all examples one after the other.
+    """
     read = next(value for value in inputs if jnp.ndim(value))
-    code = (read > 0).astype(jnp.float32).reshape(len(read), -1)
+    code = (read > 0).astype(jnp.float32).reshape(examples, -1)
     return (code @ code.T + (1 - code) @ (1 - code).T).astype(jnp.int32)
