@@ -1,9 +1,20 @@
 """Marks of tests that run the same for many cases: `make test` has a few of them, `make test-all` has all."""
 
+import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
+
+COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
+"""Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
+COMBINED = ("mobilenet_ensemble", "nas_bench_201_ensemble")
+"""Families of layers and of branches that other families have; their own parity is always tested."""
+
+
+def sampled(families: Iterable[str]) -> list[str]:
+    """Returns those of some families that the usual run tests; `SUPERNEST_PARITY=all` tests them all."""
+    return sorted(family for family in families if COMPLETE or family not in COMBINED)
 
 
 def slow_but(quick: Collection[Any], cases: Iterable[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 Switched and masked are compared on 200 architectures, the others on fewer: `SUPERNEST_PARITY=all` has all of them.
 """
 
-import os
 from functools import partial
 from typing import Any
 
@@ -17,13 +16,11 @@ from search_spaces import Architecture, build_space
 from supernet.engine.supernet import SUPERNETS, Params, Statistics, build_supernet
 from supernet.export.subnet import compiled
 from supernet.layers.resolution import resize
-from tests.marks import slow_but
+from tests.marks import COMPLETE, slow_but
 from tests.reference.counting import count
 from tests.supernet.families import Family, small
 
 ARCHITECTURES = 200
-COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
-"""Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
 # Of the usual run, fewer, chosen so that they hold as many pairs of values of two choices as so few can.
 UNROLLED = ARCHITECTURES if COMPLETE else 10  # for passes that run op by op, each with programs for its own shapes
 TRACED = ARCHITECTURES if COMPLETE else 20  # for modules that are traced anew for each

@@ -16,8 +16,9 @@ from supernet.engine.superposed import build_superposed, one_hot
 from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS, flatten, read_subnet
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.tokens import Tokens
+from tests.marks import COMPLETE
 from tests.reference import Truth, counted, reference
-from tests.supernet.engine.test_parity import ARCHITECTURES, COMPLETE, assert_close, assert_gradients_close
+from tests.supernet.engine.test_parity import ARCHITECTURES, assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

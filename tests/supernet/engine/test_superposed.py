@@ -20,7 +20,7 @@ from supernet.gradient.relaxation import RELAXATIONS
 from supernet.training.optimizer import OptimizerSettings
 from supernet.training.training import TrainStep
 from supernet.weights.described import Weights
-from tests.marks import slow_but
+from tests.marks import sampled, slow_but
 from tests.supernet.families import SETTINGS, Family
 
 ONE_HOT = 1e-5  # relative to the largest logit
@@ -37,7 +37,7 @@ def small(family: str) -> Family:
     return Family(build_superposed(build_space(family, "small", settings)))
 
 
-@pytest.fixture(params=slow_but(QUICK, sorted(SUPERNETS)))
+@pytest.fixture(params=slow_but(QUICK, sampled(SUPERNETS)))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 

@@ -17,7 +17,7 @@ from supernet.engine.superposed import SuperposedSupernet, one_hot, values_of
 from supernet.sharing import SHARING, WeightSharing
 from supernet.training.gene_norms import GeneNorms
 from supernet.weights.cuts import at
-from tests.marks import slow_but
+from tests.marks import sampled, slow_but
 from tests.supernet.engine.test_parity import assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
 
@@ -61,7 +61,10 @@ def made(family: str, scheme: str) -> Family:
     return Family(build_supernet(space_of(family), scheme))
 
 
-@pytest.fixture(params=slow_but(QUICK, FITTING), ids="-".join)
+SAMPLED = [(family, scheme) for family, scheme in FITTING if family in sampled([family])]
+
+
+@pytest.fixture(params=slow_but(QUICK, SAMPLED), ids="-".join)
 def case(request: pytest.FixtureRequest) -> Family:
     return made(*request.param)
 
