@@ -40,6 +40,9 @@ class _Fixed:
             return self._net.apply_sliced(params, self._architecture, x), {}
         return self._net.apply_masked(params, genes, x, program=program), {}
 
+    def apply_members(self, params: Any, genes: jax.Array, x: jax.Array, *, program: Any) -> tuple[jax.Array, ...]:
+        return (self.apply(params, genes, x, program=program)[0],)
+
 
 @click.command(cls=Benchmark)
 @click.option("--family", type=click.Choice(sorted(_CHANGED)), default="vit", show_default=True)

@@ -19,9 +19,9 @@ class GeneNorms:
     A gene governs the weights of which another part is used when the gene takes its other values: heads govern a
     layer's attention, a depth the layers that it can leave out, a width everything. Where layers are stacked, each
     layer counts on its own. A gene that changes no weight governs the sublayer of the layer that it belongs to, such as
-    heads that share out one projection, or the whole network, such as a resolution; one with a single value governs
-    nothing. Of weights that a sharing scheme makes others of, those are used that the used
-    part of the others follows from.
+    heads that share out one projection, or the whole network, such as a resolution. One with a single value governs
+    nothing, nor does one without such a sublayer that means nothing in the smallest network. Of weights that a sharing
+    scheme makes others of, those are used that the used part of the others follows from.
 
     Args:
         net: The supernet.
@@ -72,10 +72,13 @@ class GeneNorms:
                 for value in range(1 if space.ordered[gene] else values):
                     other = np.where(np.arange(space.num_genes) == gene, value, base)
                     governed[gene] |= used(other) != of_base
-        inside = _inside(space)
+        inside, always = _inside(space), space.active(np.array([space.smallest.genes], np.int32))[0]
         for gene in np.flatnonzero(~governed.any(axis=1) & (space.cardinalities > 1)):
             there = [starts[path] + layer for path, layer in inside.get(int(gene), ()) if path in starts]
-            governed[gene, there or slice(None)] = True
+            if there:
+                governed[gene, there] = True
+            else:
+                governed[gene] = always[gene]
         self._governed = jnp.asarray(governed, jnp.float32)
 
     @staticmethod

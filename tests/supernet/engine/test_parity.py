@@ -47,8 +47,8 @@ def library_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
             dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
         )  # fmt: skip
 
-    for place in ("mobilenet", "darts"):
-        monkeypatch.setattr(f"supernet.standalone.{place}.depthwise", convolve)
+    for place in ("standalone.mobilenet", "standalone.darts", "families.bottleneck"):
+        monkeypatch.setattr(f"supernet.{place}.depthwise", convolve)
     monkeypatch.setattr("supernet.standalone.darts.dilated_depthwise", partial(convolve, dilation=2))
 
 

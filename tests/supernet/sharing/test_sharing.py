@@ -17,7 +17,7 @@ from supernet.engine.superposed import SuperposedSupernet, one_hot, values_of
 from supernet.sharing import SHARING, WeightSharing
 from supernet.training.gene_norms import GeneNorms
 from supernet.weights.cuts import at
-from tests.marks import sampled, slow_but
+from tests.marks import COMPLETE, sampled, slow_but
 from tests.supernet.engine.test_parity import assert_close, assert_gradients_close
 from tests.supernet.families import SETTINGS, Family
 
@@ -162,7 +162,7 @@ def test_effective_weights_are_laid_out_as_plain_ones_and_changed_where_said(cas
 def test_gradients_reach_every_weight_and_none_outside_the_subnet(case: Family) -> None:
     reached: Any = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), case.params)
     norms = jax.jit(GeneNorms(case.net))
-    for genes in case.draw(20):
+    for genes in case.draw(80 if COMPLETE else 20):  # those of `COMBINED` have many genes
         gradients = case.switched(genes, case.space.program(genes))[1]
         reached = jax.tree.map(lambda r, g: r | (np.asarray(g) != 0), reached, gradients)
         by_gene = np.asarray(norms(gradients))
