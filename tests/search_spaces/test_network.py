@@ -129,7 +129,7 @@ def test_edges_that_share_a_gene_by_mistake_are_refused() -> None:
 
 
 @dataclass(frozen=True)
-class Ensembled(Ensemble, Wired):
+class Ensembled(Ensemble, Wired):  # type: ignore[override]
     """Members that cannot be."""
 
     family = "ensembled"

@@ -250,7 +250,7 @@ def test_outputs_that_are_not_finite_have_no_figure(
 
 def test_the_benchmark_compares_at_equal_bytes(here: Path) -> None:
     config = load_config("run/config.yaml")
-    found = compared(Path("run/subnets/full"), config.data.load(config.seed), 4)
+    found = dict(compared(Path("run/subnets/full"), config.data.load(config.seed), 4))
     assert found.pop("float32")["bytes"] == json.loads((NESTED / "report.json").read_text())["float32_bytes"]
     assert found
     for row in found.values():
