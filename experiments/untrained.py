@@ -108,7 +108,7 @@ class Scored:
         return found / len(self._proxies)
 
     def tokens(self, genes: Genes, longest: int) -> Tokens:
-        """What ParZC sees of networks: parts by layer, filled up with zeros or cut to `longest`."""
+        """Returns the inputs of ParZC: scores by layer, padded with zeros or cut to `longest` layers."""
         found = np.zeros((len(genes), len(self._proxies), longest))
         for row, of in zip(found, self.scores(genes), strict=True):
             for token, score in zip(row, of, strict=True):

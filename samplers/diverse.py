@@ -248,7 +248,7 @@ class DiverseSampler(Sampler):
 
     @cached_property
     def _values(self) -> Bool[np.ndarray, "r v"]:
-        """Which entries of a row are values of its gene."""
+        """Mask of the entries of each row that are values of its gene."""
         sizes = self.space.cardinalities[self._first]
         return np.arange(sizes.max()) < sizes[:, None]
 

@@ -1,4 +1,4 @@
-"""How much members of an ensemble differ, and what each value of a gene is worth: potential and diversity.
+"""Diversity of the members of an ensemble, and potential and diversity of each value of a gene.
 
 References:
     Chen, Fu, Ling. One-Shot Neural Ensemble Architecture Search by Diversity-Guided Search Space Shrinking. CVPR 2021,

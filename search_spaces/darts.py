@@ -311,7 +311,7 @@ class DARTSSpace(SearchSpace):
         return Network(Sublayer("outside_layers", outside), tuple(stacks))
 
     def _cell(self, cell: int) -> Iterator[Stack]:
-        """What prepares a cell's inputs, its edges, and what joins its nodes."""
+        """Yields the stacks of a cell: preparation of its inputs, its edges, and concatenation of its nodes."""
         path, width, reduces = f"cell_{cell}", self.cell_width(cell), self.reduces(cell)
         halved = cell > 0 and self.reduces(cell - 1)  # the cell before the last one gives maps of twice the sides
         positions = self.cell_size(cell - 1) ** 2

@@ -348,7 +348,7 @@ class Ensemble(SearchSpace):
 
 
 def _path(member: int) -> str:
-    """Where what is a member's own lies."""
+    """Returns the prefix of the paths of a member's own weights; the first member has none."""
     return f"member_{member}/" if member > 1 else ""
 
 

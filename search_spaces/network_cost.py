@@ -47,7 +47,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
         return tabulate(columns, cost)
 
     def edge_term(stack: Stack, edge: Edge) -> Term:
-        """What is on an edge, by the choice that says which edges there are, and by the genes of its slots."""
+        """Returns the states of an edge, by the choice of edges that are on and by the genes of its slots."""
         slots = sorted(set(edge.slots) - {-1})
         genes = [(name, space.column(name, stack.group, slot)) for slot in slots for name in stack.choices]
         columns = dict.fromkeys(column for _, column in genes)

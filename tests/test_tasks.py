@@ -28,7 +28,7 @@ DEFAULTS = {
     ("supernet/gradient/relaxation.py", "darts"),
     *(("experiments/configuration/proposals.py", family) for family in ("vit", "mobilenet", "language", "translation")),
 }
-"""What a command takes, or proposes for data, where nobody names a family; a relaxation that is called as one is."""
+"""Defaults and proposals of commands where no family is named; and a relaxation of the same name as a family."""
 
 
 def general() -> list[Path]:

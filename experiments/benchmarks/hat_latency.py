@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """How well latencies are predicted: median relative error and Kendall's tau-b."""
+    """Accuracy of predicted latencies: median relative error, and Kendall's tau-b."""
 
     error: float
     tau: float

@@ -15,7 +15,7 @@ class FinetuneStoppingSection(BaseModel):
             earlier variant: a share of 1 for accuracies (0.005 is half a percentage point), a share of the result
             before finetuning for perplexities and errors.
         confidence: Probability with which the forecast of the learning curve must exclude such a gain.
-        evaluations: Number of evaluations on the validation split over a whole training.
+        evaluations: Largest number of evaluations on the validation split over a whole training.
     """
 
     model_config = STRICT

@@ -52,7 +52,7 @@ class EarlyStoppingSection(BaseModel):
         tolerance: Largest allowed difference between final result and forecast: a share of 1 for accuracies (0.01 is
             one percentage point), a share of the first measured value for losses and errors.
         confidence: Probability with which the difference must stay within the tolerance.
-        evaluations: Number of evaluations on the validation split over a whole training.
+        evaluations: Largest number of evaluations on the validation split over a whole training.
     """
 
     model_config = STRICT

@@ -181,21 +181,21 @@ class ParallelText(AnySource):
     # ---------------------------------------------------------------- lines that cannot be used
 
     def _empty(self, pair: tuple[_Text, _Text]) -> np.ndarray:
-        """Which training pairs have an empty side."""
+        """Returns a mask of the training pairs of which a side is empty."""
         sides = [np.array([not line for line in text.lines]) for text in pair]
         if self.unusable != "drop":
             _refuse_empty(pair, " or set data.unusable: drop.")
         return sides[0] | sides[1]
 
     def _without_tokens(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]]) -> np.ndarray:
-        """Which training pairs have a side of which a given tokenizer leaves nothing."""
+        """Returns a mask of the training pairs of which the given tokenizer makes no token on a side."""
         sides = [np.array([not row for row in side]) for side in tokens]
         if self.unusable != "drop":
             _refuse_without_tokens(pair, tokens, " or set data.unusable: drop.")
         return sides[0] | sides[1]
 
     def _too_long(self, pair: tuple[_Text, _Text], tokens: list[list[list[int]]]) -> np.ndarray:
-        """Which training pairs have a side with too many tokens."""
+        """Returns a mask of the training pairs of which a side has too many tokens."""
         if self.unusable != "drop":
             self._refuse_long(pair, tokens, ", or data.unusable: drop.")
         sides = [np.array([len(row) >= self.length for row in side]) for side in tokens]

@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.exporting.lineage import TrainedOn
 from experiments.finetuning.frame import alone
+from experiments.training.learning_curve import evaluation_interval
 from search_spaces import UserError
 from supernet.export.subnet import ARCHITECTURE, CONFIG, WEIGHTS
 from supernet.storage.manifest import MANIFEST
@@ -92,7 +93,7 @@ class Finetuning:
             }
         )  # fmt: skip
         if early is not None:
-            every = max(steps // early.evaluations, 1)
+            every = evaluation_interval(steps, early.evaluations)
             # Only what is evaluated and saved can be the best one.
             saves = every if settings.checkpoint == "best" else settings.checkpoint_every
             train = train.model_copy(update={"evaluate_every": every, "checkpoint_every": saves})

@@ -24,6 +24,7 @@ from experiments.records.plain import JsonObject
 from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
+from experiments.training.learning_curve import evaluation_interval
 from experiments.training.one_path import OnePath
 from experiments.training.stage import AnyStep, TrainingDiverged, train, train_step, trained_params
 from search_spaces.randomness import Purpose
@@ -75,7 +76,7 @@ def alone(experiment: Experiment) -> Experiment:
                     "steps": steps,
                     "epochs": None,
                     "distillation": Distillation(),
-                    "evaluate_every": steps if early is None else max(steps // early.evaluations, 1),
+                    "evaluate_every": steps if early is None else evaluation_interval(steps, early.evaluations),
                     "diagnose_every": None,
                     "checkpoint": "last",
                     "incubation": None,

@@ -83,7 +83,7 @@ def _first(
     experiment: Experiment, made: dict[str, Proxy], candidates: int, origin: JsonObject, run: RunDirectory,
     stop: StopRequest, quiet: bool,
 ) -> Genes:  # fmt: skip
-    """What the search begins with: as it was kept, or the best of random architectures."""
+    """Returns the first candidates of the search: those in the file, or the best of random architectures."""
     searcher, path = experiment.searcher, run.archive.with_name("warm_start.json")
     key = {
         **origin, "seed": searcher.seed, "space": experiment.space.fingerprint,

@@ -60,3 +60,8 @@ class LearningCurve:
             self._points.append(Point(done, float(scores.figure[0]), float(scores.loss[0])))
         content = sealed({"points": [asdict(one) for one in self._points]})
         write_text_atomically(self._path, json.dumps(content) + "\n")
+
+
+def evaluation_interval(steps: int, evaluations: int) -> int:
+    """Returns the least number of steps between evaluations with which a training has at most so many of them."""
+    return -(-steps // evaluations)

@@ -21,7 +21,7 @@ def max_pool(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j c"]
 def mean_pool(x: Float[Array, "b h w c"], stride: int) -> Float[Array, "b i j c"]:
     """Takes the mean of each neighbourhood; sides become ceil(side / stride)."""
     total = _by_device(_shifted_sum, partial(_windows, 0.0, jax.lax.add), x, stride)
-    counts = np.multiply.outer(*(_met(side)[::stride] for side in x.shape[1:3])).astype(np.float32)
+    counts = np.multiply.outer(*(met(side)[::stride] for side in x.shape[1:3])).astype(np.float32)
     return total / counts[..., None]
 
 
@@ -56,6 +56,6 @@ def _shifts(x: jax.Array, axis: int, stride: int, beyond: float) -> list[jax.Arr
     return [jax.lax.slice_in_dim(padded, start, start + length, stride, axis=axis) for start in range(3)]
 
 
-def _met(length: int) -> np.ndarray:
-    """How many of its own and its two neighbouring positions each of a row has."""
+def met(length: int) -> Float[np.ndarray, " n"]:
+    """Counts, for each position of a row, the position itself and its neighbours."""
     return np.convolve(np.ones(length), np.ones(3))[1 : length + 1]

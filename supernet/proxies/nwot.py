@@ -45,7 +45,7 @@ class NWOT(Proxy):
 
 
 def _agreements(examples: int, equation: Any, inputs: Values) -> jax.Array:
-    """Of each pair of examples, how many ReLUs are open for both or for neither: int32[b, b].
+    """Counts, for each pair of examples, the ReLUs that are open for both or for neither: int32[b, b].
 
     Inputs are [b, ...], or [b * t, ...] where a layer takes the outputs of all examples one after the other.
     """

@@ -17,10 +17,7 @@ from supernet.layers.dilated import dilated_depthwise
 from supernet.layers.pooling import max_pool, mean_pool
 from supernet.standalone import MODULES
 from supernet.standalone.mobilenet import BatchNorm
-from supernet.standalone.nas_bench_201 import Convolution
-
-_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""PyTorch's default, which the published networks start from: uniform within 1 / sqrt(inputs)."""
+from supernet.standalone.nas_bench_201 import UNIFORM, Convolution
 
 Edges = Sequence[tuple[str, int]]
 """Operation and input of each edge of a cell: two for each node, in the order of nodes."""
@@ -36,7 +33,7 @@ class Pointwise(nnx.Module):
     """A bias-free 1×1 convolution, as one product of matrices."""
 
     def __init__(self, width: int, out_width: int, *, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(_UNIFORM(rngs.params(), (width, out_width)))
+        self.kernel = nnx.Param(UNIFORM(rngs.params(), (width, out_width)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         """float32[b, h, w, width] to float32[b, h, w, out_width]."""
@@ -48,7 +45,7 @@ class Depthwise(nnx.Module):
 
     def __init__(self, side: int, width: int, stride: int, dilated: bool, *, rngs: nnx.Rngs) -> None:
         self.side, self.stride, self.dilated = side, stride, dilated
-        self.kernel = nnx.Param(_UNIFORM(rngs.params(), (side**2, width)))
+        self.kernel = nnx.Param(UNIFORM(rngs.params(), (side**2, width)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
         """float32[b, h, w, width] to float32[b, ceil(h / stride), ceil(w / stride), width]."""
@@ -188,7 +185,7 @@ class DARTS(nnx.Module):
             genotype, width = (reduction, 2 * width) if reduces else (normal, width)
             setattr(self, f"cell_{cell}", Cell(genotype, widths, width, reduces, halved, rngs=rngs))
             widths, halved = (widths[1], len(genotype) // 2 * width), reduces
-        self.classifier = nnx.Linear(widths[1], classes, kernel_init=_UNIFORM, rngs=rngs)
+        self.classifier = nnx.Linear(widths[1], classes, kernel_init=UNIFORM, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Images float32[b, h, w, channels] to logits float32[b, classes]."""

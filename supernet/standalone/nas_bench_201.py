@@ -14,10 +14,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from search_spaces.nas_bench_201 import EDGES, NODES, TAPS, edge_name
+from supernet.layers.pooling import met
 from supernet.standalone import MODULES
 from supernet.standalone.mobilenet import BatchNorm
 
-_UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+UNIFORM = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """PyTorch's default, which the published networks start from: uniform within 1 / sqrt(inputs)."""
 
 
@@ -40,13 +41,8 @@ def smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     rows = padded[:, :h] + padded[:, 1 : h + 1] + padded[:, 2:]
     total = rows[:, :, :w] + rows[:, :, 1 : w + 1] + rows[:, :, 2:]
-    counts = np.multiply.outer(_met(h), _met(w)).astype(np.float32)
+    counts = np.multiply.outer(met(h), met(w)).astype(np.float32)
     return total / counts[..., None]
-
-
-def _met(length: int) -> np.ndarray:
-    """How many of its own and its two neighbouring positions each of a row has."""
-    return np.convolve(np.ones(length), np.ones(3))[1 : length + 1]
 
 
 def halve(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
@@ -64,7 +60,7 @@ class Convolution(nnx.Module):
 
     def __init__(self, taps: int, width: int, out_width: int, stride: int = 1, *, rngs: nnx.Rngs) -> None:
         self.taps, self.stride = taps, stride
-        self.kernel = nnx.Param(_UNIFORM(rngs.params(), (taps * width, out_width)))
+        self.kernel = nnx.Param(UNIFORM(rngs.params(), (taps * width, out_width)))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """float32[b, h, w, width] to float32[b, ceil(h / stride), ceil(w / stride), out_width]."""
@@ -126,7 +122,7 @@ class Reduction(nnx.Module):
     def __init__(self, width: int, out_width: int, *, rngs: nnx.Rngs) -> None:
         self.first, self.first_norm = Convolution(9, width, out_width, 2, rngs=rngs), BatchNorm(out_width, "relu")
         self.second, self.second_norm = Convolution(9, out_width, out_width, rngs=rngs), BatchNorm(out_width, None)
-        self.shortcut = nnx.Linear(width, out_width, use_bias=False, kernel_init=_UNIFORM, rngs=rngs)
+        self.shortcut = nnx.Linear(width, out_width, use_bias=False, kernel_init=UNIFORM, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
         """float32[b, h, w, width] to float32[b, ceil(h / 2), ceil(w / 2), out_width]."""
@@ -178,7 +174,7 @@ class NASBench201(nnx.Module):
                 width *= 2
             setattr(self, f"stage_{stage}", Stage(operations, width, cells, rngs=rngs))
         self.final_norm = BatchNorm(width, "relu")
-        self.classifier = nnx.Linear(width, classes, kernel_init=_UNIFORM, rngs=rngs)
+        self.classifier = nnx.Linear(width, classes, kernel_init=UNIFORM, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         """Images float32[b, h, w, channels] to logits float32[b, classes]."""

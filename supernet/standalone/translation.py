@@ -25,7 +25,7 @@ Cache = list[KeysValues]
 
 
 class Memory(NamedTuple):
-    """What decoder layers attend to of some source sentences.
+    """Keys and values of source sentences, for the attention of decoder layers.
 
     Attributes:
         layers: Keys and values of each decoder layer.

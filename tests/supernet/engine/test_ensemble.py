@@ -98,7 +98,7 @@ def alone(space: Ensemble, ensemble: nnx.Module, architecture: Architecture, mem
 
 
 def place(path: tuple) -> int:
-    """Where a path numbers the layer of a list; 0 where it does not."""
+    """Returns the place in a path of the number of a layer in a list; 0 without one."""
     return next((i for i, part in enumerate(path) if isinstance(part, int)), 0)
 
 
