@@ -65,6 +65,8 @@ class LanguageSpace(LanguageForm, SearchSpace):
             `ranked`: those that come first in `layer_order`.
         layer_order: Indices of all layers, the most important first; for `ranked`.
         cache_context: Number of tokens for which the key-value cache is counted; null for `context`.
+        adapter_rank: Ranks of the adapters of frozen weights, for sharing `elastic_rank`; null for no adapters. An
+            exported network holds the sums, so that its costs do not depend on the rank.
 
     Raises:
         UserError: Sizes that are not positive, an order that is not one of all layers, or a cache for more tokens than
@@ -109,6 +111,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
     keep: str = "first"
     layer_order: tuple[int, ...] = ()
     cache_context: int | None = None
+    adapter_rank: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +152,7 @@ class LanguageSpace(LanguageForm, SearchSpace):
             *([] if self.heads_follow_width else [self._kv_heads]),
             Choice("queries", self.queries, gate=self._gate),
             Choice("mlp_width", self.mlp_width, gate=self._gate),
+            *([] if self.adapter_rank is None else [Choice("adapter_rank", self.adapter_rank)]),
         )
 
     @property

@@ -20,7 +20,7 @@ PARENT = "parent"
 """What a teacher is called that is the network as it was imported."""
 
 _SIZES = ("width", "depth", "kv_heads", "queries", "mlp_width")
-_FREE = ("uniform", "keep", "layer_order", "context", "cache_context")
+_FREE = ("uniform", "keep", "layer_order", "context", "cache_context", "adapter_rank")
 
 
 class StartSection(SealedSection):

@@ -3,16 +3,25 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
-from experiments.configuration.plugin_section import STRICT
+from experiments.configuration.plugin_section import STRICT, as_mapping, build_settings
 from experiments.configuration.sealed_section import SealedSection
 from experiments.storage.run_files import identity_of, is_run
 from experiments.user_input.problems import Problem, ProblemsError, unknown
 from search_spaces import SearchSpace
 from supernet.sharing import SHARING, WeightSharing
+from supernet.sharing.elastic_rank import AdapterSettings, ElasticRank
 from supernet.sharing.split import ChoiceSplit, SplitSharing
 from supernet.storage.manifest import MANIFEST
 
@@ -62,6 +71,15 @@ class SplitSection(BaseModel):
         return ChoiceSplit(self.choice, self.groups, self.position)
 
 
+Adapters = Annotated[
+    InstanceOf[AdapterSettings],
+    BeforeValidator(lambda v: build_settings(AdapterSettings, v)),
+    PlainSerializer(as_mapping),
+]
+
+_OF_SCHEME = {"splits": "split", "parent": "split", "adapters": "elastic_rank"}
+
+
 class SupernetSection(BaseModel):
     """Weight sharing between the subnets.
 
@@ -72,6 +90,7 @@ class SupernetSection(BaseModel):
             finds them. If empty, the first suitable choice is halved.
         parent: Run directory of a supernet whose trained weights all sub-supernets start from, for sharing `split`;
             null for fresh weights, the same in all.
+        adapters: Low-rank adapters of the frozen weights, for sharing `elastic_rank`.
     """
 
     model_config = STRICT
@@ -79,6 +98,7 @@ class SupernetSection(BaseModel):
     sharing: str = "entangled"
     splits: tuple[SplitSection, ...] = ()
     parent: ParentSection | None = None
+    adapters: Adapters = AdapterSettings()
 
     @field_validator("sharing")
     @classmethod
@@ -88,12 +108,15 @@ class SupernetSection(BaseModel):
         return sharing
 
     @model_validator(mode="after")
-    def _is_split(self) -> "SupernetSection":
-        if self.sharing != "split":
-            given = [name for name in ("splits", "parent") if getattr(self, name)]
-            text = f"is for sharing split, and sharing is {self.sharing}. Set sharing: split, or leave it out."
-            if given:
-                raise ProblemsError([Problem((name,), text) for name in given])
+    def _suits_the_scheme(self) -> "SupernetSection":
+        given = [name for name in _OF_SCHEME if getattr(self, name) != type(self).model_fields[name].default]
+        problems = [
+            Problem((name,), f"is for sharing {of}, and sharing is {self.sharing}. Set sharing: {of}, or leave it out.")
+            for name in given
+            if (of := _OF_SCHEME[name]) != self.sharing
+        ]
+        if problems:
+            raise ProblemsError(problems)
         return self
 
     def scheme(self, space: SearchSpace) -> WeightSharing:
@@ -104,4 +127,6 @@ class SupernetSection(BaseModel):
         """
         if self.splits:
             return SplitSharing(space, [section.split for section in self.splits])
+        if self.sharing == "elastic_rank":
+            return ElasticRank(space, self.adapters)
         return SHARING[self.sharing](space)

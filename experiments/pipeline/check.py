@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from experiments.configuration.experiment_config import ExperimentConfig
@@ -27,6 +28,7 @@ from experiments.pipeline.description import (
     SearchPlan,
     SpaceCosts,
     SubSupernets,
+    TrainedWeights,
     TrainingPlan,
 )
 from experiments.process.plugin_errors import plugin_errors
@@ -34,11 +36,13 @@ from experiments.ranking.proxies import check_predictors, proxies_of
 from experiments.ranking.stage import panel_of
 from experiments.records import OnDevice
 from experiments.searching.with_proxies import search_proxies
+from experiments.training.adapters import check_adapters
 from experiments.training.batches import BatchMaker
 from experiments.training.division import check_division, schedule_of
 from experiments.training.evolution_strategy import check_evolution_strategy
 from experiments.training.parent import parent_of
 from experiments.training.rematerialization import training_net
+from experiments.training.stage import train_step
 from samplers.sampler import equal_scores
 from search_spaces import UserError
 from supernet.engine.supernet import weight_bytes
@@ -69,6 +73,7 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     check_evolution_strategy(experiment)
     check_incubation(experiment)
     check_federation(experiment)
+    check_adapters(experiment, stages)
     parent_of(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler
@@ -212,6 +217,7 @@ def _training(experiment: Experiment) -> TrainingPlan:
         None if parts is None else IncubationPlan(parts.modules, parts.meta_steps, parts.module_steps),
         population,
         _sub_supernets(experiment),
+        _trained_weights(experiment),
     )
 
 
@@ -232,6 +238,17 @@ def _sub_supernets(experiment: Experiment) -> SubSupernets | None:
     if not isinstance(sharing, SplitSharing):
         return None
     return SubSupernets(sharing.sub_supernets, weight_bytes(experiment.net.shapes))
+
+
+def _trained_weights(experiment: Experiment) -> TrainedWeights | None:
+    """The weights that are trained and the optimiser's state, beside that of all; None where all are trained."""
+    names, shapes = experiment.net.sharing.trained, experiment.net.shapes
+    if names is None:
+        return None
+    partly, wholly = train_step(experiment), train_step(experiment, shapes.keys())
+    state, whole = (weight_bytes(jax.eval_shape(step.init, shapes).optimizer) for step in (partly, wholly))
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(shapes[name])) for name in shapes}
+    return TrainedWeights(sum(sizes[name] for name in names), sum(sizes.values()), state, whole)
 
 
 def _device(config: ExperimentConfig) -> OnDevice | None:

@@ -115,18 +115,21 @@ def _check_memory(experiment: Experiment, calibration_rows: int) -> None:
     costs, net = experiment.space.cost(experiment.space.extremes), experiment.net
     has = f"and this machine has {in_bytes(memory)}"
 
-    def check_weights(count: int, what: str) -> None:
-        if (weights := count * 4 * _TRAINING_COPIES) > memory:
+    def check_weights(trained: int, frozen: int, what: str) -> None:
+        if (weights := 4 * (trained * _TRAINING_COPIES + frozen)) > memory:
             raise UserError(
-                f"space: training takes {in_bytes(weights)} for the {count:,} {what} with gradients and moments, "
-                f"{has}. Give smaller sizes."
+                f"space: training takes {in_bytes(weights)} for the {trained + frozen:,} {what} with gradients and "
+                f"moments, {has}. Give smaller sizes."
             )
 
-    if "params" in costs:  # first, as the supernet of very large sizes cannot be traced
-        check_weights(int(max(costs["params"])), "parameters of the largest subnet")
+    names = net.sharing.trained
+    if "params" in costs and names is None:  # first, as the supernet of very large sizes cannot be traced
+        check_weights(int(max(costs["params"])), 0, "parameters of the largest subnet")
     # Beside those of the largest subnet it holds what the sharing scheme adds, and every alternative of a choice.
-    held = sum(leaf.size for leaf in jax.tree.leaves(net.shapes))
-    check_weights(held, f"weights of the supernet (sharing {config.supernet.sharing})")
+    sizes = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in net.shapes.items()}
+    trained = sum(size for name, size in sizes.items() if names is None or name in names)
+    held = f"weights of the supernet (sharing {config.supernet.sharing})"
+    check_weights(trained, sum(sizes.values()) - trained, held)
     example = 4 * math.prod(net.example(experiment.space.largest).shape)
     for key, rows in (
         ("space", 1),

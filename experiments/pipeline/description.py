@@ -93,6 +93,23 @@ class SubSupernets:
 
 
 @dataclass(frozen=True)
+class TrainedWeights:
+    """Weights of a training that leaves others frozen.
+
+    Attributes:
+        trained: Number of weights that are trained.
+        weights: Number of all weights.
+        optimizer_bytes: Bytes of the optimiser's state.
+        whole_optimizer_bytes: Bytes that it would have if all weights were trained.
+    """
+
+    trained: int
+    weights: int
+    optimizer_bytes: int
+    whole_optimizer_bytes: int
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """The training of an experiment.
 
@@ -103,6 +120,7 @@ class TrainingPlan:
         incubation: Steps before the training; None without any.
         population: Members of each path, of an evolution strategy; None with gradients.
         sub_supernets: Number of sub-supernets and bytes of the weights of all; None where nothing is split.
+        trained: Weights that are trained, where others are frozen; None where all are trained.
     """
 
     steps: int
@@ -111,6 +129,7 @@ class TrainingPlan:
     incubation: IncubationPlan | None = None
     population: int | None = None
     sub_supernets: SubSupernets | None = None
+    trained: TrainedWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +235,11 @@ def _training(train: TrainingPlan) -> list[str]:
         )
     if (split := train.sub_supernets) is not None:
         lines.append(f"          {split.number:,} sub-supernets of {in_bytes(split.weight_bytes)} of weights together")
+    if (part := train.trained) is not None:
+        lines.append(
+            f"          {part.trained:,} of {part.weights:,} weights, with an optimiser state of "
+            f"{in_bytes(part.optimizer_bytes)} instead of {in_bytes(part.whole_optimizer_bytes)}"
+        )
     return lines
 
 

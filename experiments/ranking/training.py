@@ -65,12 +65,15 @@ def panel_steps(experiment: Experiment) -> int:
 
 
 def alone(experiment: Experiment) -> Experiment:
-    """Returns the experiment for training the panel: plain weights, labels only, the panel's number of steps."""
-    config = experiment.config
+    """Returns the experiment for training the panel: plain weights, labels only, the panel's number of steps.
+
+    Where only adapters are trained, so it is in the panel.
+    """
+    config, frozen = experiment.config, experiment.net.sharing.trained is not None
     steps, early = panel_steps(experiment), config.rank.early_stopping
     config = config.model_copy(
         update={
-            "supernet": SupernetSection(),
+            "supernet": config.supernet if frozen else SupernetSection(),
             "train": config.train.model_copy(
                 update={
                     "steps": steps,
@@ -86,7 +89,7 @@ def alone(experiment: Experiment) -> Experiment:
     )
     sampler = OnePath(experiment.space, config.seed, genes=experiment.space.smallest.genes)
     changed = dataclasses.replace(experiment, config=config, sampler=sampler)
-    return share(experiment, changed) if experiment.config.supernet.sharing == "entangled" else changed
+    return share(experiment, changed) if experiment.config.supernet.sharing == "entangled" or frozen else changed
 
 
 def share(experiment: Experiment, other: Experiment) -> Experiment:
@@ -186,6 +189,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> JsonObjec
     return {
         **({} if stops is None else {"early_stopping": stops}),
         **({} if start is None else {"start": start.sha256}),
+        **({} if base.net.sharing.trained is None else {"supernet": config["supernet"]}),
         "format": _FORMAT,
         "data": {**config["data"], "seed": base.config.seed},
         "space": base.space.fingerprint,

@@ -259,7 +259,9 @@ def _write(out: Path, base: _Trained, mean: Params | None, error: float, found: 
     """
     experiment, train = base.experiment, base.progress.train
     if mean is not None:
-        average = None if train.average is None else jax.tree.map(jnp.copy, mean)
+        average = train.average
+        if average is not None:
+            average = jax.tree.map(jnp.copy, {name: mean[name] for name in average})
         train = train._replace(params=mean, average=average)
     figures = TrainingFigures(experiment.steps, probe={found.objective: error}, taken_from=", ".join(found.runs))
     keep = experiment.config.train.keep_last, experiment.config.train.keep_best

@@ -42,6 +42,11 @@ class WeightSharing(ABC):
         """Paths of effective weights that are not simply what lies there in the scheme's tree."""
         return frozenset()
 
+    @property
+    def trained(self) -> frozenset[str] | None:
+        """Names of trained weights at the top of the scheme's tree; the others are frozen. None trains all."""
+        return None
+
     @abstractmethod
     def init(self, plain: Params, key: Key[Array, ""]) -> Params:
         """Returns the scheme's fresh weights.

@@ -1,6 +1,7 @@
 """The training step: the gradients of k sampled paths, summed, then one Optax update."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,14 @@ from supernet.training.work import Work
 
 
 class TrainState(NamedTuple):
-    """Everything that the next step depends on, apart from data and sampler."""
+    """Everything that the next step depends on, apart from data and sampler.
+
+    Attributes:
+        step: Number of steps that were taken.
+        params: All weights.
+        optimizer: State of the optimiser, of the weights that are trained.
+        average: Moving average of the weights that are trained; None without one.
+    """
 
     step: Int[Array, ""]
     params: Params
@@ -31,7 +39,7 @@ class TrainState(NamedTuple):
     @property
     def evaluation_params(self) -> Params:
         """The weights that search and export use: the moving average where there is one."""
-        return self.params if self.average is None else self.average
+        return self.params if self.average is None else {**self.params, **self.average}
 
 
 class TrainStep:
@@ -45,8 +53,9 @@ class TrainStep:
             min(decay, (1 + step) / (10 + step)).
         gene_norms: Whether each path's gradient norms by gene are computed.
         outputs: Meaning of the network's outputs, and the loss of wrong ones.
-        trained: Names at the top of the tree of weights of those that are trained; all when None. The others keep their
-            bits, have neither gradient nor moments, and gradients flow through them where that is needed.
+        trained: Names at the top of the tree of weights of those that are trained; those that the sharing scheme names
+            when None. The others keep their bits, have neither gradient, moments nor average, and gradients flow
+            through them where that is needed.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class TrainStep:
         self.distillation = distillation or Distillation()
         self._optimizer = optimizer
         self._decay = average_decay
+        trained = net.sharing.trained if trained is None else trained
         self._names = None if trained is None else frozenset(trained)
         self._gene_norms = GeneNorms(net) if gene_norms else None
         self._accumulated: Params | None = None
@@ -72,12 +82,13 @@ class TrainStep:
         self.update_program = jax.jit(self._update, donate_argnames=("state", "accumulated"))
         self.forward_program = jax.jit(self._forward, static_argnames="program")
         self.loss_program = jax.jit(self._mean_loss)
-        self.norms_program = None if self._gene_norms is None else jax.jit(self._gene_norms)
+        self.norms_program = None if self._gene_norms is None else jax.jit(partial(self._norms, self._gene_norms))
 
     def init(self, params: Params) -> TrainState:
         """Returns the state before the first step."""
-        average = None if self._decay is None else jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(self._trained(params)), average)
+        trained = self._trained(params)
+        average = None if self._decay is None else jax.tree.map(jnp.copy, trained)
+        return TrainState(jnp.zeros((), jnp.int32), params, self._optimizer.init(trained), average)
 
     def _trained(self, params: Params) -> Params:
         """The weights that are trained."""
@@ -290,8 +301,12 @@ class TrainStep:
         figures = self.outputs.figures(logits, targets).astype(jnp.float32)
         figure = jnp.mean(self.outputs.mean(figures, targets))
         norms = self.outputs.gradient_norms(logits, targets)
-        by_gene = None if self._gene_norms is None else self._gene_norms(grads)
+        by_gene = None if self._gene_norms is None else self._norms(self._gene_norms, grads)
         return accumulated, PathResult(value, figure, losses, norms, by_gene, logits)
+
+    def _norms(self, norms: GeneNorms, gradient: Params) -> Float[Array, " g"]:
+        """Norms by gene of a gradient of the weights that are trained; the others have none."""
+        return norms(self._with(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), self.net.shapes), gradient))
 
     def _mean_loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
         return jnp.mean(self.outputs.mean(self.outputs.losses(logits, targets), targets))
@@ -306,8 +321,7 @@ class TrainStep:
         params, average = self._with(state.params, trained), state.average
         if average is not None and self._decay is not None:
             decay = jnp.minimum(self._decay, (1.0 + state.step) / (10.0 + state.step))
-            moved = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, self._trained(average), trained)
-            average = self._with(average, moved)
+            average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, trained)
         cleared = jax.tree.map(jnp.zeros_like, accumulated)
         return TrainState(state.step + 1, params, optimizer, average), cleared, optax.tree.norm(accumulated)
 

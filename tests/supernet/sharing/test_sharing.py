@@ -28,7 +28,7 @@ SMALLER = {
         "squeeze_excite": [True], "activations": ["hard_swish"],
     },
     "vit": {"width": [16], "depth": [1, 2]},
-    "language": {"width": [16], "depth": [1, 2]},
+    "language": {"width": [16], "depth": [1, 2], "adapter_rank": [1, 2]},
     "nas_bench_201": {"cells": 1, "stages": 1, "image_size": 4, "edge_3_2": ["pool_3x3"], "edge_3_0": ["skip"]},
     "darts": {
         "nodes": 1, "width": 2,
