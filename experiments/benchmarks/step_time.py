@@ -33,7 +33,8 @@ class _Fixed:
     """Stand-in for a supernet whose forward pass is one of the reference formulations."""
 
     def __init__(self, net: Supernet, architecture: Architecture | None) -> None:
-        self.space, self._net, self._architecture = net.space, net, architecture
+        self.space, self.sharing = net.space, net.sharing
+        self._net, self._architecture = net, architecture
 
     def apply(self, params: Any, genes: jax.Array, x: jax.Array, *, program: Any) -> tuple[jax.Array, dict]:
         if self._architecture is not None:
