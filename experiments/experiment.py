@@ -10,14 +10,15 @@ import numpy as np
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Dataset, Split
 from experiments.devices.device_file import DeviceCost
-from experiments.objective import LOSS, objective_of
+from experiments.metrics import METRICS, Metric, checked
+from experiments.objective import LOSS, OBJECTIVES, Objective, objective_of
 from experiments.process.freed_memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Params, Statistics, Supernet, build_supernet
-from supernet.training.evaluation import Evaluator, calibrate
+from supernet.training.evaluation import Evaluator, Scores, calibrate
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,33 @@ class Experiment:
     def reference_error(self) -> float:
         """An objective that no network should have: that of the space, or that of guessing."""
         return self.space.reference_error if objective_of(self.data).bounded else self.data.chance
+
+    @property
+    def objective(self) -> Objective:
+        """Objective of the search: that of its metric, or that of the data."""
+        return OBJECTIVES[self.config.search.objective or objective_of(self.data).name]
+
+    @property
+    def worst_objective(self) -> float:
+        """An objective of the search that no network should have."""
+        return self.reference_error if self.objective.worst is None else self.objective.worst
+
+    @property
+    def chance(self) -> float:
+        """Objective of the search for guessing."""
+        return self.data.chance if self.objective.worst is None else self.objective.worst
+
+    @cached_property
+    def scorer(self) -> Callable[..., Scores]:
+        """`(params, genes, fraction)` to the scores of candidates of the search."""
+        name, examples = self.config.search.objective, self.config.search.objective_examples
+        return self.evaluator if name is None else METRICS[name].scorer(self.net, self.data.validation, examples)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Further figures of exported networks: those of the section `evaluation`, and that of the search."""
+        names = (*self.config.evaluation.metrics, *filter(None, [self.config.search.objective]))
+        return tuple(METRICS[name] for name in dict.fromkeys(names))
 
     @property
     def steps(self) -> int:
@@ -113,6 +141,11 @@ def _check_ranking(config: ExperimentConfig, data: Dataset) -> None:
         raise UserError(f"rank.objective: {given!r} is no figure of these data. Set {' or '.join(known)}.")
 
 
+def _check_metrics(config: ExperimentConfig, data: Dataset) -> None:
+    checked(config.evaluation.metrics, data.inputs, "evaluation.metrics")
+    checked([name for name in [config.search.objective] if name is not None], data.inputs, "search.objective")
+
+
 def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> Experiment:
     """Loads the data and puts the parts together.
 
@@ -129,6 +162,7 @@ def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> E
     data = data.fitted(space)
     data.outputs.check(config.train.distillation)
     _check_ranking(config, data)
+    _check_metrics(config, data)
     cost = _device_cost(config, space)
     budgets = tuple(budget.resolve(space, cost) for budget in config.budgets)
     if cost is not None and config.device is not None:

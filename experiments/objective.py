@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LOSS = "loss"
 
-FORMS = {"perplexity": ".3f", "accuracy": ".2%", "rmse": ".5g", "mae": ".5g", "r2": ".4f"}
+FORMS = {"perplexity": ".3f", "accuracy": ".2%", "rmse": ".5g", "mae": ".5g", "r2": ".4f", "bleu": ".2f"}
 """Figures of exported networks that are shown, in this order, and how they are written."""
 
 
@@ -32,6 +32,7 @@ class Objective:
         higher: Whether what is shown is better the higher it is.
         bounded: Whether a space knows an objective that no network should have; otherwise that is guessing.
         range: Least and greatest value of what is shown.
+        worst: Value of the objective that no network exceeds; None where it depends on space and data.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Objective:
     higher: bool = False
     bounded: bool = True
     range: tuple[float, float] = (0.0, math.inf)
+    worst: float | None = None
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
         """Returns the objective of scores; NaN for failed networks."""
@@ -73,6 +75,17 @@ OBJECTIVES = {
         ),
         Objective("loss", LOSS, lambda loss: loss, "perplexity", math.exp, ".3f", range=(1.0, math.inf)),
         Objective("rmse", "rmse", lambda rmse: rmse, "rmse", lambda rmse: rmse, ".5g", bounded=False),
+        Objective(
+            "bleu",
+            "bleu",
+            lambda bleu: 100 - bleu,
+            "bleu",
+            lambda distance: 100 - distance,
+            ".2f",
+            higher=True,
+            range=(0.0, 100.0),
+            worst=100.0,
+        ),
     )
 }
 """Objectives by name; `Outputs.objective` names one, and the file of a task that needs another adds it."""

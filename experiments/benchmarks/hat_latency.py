@@ -1,6 +1,7 @@
 """Predicts HAT's measured latencies from its ten features: error and Kendall's tau on networks that were not fitted.
 
-Command: `python -m experiments.benchmarks.hat_latency --directory PATH --json`
+Command: `python -m experiments.benchmarks.hat_latency --directory PATH --json`; for networks of this platform that
+`supernest profile my.yaml --out device.json` has measured, `--experiment my.yaml --measured device.measurements.jsonl`.
 
 The tables hold 2,000 translation networks each, measured on one device. `linear` is ridge regression on the features
 (penalty by leave-one-out), `depth` adds their products with the number of decoder layers (the decoder runs once a
@@ -13,6 +14,7 @@ Published: Wang, Wu, Liu, Cai, Zhu, Gan, Han. HAT: Hardware-Aware Transformers. 
 
 import csv
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,7 +27,8 @@ from jaxtyping import Float
 from experiments.benchmarks.output import Benchmark, show
 from experiments.benchmarks.real_data import real_data
 from experiments.commands.options import json_option
-from search_spaces import UserError
+from experiments.configuration.experiment_config import load_config
+from search_spaces import Genes, TranslationSpace, UserError
 from search_spaces.sealed_json import JsonObject
 
 FEATURES = (
@@ -78,17 +81,39 @@ class Accuracy(NamedTuple):
 @click.option(
     "--draws", default=5, show_default=True, type=click.IntRange(2), help="Number of random splits of each table."
 )
+@click.option("--experiment", type=click.Path(path_type=Path), help="Experiment whose networks were measured.")
+@click.option(
+    "--measured", type=click.Path(path_type=Path), help="Measurements of `supernest profile`, in place of the tables."
+)
 @json_option
-def main(directory: Path | None, networks: tuple[int, ...], draws: int, as_json: bool) -> None:
-    """Runs the benchmark on every table below DIRECTORY/hw_latency/hat."""
-    place = real_data(directory) / "hw_latency" / "hat"
-    tables = {file.name.removesuffix("_all.csv.gz"): read(file) for file in sorted(place.glob("*_all.csv.gz"))}
-    if not tables:
-        raise UserError(f"{place}: no *_all.csv.gz. Name the directory that holds hw_latency/hat.")
+def main(
+    directory: Path | None, networks: tuple[int, ...], draws: int, experiment: Path | None, measured: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Runs the benchmark on every table below DIRECTORY/hw_latency/hat, or on the networks of an experiment."""
+    if (experiment is None) != (measured is None):
+        raise UserError("--measured: needs --experiment, and the other way round. Give both, or neither.")
+    if experiment is not None and measured is not None:
+        tables = {measured.name: profiled(measured, space_of(experiment))}
+    else:
+        tables = published(directory)
     for name, table in tables.items():
         if max(networks) >= len(table.latencies) or min(networks) < 2:
             raise UserError(f"--networks: {name} has {len(table.latencies)}. Give numbers from 2 to less than that.")
     show({name: compare(table, networks, draws) for name, table in tables.items()}, as_json)
+
+
+def published(directory: Path | None) -> dict[str, Measured]:
+    """Reads all tables of HAT.
+
+    Raises:
+        UserError: There is none.
+    """
+    place = real_data(directory) / "hw_latency" / "hat"
+    tables = {file.name.removesuffix("_all.csv.gz"): read(file) for file in sorted(place.glob("*_all.csv.gz"))}
+    if not tables:
+        raise UserError(f"{place}: no *_all.csv.gz. Name the directory that holds hw_latency/hat.")
+    return tables
 
 
 def read(file: Path) -> Measured:
@@ -108,6 +133,66 @@ def read(file: Path) -> Measured:
             raise UserError(f"{file}, line {rows.line_num}: {error}. Give one number in each column.") from None
     table = np.array(values).reshape(-1, len(FEATURES) + len(LATENCIES))
     return Measured(table[:, : len(FEATURES)], table[:, len(FEATURES) :].sum(axis=1))
+
+
+def space_of(experiment: Path) -> TranslationSpace:
+    """Builds the space of an experiment.
+
+    Raises:
+        UserError: The networks do not translate.
+    """
+    config = load_config(experiment)
+    space = config.space.build(config.data.load(config.seed))
+    if not isinstance(space, TranslationSpace):
+        raise UserError(f"{experiment}: space.family: {space.family} has not HAT's features. Give one of translation.")
+    return space
+
+
+def features(space: TranslationSpace, genes: Genes) -> Float[np.ndarray, "n 10"]:
+    """Computes HAT's features of architectures, in the order of `FEATURES`.
+
+    Args:
+        space: Their space.
+        genes: Canonical genes of n architectures.
+    """
+    found = []
+    for row in genes:
+        own = space.architecture(row).description
+        sides = (
+            ("encoder_mlp_width", "encoder_heads"),
+            ("decoder_mlp_width", "decoder_heads", "cross_heads", "memories"),
+        )
+        found.append(
+            [
+                value
+                for side, lists in zip(("encoder", "decoder"), sides, strict=True)
+                for value in (own[f"{side}_width"], own[f"{side}_depth"], *(mean(own[name]) for name in lists))
+            ]
+        )
+    return np.array(found, float)
+
+
+def profiled(file: Path, space: TranslationSpace) -> Measured:
+    """Reads the measurements that `supernest profile` keeps beside a device file, of the first batch size in it.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another space.
+    """
+    try:
+        header, *lines = file.read_text(encoding="utf-8").splitlines()
+        of, records = json.loads(header)["space"], [json.loads(line) for line in lines]
+        own = [record for record in records if record["batch_size"] == records[0]["batch_size"]]
+        genes = np.array([record["genes"] for record in own], np.int32)
+        latencies = np.array([1e3 * record["seconds"] for record in own])
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}. Measure first: supernest profile EXPERIMENT --out FILE") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: holds no measurements. Measure again: supernest profile EXPERIMENT") from None
+    if of != space.fingerprint:
+        raise UserError(f"{file}: measured for another search space. Give the experiment that was profiled.")
+    if not own:
+        raise UserError(f"{file}: holds no measurements yet. Go on: supernest profile EXPERIMENT --out FILE")
+    return Measured(features(space, genes), latencies)
 
 
 def compare(table: Measured, networks: tuple[int, ...], draws: int) -> JsonObject:

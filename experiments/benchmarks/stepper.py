@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.timing import compile_seconds
-from search_spaces import LanguageSpace, SearchSpace
+from search_spaces import LanguageSpace, SearchSpace, TranslationSpace
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.tasks.distillation import Lesson
@@ -19,6 +19,7 @@ SETTINGS: dict[str, tuple[str, JsonObject, int]] = {
     "mobilenet": ("ofa_mbv3", {"width_multiplier": 0.5, "image_size": 32, "resolution": [32], "classes": 10}, 64),
     "language": ("language_step", {}, 16),
     "darts": ("small", {}, 64),
+    "translation": ("small", {"vocabulary": 6000, "context": 20}, 64),
 }
 """Preset, settings and batch size of each family."""
 
@@ -81,7 +82,14 @@ class Stepper:
 def noise(space: SearchSpace, batch: int) -> dict[str, np.ndarray]:
     """Returns random data: a batch, and a validation split of several batches."""
     rng, sizes = np.random.default_rng(0), (batch, batch * _VALIDATION)
-    if isinstance(space, LanguageSpace):
+    if isinstance(space, TranslationSpace):
+        first = [rng.integers(1, space.vocabulary, size=(n, 2, space.context)).astype(np.int32) for n in sizes]
+        for x in first:  # source sentences of different lengths
+            lengths = rng.integers(1, space.context + 1, size=len(x))
+            x[:, 0][np.arange(space.context) >= lengths[:, None]] = space.pad
+        x, validation = first
+        targets, labels = (rng.integers(space.vocabulary, size=(n, space.context)) for n in sizes)
+    elif isinstance(space, LanguageSpace):
         x, validation = (rng.integers(space.vocabulary, size=(n, space.context)).astype(np.int32) for n in sizes)
         targets, labels = (rng.integers(space.vocabulary, size=(n, space.context)) for n in sizes)
     else:

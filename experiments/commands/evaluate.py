@@ -24,10 +24,17 @@ from experiments.user_input.paths import UserPath
     metavar="BYTES",
     help="Most bytes of weights to read from a nested export, such as 250000 or 250kB.  [default: all]",
 )
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME",
+    help="Further figure, such as bleu of translations (repeatable).  [default: evaluation.metrics of the experiment]",
+)  # fmt: skip
 @set_option
 @plugin_option
 @json_option
-def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: Sequence[str], as_json: bool) -> None:
+def evaluate(
+    subnet: Path, data: str, split: str, size: str | None, metrics: Sequence[str], overrides: Sequence[str],
+    as_json: bool,
+) -> None:  # fmt: skip
     """Measure an exported subnet on data, without the supernet.
 
     Where --data names a data source, --set gives its settings: --data idx --set path=DIRECTORY.
@@ -41,6 +48,7 @@ def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: S
     if Path(data).suffix in (".yaml", ".yml"):
         config = load(Path(data), overrides)
         section, seed = config.data, config.seed
+        metrics = metrics or config.evaluation.metrics
     else:
         section, seed = load_data_section(overrides, data), 0
     from experiments.pipeline import run as pipeline
@@ -48,7 +56,7 @@ def evaluate(subnet: Path, data: str, split: str, size: str | None, overrides: S
     with errors_about_file(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
     tokenizer = getattr(section.build(), "tokenizer", None)
-    result = pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size)
+    result = pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size, metrics)
     if as_json:
         click.echo(json.dumps({**result.as_json(), "split": split}))
         return

@@ -23,6 +23,7 @@ class EvaluationSection(BaseModel):
         batch_size: Number of examples that are evaluated at once; accuracies do not depend on it.
         calibration_batches: Number of training batches from which the batch statistics of a subnet are estimated.
         calibration_batch_size: Number of examples in each of these batches; at most all training examples.
+        metrics: Further figures of exported networks, such as `bleu` of translations; they take longer.
     """
 
     model_config = STRICT
@@ -30,6 +31,7 @@ class EvaluationSection(BaseModel):
     batch_size: Batch = 256
     calibration_batches: Annotated[int, Field(ge=1, le=10**6)] = 8
     calibration_batch_size: Batch = 256
+    metrics: tuple[str, ...] = ()
 
 
 class ExportSection(BaseModel):

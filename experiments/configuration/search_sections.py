@@ -75,6 +75,8 @@ class SearchSection(PluginSection):
         evaluations: Number of subnets that are evaluated.
         batch: Largest number of subnets that are evaluated between two writes of the archive; null for a generation.
         proxies: Zero-cost proxies with which the search starts, or from which a predictor learns; null for none.
+        objective: Metric that the search optimises, such as `bleu` of translations; null for the figure of the data.
+        objective_examples: Largest number of validation examples on which that metric is computed.
     """
 
     selector: ClassVar[str] = "type"
@@ -84,6 +86,8 @@ class SearchSection(PluginSection):
     evaluations: Annotated[int, Field(ge=1, le=10**7)] = 500
     batch: Annotated[int, Field(ge=1, le=10**6)] | None = None
     proxies: ProxySection | None = None
+    objective: str | None = None
+    objective_examples: Positive = 100
 
     @classmethod
     def registry(cls) -> Registry[Any]:

@@ -113,16 +113,16 @@ class ParallelText(AnySource):
         rows = {split: np.arange(len(tokens[split][0])) for split in names} | {"train": kept}
         if "validation" not in rows:
             rows |= self._held_out(kept, seed, validation_fraction)
-            tokens["validation"] = tokens["train"]
+            tokens["validation"], texts["validation"] = tokens["train"], texts["train"]
         if not len(rows["train"]):
             raise UserError(f"{self.path}: no training pair is left. Give more text, or a larger data.length.")
         left_out = {"empty": int(empty.sum()), "too_long": int((too_long & ~empty).sum())}
         digest = hashlib.sha256(json.dumps([_FORMAT, subwords.sha256, self.length, left_out]).encode())
-        for split, pair in sorted(texts.items()):
-            for text in pair:
+        for split in sorted(names):
+            for text in texts[split]:
                 digest.update(f"\n{split}\n".encode())
                 digest.update("\n".join(text.lines).encode())
-        splits = self._built(tokens, rows, subwords)
+        splits = self._built(texts, tokens, rows, subwords)
         return PairDataset(
             train=splits["train"].take(np.arange(len(splits["train"]))[:train_limit]),
             validation=splits["validation"],
@@ -238,7 +238,11 @@ class ParallelText(AnySource):
         return {"validation": kept[np.sort(order[:count])], "train": kept[np.sort(order[count:])]}
 
     def _built(
-        self, tokens: dict[str, list[list[list[int]]]], rows: dict[str, np.ndarray], subwords: Subwords
+        self,
+        texts: dict[str, tuple[_Text, _Text]],
+        tokens: dict[str, list[list[list[int]]]],
+        rows: dict[str, np.ndarray],
+        subwords: Subwords,
     ) -> dict[str, PairSplit]:
         sentences = {
             split: [Sentences(*ragged(side, subwords.size)) for side in pair] for split, pair in tokens.items()
@@ -249,9 +253,7 @@ class ParallelText(AnySource):
         longest = max(int(own.max()) for own in lengths.values())
         widths = widths_of(lengths["train"], longest, self.widths)
         return {
-            split: PairSplit(
-                sentences[split][0], sentences[split][1], own, widths, subwords.pad, subwords.end, subwords.sha256
-            )
+            split: PairSplit(sentences[split][0], sentences[split][1], own, widths, subwords, texts[split][1].lines)
             for split, own in rows.items()
         }
 

@@ -13,6 +13,7 @@ from jaxtyping import Int, Int32, Int64
 
 from experiments.data.augment import Augmentation
 from experiments.data.dataset import Dataset, MakeBatch, Split
+from experiments.data.subwords import Subwords
 from experiments.records.plain import JsonObject
 from search_spaces import SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
@@ -52,21 +53,34 @@ class PairSplit(Split):
         target: Their translations.
         rows: Number of each pair of the split among these, int64[n].
         widths: Lengths that rows are filled up to, ascending; the last one holds every pair of every split.
-        pad: Token that pads them.
-        end: Token behind each sentence, and before each translation.
-        tokenizer_sha256: Hash of the file that made the tokens.
+        subwords: Vocabulary of both languages; its end token is behind each sentence, and before each translation.
+        lines: Text of all translations, as it was before it became tokens.
     """
 
     source: Sentences
     target: Sentences
     rows: Int[np.ndarray, " n"]
     widths: tuple[int, ...]
-    pad: int
-    end: int
-    tokenizer_sha256: str
+    subwords: Subwords
+    lines: list[str]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def pad(self) -> int:
+        """Token that fills rows up."""
+        return self.subwords.pad
+
+    @property
+    def end(self) -> int:
+        """Token that ends sentences."""
+        return self.subwords.end
+
+    @property
+    def references(self) -> list[str]:
+        """Text of the translation of each pair."""
+        return [self.lines[row] for row in self.rows]
 
     @functools.cached_property
     def lengths(self) -> Int64[np.ndarray, " n"]:
@@ -74,20 +88,29 @@ class PairSplit(Split):
         return np.maximum(self.source.lengths, self.target.lengths)[self.rows] + 1
 
     def read(self, rows: Int[np.ndarray, " n"]) -> tuple[Int32[np.ndarray, "n 2 t"], Int32[np.ndarray, "n t"]]:
-        """See `Split.read`: as long as the longest of all."""
-        return self.filled(rows, self.widths[-1])
+        """See `Split.read`: as long as the longest of the texts that the pairs are from."""
+        longest = int(np.maximum(self.source.lengths, self.target.lengths).max()) + 1
+        return self.filled(rows, min(longest, self.widths[-1]))
 
     def filled(
         self, rows: Int[np.ndarray, " n"], width: int
     ) -> tuple[Int32[np.ndarray, "n 2 t"], Int32[np.ndarray, "n t"]]:
         """Returns source sentences and what is before each target token, and these tokens, -1 behind the last."""
         x, labels = np.full((len(rows), 2, width), self.pad, np.int32), np.full((len(rows), width), -1, np.int32)
+        x[:, 0] = self.sources(rows, width)
         for i, row in enumerate(self.rows[rows]):
-            source, target = self.source.row(row), self.target.row(row)
-            x[i, 0, : len(source)], x[i, 0, len(source)] = source, self.end
+            target = self.target.row(row)
             x[i, 1, 0], x[i, 1, 1 : len(target) + 1] = self.end, target
             labels[i, : len(target)], labels[i, len(target)] = target, self.end
         return x, labels
+
+    def sources(self, rows: Int[np.ndarray, " n"], width: int) -> Int32[np.ndarray, "n t"]:
+        """Returns source sentences with their end, filled up to a width."""
+        x = np.full((len(rows), width), self.pad, np.int32)
+        for i, row in enumerate(self.rows[rows]):
+            source = self.source.row(row)
+            x[i, : len(source)], x[i, len(source)] = source, self.end
+        return x
 
     def fitting(self, rows: Int[np.ndarray, " n"]) -> int:
         """Returns the least width that holds some pairs."""
@@ -112,7 +135,7 @@ class PairSplit(Split):
         """See `Split.for_network`; tokens mean to a network what its own vocabulary says."""
         known = subnet.preprocessing
         if isinstance(known, Pairs):
-            if known.tokenizer_sha256 != self.tokenizer_sha256:
+            if known.tokenizer_sha256 != self.subwords.sha256:
                 raise UserError(
                     f"{where}: its vocabulary is not that of the network, to which the tokens mean something else. Set "
                     "data.tokenizer to the network's directory `tokenizer`."
@@ -239,7 +262,7 @@ class PairDataset(Dataset[PairSplit]):
     def preprocessing(self, space: SearchSpace, example: jax.ShapeDtypeStruct) -> Pairs:
         """See `Dataset.preprocessing`."""
         own = self.train
-        return Pairs(self.vocabulary, getattr(space, "length", self.length), own.pad, own.end, own.tokenizer_sha256)
+        return Pairs(self.vocabulary, getattr(space, "length", self.length), own.pad, own.end, own.subwords.sha256)
 
     def describe(self) -> JsonObject:
         """See `Dataset.describe`."""

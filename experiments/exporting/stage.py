@@ -17,7 +17,7 @@ from experiments.devices.runtime import Network, Program, Runtime, runtime_here
 from experiments.devices.runtimes.jax import Jax
 from experiments.experiment import Experiment
 from experiments.exporting.lineage import LINEAGE, Lineage, TrainedOn
-from experiments.objective import objective_of
+from experiments.metrics import Metric
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.plugin_errors import plugin_errors
 from experiments.process.progress import progress_bar
@@ -168,11 +168,12 @@ def _export(
         splits = {"validation": data.validation, "test": data.test}
 
         def figures(split: str) -> Figures:
-            return reached(subnet, splits[split], f"{directory}: {split} split")
+            where = f"{directory}: {split} split"
+            return measured_figures(subnet, splits[split], where, experiment.metrics)
 
         return {
             **{f"{name}_{key}": value for name in splits for key, value in figures(name).items()},
-            f"search_{objective_of(data).name}": float(archive.errors[index]),
+            f"search_{experiment.objective.name}": float(archive.errors[index]),
             **plain(_on_device(subnet, example, archive.genes[index], cost)),
             ORIGIN: dict(origin),
             LINEAGE: Lineage(origin, (trained_on,)).as_json(),
@@ -269,6 +270,14 @@ def reached(
             if mine.any():
                 group.add(served[mine], labels[mine])
     return measures.figures()
+
+
+def measured_figures(subnet: Subnet, split: Split, where: str, metrics: Sequence[Metric]) -> Figures:
+    """Measures a standalone network on a split, like `reached`, with further metrics."""
+    found = dict(reached(subnet, split, where))
+    for metric in metrics:
+        found |= metric.figures(subnet, split, where)
+    return found
 
 
 def _chunk(split: Split) -> int:

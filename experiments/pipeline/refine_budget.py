@@ -11,7 +11,6 @@ from experiments.configuration.plugins import changed_plugins
 from experiments.devices.device_file import DeviceCost
 from experiments.experiment import Experiment, batch_count, build_experiment
 from experiments.exporting.stage import export_budget
-from experiments.objective import objective_of
 from experiments.pipeline.recorded_data import check_data
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, StopRequest, stop_on_signals
@@ -112,7 +111,7 @@ def refine(
     path = answers.refined_archive(run.path, budget.name, len(main))
     archive = Archive.open(path, searcher, run=archive_identity(experiment, params, finished.cost))
 
-    evaluate = candidate_objectives(partial(experiment.evaluator, params), objective_of(experiment.data))
+    evaluate = candidate_objectives(partial(experiment.scorer, params), experiment.objective)
 
     with progress_bar(total=evaluations, desc="refine", unit="subnet", quiet=quiet) as bar:
 

@@ -9,13 +9,14 @@ from typing import Any
 from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Split
 from experiments.experiment import Experiment, build_experiment
-from experiments.exporting.stage import export, reached
+from experiments.exporting.stage import export, measured_figures
 from experiments.federation.on_ray import federate_on_ray
 from experiments.federation.stage import federate
 from experiments.gradient.stage import gradient_search
 from experiments.incubation.on_ray import incubate_on_ray
 from experiments.incubation.stage import incubate, start_of
-from experiments.objective import OBJECTIVES, objective_of
+from experiments.metrics import checked
+from experiments.objective import OBJECTIVES
 from experiments.pipeline.recorded_data import record_data
 from experiments.process.compilation import use_compilation_cache
 from experiments.process.interrupt import Interrupted, stop_on_signals
@@ -68,8 +69,8 @@ def run(
     summary = replace(
         read_summary(directory.path),
         name=config.name,
-        objective=objective_of(experiment.data).name,
-        chance=experiment.data.chance,
+        objective=experiment.objective.name,
+        chance=experiment.chance,
         space=SpaceFigures(experiment.space.family, experiment.space.size),
     )
 
@@ -134,7 +135,7 @@ def _keep_fronts(experiment: Experiment, directory: RunDirectory) -> None:
             read_sealed(directory.pareto, "")
         except (FileNotFoundError, UserError):
             archive = Archive.read(directory.archive, experiment.space)
-            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost, experiment.reference_error)
+            write_pareto(directory.pareto, archive, experiment.budgets, experiment.cost, experiment.worst_objective)
 
 
 def table(summary: Summary) -> str:
@@ -162,6 +163,7 @@ def evaluate_subnet(
     class_names: Sequence[str] = (),
     tokenizer: str | None = None,
     size: int | str | None = None,
+    metrics: Sequence[str] = (),
 ) -> Evaluation:
     """Measures an exported subnet on examples, without any supernet; their classes are matched by name.
 
@@ -171,12 +173,14 @@ def evaluate_subnet(
         class_names: Names of their classes; numbers where empty.
         tokenizer: Name of the tokenizer that tokens come from; None for images.
         size: Most bytes of weights to read of a nested export; all when None.
+        metrics: Names of further figures.
 
     Raises:
         UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
             examples.
     """
     subnet = load_exported(directory, size=size)
+    asked = checked(metrics, subnet.config["task"], "--metric")
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     split = split.for_network("--data", class_names, subnet)
-    return Evaluation(str(directory), len(split), reached(subnet, split, str(directory)))
+    return Evaluation(str(directory), len(split), measured_figures(subnet, split, str(directory), asked))

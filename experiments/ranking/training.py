@@ -24,12 +24,14 @@ from experiments.records.plain import JsonObject
 from experiments.storage.cached_results import cached, digest, find
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
+from experiments.training.curves import ProbeErrors
 from experiments.training.learning_curve import evaluation_interval
 from experiments.training.one_path import OnePath
 from experiments.training.stage import AnyStep, TrainingDiverged, train, train_step, trained_params
 from search_spaces.randomness import Purpose
 from supernet.engine.embedding import embed
 from supernet.engine.randomness import key
+from supernet.engine.supernet import Params
 from supernet.tasks.distillation import Distillation
 
 _FORMAT = 1
@@ -121,7 +123,7 @@ class PanelTrainer:
         with bar:
             for i, row in enumerate(genes):
                 for j, seed in enumerate(seeds):
-                    member, key = _member(base, row, seed), _key(base, row, seed)
+                    member, key = member_of(base, row, seed), _key(base, row, seed)
                     make = partial(_trained_alone, member, self._step, digest(key), stop=stop)
                     try:
                         result = cached(directory / digest(key), key, make, stop)
@@ -175,7 +177,8 @@ def panel_directory(cache: str | None, otherwise: Path) -> Path:
     return otherwise / "panel" if cache is None else Path(cache)
 
 
-def _member(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experiment:
+def member_of(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> Experiment:
+    """Returns the experiment, result of `alone`, that trains one architecture with a seed."""
     config = base.config.model_copy(update={"seed": seed})
     sampler = OnePath(base.space, seed, genes=tuple(int(gene) for gene in genes))
     return share(base, dataclasses.replace(base, config=config, sampler=sampler))
@@ -201,8 +204,26 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> JsonObjec
     }
 
 
-def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest) -> JsonObject:
-    """Figure and loss of one network after its training, which goes on from a checkpoint in `work`."""
+def params_alone(
+    member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest, probe: ProbeErrors | None = None
+) -> Params:
+    """Trains one network on its own, from a checkpoint in `work` where there is one.
+
+    Args:
+        member: Result of `member_of`.
+        step: Result of `train_step` for `alone`.
+        identity: Hash of all that decides the result, which checkpoints contain.
+        work: Directory of checkpoints and log.
+        stop: Read between steps.
+        probe: Evaluates what is trained; a few networks of the space when None.
+
+    Returns:
+        Weights of the supernet, of which the network's are trained.
+
+    Raises:
+        Interrupted: `stop` was requested; a checkpoint is saved.
+        TrainingDiverged: A loss is not finite.
+    """
     genes = member.sampler.sample(member.sampler.init(), 0).genes
     architecture = member.space.architecture(genes[0])
     seed = key(member.config.seed, Purpose.PANEL_WEIGHTS)
@@ -210,20 +231,27 @@ def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path,
     if member.config.start is None:
         fresh = nnx.to_pure_dict(nnx.state(member.net.module(architecture, nnx.Rngs(seed))))
         first = embed(member.net, fresh, architecture)
+    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0, run=identity) as checkpoints:
+        log = partial(EventLog, work, main_process=False)
+        train(member, checkpoints, log, stop, True, first, step, probe=probe)
+        return trained_params(member, checkpoints)
+
+
+def _trained_alone(member: Experiment, step: AnyStep, identity: str, work: Path, stop: StopRequest) -> JsonObject:
+    """Figure and loss of one network after its training, which goes on from a checkpoint in `work`."""
+    genes = member.sampler.sample(member.sampler.init(), 0).genes
+    architecture = member.space.architecture(genes[0])
     early, probe = member.config.rank.early_stopping, None
     if early is not None:
         probe = CurveProbe(member, genes, early, ranked_by(member), work)
     figure = member.data.outputs.figure
-    with Checkpoints(work / "checkpoints", keep_last=1, keep_best=0, run=identity) as checkpoints:
-        try:
-            log = partial(EventLog, work, main_process=False)
-            train(member, checkpoints, log, stop, True, first, step, probe=probe)
-        except Known as known:
-            return {
-                "architecture": architecture.description, figure: known.figure, "loss": known.loss,
-                "steps": known.step, "interval": list(known.interval),
-            }  # fmt: skip
-        params = trained_params(member, checkpoints)
+    try:
+        params = params_alone(member, step, identity, work, stop, probe)
+    except Known as known:
+        return {
+            "architecture": architecture.description, figure: known.figure, "loss": known.loss,
+            "steps": known.step, "interval": list(known.interval),
+        }  # fmt: skip
     scores = member.evaluator(params, genes)
     if scores.failed[0]:
         raise TrainingDiverged(

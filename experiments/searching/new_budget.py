@@ -232,7 +232,7 @@ def _space(run: Path) -> tuple[SearchSpace, str]:
 
     config = load_config(run / "config.yaml")
     data = config.data.load(config.seed)
-    return config.space.build(data), objective_of(data).name
+    return config.space.build(data), config.search.objective or objective_of(data).name
 
 
 def _space_file(run: Path) -> Path:

@@ -32,7 +32,7 @@ def scoring(experiment: Experiment, run: RunDirectory, params: Params) -> Iterat
         UserError: Ray, or its cluster, cannot do it; also from the calls.
     """
     if experiment.config.ray is None:
-        yield partial(experiment.evaluator, params)
+        yield partial(experiment.scorer, params)
         return
     with ExitStack() as stack:
         workers: list[Pool] = []
@@ -85,4 +85,4 @@ def _parts(space: SearchSpace, genes: Genes, count: int) -> Iterator[np.ndarray]
 
 
 def _evaluate(resident: Resident, genes: Genes, fraction: float) -> Scores:
-    return resident.experiment.evaluator(resident.params, genes, fraction)
+    return resident.experiment.scorer(resident.params, genes, fraction)

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.devices.device_file import DeviceCost
 from experiments.experiment import Experiment
-from experiments.objective import Objective, objective_of
+from experiments.objective import Objective
 from experiments.process.interrupt import Interrupted, StopRequest
 from experiments.process.progress import progress_bar
 from experiments.records import SearchFigures
@@ -57,7 +57,7 @@ def search(
         stop: Read between batches.
         quiet: No progress bar.
         evaluations: Number of candidates; the configured number when None.
-        scores: Scores candidates; the experiment's evaluator, in this process, when None.
+        scores: Scores candidates; the experiment's scorer, in this process, when None.
 
     Returns:
         The archive, and figures for the summary.
@@ -66,12 +66,12 @@ def search(
         Interrupted: `stop` was requested; all evaluated candidates are in the archive.
     """
     wanted = evaluations or experiment.config.search.evaluations
-    objective, worst = objective_of(experiment.data), experiment.reference_error
+    objective, worst = experiment.objective, experiment.worst_objective
     searcher = _started(with_proxies(experiment, run, stop, quiet), gradient_result(run))
     write_space(run.path, experiment.space, objective.name)
     archive = Archive.open(run.archive, searcher, run=archive_identity(experiment, params, experiment.cost_on_device))
 
-    evaluate = candidate_objectives(scores or partial(experiment.evaluator, params), objective)
+    evaluate = candidate_objectives(scores or partial(experiment.scorer, params), objective)
     evaluate = looked_up(earlier(run.path, experiment.space, origin_of(experiment, params)), evaluate)
 
     bar = progress_bar(total=wanted, desc="search", unit="subnet", quiet=quiet)

@@ -1,6 +1,6 @@
 """Compares our sampled training step with a PyTorch supernet that slices its weights eagerly, on one CPU in turn.
 
-Command: `python -m experiments.benchmarks.peers --family vit --json` (or mobilenet, language); needs the extra `bench`.
+Command: `python -m experiments.benchmarks.peers --family vit --json` (or another family); needs the extra `bench`.
 
 Both compute the same function of the same weights. This is checked first: logits must agree within 1e-4 of the largest.
 A step is the gradient of one random network and an AdamW update, fp32; an evaluation is a network on 8 batches, with

@@ -17,7 +17,7 @@ from experiments.benchmarks.stepper import SETTINGS, Stepper, noise
 from experiments.benchmarks.timing import seconds
 from experiments.devices.measure import cores, this_device
 from experiments.records.plain import plain, with_prefix
-from search_spaces import Architecture, LanguageSpace, MobileNetSpace, SearchSpace, build_space
+from search_spaces import Architecture, LanguageSpace, MobileNetSpace, SearchSpace, TranslationSpace, build_space
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import Supernet, build_supernet
 from supernet.training.evaluation import Evaluator
@@ -221,4 +221,4 @@ def config_of(net: Supernet, architecture: Architecture) -> JsonObject:
 def _macs(space: SearchSpace, genes: np.ndarray) -> np.ndarray:
     """Counts the multiply-adds of the forward pass of an example."""
     macs = space.cost(genes)["macs"]
-    return macs * space.context if isinstance(space, LanguageSpace) else macs
+    return macs * space.context if isinstance(space, LanguageSpace | TranslationSpace) else macs

@@ -27,6 +27,9 @@ SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
                                "depth": [1, 2], "expand": [3, 6], "widths": [24, 40], "strides": [2, 1],
                                "squeeze_excite": [False, True], "activations": ["relu", "hard_swish"]}, 4),
     "language": ("language_step", {"context": 12, "depth": [2, 3]}, 2),
+    "translation": ("small", {"vocabulary": 20, "context": 6, "encoder_width": [16, 24], "decoder_width": [24],
+                              "encoder_depth": [2], "decoder_depth": [1, 2], "query_size": 16,
+                              "encoder_mlp_width": [16, 32], "decoder_mlp_width": [16, 32]}, 3),
 }  # fmt: skip
 
 

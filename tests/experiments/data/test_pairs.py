@@ -75,11 +75,11 @@ def test_one_vocabulary_for_the_same_text(corpus, tmp_path):
     _trained.cache_clear()
     again = load(corpus)
     assert again.tokenizer != data.tokenizer
-    assert again.train.tokenizer_sha256 == data.train.tokenizer_sha256
+    assert again.train.subwords.sha256 == data.train.subwords.sha256
     assert again.fingerprint == data.fingerprint
     named = load(corpus, tokenizer=data.tokenizer, vocabulary=0)
     np.testing.assert_array_equal(named.train.read(np.arange(5))[0], data.train.read(np.arange(5))[0])
-    assert load(corpus, vocabulary=280).train.tokenizer_sha256 != data.train.tokenizer_sha256
+    assert load(corpus, vocabulary=280).train.subwords.sha256 != data.train.subwords.sha256
 
 
 def test_text_that_spells_a_special_token_is_text(corpus):
@@ -104,7 +104,7 @@ def test_a_mark_of_utf_8_before_the_first_line_is_no_text(corpus):
 def test_no_room_is_made_for_more_subwords_than_the_text_has(corpus, size):
     data, less = load(corpus, vocabulary=size), load(corpus, vocabulary=2000)
     assert data.vocabulary == less.vocabulary
-    assert data.train.tokenizer_sha256 == less.train.tokenizer_sha256
+    assert data.train.subwords.sha256 == less.train.subwords.sha256
 
 
 def test_splits_come_from_files_or_are_held_out(corpus):
@@ -262,12 +262,12 @@ def test_other_pairs_than_those_of_training_and_choice_are_for_the_test(corpus):
 
 def test_a_network_of_another_vocabulary_is_refused(corpus):
     data = load(corpus)
-    own = Pairs(data.vocabulary, 60, 0, 1, data.train.tokenizer_sha256)
+    own = Pairs(data.vocabulary, 60, 0, 1, data.train.subwords.sha256)
     assert data.test.for_network("--data", (), SimpleNamespace(preprocessing=own)) is data.test
     other = Pairs(data.vocabulary, 60, 0, 1, "0" * 64)
     with pytest.raises(UserError, match=r"^--data: its vocabulary is not that of the network"):
         data.test.for_network("--data", (), SimpleNamespace(preprocessing=other))
-    short = Pairs(data.vocabulary, 3, 0, 1, data.train.tokenizer_sha256)
+    short = Pairs(data.vocabulary, 3, 0, 1, data.train.subwords.sha256)
     with pytest.raises(UserError, match=r"^--data: sentences of up to \d+ tokens, and the network takes 3\."):
         data.test.for_network("--data", (), SimpleNamespace(preprocessing=short))
 

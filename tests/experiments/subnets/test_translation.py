@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import pytest
 
 from experiments.data.subwords import read_subwords
-from experiments.subnets import translation
+from experiments.metrics.bleu import bleu
+from experiments.subnets import beams, translation
 from experiments.subnets.translation import translated
 from search_spaces.errors import UserError
 from supernet.export.translate import translate
@@ -27,7 +29,7 @@ space: {family: translation, preset: small, encoder_width: [32], decoder_width: 
   cross_heads: [2], memories: [1]}
 sampler: {type: uniform, paths: 1}
 train: {steps: 300, batch_size: 32, optimizer: {type: adamw, learning_rate: 1.0e-2}, evaluate_every: 300}
-search: {type: random, evaluations: 1}
+search: {type: random, evaluations: 1, objective: bleu, objective_examples: 5}
 budgets: {all: {macs: 100%}}
 """
 
@@ -53,10 +55,10 @@ def test_each_line_is_translated_as_it_is_alone(here: Path) -> None:
     assert len(set(found.lines)) > 1
     for line, said in list(zip(lines, found.lines, strict=True))[:3]:
         row = [*subwords.encode([line])[0], subwords.end]
-        width = -(-len(row) // translation._STEP) * translation._STEP
-        alone = translate(
-            model, translation.jnp.array([row]), subwords.end, min(2 * width, model.length), beam=2
-        ).tokens.tolist()[0]
+        width = -(-len(row) // beams._STEP) * beams._STEP
+        alone = translate(model, jnp.array([row]), subwords.end, min(2 * width, model.length), beam=2).tokens.tolist()[
+            0
+        ]
         alone = alone[: alone.index(subwords.end)] if subwords.end in alone else alone
         assert " ".join(subwords.decode([alone])[0].split()) == said
 
@@ -76,8 +78,28 @@ def test_bleu_is_that_of_sacrebleu(here: Path, supernest: Any, tmp_path: Path) -
     told = json.loads(out)
     assert told.keys() == {"lines", "bleu"}
     assert told["bleu"]["score"] < 100
-    perfect = translation._sacrebleu().BLEU().corpus_score(told["lines"], [told["lines"]])
+    perfect = bleu(told["lines"], told["lines"], "test")
     assert perfect.score == pytest.approx(100, abs=1e-6) or not any(len(line.split()) > 3 for line in told["lines"])
+
+
+def test_the_search_and_its_report_tell_of_bleu(here: Path, supernest: Any) -> None:
+    subnet, run = here / "run" / "subnets" / "all", here / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    (network,) = summary["subnets"]
+    assert summary["objective"] == "bleu"
+    said = json.loads((subnet / "report.json").read_text())
+    assert 0 <= said["search_bleu"] <= 100
+    assert f"{network['test_bleu']:.2f}" in (run / "report.html").read_text()
+    text, reference = str(here / "corpus" / "test.en"), str(here / "corpus" / "test.de")
+    _, _, err = supernest("translate", str(subnet), text, "--reference", reference)
+    assert f"BLEU {network['test_bleu']:.2f} ({network['test_bleu_signature']})" in err
+    data = ("--data", "pairs", "--set", f"path={here / 'corpus'}", "--set", f"tokenizer={subnet / 'tokenizer'}")
+    code, out, _ = supernest("evaluate", str(subnet), *data, "--metric", "bleu")
+    assert code == 0
+    assert f", bleu {network['test_bleu']:.2f} on 8 test pairs" in out
+    code, out, err = supernest("evaluate", str(subnet), *data, "--metric", "blue")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--metric: metric: 'blue' is not known. Did you mean 'bleu'?" in err
 
 
 def test_an_empty_line_stays_empty(here: Path, tmp_path: Path) -> None:
