@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Int
 
 from experiments.data import Split
 from experiments.data.sentence_pairs import PairSplit
+from experiments.metrics.beams import before_end, translated_rows
 from experiments.metrics.metric import METRICS, Metric, Scorer
 from experiments.records.use import Bleu
-from experiments.subnets.beams import before_end, translated_rows
 from search_spaces import Program, UserError
 from search_spaces.randomness import Purpose, stream
 from supernet.engine.supernet import Params, Supernet
@@ -171,6 +171,7 @@ def greedy(
         The tokens with the end, and behind it the end again; and whether all outputs were finite.
     """
     b, t = source.shape
+
     def going_on(state: _State) -> jax.Array:
         step, _, ended, finite = state
         return (step < t) & finite & ~jnp.all(ended)

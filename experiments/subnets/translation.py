@@ -4,9 +4,9 @@ from pathlib import Path
 
 from experiments.data.pairs import sentences
 from experiments.data.subwords import Subwords, read_subwords
+from experiments.metrics.beams import translated_rows
 from experiments.metrics.bleu import bleu, sacrebleu
 from experiments.records.use import TranslatedText
-from experiments.subnets.beams import translated_rows
 from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import tokenizer_of
 from search_spaces import UserError

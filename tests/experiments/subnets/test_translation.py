@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.data.subwords import read_subwords
+from experiments.metrics import beams
 from experiments.metrics.bleu import bleu
-from experiments.subnets import beams, translation
+from experiments.subnets import translation
 from experiments.subnets.translation import translated
 from search_spaces.errors import UserError
 from supernet.export.translate import translate
