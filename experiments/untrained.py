@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -41,7 +40,7 @@ def scoring_of(experiment: Experiment, examples: int, where: str) -> Scoring:
     rows = np.sort(stream(seed, Purpose.PROXIES).permutation(len(data.train))[:count])
     read, labels = data.train.read(rows)
     batch = Batch(np.asarray(data.prepared(read)), data.outputs.encode(labels), data.outputs, seed)
-    return Scoring(SupernetNetworks(net, jax.jit(net.init)(key(seed, Purpose.WEIGHTS))), batch)
+    return Scoring(SupernetNetworks(net, net.init(key(seed, Purpose.WEIGHTS))), batch)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jax
 import numpy as np
 from scipy.stats import spearmanr
 from tqdm import tqdm
@@ -137,7 +136,7 @@ def ours(
     x, labels = _pictures(directory / "cifar10", sizes["image_size"], batch, rng)
     net = build_supernet(build_space("nas_bench_201", "small", sizes))
     assert isinstance(net, ElasticNetwork)
-    scoring = Scoring(SupernetNetworks(net, jax.jit(net.init)(key(seed, Purpose.WEIGHTS))), Batch(x, labels, seed=seed))
+    scoring = Scoring(SupernetNetworks(net, net.init(key(seed, Purpose.WEIGHTS))), Batch(x, labels, seed=seed))
     made = proxies(names or list(theirs), scoring, genes[rows[0]], "proxies")
     header = {"sizes": sizes, "batch": batch, "seed": seed, "proxies": list(made)}
     lines = _kept(kept, header)

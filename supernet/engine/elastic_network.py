@@ -101,6 +101,18 @@ class ElasticNetwork(SuperposedSupernet):
         modules = (self.module(a, FreshWeights(k)) for a, k in zip((first, *others), keys, strict=True))
         return self.weights.init(*modules)
 
+    @cached_property
+    def plain_shapes(self) -> Params:
+        """See `Supernet.plain_shapes`.
+
+        Raises:
+            UserError: The description contradicts the plain module of the first architecture.
+        """
+        first = self.space.covering[0]
+        # The module is compared with the description: what it raises is said before anything is drawn.
+        jax.eval_shape(lambda: [leaf for *_, leaf in self.weights.leaves(self.module(first, FreshWeights(0)), first)])
+        return self.weights.shapes
+
     def slice(self, params: Params, architecture: Architecture, statistics: Statistics) -> Params:
         """See `Supernet.slice`."""
         return self.weights.slice(params, architecture, statistics)

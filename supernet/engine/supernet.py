@@ -76,7 +76,7 @@ class Supernet(ABC):
     @cached_property
     def shapes(self) -> Params:
         """The tree of `init` with shapes and types in place of arrays."""
-        return jax.eval_shape(self.init, key(0, Purpose.WEIGHTS))
+        return jax.eval_shape(self.shared, self.plain_shapes, key(0, Purpose.WEIGHTS))
 
     @cached_property
     def plain_shapes(self) -> Params:

@@ -5,7 +5,8 @@ Axes that the plain module merges are split as described. Batch statistics are l
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -147,21 +148,46 @@ class Weights:
         """
         gathered: dict[str, dict[int, jax.Array]] = {}
         for module, architecture in zip(modules, self._space.covering, strict=True):
-            given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
-            for place in self.places(architecture):
-                for path, shape in place.sublayer.weights.items():
-                    where = self.path(place.stack, place.sublayer, path)
-                    leaf = given.pop(place.path(path), None)
-                    gathered.setdefault(where, {}).setdefault(place.layer, _described(place, path, shape, leaf))
-            for path in given:
-                raise UserError(
-                    f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
-                )
+            for place, path, leaf in self.leaves(module, architecture):
+                where = self.path(place.stack, place.sublayer, path)
+                gathered.setdefault(where, {}).setdefault(place.layer, leaf)
+        return self._laid_out(gathered, lambda layers: jnp.stack(layers))
+
+    def leaves(self, module: nnx.Module, architecture: Architecture) -> Iterator[tuple[Place, str, Any]]:
+        """Yields the parameters of a plain module in the described shapes, each with its place and path.
+
+        Raises:
+            UserError: The description contradicts the module.
+        """
+        given = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(module, nnx.Param)))
+        for place in self.places(architecture):
+            for path, shape in place.sublayer.weights.items():
+                yield place, path, _described(place, path, shape, given.pop(place.path(path), None))
+        for path in given:
+            raise UserError(
+                f"network: the plain module's weight {'/'.join(map(str, path))} is named by no part. Describe it."
+            )
+
+    @cached_property
+    def shapes(self) -> Tree:
+        """The tree of `init` with shapes and types in place of arrays, from the description alone."""
+        gathered: dict[str, dict[int, jax.ShapeDtypeStruct]] = {}
+        for place in (place for architecture in self._space.covering for place in self.places(architecture)):
+            sizes = place.sublayer.sizes(place.values)
+            for inside, part in place.sublayer.parts.items():
+                for name, shape in part.weights.items():
+                    where = self.path(place.stack, place.sublayer, "/".join(filter(None, (inside, name))))
+                    leaf = jax.ShapeDtypeStruct(lengths(flat(shape), sizes), np.dtype(part.init(name).dtype))
+                    gathered.setdefault(where, {}).setdefault(place.layer, leaf)
+        return self._laid_out(gathered, lambda layers: layers[0].update(shape=(len(layers), *layers[0].shape)))
+
+    def _laid_out(self, gathered: Mapping[str, Mapping[int, Any]], stack: Callable[[list[Any]], Any]) -> Tree:
+        """The supernet's tree of each weight's layers; those of a stack with layers become one leaf."""
         tree: Tree = {}
         stacked = tuple(f"{stack.path}/" for stack in self._network.stacks if stack.layers is not None)
         for path, leaves in gathered.items():
             layers = [leaves[layer] for layer in sorted(leaves)]
-            put(tree, path, jnp.stack(layers) if path.startswith(stacked) else layers[0])
+            put(tree, path, stack(layers) if path.startswith(stacked) else layers[0])
         return tree
 
     def slice(self, params: Tree, architecture: Architecture, statistics: Tree) -> Tree:

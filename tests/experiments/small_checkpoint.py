@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from experiments.pretrained.formats import export_checkpoint
 from search_spaces import LanguageSpace
@@ -36,8 +37,8 @@ def write_checkpoint_of(model_type: str, directory: Path, shard_bytes: int = 10*
     sizes = {"width": (32,), "depth": (4,), "mlp_width": (64,), "vocabulary": 258, "context": 32, "head_size": 8}
     space = LanguageSpace(**{**sizes, "uniform": True, **_FORMS[model_type], **settings})
     net = build_supernet(space)
-    leaves, structure = jax.tree.flatten(jax.jit(net.init)(jax.random.key(0)))
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    leaves, structure = jax.tree.flatten(net.init(jax.random.key(0)))
+    noise = np.random.default_rng(1)
+    noisy = [leaf + 0.05 * noise.standard_normal(leaf.shape, np.float32) for leaf in leaves]
     params = jax.tree.unflatten(structure, noisy)
     export_checkpoint(net, params, space.largest, directory, model_type, shard_bytes=shard_bytes)

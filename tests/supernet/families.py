@@ -70,11 +70,9 @@ class Family:
 
     def __init__(self, net: Supernet) -> None:
         self.net, self.space = net, net.space
-        leaves, structure = jax.tree.flatten(jax.jit(net.init)(jax.random.key(0)))
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        noise = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
-        # Added by NumPy: a sum by JAX is a program for each shape.
-        noisy = [np.asarray(a) + np.float32(0.2) * np.asarray(b) for a, b in zip(leaves, noise, strict=True)]
+        leaves, structure = jax.tree.flatten(net.init(jax.random.key(0)))
+        noise = np.random.default_rng(1)  # by NumPy, as JAX has a program for each shape
+        noisy = [np.asarray(leaf) + 0.2 * noise.standard_normal(leaf.shape, np.float32) for leaf in leaves]
         self.params: Params = jax.tree.map(jnp.asarray, jax.tree.unflatten(structure, noisy))
         example = net.example(net.space.largest)
         shape, key = (BATCH, *example.shape), jax.random.key(2)

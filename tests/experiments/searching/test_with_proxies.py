@@ -64,7 +64,7 @@ def test_what_was_computed_is_kept_and_a_stop_computes_nothing(here: Path, monke
 def test_an_interrupted_search_goes_on_to_the_same_archive(here: Path) -> None:
     """Stopped among the proxies, and again after the first batch, which is what the search began with."""
     experiment = build_experiment(load_config("small.yaml"))
-    params = jax.jit(experiment.net.init)(jax.random.key(0))
+    params = experiment.net.init(jax.random.key(0))
 
     class Later(StopRequest):
         """Asked for after some looks at it."""

@@ -13,10 +13,11 @@ from supernet.engine.embedding import embed, embed_statistics, owned
 from supernet.engine.supernet import SUPERNETS
 from supernet.training.optimizer import OptimizerSettings
 from supernet.training.training import TrainStep
+from tests.marks import sampled
 from tests.supernet.families import Family, small
 
 
-@pytest.fixture(params=sorted(SUPERNETS))
+@pytest.fixture(params=sampled(SUPERNETS))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 

@@ -10,6 +10,7 @@ import pytest
 from search_spaces import UserError
 from supernet.engine.supernet import SUPERNETS
 from supernet.evolution_strategy.perturbed import PerturbedPass
+from tests.marks import sampled
 from tests.supernet.families import small
 
 WIDE = {"kernel": jax.random.normal(jax.random.key(0), (64, 48)), "bias": jnp.ones(48)}
@@ -30,7 +31,7 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
-@pytest.mark.parametrize("family", list(SUPERNETS))
+@pytest.mark.parametrize("family", sampled(SUPERNETS))
 def test_a_perturbed_pass_is_that_of_the_perturbed_weights(family):
     one = small(family)
     largest = np.array(one.space.largest.genes, np.int32)

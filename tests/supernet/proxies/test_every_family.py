@@ -13,6 +13,7 @@ from supernet.engine.supernet import SUPERNETS
 from supernet.proxies import PROXIES, Batch, Scoring, SupernetNetworks
 from supernet.tasks import tokens
 from supernet.tasks.classes import CLASSES
+from tests.marks import sampled
 from tests.supernet.families import small
 
 BLOCKS = {"expressivity", "progressivity", "trainability", "transmission"}
@@ -60,7 +61,7 @@ def test_blocks_one_after_the_other_are_the_network(family: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", list(SUPERNETS))
+@pytest.mark.parametrize("family", sampled(SUPERNETS))
 def test_what_is_not_refused_is_computed(family: str) -> None:
     of, one = scoring(family), small(family)
     for genes in (np.array(one.space.largest.genes, np.int32), one.draw(4)[-1]):

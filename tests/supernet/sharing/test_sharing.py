@@ -111,7 +111,7 @@ def test_extraction_gives_plain_weights(case: Family) -> None:
 
 def test_fresh_weights_give_the_plain_networks(case: Family) -> None:
     plain = build_supernet(case.space)
-    params, own = (jax.jit(net.init)(jax.random.key(3)) for net in (plain, case.net))
+    params, own = (net.init(jax.random.key(3)) for net in (plain, case.net))
     effective: Any = case.net.sharing.effective(own, jnp.asarray(case.space.largest.genes))
     same = params if case.net.sharing.keeps_plain else effective
     for genes in case.draw(DRAWN):

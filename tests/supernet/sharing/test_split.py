@@ -52,7 +52,7 @@ def heads() -> tuple[Any, ...]:
 )
 def test_children_start_equal_to_their_parent(space: Any, splits: tuple[ChoiceSplit, ...]) -> None:
     parent, net = build_supernet(space), split_net(space, *splits)
-    params = jax.jit(parent.init)(jax.random.key(1))
+    params = parent.init(jax.random.key(1))
     own = sharing_of(net).started_from(lambda genes: params)
     statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), net.statistics_shapes)
     groups = set()
@@ -66,7 +66,7 @@ def test_children_start_equal_to_their_parent(space: Any, splits: tuple[ChoiceSp
 
 def test_sub_supernets_share_nothing_that_two_of_them_use() -> None:
     net = split_net(CELL, EDGE)
-    sharing, params = sharing_of(net), jax.jit(net.init)(jax.random.key(0))
+    sharing, params = sharing_of(net), net.init(jax.random.key(0))
     rng = np.random.default_rng(1)
     drawn = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), params)
     for genes in CELL.sample(rng, 6):

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from search_spaces import FAMILIES, MobileNetSpace, build_space
-from supernet.engine.supernet import build_supernet
+from search_spaces import MobileNetSpace, build_space
+from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.training.gene_norms import GeneNorms
+from tests.marks import sampled
+from tests.supernet.families import small
 
 
 def _random(tree):
@@ -53,18 +55,11 @@ def test_genes_of_a_mobilenet_govern_their_block_and_a_resolution_everything():
         np.testing.assert_allclose(norms[columns[i]], _norm(kernel[i - 1]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if "small" in FAMILIES[family].presets])
+@pytest.mark.parametrize("family", sampled(SUPERNETS))
 def test_genes_that_mean_nothing_in_a_path_have_no_gradient(family):
-    space = build_space(family, "small")
-    net = build_supernet(space)
-    row = np.array(space.smallest.genes, np.int32)
-    example = net.example(space.smallest)
-    x = jax.random.normal(jax.random.key(1), (2, *example.shape)).astype(example.dtype)
-
-    def loss(params):
-        return jnp.sum(jnp.square(net.apply(params, jnp.asarray(row), x, program=space.program(row))[0]))
-
-    norms = np.asarray(GeneNorms(net)(jax.jit(jax.grad(loss))(net.init(jax.random.key(0)))))
+    one = small(family)
+    space, row = one.space, np.array(one.space.smallest.genes, np.int32)
+    norms = np.asarray(GeneNorms(one.net)(one.switched(row, space.program(row))[1]))
     active = space.active(row[None])[0]
     assert (norms[~active] == 0).all()
     # A depth of least may govern nothing that is used, and so may an operation without weights.

@@ -72,7 +72,7 @@ def test_the_partition_that_was_planted_is_found() -> None:
 @cache
 def measured() -> tuple[Any, list[Draw], np.ndarray]:
     rng = np.random.default_rng(1)
-    params = jax.jit(NET.init)(jax.random.key(0))
+    params = NET.init(jax.random.key(0))
     draws = [
         Draw(genes, rng.normal(size=(8, 4, 4, 3)).astype(np.float32), rng.integers(0, 10, 8).astype(np.int32))
         for genes in SPACE.sample(rng, 3)

@@ -11,10 +11,10 @@ from flax import nnx
 from search_spaces import UserError, build_space
 from search_spaces.network import Network, Stack, Sublayer
 from search_spaces.parts import Axis, linear
-from supernet.engine.supernet import build_supernet
+from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.weights.described import Weights
 from tests.supernet.engine.test_language import FORMS
-from tests.supernet.families import SETTINGS
+from tests.supernet.families import SETTINGS, small
 
 LAYERS = {
     "heads_follow_width": {"heads_follow_width": True, "kv_heads": [2, 3]},
@@ -91,3 +91,10 @@ def test_a_description_that_contradicts_the_plain_module_is_refused(classes, hid
     with pytest.raises(UserError) as error:
         Weights(space).init(_Plain())
     assert f"network: {expected}" in str(error.value)
+
+
+@pytest.mark.parametrize("family", SUPERNETS)
+def test_shapes_are_those_of_fresh_weights(family: str) -> None:
+    net = small(family).net
+    of = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    assert of(net.shapes) == of(net.init(jax.random.key(0)))
