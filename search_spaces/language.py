@@ -232,7 +232,11 @@ class LanguageSpace(LanguageForm, SearchSpace):
         scores = Product(t, (size,), (t, heads, queries)), Product(t, (t,), inner)
         mlp = {name: linear(width, hidden, t, self.mlp_bias) for name in ("gate", "up")[self.activation != "swiglu" :]}
         mlp |= {"norm": normed, "down": linear(hidden, width, t, self.mlp_bias)}
-        layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
+        matrices = tuple(name for name in mlp if name != "norm")
+        layer = (
+            Sublayer("attention", attention, scores, "attention"),
+            Sublayer("mlp", mlp, path="mlp", feed_forward=matrices),
+        )
         positions = None if self.keep == "first" else self._positions
         stack = Stack("layers", layer, self.max_depth, positions=positions, parallel=self.parallel)
         return Network(Sublayer("outside_layers", outside), (stack,))

@@ -31,6 +31,8 @@ class Sublayer:
         parts: By path.
         products: Products without weights, such as attention's.
         path: Path of the parts within a layer, whose stages see what lies there; "" for the layer itself.
+        feed_forward: Paths of the parts that are the matrices of a feed-forward network, of which a sharing scheme may
+            have several experts; none in other sublayers.
         option: Option that the sublayer is, where it is one of several; `Alternatives` sets it.
     """
 
@@ -38,6 +40,7 @@ class Sublayer:
     parts: Mapping[str, Part]
     products: tuple[Product, ...] = ()
     path: str = ""
+    feed_forward: tuple[str, ...] = ()
     option: "Option | None" = None
 
     @cached_property

@@ -188,7 +188,7 @@ class TranslationSpace(SearchSpace):
         def mlp(name: str, stream: Axis) -> Sublayer:
             hidden = Axis(f"{name}_mlp_width")
             parts = {"norm": norm(stream), "up": linear(stream, hidden, t), "down": linear(hidden, stream, t)}
-            return Sublayer(f"{name}_mlp", parts, path="mlp")
+            return Sublayer(f"{name}_mlp", parts, path="mlp", feed_forward=("up", "down"))
 
         encoder = attention("encoder", source, source, t, "attention"), mlp("encoder", source)
         decoder = (

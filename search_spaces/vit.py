@@ -140,5 +140,5 @@ class ViTSpace(SearchSpace):
         }
         scores = Product(tokens, (self.head_dim,), (tokens, heads)), Product(tokens, (tokens,), (inner,))
         mlp = {"norm2": norm(width), "fc1": linear(width, hidden, tokens), "fc2": linear(hidden, width, tokens)}
-        layer = Sublayer("attention", attention, scores), Sublayer("mlp", mlp)
+        layer = Sublayer("attention", attention, scores), Sublayer("mlp", mlp, feed_forward=("fc1", "fc2"))
         return Network(Sublayer("outside_layers", outside), (Stack("layers", layer, self.max_depth),), ("norm", "head"))

@@ -156,6 +156,15 @@ class ExperimentConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _experts_leave_a_start_as_it_is(self) -> "ExperimentConfig":
+        starts = {"start": self.start, "train.incubation": self.train.incubation}
+        given = [name for name, section in starts.items() if section is not None]
+        if given and self.supernet.sharing == "mixture" and not self.supernet.mixture.keeps_plain:
+            text = f"independent experts would change the networks that {given[0]} gives. Set equal."
+            raise ProblemsError([Problem(("supernet", "mixture", "start"), text)])
+        return self
+
+    @model_validator(mode="after")
     def _truth_is_of_the_family(self) -> "ExperimentConfig":
         if self.rank.truth is None:
             return self

@@ -1,4 +1,4 @@
-"""The section `supernet`: how subnets share weights, and which run sub-supernets start from."""
+"""The section `supernet`: how subnets share weights, with the settings of schemes that have some."""
 
 import hashlib
 import json
@@ -22,6 +22,7 @@ from experiments.user_input.problems import Problem, ProblemsError, unknown
 from search_spaces import SearchSpace
 from supernet.sharing import SHARING, WeightSharing
 from supernet.sharing.elastic_rank import AdapterSettings, ElasticRank
+from supernet.sharing.mixture import Mixture, MixtureSettings
 from supernet.sharing.split import ChoiceSplit, SplitSharing
 from supernet.storage.manifest import MANIFEST
 
@@ -77,7 +78,13 @@ Adapters = Annotated[
     PlainSerializer(as_mapping),
 ]
 
-_OF_SCHEME = {"splits": "split", "parent": "split", "adapters": "elastic_rank"}
+Mixed = Annotated[
+    InstanceOf[MixtureSettings],
+    BeforeValidator(lambda v: build_settings(MixtureSettings, v)),
+    PlainSerializer(as_mapping),
+]
+
+_OF_SCHEME = {"splits": "split", "parent": "split", "adapters": "elastic_rank", "mixture": "mixture"}
 
 
 class SupernetSection(BaseModel):
@@ -91,6 +98,7 @@ class SupernetSection(BaseModel):
         parent: Run directory of a supernet whose trained weights all sub-supernets start from, for sharing `split`;
             null for fresh weights, the same in all.
         adapters: Low-rank adapters of the frozen weights, for sharing `elastic_rank`.
+        mixture: Experts and routers of sharing `mixture`.
     """
 
     model_config = STRICT
@@ -99,6 +107,7 @@ class SupernetSection(BaseModel):
     splits: tuple[SplitSection, ...] = ()
     parent: ParentSection | None = None
     adapters: Adapters = AdapterSettings()
+    mixture: Mixed = MixtureSettings()
 
     @field_validator("sharing")
     @classmethod
@@ -129,4 +138,6 @@ class SupernetSection(BaseModel):
             return SplitSharing(space, [section.split for section in self.splits])
         if self.sharing == "elastic_rank":
             return ElasticRank(space, self.adapters)
+        if self.sharing == "mixture":
+            return Mixture(space, self.mixture)
         return SHARING[self.sharing](space)

@@ -74,6 +74,14 @@ class Supernet(ABC):
         return self.sharing.init(plain, jax.random.fold_in(key, _OF_SHARING))
 
     @cached_property
+    def of_effective_weights(self) -> "Supernet":
+        """The same networks on effective weights: where an architecture is computed often, these are computed once."""
+        entangled = SHARING["entangled"]
+        if isinstance(self.sharing, entangled):
+            return self
+        return type(self)(self.space, entangled(self.space), self.passes)
+
+    @cached_property
     def shapes(self) -> Params:
         """The tree of `init` with shapes and types in place of arrays."""
         return jax.eval_shape(self.shared, self.plain_shapes, key(0, Purpose.WEIGHTS))

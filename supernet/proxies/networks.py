@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from search_spaces import Program
 from supernet.engine.elastic_network import ElasticNetwork
-from supernet.engine.supernet import Params, build_supernet
+from supernet.engine.supernet import Params
 from supernet.flax_modules.counting import counted
 from supernet.layers.batch_norm import moments, normalise
 from supernet.standalone.mobilenet import BatchNorm
@@ -93,8 +93,7 @@ class SupernetNetworks(Networks):
     def __init__(self, net: ElasticNetwork, params: Params) -> None:
         self._params, self._space = params, net.space
         self._effective = jax.jit(net.sharing.effective)
-        # What this one takes are effective weights.
-        self._net = cast("ElasticNetwork", build_supernet(net.space, passes=net.passes))
+        self._net = cast("ElasticNetwork", net.of_effective_weights)
 
     def weights(self, genes: Genes) -> Params:
         return self._effective(self._params, jnp.asarray(genes, jnp.int32))

@@ -5,7 +5,7 @@ and workers see. Passes and extraction see effective weights: plain ones, as lar
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -31,7 +31,7 @@ class WeightSharing(ABC):
     """
 
     choices: tuple[str, ...] = ()
-    keeps_plain: ClassVar[bool] = True
+    keeps_plain: bool = True
     """Whether networks cut from the scheme's fresh weights have the plain weights that it started from."""
 
     def __init__(self, space: SearchSpace) -> None:
@@ -46,6 +46,11 @@ class WeightSharing(ABC):
     def trained(self) -> frozenset[str] | None:
         """Names of trained weights at the top of the scheme's tree; the others are frozen. None trains all."""
         return None
+
+    @property
+    def routers(self) -> frozenset[str]:
+        """Paths of the scheme's own weights that decide how architectures mix others, so that no gene governs them."""
+        return frozenset()
 
     @abstractmethod
     def init(self, plain: Params, key: Key[Array, ""]) -> Params:

@@ -132,14 +132,15 @@ class Evaluator:
         calibration: jax.Array,
         program: Program,
     ) -> tuple[jax.Array, jax.Array]:
-        outputs = self.outputs
+        outputs, net = self.outputs, self.net.of_effective_weights
 
         def candidate(i: jax.Array, totals: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            statistics = calibrate(self.net, params, genes[i], calibration, program)
+            weights = self.net.sharing.effective(params, genes[i])
+            statistics = calibrate(net, weights, genes[i], calibration, program)
 
             def batch(j: jax.Array, sums: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
                 expected = labels[j]
-                logits, _ = self.net.apply(params, genes[i], x[j], program=program, statistics=statistics)
+                logits, _ = net.apply(weights, genes[i], x[j], program=program, statistics=statistics)
                 there = outputs.counted(expected)
                 figure = jnp.sum(jnp.where(there, outputs.figures(logits, expected), 0), dtype=outputs.figure_dtype)
                 return sums[0] + figure, sums[1] + jnp.sum(jnp.where(there, outputs.losses(logits, expected), 0))

@@ -21,7 +21,8 @@ class GeneNorms:
     layer counts on its own. A gene that changes no weight governs the sublayer of the layer that it belongs to, such as
     heads that share out one projection, or the whole network, such as a resolution. One with a single value governs
     nothing, nor does one without such a sublayer that means nothing in the smallest network. Of weights that a sharing
-    scheme makes others of, those are used that the used part of the others follows from.
+    scheme makes others of, those are used that the used part of the others follows from. Routers, which every network
+    uses whole, are governed by no gene.
 
     Args:
         net: The supernet.
@@ -131,7 +132,9 @@ class _Sources:
 
         # Other weights are not what the changed ones follow from; as constants they take no memory.
         leaves = _by_path(self._shapes)
-        own = {p: drawn(s, n) for n, (p, s) in enumerate(leaves.items()) if p in used or p not in self._plain}
+        # Routers are constants, too: which part of them has a gradient would depend on the values that they read.
+        kept = self._plain.keys() | self._sharing.routers
+        own = {p: drawn(s, n) for n, (p, s) in enumerate(leaves.items()) if p in used or p not in kept}
         rest = {path: jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in leaves.items()}
 
         def changed(own: dict[str, jax.Array]) -> dict[str, jax.Array]:

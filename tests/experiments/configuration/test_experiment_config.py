@@ -219,6 +219,22 @@ MISTAKES = [
     (BASE + "data: {augmentation: {crop: -1}}", "data.augmentation.crop: -1 is not a number of pixels."),
     (BASE + "data: {augmentation: {corp: 1}}", "data.augmentation.corp: no such setting. Did you mean 'crop'?"),
     (BASE + "supernet: {sharing: entangle}", "supernet.sharing: 'entangle' is not known. Did you mean 'entangled'?"),
+    (
+        BASE + "supernet: {mixture: {experts: 4}}",
+        "supernet.mixture: is for sharing mixture, and sharing is entangled. Set sharing: mixture, or leave it out.",
+    ),
+    (
+        BASE + "supernet: {sharing: mixture, mixture: {experts: 0}}",
+        "supernet.mixture.experts: 0 is out of range. Give 1 to 64.",
+    ),
+    (
+        BASE + "supernet: {sharing: mixture, mixture: {router: neurons}}",
+        "supernet.mixture.router: 'neurons' is not known. Did you mean 'neuron'?",
+    ),
+    (
+        "space: {family: vit}\ntrain: {steps: 1, incubation: {modules: 2, meta_steps: 9, module_steps: 9}}\nsupernet: {sharing: mixture}",
+        "supernet.mixture.start: independent experts would change the networks that train.incubation gives. Set equal.",
+    ),
     (BASE + "sampler: {random_path: 1}", "sampler.random_path: no such setting. Did you mean 'random_paths'?"),
     (BASE + "sampler: {random_paths: two}", "sampler.random_paths: 'two' is not a whole number."),
     (BASE + "sampler: {seed: 1}", "sampler.seed: no such setting. Known: random_paths, type."),
