@@ -1,6 +1,6 @@
 """Gap between networks cut from a supernet and the same ones trained alone, by sharing scheme, at equal updates.
 
-Command: `python -m experiments.benchmarks.sharing --seeds 3 --networks 8 --json`, with `text/tinyshakespeare/` below
+Command: `python -m experiments.benchmarks.sharing --seeds 3 --networks 6 --json`, with `text/tinyshakespeare/` below
 `$SUPERNEST_DATA`.
 
 For each seed, a supernet of each scheme is trained, and each of the networks alone for as many updates on batches of
@@ -8,8 +8,8 @@ the same size; the networks are the same for all seeds. The gap of a network is 
 less that of the network trained alone. Reported are the mean gap over the networks for each seed, and by how much that
 of `entangled` is larger: the mean over seeds, and its standard deviation.
 
-`--times` measures training steps instead, of `entangled` and of each mixture on the same random networks in turn, on
-random data: AutoFormer-T at 32x32 pixels and the decoders of `stepper.SETTINGS`, and the networks of the configuration.
+`--times FAMILY` measures training steps instead, of each scheme on the same random networks in turn, on random data, in
+the sizes of `stepper.SETTINGS` at their largest stream width.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.tensorboard import EventLog
 from experiments.training.one_path import one_path_probe
 from experiments.training.stage import train, trained_params
-from search_spaces import Genes, SearchSpace, build_space
+from search_spaces import Genes, build_space
 from search_spaces.randomness import Purpose, stream
 from search_spaces.sealed_json import JsonObject
 from supernet.engine.supernet import build_supernet
@@ -46,7 +46,6 @@ from supernet.sharing.mixture import MixtureSettings
 
 _CONFIG = Path(__file__).parent / "panels" / "sharing_tinyshakespeare.yaml"
 _TEXT = Path("text") / "tinyshakespeare" / "input.txt.gz"
-_TIMED = ("vit", "language")
 
 
 @click.command(cls=Benchmark)
@@ -55,29 +54,25 @@ _TIMED = ("vit", "language")
     "--config", type=click.Path(path_type=Path), default=_CONFIG, help="Experiment file.  [default: Tiny Shakespeare]"
 )
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--networks", default=8, show_default=True, help="Number of networks that are trained alone.")
+@click.option("--networks", default=6, show_default=True, help="Number of networks that are trained alone.")
 @click.option("--experts", default=2, show_default=True, help="Number of experts of each matrix.")
-@click.option("--times", is_flag=True, help="Measure training steps instead of gaps.")
-@click.option("--rounds", default=15, show_default=True, help="Number of alternating rounds of --times.")
+@click.option("--times", type=click.Choice(["vit", "language"]), help="Family whose steps are measured, not gaps.")
+@click.option("--steps", default=15, show_default=True, help="Number of networks that --times trains a step each.")
 @set_option
 @json_option
 def main(
-    directory: Path | None, config: Path, seeds: int, networks: int, experts: int, times: bool, rounds: int,
+    directory: Path | None, config: Path, seeds: int, networks: int, experts: int, times: str | None, steps: int,
     overrides: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
     """Runs the benchmark."""
     arms, found = schemes(experts), []
+    if times is not None:
+        show(extra_time(times, arms, steps), as_json)
+        return
     if config == _CONFIG:
         overrides = [f"data.path={real_data(directory) / _TEXT}", *overrides]
     for seed in range(seeds):
         experiment = build_experiment(load_config(config, [*overrides, f"seed={seed}"]))
-        if times:
-            spaces = {"configuration": (experiment.space, experiment.config.train.batch_size)}
-            for family in _TIMED:
-                preset, settings, batch = SETTINGS[family]
-                spaces[family] = build_space(family, preset, settings), batch
-            show({name: extra_time(*of, arms, rounds) for name, of in spaces.items()}, as_json)
-            return
         genes = experiment.space.sample(stream(0, Purpose.PANEL), networks)
         found.append(gaps(experiment, genes, arms))
     show({**{f"seed_{seed}": one for seed, one in enumerate(found)}, **summary(found)}, as_json)
@@ -126,23 +121,20 @@ def summary(found: Sequence[Mapping[str, float]]) -> JsonObject:
     }
 
 
-def extra_time(space: SearchSpace, batch: int, arms: Mapping[str, SupernetSection], rounds: int) -> JsonObject:
-    """Returns the median milliseconds of a step of each scheme over random networks, and the ratio to entangled."""
-    memory_as_in_runs(space.family)
-    data, genes = noise(space, batch), space.sample(np.random.default_rng(0), rounds + 1)
-    steppers = []
-    for section in arms.values():
-        net = build_supernet(space, section.scheme(space))
-        stepper = Stepper(net, jax.jit(net.init)(jax.random.key(0)), data["x"], data["targets"])
-        for program in {space.program(row) for row in genes}:
-            stepper(next(row for row in genes if space.program(row) == program))
-        steppers.append(stepper)
-    of_rows = np.array([alternate([partial(step, row) for step in steppers], 1) for row in genes])
-    milliseconds = 1e3 * np.median(of_rows, axis=0)
-    ratios = np.median(of_rows / of_rows[:, :1], axis=0)
+def extra_time(family: str, arms: Mapping[str, SupernetSection], steps: int) -> JsonObject:
+    """Returns the median milliseconds of a step of each scheme, and the median ratio to entangled's."""
+    memory_as_in_runs(family)
+    preset, settings, batch = SETTINGS[family]
+    space = build_space(family, preset, settings)
+    data, genes = noise(space, batch), space.sample(np.random.default_rng(0), steps)
+    genes[:, space.columns["width"]] = len(space.choices[0].values) - 1
+    nets = [build_supernet(space, section.scheme(space)) for section in arms.values()]
+    steppers = [Stepper(net, jax.jit(net.init)(jax.random.key(0)), data["x"], data["targets"]) for net in nets]
+    taken = np.array([alternate([partial(step, row) for step in steppers], 1) for row in genes])
+    ratios = np.median(taken / taken[:, :1], axis=0)
     return {
-        name: {"step_ms": round(float(ms), 2), "ratio": round(float(ratio), 3)}
-        for name, ms, ratio in zip(arms, milliseconds, ratios, strict=True)
+        name: {"step_ms": round(1e3 * float(seconds), 1), "ratio": round(float(ratio), 3)}
+        for name, seconds, ratio in zip(arms, np.median(taken, axis=0), ratios, strict=True)
     }
 
 
