@@ -232,7 +232,8 @@ MISTAKES = [
         "supernet.mixture.router: 'neurons' is not known. Did you mean 'neuron'?",
     ),
     (
-        "space: {family: vit}\ntrain: {steps: 1, incubation: {modules: 2, meta_steps: 9, module_steps: 9}}\nsupernet: {sharing: mixture}",
+        "space: {family: vit}\nsupernet: {sharing: mixture}\n"
+        "train: {steps: 1, incubation: {modules: 2, meta_steps: 9, module_steps: 9}}",
         "supernet.mixture.start: independent experts would change the networks that train.incubation gives. Set equal.",
     ),
     (BASE + "sampler: {random_path: 1}", "sampler.random_path: no such setting. Did you mean 'random_paths'?"),
