@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 LOSS = "loss"
 
-FORMS = {"perplexity": ".3f", "accuracy": ".2%", "rmse": ".5g", "mae": ".5g", "r2": ".4f", "bleu": ".2f"}
+FORMS = {
+    "perplexity": ".3f", "accuracy": ".2%", "rmse": ".5g", "mae": ".5g", "r2": ".4f", "bleu": ".2f",
+    "relation_loss": ".4g",
+}  # fmt: skip
 """Figures of exported networks that are shown, in this order, and how they are written."""
 
 
@@ -85,6 +88,15 @@ OBJECTIVES = {
             higher=True,
             range=(0.0, 100.0),
             worst=100.0,
+        ),
+        Objective(
+            "relation_loss",
+            "relation_loss",
+            lambda loss: loss,
+            "relation_loss",
+            lambda loss: loss,
+            ".4g",
+            bounded=False,
         ),
     )
 }

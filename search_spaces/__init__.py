@@ -4,6 +4,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.choice import Choice
 from search_spaces.cost import Cost, CostModel, Term
 from search_spaces.darts import DARTSSpace
+from search_spaces.encoder import EncoderSpace
 from search_spaces.errors import UserError, did_you_mean
 from search_spaces.families import FAMILIES, build_space
 from search_spaces.language import LanguageSpace
@@ -24,6 +25,7 @@ __all__ = [
     "Cost",
     "CostModel",
     "DARTSSpace",
+    "EncoderSpace",
     "Genes",
     "LanguageForm",
     "LanguageSpace",

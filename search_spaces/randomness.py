@@ -33,6 +33,7 @@ class Purpose(StrEnum):
     WEIGHTS = "weights"
     PANEL_WEIGHTS = "panel weights"
     NEW_HEAD = "new head"
+    TASK_HEAD = "task head"
     MODULE_WEIGHTS = "module weights"
     PERTURBATIONS = "perturbations"
     # samplers

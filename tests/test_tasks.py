@@ -19,6 +19,7 @@ OWN = {
         "translation",
         "ensemble",
         "darts",
+        "encoder",
     ),
     "supernet": ("families", "pytorch", "standalone", "tasks"),
     "experiments": ("pretrained", "benchmarks", "truth_tables"),

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Array, Key
 from pydantic import ValidationError
 
 from experiments.configuration.sealed_section import SealedSection
 from experiments.data import SOURCES
 from experiments.data.tokenizer import may_be_bytes, same_tokenizer
 from experiments.pretrained.directory import ImportedDirectory
+from experiments.pretrained.encoders import encoder_params
 from experiments.user_input.problems import Problem, ProblemsError, problems_of, show
 from experiments.user_input.yaml_files import override
-from search_spaces import LanguageSpace
+from search_spaces import EncoderSpace, LanguageSpace
+from supernet.engine.supernet import Params, Supernet
 
 PARENT = "parent"
 """What a teacher is called that is the network as it was imported."""
@@ -38,6 +41,20 @@ class StartSection(SealedSection):
     def imported(self) -> ImportedDirectory:
         """Content of the imported directory."""
         return ImportedDirectory(Path(self.path))
+
+    def params(self, net: Supernet, key: Key[Array, ""]) -> Params:
+        """Reads plain weights for a supernet: those that were imported, or cut from them for another family.
+
+        Args:
+            net: The supernet.
+            key: Draws the weights that the imported network lacks.
+
+        Raises:
+            UserError: Files are missing or were altered, or the network is none that the supernet can start from.
+        """
+        if isinstance(net.space, LanguageSpace):
+            return self.imported.params(net)
+        return encoder_params(self.imported, net, key)
 
 
 def with_pretrained(tree: Any, context: Mapping[str, Any] | None) -> Any:
@@ -99,8 +116,8 @@ def _space(imported: Mapping[str, Any], given: Any) -> Any:
 
     Sizes may be left out, or added below the largest, which is the one that there are weights for.
     """
-    if given is not None and not isinstance(given, Mapping):
-        return given
+    if given is not None and (not isinstance(given, Mapping) or given.get("family") == EncoderSpace.family):
+        return given  # of encoders, whose weights are cut from those of the network, any sizes may be given
     defaults = {field.name: field.default for field in dataclasses.fields(LanguageSpace)}
     imported = {name: _frozen(value) for name, value in imported.items()}
     given = {name: _frozen(value) for name, value in (given or {}).items()}

@@ -32,6 +32,7 @@ _TURN_ENDS = (
 )  # fmt: skip
 _USUAL_ENDS = (*_TEXT_ENDS, "[SEP]")
 _USUAL_MASKS = ("[MASK]", "<mask>")
+_USUAL_PADS = ("[PAD]", "<pad>")
 
 
 class Tokenizer(ABC):
@@ -42,12 +43,28 @@ class Tokenizer(ABC):
         begin: Tokens that it puts before a text, such as `<s>`; often none.
         end: The token between two documents: the end of a text, never that of a chat's turn.
         mask: Token that hides others; None where it has none.
+        pad: Token that fills texts up, and that no text has; None where it has none.
     """
 
     size: int
     begin: tuple[int, ...]
     end: int
     mask: int | None
+    pad: int | None = None
+
+    def filler(self, key: str) -> int:
+        """Returns the token that fills texts up to one length: the one for padding, or the mask.
+
+        Args:
+            key: Key that names the tokenizer, for messages.
+
+        Raises:
+            UserError: The tokenizer has neither.
+        """
+        found = self.mask if self.pad is None else self.pad
+        if found is None:
+            raise UserError(f"{key}: the tokenizer has no token for padding, and no mask. Choose one that has.")
+        return found
 
     @abstractmethod
     def encode(self, text: bytes) -> Int[np.ndarray, " n"]:
@@ -87,6 +104,7 @@ class LibraryTokenizer(Tokenizer):
         ids: Number of each token.
         ends: Possible names of the token between documents; the first that exists is used.
         masks: Possible names of the mask.
+        pads: Possible names of the token for padding.
 
     Raises:
         UserError: There is no token for the end of a text.
@@ -101,10 +119,12 @@ class LibraryTokenizer(Tokenizer):
         ids: Mapping[str | None, int],
         ends: Sequence[str | None],
         masks: Sequence[str | None],
+        pads: Sequence[str | None],
     ) -> None:
         self._encode, self._decode, self.begin = encode, decode, begin
         self.size = max(ids.values(), default=-1) + 1
         self.mask = next((ids[name] for name in masks if name in ids), None)
+        self.pad = next((ids[name] for name in pads if name in ids), None)
         end = next((ids[name] for name in ends if name in ids), None)
         if end is None:
             raise UserError(f"{where}: has no token for the end of a text. Name it as eos_token in {_NAMES[-1]}.")
@@ -195,6 +215,7 @@ def _of_transformers(path: Path) -> Tokenizer:
         tokenizer.get_vocab(),
         _ends(tokenizer),
         (tokenizer.mask_token, *_USUAL_MASKS),
+        (tokenizer.pad_token, *_USUAL_PADS),
     )
 
 

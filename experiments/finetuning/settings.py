@@ -35,6 +35,7 @@ class Finetuning:
         learning_rate: Peak learning rate; a tenth of the supernet's when None.
         teacher: Exported network to learn from, or a run whose supernet's largest network teaches; labels alone when
             None.
+        origin: Network whose weights `source` has with a head for another task; None where `source` has its own.
         seed: Seed of the order of examples and of their changes; the experiment's when None, which always decides what
             is held out.
     """
@@ -47,6 +48,7 @@ class Finetuning:
     learning_rate: float | None = None
     teacher: Path | None = None
     seed: int | None = None
+    origin: Path | None = None
 
     @property
     def work(self) -> Path:

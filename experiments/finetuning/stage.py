@@ -20,6 +20,7 @@ from experiments.exporting.stage import statistics
 from experiments.finetuning.early_stopping import GainProbe, NothingToGain, Rival
 from experiments.finetuning.frame import architecture_of, data_for, export_again, load_trainable
 from experiments.finetuning.gain import Measured, measured
+from experiments.finetuning.new_task import for_task
 from experiments.finetuning.settings import FINETUNED, Finetuning
 from experiments.finetuning.teacher import check_teacher, teacher_directory
 from experiments.objective import OBJECTIVES, Objective, objective_of
@@ -63,10 +64,12 @@ def finetune(
     """
     settings.check()
     loaded = settings.config.data.load(settings.config.seed) if loaded is None else loaded
-    subnet = load_trainable(settings.source)
-    trained_on = TrainedOn.of(settings.config.data, loaded, settings.config.seed)
-    data = data_for(settings.source, subnet, loaded, settings.where)
+    load_trainable(settings.source)  # refuses what is no network before anything is written
     with only_here(settings.work, stop), _cleared(settings.work):
+        settings = for_task(settings, loaded)
+        subnet = load_trainable(settings.source)
+        trained_on = TrainedOn.of(settings.config.data, loaded, settings.config.seed)
+        data = data_for(settings.source, subnet, loaded, settings.where)
         teacher = teacher_directory(settings.teacher, settings.work)
         config = settings.experiment(len(data.train), teacher)
         identity = settings.identity(config, trained_on, teacher)
@@ -77,7 +80,7 @@ def finetune(
             member = dataclasses.replace(
                 experiment, sampler=OnePath(experiment.space, config.seed, genes=architecture.genes)
             )
-            before = Lineage.read(settings.source)
+            before = Lineage.read(settings.origin or settings.source)
             lineage = None if before is None else before.then(trained_on)
             try:
                 found = _trained(member, subnet, architecture, settings, identity, lineage, stop, quiet, rival)
@@ -170,7 +173,7 @@ def _trained(
         found.append(
             FinetunedNetwork(
                 identity=identity,
-                source=str(settings.source.absolute()),
+                source=str((settings.origin or settings.source).absolute()),
                 objective=objective_of(data).name,
                 steps=steps,
                 learning_rate=train_settings.optimizer.learning_rate,

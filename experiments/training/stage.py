@@ -59,7 +59,7 @@ def initial(experiment: Experiment, step: AnyStep, params: Params | None = None)
     if params is None and (parent := parent_of(experiment)) is not None:
         params = _inherited(experiment, parent)
     if params is None:
-        params = net.init(fresh) if start is None else net.shared(start.imported.params(net), fresh)
+        params = net.init(fresh) if start is None else net.shared(start.params(net, fresh), fresh)
     return Progress(step.init(params), experiment.sampler.init())
 
 

@@ -142,7 +142,7 @@ def lesson(
 def example_losses(
     settings: Distillation,
     logits: Float[Array, "b *t c"],
-    targets: Targets,
+    targets: Shaped[Array, "b ..."],
     given: Lesson,
     outputs: Outputs = CLASSES,
 ) -> Float[Array, " b"]:

@@ -315,7 +315,7 @@ def test_setting_errors_name_the_setting(name):
         ({choice.name: 3}, f"space.{choice.name}: 3 is not a list"),
         ({choice.name: []}, f"space.{choice.name}: no values"),
         ({choice.name: [choice.values[0]] * 2}, "holds a value twice"),
-        ({outputs: 0}, f"space.{outputs}: 0 is less than 1"),
+        ({outputs: -1}, f"space.{outputs}: -1 is less than "),
         ({outputs: "ten"}, f"space.{outputs}: 'ten' is not a whole number"),
         ({outputs: True}, f"space.{outputs}: true is not a whole number"),
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from supernet.export.subnet import Subnet
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
+from supernet.tasks.labelled_text import TextTokens
 from supernet.tasks.pairs import Pairs
 from supernet.tasks.tokens import OUTPUTS, Tokens
 from tests.supernet.families import Family
@@ -19,7 +20,7 @@ def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
     """A network of a small space, as it would be loaded from an export; pictures are resized for it."""
     architecture = family.space.architecture(genes)
     module, weights = family.net.extract(family.params, architecture, family.moments)
-    task, example = getattr(family.space, "inputs", "images"), family.net.example(architecture)
+    task, example = family.space.tasks()[0], family.net.example(architecture)
     config: dict[str, Any] = {"family": family.space.family, "task": "images", "labels": ["a"], "outputs": {}}
     config["module"] = family.net.config(architecture)
     if task == "pairs":
@@ -27,10 +28,10 @@ def subnet_of(family: Family, genes: np.ndarray) -> Subnet:
         config |= {"input": {"shape": [*example.shape]}, "preprocessing": before.as_dict(), "task": "pairs"}
         return Subnet(config, {}, module, weights, before, OUTPUTS)
     if example.dtype == np.int32:
-        assert task == "tokens"
-        before = Tokens(getattr(family.space, "vocabulary"), example.shape[0])  # noqa: B009
-        config |= {"input": {"shape": [example.shape[0]]}, "preprocessing": before.as_dict(), "task": "tokens"}
-        return Subnet(config, {}, module, weights, before, OUTPUTS)
+        of, outputs = {"tokens": (Tokens, OUTPUTS), "labelled_text": (TextTokens, CLASSES)}[task]
+        before = of(getattr(family.space, "vocabulary"), example.shape[0])  # noqa: B009
+        config |= {"input": {"shape": [example.shape[0]]}, "preprocessing": before.as_dict(), "task": task}
+        return Subnet(config, {}, module, weights, before, outputs)
     channels = example.shape[-1]
     before = Preprocessing(example.shape[:2], (0.4,) * channels, (0.3,) * channels)
     config |= {"input": {"shape": [9, 9, channels]}, "preprocessing": before.as_dict()}

@@ -32,6 +32,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "encoder_mlp_width": [16, 48], "encoder_heads": [1, 2], "decoder_mlp_width": [16, 32], "decoder_heads": [1, 2],
         "cross_heads": [1, 2], "memories": [1, 2], "query_size": 16, "vocabulary": 19, "length": 9, "context": 5,
     },
+    "encoder": {
+        "width": [16, 24], "depth": [1, 2, 3], "heads": [1, 2], "mlp_ratio": [1.0, 1.5], "head_size": 8,
+        "layers": 5, "vocabulary": 19, "context": 7, "classes": 3, "relation_heads": 3,
+    },
     "nas_bench_201": {
         "width": 4, "cells": 2, "stages": 2, "image_size": 8, "channels": 1,
         # No node is without input: a batch norm of constant maps amplifies rounding.

@@ -46,7 +46,7 @@ CELLS = {"width": 4, "cells": 1, "stages": 2}
 SHRUNK: dict[str, dict[str, Any]] = {  # sizes that are no choices, or that others would not fit
     "nas_bench_201": CELLS, "nas_bench_201_ensemble": CELLS, "vit_ensemble": {"private": [1]},
     "darts": {"width": 4, "cells": 3},
-    "translation": {"query_size": 16, "memories": [1]},
+    "translation": {"query_size": 16, "memories": [1]}, "encoder": {"head_size": 8, "relation_heads": 2},
 }  # fmt: skip
 PAIRS = {"source": "pairs", "path": "corpus", "vocabulary": 300, "length": 60}
 TRAIN = {"steps": 2, "batch_size": 8, "diagnose_every": None}
@@ -230,6 +230,10 @@ def written(here: Path, one: Case, run: Callable[[Any], Path]) -> Path:
     elif FAMILIES[one.family].takes("pairs"):
         data = dict(PAIRS)
         write_pairs(here / "corpus")
+    elif FAMILIES[one.family].takes("labelled_text"):
+        data = {"source": "labelled_text", "path": "texts.tsv", "context": TEXT["context"], "test_fraction": 0.2}
+        rows = "".join(f"{word} {i}\t{word}\n" for i in range(20) for word in ("good", "bad"))
+        (here / "texts.tsv").write_text("sentence\tlabel\n" + rows)
     else:
         data = dict(TEXT)
         (here / "text.txt").write_text("To be, or not to be: that is the question. " * 12)

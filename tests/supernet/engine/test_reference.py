@@ -38,6 +38,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "memories": [1],
         },
     ),
+    "encoder": ("encoder", {}),
     "nas_bench_201": ("nas_bench_201", {}),
     "darts": ("darts", {}),
 }

@@ -17,7 +17,7 @@ from tests.marks import sampled
 from tests.supernet.families import small
 
 BLOCKS = {"expressivity", "progressivity", "trainability", "transmission"}
-IN_ONE_STREAM = {"vit", "mobilenet", "language", "nas_bench_201"}
+IN_ONE_STREAM = {"vit", "mobilenet", "language", "encoder", "nas_bench_201"}
 """Families whose blocks each read the one before alone. In a graph of cells, two streams or several members, what is
 between blocks has no one entropy, and a chain of them would be another network."""
 
