@@ -44,9 +44,10 @@ class EncoderSpace(SearchSpace):
         vocabulary: Number of different tokens; taken from the data.
         context: Number of tokens of a training sequence, for which costs are counted too; taken from the data.
         max_positions: Number of tokens of the longest sequence; 0 for `context`.
-        pad: Token that fills sequences up, which no other token sees; taken from the data.
+        pad: Number of the token that fills sequences up, which no other token sees; taken from the data.
         classes: Number of classes of a text; 0 for a network that imitates attention; taken from the data.
-        relation_heads: Heads that the outputs of a network without classes are shared out to; taken from the data.
+        relation_heads: Number of heads that the outputs of a network without classes are shared out to; taken from the
+            data.
         norm_epsilon: Number added to the variance.
 
     Raises:

@@ -22,6 +22,7 @@ from supernet.engine.supernet import SUPERNETS, build_supernet
 from supernet.sharing import SHARING, WeightSharing
 from supernet.sharing.nested_kernels import NestedKernels
 from supernet.tasks.classes import Classes
+from tests.supernet.families import SETTINGS
 
 SPACE = build_space("vit", "small", {"depth": [1, 2], "width": [16, 32]})
 BUDGETS = (Budget.parse("full", "macs<=100%", ("params", "macs")).resolve(SPACE),)
@@ -96,7 +97,11 @@ CELL = {
     "edge_3_1": BOTH,
     "edge_3_2": BOTH,
 }
-SHARED = {"nested_kernels": ("nas_bench_201", CELL)}
+SHARED = {
+    "nested_kernels": ("nas_bench_201", CELL),
+    "elastic_rank": ("language", {**SETTINGS["language"], "adapter_rank": [1, 2]}),
+    "mixture": ("vit", SETTINGS["vit"]),
+}
 """Family and settings of a scheme that elastic kernels are not for."""
 
 
@@ -226,7 +231,7 @@ class Summed(Classes):
     ("outputs", "expected"),
     [
         (Summed(), "Summed.losses has shape (1,) for outputs (4, 10): one number for each output, (4,)."),
-        (Classes("odd"), "Classes.objective is 'odd', none of error, loss, rmse."),
+        (Classes("odd"), "Classes.objective is 'odd', none of error, loss, rmse, bleu, relation_loss."),
     ],
 )
 def test_wrong_outputs_of_a_task_are_one_line(outputs: Any, expected: str, tmp_path: Path) -> None:
