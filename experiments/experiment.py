@@ -11,7 +11,7 @@ from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data import Dataset, Split
 from experiments.devices.device_file import DeviceCost
 from experiments.metrics import METRICS, Metric, checked
-from experiments.objective import LOSS, OBJECTIVES, Objective, objective_of
+from experiments.objective import LOSS, Objective, objective_of, search_objective
 from experiments.process.freed_memory import choose_arenas
 from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
@@ -64,7 +64,7 @@ class Experiment:
     @property
     def objective(self) -> Objective:
         """Objective of the search: that of its metric, or that of the data."""
-        return OBJECTIVES[self.config.search.objective or objective_of(self.data).name]
+        return search_objective(self.config.search.objective, self.data)
 
     @property
     def worst_objective(self) -> float:
@@ -126,8 +126,10 @@ class Experiment:
         return np.asarray(self.data.prepared(examples)), labels
 
 
-def batch_count(config: ExperimentConfig, data: Dataset) -> int:
-    """Returns the number of batches of the validation split for the evaluation of candidates."""
+def part_count(config: ExperimentConfig, data: Dataset) -> int:
+    """Returns the number of parts in which candidates may be evaluated: batches of the split, or examples."""
+    if config.search.objective is not None:
+        return min(config.search.objective_examples, len(data.validation))
     return -(-len(data.validation) // config.evaluation.batch_size)
 
 
@@ -143,7 +145,15 @@ def _check_ranking(config: ExperimentConfig, data: Dataset) -> None:
 
 def _check_metrics(config: ExperimentConfig, data: Dataset) -> None:
     checked(config.evaluation.metrics, data.inputs, "evaluation.metrics")
-    checked([name for name in [config.search.objective] if name is not None], data.inputs, "search.objective")
+    if (name := config.search.objective) is not None:
+        checked([name], data.inputs, "search.objective")
+        try:
+            search_objective(name, data)
+        except KeyError:
+            raise UserError(
+                f"search.objective: {name} says of exported networks alone what they reach. Add an Objective that "
+                "follows from it to experiments.objective.OBJECTIVES, or leave it out."
+            ) from None
 
 
 def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> Experiment:
@@ -173,6 +183,6 @@ def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> E
         data,
         space,
         config.sampler.build(space, config.seed, plan, cost),
-        config.search.build(space, budgets, config.seed, batch_count(config, data), cost),
+        config.search.build(space, budgets, config.seed, part_count(config, data), cost),
         budgets,
     )

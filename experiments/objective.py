@@ -79,7 +79,7 @@ OBJECTIVES = {
         Objective("loss", LOSS, lambda loss: loss, "perplexity", math.exp, ".3f", range=(1.0, math.inf)),
         Objective("rmse", "rmse", lambda rmse: rmse, "rmse", lambda rmse: rmse, ".5g", bounded=False),
         Objective(
-            "bleu",
+            "bleu_error",
             "bleu",
             lambda bleu: 100 - bleu,
             "bleu",
@@ -100,7 +100,8 @@ OBJECTIVES = {
         ),
     )
 }
-"""Objectives by name; `Outputs.objective` names one, and the file of a task that needs another adds it."""
+"""Objectives by name; `Outputs.objective` names one, a search by a metric has the one that follows from its figure, and
+the file of a task or metric that needs another adds it."""
 
 
 def objective_of(data: "Dataset") -> Objective:
@@ -108,9 +109,22 @@ def objective_of(data: "Dataset") -> Objective:
     return OBJECTIVES[data.outputs.objective]
 
 
+def search_objective(metric: str | None, data: "Dataset") -> Objective:
+    """Returns the objective of a search by a metric, or by the figure of the data when None.
+
+    Raises:
+        KeyError: No objective follows from the metric.
+    """
+    return objective_of(data) if metric is None else objective_from(metric)
+
+
 def objective_from(figure: str) -> Objective:
-    """Returns the objective that follows from a figure."""
-    return next(one for one in OBJECTIVES.values() if one.figure == figure)
+    """Returns the objective that follows from a figure.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return {one.figure: one for one in OBJECTIVES.values()}[figure]
 
 
 def is_percent(figure: str) -> bool:

@@ -55,17 +55,17 @@ def check_rungs(rungs: Rungs) -> None:
         before = rung[0]
 
 
-def in_batches(rungs: Rungs, batches: int) -> Rungs:
-    """Returns rungs as they are evaluated: shares of the split rounded up to whole batches of it.
+def in_parts(rungs: Rungs, parts: int) -> Rungs:
+    """Returns rungs as they are evaluated: shares of the split rounded up to whole parts of it, such as batches.
 
     Of rungs that come out alike one is left, which keeps what all of them would; those that come out as the whole split
     are left out.
     """
     kept: dict[int, float] = {}
     for fraction, share in rungs:
-        count = max(1, math.ceil(fraction * batches - 1e-9))  # rounding errors of 3 * 0.1 must not add a batch
+        count = max(1, math.ceil(fraction * parts - 1e-9))  # rounding errors of 3 * 0.1 must not add a part
         kept[count] = kept.get(count, 1.0) * share
-    return tuple((count / batches, share) for count, share in kept.items() if count < batches)
+    return tuple((count / parts, share) for count, share in kept.items() if count < parts)
 
 
 def halve(

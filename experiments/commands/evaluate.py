@@ -45,10 +45,12 @@ def evaluate(
         from supernet.export.nested import parse_size
 
         parse_size(size)
+    asked_by = "--metric"
     if Path(data).suffix in (".yaml", ".yml"):
         config = load(Path(data), overrides)
         section, seed = config.data, config.seed
-        metrics = metrics or config.evaluation.metrics
+        if not metrics:
+            metrics, asked_by = config.evaluation.metrics, f"{data}: evaluation.metrics"
     else:
         section, seed = load_data_section(overrides, data), 0
     from experiments.pipeline import run as pipeline
@@ -56,7 +58,7 @@ def evaluate(
     with errors_about_file(Path(data)) if Path(data).suffix else contextlib.nullcontext():
         examples, names, unit = section.load_split(seed, split)
     tokenizer = getattr(section.build(), "tokenizer", None)
-    result = pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size, metrics)
+    result = pipeline.evaluate_subnet(subnet, examples, names, tokenizer, size, metrics, asked_by)
     if as_json:
         click.echo(json.dumps({**result.as_json(), "split": split}))
         return

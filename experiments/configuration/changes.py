@@ -18,9 +18,12 @@ _EFFECTS = {
     "train.keep_last": Effect.NOTHING,
     "train.keep_best": Effect.NOTHING,
     "search": Effect.SEARCH,
+    "search.objective": Effect.EVALUATION,
+    "search.objective_examples": Effect.EVALUATION,
     "budgets": Effect.SEARCH,
     "evaluation.batch_size": Effect.SEARCH,  # decides into what parts successive halving cuts the split
     "evaluation": Effect.EVALUATION,
+    "evaluation.metrics": Effect.EXPORT,
     "export": Effect.EXPORT,
 }
 """The effect of changing a setting, or any of a section. The longest name that fits counts; others are refused."""

@@ -75,7 +75,7 @@ class RankSection(BaseModel):
         steps: Number of training steps of each architecture; null for that of the supernet.
         seeds: Number of trainings of each architecture, whose results are averaged.
         objective: Figure that architectures are ranked by: the validation `loss`, or the figure of the data (`accuracy`
-            of classes, `rmse` of numbers); null for the objective of the search.
+            of classes, `rmse` of numbers); null for the latter.
         bootstrap: Number of resamples for the intervals.
         cache: Directory of the panel's results, to share them between runs; null for one in the run directory.
         truth: Name of a table with the results of architectures that were trained alone; null trains the panel.

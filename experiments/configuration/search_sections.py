@@ -10,7 +10,7 @@ from experiments.configuration.plugin_section import STRICT, PluginSection
 from experiments.user_input.problems import Problem, ProblemsError, refused, unknown
 from samplers import SAMPLERS, Plan, Sampler
 from search import SEARCHERS, CostFunction, ResolvedBudget, Searcher
-from search.halving import in_batches
+from search.halving import in_parts
 from search_spaces import Registry, SearchSpace, UserError
 from search_spaces.predictor import SCORED
 from supernet.gradient.relaxation import RELAXATIONS, Relaxation
@@ -94,6 +94,13 @@ class SearchSection(PluginSection):
         return SEARCHERS
 
     @model_validator(mode="after")
+    def _has_objective(self) -> "SearchSection":
+        if self.objective is None and self.objective_examples != type(self).model_fields["objective_examples"].default:
+            text = "has no effect without search.objective. Set that, or leave it out."
+            raise ProblemsError([Problem(("objective_examples",), text)])
+        return self
+
+    @model_validator(mode="after")
     def _has_proxies(self) -> "SearchSection":
         for kind in self.settings.get("predictors", ()):
             if kind in SCORED and self.proxies is None:
@@ -109,16 +116,16 @@ class SearchSection(PluginSection):
         return self
 
     def build(
-        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, batches: int,
+        self, space: SearchSpace, budgets: tuple[ResolvedBudget, ...], seed: int, parts: int,
         cost: CostFunction | None = None,
     ) -> Searcher:  # fmt: skip
-        """Builds the searcher of a space for a validation split of this many batches.
+        """Builds the searcher of a space where candidates are evaluated in this many parts of the validation split.
 
         Raises:
             UserError: The searcher refuses a setting.
         """
         searcher = self.plugin(space=space, budgets=budgets, seed=seed, cost=cost, **self.settings)
-        return dataclasses.replace(searcher, halving=in_batches(searcher.halving, batches))
+        return dataclasses.replace(searcher, halving=in_parts(searcher.halving, parts))
 
 
 class GradientSection(PluginSection):

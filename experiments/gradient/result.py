@@ -7,7 +7,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from experiments.experiment import Experiment
-from experiments.objective import objective_of
 from experiments.process.interrupt import StopRequest
 from experiments.records import GradientFigures
 from experiments.run_directory import RunDirectory
@@ -102,7 +101,7 @@ def publish(
         budget=outcome.budget.name,
         architecture=description,
         costs={metric: values[0].item() for metric, values in archive.costs.items()},
-        validation={objective_of(experiment.data).name: float(archive.errors[0])},
+        validation={experiment.objective.name: float(archive.errors[0])},
         expected_cost_over_budget=outcome.expected,
         mean_probability=outcome.probability,
         genes_changed_for_budget=outcome.changed,

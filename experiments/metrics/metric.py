@@ -32,8 +32,11 @@ class Scorer(ABC):
 class Metric(ABC):
     """A figure of networks of one task.
 
+    A search by it minimises the objective that follows from the figure (`experiments.objective.OBJECTIVES`); figures
+    are shown as `FORMS` says there.
+
     Attributes:
-        name: Name of the figure, also of the objective of a search by it.
+        name: Name of the figure.
         inputs: Name of the task.
     """
 

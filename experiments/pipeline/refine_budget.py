@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.configuration.experiment_config import load_config
 from experiments.configuration.plugins import changed_plugins
 from experiments.devices.device_file import DeviceCost
-from experiments.experiment import Experiment, batch_count, build_experiment
+from experiments.experiment import Experiment, build_experiment, part_count
 from experiments.exporting.stage import export_budget
 from experiments.pipeline.recorded_data import check_data
 from experiments.process.compilation import use_compilation_cache
@@ -104,7 +104,7 @@ def refine(
         Interrupted: `stop` was requested; what was evaluated is kept.
     """
     settings = experiment.config.search
-    split = batch_count(experiment.config, experiment.data)
+    split = part_count(experiment.config, experiment.data)
     inner = settings.build(finished.space, (budget,), experiment.config.seed, split, finished.cost)
     main = Archive.read(run.archive, finished.space)
     searcher = Continued.of(learning_from_proxies(experiment, inner), main)

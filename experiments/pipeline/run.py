@@ -164,6 +164,7 @@ def evaluate_subnet(
     tokenizer: str | None = None,
     size: int | str | None = None,
     metrics: Sequence[str] = (),
+    asked_by: str = "--metric",
 ) -> Evaluation:
     """Measures an exported subnet on examples, without any supernet; their classes are matched by name.
 
@@ -174,13 +175,14 @@ def evaluate_subnet(
         tokenizer: Name of the tokenizer that tokens come from; None for images.
         size: Most bytes of weights to read of a nested export; all when None.
         metrics: Names of further figures.
+        asked_by: Setting or option that names them, in messages.
 
     Raises:
         UserError: The subnet cannot be loaded, has failed, has another tokenizer, or does not know a class of the
             examples.
     """
     subnet = load_exported(directory, size=size)
-    asked = checked(metrics, subnet.config["task"], "--metric")
+    asked = checked(metrics, subnet.config["task"], asked_by)
     check_tokenizer(str(directory), tokenizer_of(subnet, directory), tokenizer)
     split = split.for_network("--data", class_names, subnet)
     return Evaluation(str(directory), len(split), measured_figures(subnet, split, str(directory), asked))

@@ -153,9 +153,9 @@ def _typical(seconds: list[float]) -> float:
 def _time_evaluation(experiment: Experiment, state: TrainState) -> float:
     """Returns the seconds that a subnet takes to be evaluated, the mean of the smallest and the largest one."""
     ends = experiment.space.extremes
-    experiment.evaluator(state.evaluation_params, ends)
+    experiment.scorer(state.evaluation_params, ends)
     start = time.perf_counter()
-    experiment.evaluator(state.evaluation_params, ends)
+    experiment.scorer(state.evaluation_params, ends)
     return (time.perf_counter() - start) / len(ends)
 
 

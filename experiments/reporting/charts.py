@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.objective import Objective, is_percent
+from experiments.objective import OBJECTIVES, Objective, is_percent
 from experiments.records.plain import JsonObject
 from experiments.reporting.run_facts import RunFacts
 from experiments.storage.tensorboard import VISITS
@@ -26,14 +26,21 @@ def shown(objective: Objective, error: float | None) -> float | None:
 
 def training(facts: RunFacts) -> Chart | None:
     """Draws what the smallest, the largest and random subnets reach on the validation split during training."""
-    lines = []
+    lines, objective = [], _of_training(facts)
     for size in _SIZES:
-        curve = facts.curves.get(f"validation_{facts.objective.name}/{size}", {})
+        curve = facts.curves.get(f"validation_{objective.name}/{size}", {})
         if curve:
             steps = sorted(curve)
-            values = [shown(facts.objective, curve[step]) for step in steps]
+            values = [shown(objective, curve[step]) for step in steps]
             lines.append({"type": "scatter", "mode": "lines+markers", "name": size, "x": steps, "y": values})
-    return _chart(lines, "step", f"validation {facts.objective.shown}", _format(facts.objective))
+    return _chart(lines, "step", f"validation {objective.shown}", _format(objective))
+
+
+def _of_training(facts: RunFacts) -> Objective:
+    """The objective that is followed during training, which a search by a metric does not minimise."""
+    tags = {tag.rpartition("/")[0] for tag in facts.curves}
+    known = (facts.objective, *OBJECTIVES.values())
+    return next((one for one in known if f"validation_{one.name}" in tags), facts.objective)
 
 
 def losses(facts: RunFacts) -> Chart | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.devices.device_file import DEVICE_METRICS, LEAST_TAU, Device, DeviceCost, read_device
-from experiments.objective import OBJECTIVES, objective_of
+from experiments.objective import OBJECTIVES, search_objective
 from experiments.records import Answer, FoundSubnet, OnDevice
 from experiments.storage.run_files import identity_of, read_run_config
 from search import Archive, Budget, CostFunction, ResolvedBudget, best
@@ -232,7 +232,7 @@ def _space(run: Path) -> tuple[SearchSpace, str]:
 
     config = load_config(run / "config.yaml")
     data = config.data.load(config.seed)
-    return config.space.build(data), config.search.objective or objective_of(data).name
+    return config.space.build(data), search_objective(config.search.objective, data).name
 
 
 def _space_file(run: Path) -> Path:

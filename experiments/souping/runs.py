@@ -198,7 +198,7 @@ def _check_alike(path: Path, experiment: Experiment, one: Path, first: Experimen
 
 
 def _sharing(config: ExperimentConfig) -> tuple:
-    return config.supernet.sharing, config.supernet.splits, config.supernet.mixture
+    return config.supernet.sharing, config.supernet.splits, config.supernet.mixture, config.supernet.adapters
 
 
 def _identity(runs: Sequence[_Trained], method: Method) -> str:

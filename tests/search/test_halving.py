@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from search import Archive, Evolution, RandomSearch, best, pareto_summary, run_search
-from search.halving import halve, in_batches
+from search.halving import halve, in_parts
 from search_spaces import UserError
 
 RUNGS = ((0.25, 0.5), (0.5, 0.25))
@@ -41,7 +41,7 @@ class Noisy:
     ],
 )
 def test_rungs_are_whole_batches_each_once(batches, expected):
-    assert in_batches(RUNGS, batches) == expected
+    assert in_parts(RUNGS, batches) == expected
 
 
 def test_each_rung_keeps_its_share_of_the_best():

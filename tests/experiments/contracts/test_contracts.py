@@ -231,7 +231,7 @@ class Summed(Classes):
     ("outputs", "expected"),
     [
         (Summed(), "Summed.losses has shape (1,) for outputs (4, 10): one number for each output, (4,)."),
-        (Classes("odd"), "Classes.objective is 'odd', none of error, loss, rmse, bleu, relation_loss."),
+        (Classes("odd"), "Classes.objective is 'odd', none of error, loss, rmse, bleu_error, relation_loss."),
     ],
 )
 def test_wrong_outputs_of_a_task_are_one_line(outputs: Any, expected: str, tmp_path: Path) -> None:

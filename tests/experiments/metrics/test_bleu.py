@@ -12,6 +12,8 @@ from experiments.configuration.experiment_config import ExperimentConfig
 from experiments.data.pairs import ParallelText
 from experiments.experiment import build_experiment
 from experiments.metrics import METRICS, bleu
+from experiments.objective import OBJECTIVES
+from experiments.ranking.training import _key
 from search_spaces import UserError, build_space
 from supernet.engine.supernet import build_supernet
 from supernet.export.translate import translate
@@ -103,6 +105,29 @@ def test_a_missing_library_and_other_data_are_refused_before_anything_runs(tmp_p
         UserError, match=rf"^{said}: BLEU needs the library `sacrebleu`.* pip install 'supernest\[text\]'"
     ):
         build_experiment(given, experiment.data)
+
+
+def test_a_metric_without_an_objective_is_no_objective_of_a_search(tmp_path, monkeypatch):
+    monkeypatch.delitem(OBJECTIVES, "bleu_error")
+    with pytest.raises(UserError, match=r"^search\.objective: bleu says of exported networks alone what they reach\."):
+        build_experiment(config(write_pairs(tmp_path / "corpus"), search={"objective": "bleu"}))
+
+
+def test_halving_cuts_the_examples_of_the_metric(tmp_path):
+    search = {"objective": "bleu", "objective_examples": 3, "halving": [[0.5, 0.5]]}
+    experiment = build_experiment(config(write_pairs(tmp_path / "corpus"), search=search))
+    assert experiment.searcher.halving == ((2 / 3, 0.5),)
+    with pytest.raises(ValueError, match=r"objective_examples: has no effect without search\.objective"):
+        config(tmp_path, search={"objective_examples": 3})
+
+
+def test_a_panel_trained_alone_does_not_depend_on_metrics(tmp_path):
+    corpus = write_pairs(tmp_path / "corpus")
+    plain, asked = (
+        build_experiment(config(corpus, **sections)) for sections in ({}, {"evaluation": {"metrics": ("bleu",)}})
+    )
+    genes = np.array(plain.space.largest.genes, np.int32)
+    assert _key(plain, genes, 0) == _key(asked, genes, 0)
 
 
 def test_an_unknown_metric_is_named(tmp_path):

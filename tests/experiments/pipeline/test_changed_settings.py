@@ -249,6 +249,19 @@ def test_after_a_gradient_search_the_length_decides_weights_that_no_training_goe
     assert effects == [Effect.TRAINING, Effect.REFUSED]
 
 
+@pytest.mark.parametrize(
+    ("sections", "effect"),
+    [
+        ({"search": SECTIONS["search"] | {"objective": "bleu"}}, Effect.EVALUATION),  # no error is a BLEU
+        ({"search": SECTIONS["search"] | {"objective": "bleu", "objective_examples": 9}}, Effect.EVALUATION),
+        ({"evaluation": {"metrics": ["bleu"]}}, Effect.EXPORT),
+    ],
+)
+def test_scores_by_another_metric_are_not_looked_up(sections: dict[str, Any], effect: Effect) -> None:
+    before = config_of(SECTIONS, Path()).as_dict()
+    assert {change.effect for change in changes(before, config_of(SECTIONS | sections, Path()), False)} == {effect}
+
+
 def test_an_export_that_another_network_replaces_is_kept(tmp_path: Path) -> None:
     for part in ("subnets/full", "subnets/half", "onnx/full", "onnx/full.int8", "earlier/2b_kept_by_hand"):
         (tmp_path / part).mkdir(parents=True)

@@ -13,6 +13,7 @@ import pytest
 from experiments import cli
 from experiments.records.device import Accuracy, HeldOut
 from experiments.reporting import write_report
+from experiments.reporting.charts import training
 from experiments.reporting.concerns import concerns
 from experiments.reporting.run_facts import interval, read_run
 from search_spaces import UserError
@@ -122,6 +123,21 @@ def test_what_a_resumed_training_took_back_is_not_drawn(tmp_path: Path) -> None:
     last = sorted((tmp_path / "tensorboard" / "train").iterdir())[-1]
     last.write_bytes(last.read_bytes() + b"\x40\x00\x00\x00\x00\x00\x00\x00torn")
     assert read_run(tmp_path).curves == {"validation_error/largest": {1: 1.0, 2: 20.0}}
+
+
+def test_the_curve_of_training_is_drawn_where_the_search_has_another_objective(tmp_path: Path) -> None:
+    from experiments.records import Summary
+    from experiments.storage.run_files import write_summary
+    from experiments.storage.tensorboard import EventLog
+
+    begin_run(tmp_path, "new")
+    write_summary(tmp_path, Summary(name="new", objective="bleu_error", chance=100.0))
+    with EventLog(tmp_path / "tensorboard" / "train") as log:
+        log.scalars(1, {"validation_loss/largest": 0.0})
+    chart = training(read_run(tmp_path))
+    assert chart is not None
+    assert "validation perplexity" in str(chart["layout"])
+    assert [line["y"] for line in chart["data"]] == [[1.0]]
 
 
 def test_several_runs_share_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,9 +87,10 @@ def test_the_search_and_its_report_tell_of_bleu(here: Path, supernest: Any) -> N
     subnet, run = here / "run" / "subnets" / "all", here / "run"
     summary = json.loads((run / "summary.json").read_text())
     (network,) = summary["subnets"]
-    assert summary["objective"] == "bleu"
+    assert summary["objective"] == "bleu_error"
     said = json.loads((subnet / "report.json").read_text())
-    assert 0 <= said["search_bleu"] <= 100
+    (line,) = (run / "search" / "archive.jsonl").read_text().splitlines()[1:]
+    assert said["search_bleu_error"] == json.loads(line)["objectives"]["error"]
     assert f"{network['test_bleu']:.2f}" in (run / "report.html").read_text()
     text, reference = str(here / "corpus" / "test.en"), str(here / "corpus" / "test.de")
     _, _, err = supernest("translate", str(subnet), text, "--reference", reference)

@@ -17,9 +17,11 @@ from experiments import cli
 from experiments.configuration.experiment_config import load_config
 from experiments.experiment import build_experiment
 from experiments.ranking.training import alone
+from experiments.souping.runs import _check_alike
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.stage import initial, train_step, trained_params
 from experiments.user_input.yaml_files import override
+from search_spaces import UserError
 from supernet.sharing.elastic_rank import ADAPTERS
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 
@@ -114,7 +116,8 @@ def test_a_network_of_the_panel_trains_adapters_of_its_own_rank(here: Path, supe
         (["space.adapter_rank=null"], "supernet.sharing: elastic_rank is for adapters of some ranks"),
         (["space.adapter_rank=[0, 2]"], "space.adapter_rank: [0, 2] has values that are not positive."),
         (["supernet.adapters.products=[w]"], "supernet.adapters.products[0]: 'w' is no matrix in a layer."),
-        (["supernet.adapters.alpha=-1"], "supernet.adapters.alpha: -1.0 is not positive."),
+        (["supernet.adapters.alpha=-1"], "supernet.adapters.alpha: -1.0 is no positive number."),
+        (["supernet.adapters.alpha=.inf"], "supernet.adapters.alpha: inf is no positive number."),
         (["train.method=evolution_strategy"], "and train.method evolution_strategy moves all weights. Set gradient."),
     ],
 )
@@ -133,6 +136,14 @@ def test_gradient_search_is_refused(here: Path, supernest: Any) -> None:
     assert code == 2
     assert "and gradient search trains all weights." in err
     assert not (here / "other").exists()
+
+
+def test_adapters_with_other_factors_are_not_averaged(here: Path) -> None:
+    one, other = (
+        build_experiment(load_config("adapters.yaml", overrides)) for overrides in ([], ["supernet.adapters.alpha=8"])
+    )
+    with pytest.raises(UserError, match=r"^b: has another supernet than a\."):
+        _check_alike(Path("b"), other, Path("a"), one, None)
 
 
 def test_fresh_adapters_are_the_imported_network(here: Path) -> None:
