@@ -49,7 +49,7 @@ class AdapterSettings:
             the next smaller rank of the space lacks.
 
     Raises:
-        UserError: A factor that is not positive, or not finite.
+        UserError: A factor that is not positive.
     """
 
     products: tuple[str, ...] = ()
@@ -58,8 +58,8 @@ class AdapterSettings:
     trained_ranks: Literal["all", "last"] = "all"
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise UserError(f"{_KEY}.alpha: {self.alpha} is no positive number. Give one, such as 16.")
+        if not self.alpha > 0:
+            raise UserError(f"{_KEY}.alpha: {self.alpha} is not positive. Give a positive number.")
 
 
 class _Matrix(NamedTuple):

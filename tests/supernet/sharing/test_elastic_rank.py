@@ -198,7 +198,7 @@ def test_gene_norms_of_a_step_count_adapters_alone():
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"alpha": 0.0}, r"^supernet\.adapters\.alpha: 0\.0 is no positive number\. Give one, such as 16\.$"),
+        ({"alpha": 0.0}, r"^supernet\.adapters\.alpha: 0\.0 is not positive\. Give a positive number\.$"),
         (
             {"products": ("q", "vv")},
             r"^supernet\.adapters\.products\[1\]: 'vv' is no matrix in a layer\. Did you mean 'v'",
