@@ -38,6 +38,21 @@ class Rows(Split):
 GENES = np.arange(4, dtype=np.int32)[:, None]
 
 
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_minimised_falls_where_what_is_shown_gets_better(name):
+    objective = OBJECTIVES[name]
+    minimised = [float(objective.lower(np.array(figure))) for figure in (0.25, 0.75)]
+    shown = [objective.value(value) for value in minimised]
+    assert (minimised[0] > minimised[1]) == objective.higher
+    assert shown[0] < shown[1]
+    if objective.shown == objective.figure:
+        assert shown == pytest.approx([0.25, 0.75])
+    # No figure of what is better the higher it is may be written down under the name of that figure.
+    assert not (objective.higher and name in (objective.figure, objective.shown))
+    if objective.worst is not None:
+        assert objective.lower(np.array(objective.range[0 if objective.higher else 1])) == objective.worst
+
+
 def test_a_classifier_that_computes_nan_has_failed():
     space = build_space("vit", "small", {"depth": [1], "width": [16, 32]})
     net = build_supernet(space)
