@@ -33,6 +33,11 @@ class EvaluationSection(BaseModel):
     calibration_batch_size: Batch = 256
     metrics: tuple[str, ...] = ()
 
+    @property
+    def scores(self) -> dict[str, int]:
+        """Settings that scores depend on, by name."""
+        return self.model_dump(exclude={"metrics"})
+
 
 class ExportSection(BaseModel):
     """Content of an exported subnet besides its weights.

@@ -197,7 +197,7 @@ def _key(base: Experiment, genes: Int[np.ndarray, " g"], seed: int) -> JsonObjec
         "data": {**config["data"], "seed": base.config.seed},
         "space": base.space.fingerprint,
         "train": {name: value for name, value in config["train"].items() if name not in _INDIFFERENT},
-        "evaluation": {name: value for name, value in config["evaluation"].items() if name != "metrics"},
+        "evaluation": base.config.evaluation.scores,
         "steps": base.steps,
         "seed": seed,
         "genes": [int(gene) for gene in genes],

@@ -58,7 +58,7 @@ class Souping:
         tolerance = float(self.tolerance) if self.tolerance else None  # none is 0
         decides = {
             "ingredients": list(contents), "data": asdict(data), "method": self.method, "tolerance": tolerance,
-            "evaluation": self.config.as_dict()["evaluation"], "seed": self.config.seed,
+            "evaluation": self.config.evaluation.scores, "seed": self.config.seed,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
