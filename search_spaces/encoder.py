@@ -194,7 +194,10 @@ class EncoderSpace(SearchSpace):
         }
         scores = Product(t, (size,), (t, heads)), Product(t, (t,), (heads, size))
         mlp = {"norm": norm(width), "up": linear(width, hidden, t), "down": linear(hidden, width, t)}
-        layer = Sublayer("attention", attention, scores, "attention"), Sublayer("mlp", mlp, path="mlp")
+        layer = (
+            Sublayer("attention", attention, scores, "attention"),
+            Sublayer("mlp", mlp, path="mlp", feed_forward=("up", "down")),
+        )
         handed_on = () if self.classes else ("relations",)
         stack = Stack("layers", layer, len(self.used), positions=self._positions, handed_on=handed_on)
         return Network(Sublayer("outside_layers", outside), (stack,), head=("head",) if self.classes else ())

@@ -44,6 +44,8 @@ def class_numbers(
     unknown = [name for name in names if name not in number_of]
     if not unknown:
         return np.array([number_of[name] for name in names], np.int32)
+    if not known:
+        raise UserError(f"{where}: has classes, and the {whose} has none. Give data of its task.")
     if are_numbers(names) or (are_numbers(known) and len(unknown) == len(names)):
         if len(names) > len(known):
             raise UserError(

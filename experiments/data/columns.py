@@ -101,25 +101,38 @@ def read_columns(path: Path) -> Columns:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file. Set data.path to a table: {', '.join((*CSV, *PARQUET))}.")
-    return _parquet(path) if ending(path) in PARQUET else _csv(path)
+    return _parquet(path) if ending(path) in PARQUET else read_csv(path)
 
 
-def _csv(path: Path) -> Columns:
+def read_csv(path: Path, names: Sequence[str] = (), quoted: bool = True) -> Columns:
+    """Returns the columns of a CSV file, which tabs separate where it ends in .tsv.
+
+    Args:
+        path: The file.
+        names: Names of the columns, where its first line does not give them.
+        quoted: Whether quotes enclose values; otherwise they are characters like others.
+
+    Raises:
+        UserError: The file cannot be read, has no rows or names, or a row of another length.
+    """
     try:
         text = read_bytes(path).tobytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: no UTF-8 at byte {error.start}. Convert the file to UTF-8.") from None
     rows, lines = [], []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if ending(path) == ".tsv" else ",", strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if ending(path) == ".tsv" else ",", strict=True,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )  # fmt: skip
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = list(names) or [name.strip() for name in next(reader, [])]
         for row in reader:
             if not row:
                 continue  # an empty line
             if len(row) != len(names):
                 raise UserError(
-                    f"{path}: line {reader.line_num}: {len(row)} values, and the first line names {len(names)} "
-                    "columns. Correct the line."
+                    f"{path}: line {reader.line_num}: {len(row)} values for {len(names)} named columns. Correct the "
+                    "line."
                 )
             rows.append(row)
             lines.append(f"line {reader.line_num}")

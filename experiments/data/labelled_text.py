@@ -1,9 +1,7 @@
 """Source `labelled_text`: tables of texts with a class each, as rows of tokens of one length."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from jaxtyping import Int, Int32
 
 from experiments.data.augment import Augmentation
 from experiments.data.class_names import class_numbers
+from experiments.data.columns import CSV, ending, read_csv
 from experiments.data.dataset import Dataset, MakeBatch, Split
 from experiments.data.files import COMPRESSED, read_bytes
 from experiments.data.source import SOURCES, AnySource, check_fraction, own_validation
@@ -30,7 +29,6 @@ from supernet.tasks.labelled_text import TextTokens
 
 _FORMAT = 1
 """Raised when the same files give other rows than before."""
-_ENDINGS = tuple(f"{kind}{end}" for kind in (".tsv", ".csv") for end in ("", *COMPRESSED))
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +161,7 @@ class _Table(NamedTuple):
 
     texts: list[str]
     labels: list[str]
-    lines: list[int]
+    lines: Sequence[str]
     file: Path
 
 
@@ -202,6 +200,8 @@ class LabelledTextFiles(AnySource):
     def __post_init__(self) -> None:
         if self.context < 3:
             raise UserError(f"data.context: {self.context} is less than 3. Set for example 64.")
+        if self.text == self.label:
+            raise UserError(f"data.label: {self.label} is the column of the text, too. Name that of the class.")
         check_fraction("test_fraction", self.test_fraction)
 
     def load(
@@ -252,52 +252,36 @@ class LabelledTextFiles(AnySource):
             return {"train": path}
         if not path.is_dir():
             raise UserError(f"{path}: no such file or directory. Name a table of texts, or a directory of them.")
-        by_name = {
-            file.name.removesuffix(end): file for file in sorted(path.iterdir()) for end in _ENDINGS
-            if file.name.endswith(end)
-        }  # fmt: skip
+        by_name: dict[str, list[Path]] = {}
+        for file in sorted(path.iterdir()):
+            if ending(file) in CSV:
+                plain = file.with_suffix("") if file.suffix in COMPRESSED else file
+                by_name.setdefault(plain.stem, []).append(file)
         if "train" not in by_name:
             raise UserError(f"{path}: no train.tsv or train.csv, also .gz or .xz. Put one there, or name a file.")
         validation = own_validation(str(path), by_name)
         names = {"train": "train", "test": "test", **({"validation": validation} if validation else {})}
-        return {split: by_name[name] for split, name in names.items() if name in by_name}
+        found = {split: by_name[name] for split, name in names.items() if name in by_name}
+        for split, files in found.items():
+            if len(files) > 1:
+                both = " and ".join(file.name for file in files)
+                raise UserError(f"{path}: {both} both are the {split} split. Keep one.")
+        return {split: files[0] for split, files in found.items()}
 
     def _table(self, file: Path) -> _Table:
-        content = read_bytes(file).tobytes()
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: no UTF-8 at byte {error.start}. Convert the file to UTF-8.") from None
-        tabs = ".tsv" in file.suffixes
-        stream = io.StringIO(text, newline="")
-        rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(stream)
-        header = list(self.columns) or next(rows, [])
-        for name in (self.text, self.label):
-            if name not in header:
-                key = "text" if name == self.text else "label"
+        table = read_csv(file, self.columns, quoted=ending(file) != ".tsv")
+        found = {}
+        for key, name in (("text", self.text), ("label", self.label)):
+            if name not in table.values:
                 raise UserError(
-                    f"{file}: no column {name!r}.{did_you_mean(name, header)} Set data.{key}, or data.columns where "
-                    "the file does not begin with names."
+                    f"{file}: no column {name!r}.{did_you_mean(name, table.values)} Set data.{key}, or data.columns "
+                    "where the file does not begin with names."
                 )
-        where = [header.index(name) for name in (self.text, self.label)]
-        found = _Table([], [], [], file)
-        for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UserError(
-                    f"{file}:{rows.line_num}: {len(row)} columns, and {len(header)} are named. Mend the line."
-                )
-            text, label = (row[i].strip() for i in where)
-            if not text or not label:
-                missing = self.label if text else self.text
-                raise UserError(f"{file}:{rows.line_num}: {missing} is empty. Fill it in, or take the line out.")
-            found.texts.append(text)
-            found.labels.append(label)
-            found.lines.append(rows.line_num)
-        if not found.texts:
-            raise UserError(f"{file}: holds no text. Give a table with some.")
-        return found
+            found[key] = [value.strip() for value in table.values[name]]
+            if "" in found[key]:
+                line = table.lines[found[key].index("")]
+                raise UserError(f"{file}: {line}: {name} is empty. Fill it in, or take the line out.")
+        return _Table(found["text"], found["label"], table.lines, file)
 
     def _rows(self, table: _Table, names: Sequence[str], tokenizer: Tokenizer, pad: int) -> tuple[TextRows, int]:
         """The rows of a file, and how many texts were cut."""
@@ -305,7 +289,7 @@ class LabelledTextFiles(AnySource):
         for line, label in zip(table.lines, table.labels, strict=True):
             if label not in number_of:
                 raise UserError(
-                    f"{table.file}:{line}: class {label!r} is not in the training file, which has "
+                    f"{table.file}: {line}: class {label!r} is not in the training file, which has "
                     f"{', '.join(names[:10])}. Rename it, or take the line out."
                 )
         room = self.context - len(tokenizer.begin) - 1

@@ -7,9 +7,10 @@ References:
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from experiments.data.text import Text
 from experiments.data.tokenizer import load_tokenizer
 from experiments.records.plain import JsonObject
 from search_spaces import Registry, SearchSpace, UserError, did_you_mean
+from supernet.export.subnet import Subnet
 from supernet.tasks.outputs import Outputs
 from supernet.tasks.relations import COMPARED, Relations, UnlabelledTokens, relation_heads
 
@@ -101,6 +103,18 @@ class RelationSplit(Split):
         """See `Split.take`."""
         return dataclasses.replace(self, sequences=self.sequences.take(indices))
 
+    def for_network(self, where: str, class_names: Sequence[str], subnet: Subnet) -> "RelationSplit":
+        """See `Split.for_network`: relation heads must be those of the network's outputs."""
+        del class_names
+        own = subnet.outputs
+        if not isinstance(own, Relations):
+            raise UserError(f"{where}: has relations, which the network does not give. Give data of its task.")
+        if own.heads != self.heads:
+            raise UserError(
+                f"{where}: data.relation_heads is {self.heads}, and the network has {own.heads}. Set {own.heads}."
+            )
+        return self
+
 
 @dataclass(frozen=True, eq=False)
 class RelationDataset(Dataset[RelationSplit]):
@@ -143,6 +157,16 @@ class RelationDataset(Dataset[RelationSplit]):
             "relation_heads": self.heads,
         }  # fmt: skip
         return {name: value for name, value in found.items() if name in names}
+
+    def _of_network(self, subnet: Subnet) -> dict[str, Any]:
+        """See `Dataset.for_network`: relations must be compared as they were for the network."""
+        own = subnet.outputs
+        if isinstance(own, Relations) and own != self.outputs:
+            raise UserError(
+                f"data: the network was trained on {own.heads} relation heads and {own.compared}. Set relation_heads "
+                "and compared to these."
+            )
+        return {}
 
     @property
     def chance(self) -> float:

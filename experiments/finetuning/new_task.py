@@ -10,7 +10,7 @@ from flax import nnx
 from experiments.data import Dataset
 from experiments.data.tokenizer import files_of
 from experiments.experiment import build_experiment
-from experiments.finetuning.frame import alone, load_trainable
+from experiments.finetuning.frame import alone
 from experiments.finetuning.settings import Finetuning, content_of
 from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
 from search_spaces import FAMILIES, UserError
@@ -19,35 +19,35 @@ from search_spaces.sealed_json import read_json
 from supernet.engine.embedding import embed
 from supernet.engine.randomness import FreshWeights, key
 from supernet.export.export import export_subnet
-from supernet.export.subnet import ARCHITECTURE, OLD_PROGRAM, PROGRAM, flatten, unflatten
+from supernet.export.subnet import ARCHITECTURE, OLD_PROGRAM, PROGRAM, Subnet, flatten, unflatten
 from supernet.storage.manifest import MANIFEST
 
 _PROBE = 16
 
 
-def for_task(settings: Finetuning, data: Dataset) -> Finetuning:
+def for_task(settings: Finetuning, subnet: Subnet, data: Dataset) -> Finetuning:
     """Returns the settings with a network for the task of the data, which is made where the source has another task.
 
     Args:
         settings: The network, its data and training.
+        subnet: The network, as it was loaded.
         data: The data, as they were loaded.
 
     Raises:
         UserError: The data are of another tokenizer, or the experiment's space has no such network.
     """
-    subnet, seed = load_trainable(settings.source), settings.config.seed if settings.seed is None else settings.seed
-    family = subnet.config["family"]
+    family, seed = subnet.config["family"], settings.config.seed if settings.seed is None else settings.seed
     if subnet.config["task"] == data.inputs or family not in FAMILIES or not FAMILIES[family].takes(data.inputs):
         return settings
     of = f"{content_of(settings.source)} {data.fingerprint} {seed}"
     out = settings.work / f"start_{hashlib.sha256(of.encode()).hexdigest()[:12]}"
     if not (out / MANIFEST).is_file():
-        _export_with_new_head(settings, data, out, seed)
+        _export_with_new_head(settings, subnet, data, out, seed)
     return dataclasses.replace(settings, source=out, origin=settings.source)
 
 
-def _export_with_new_head(settings: Finetuning, data: Dataset, out: Path, seed: int) -> None:
-    source, subnet = settings.source, load_trainable(settings.source)
+def _export_with_new_head(settings: Finetuning, subnet: Subnet, data: Dataset, out: Path, seed: int) -> None:
+    source = settings.source
     check_tokenizer(str(source), tokenizer_of(subnet, source), data.tokenizer)
     experiment = build_experiment(alone(settings.config), data)
     net, data = experiment.net, experiment.data

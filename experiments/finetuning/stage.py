@@ -64,10 +64,11 @@ def finetune(
     """
     settings.check()
     loaded = settings.config.data.load(settings.config.seed) if loaded is None else loaded
-    load_trainable(settings.source)  # refuses what is no network before anything is written
+    subnet = load_trainable(settings.source)
     with only_here(settings.work, stop), _cleared(settings.work):
-        settings = for_task(settings, loaded)
-        subnet = load_trainable(settings.source)
+        settings = for_task(settings, subnet, loaded)
+        if settings.origin is not None:
+            subnet = load_trainable(settings.source)
         trained_on = TrainedOn.of(settings.config.data, loaded, settings.config.seed)
         data = data_for(settings.source, subnet, loaded, settings.where)
         teacher = teacher_directory(settings.teacher, settings.work)

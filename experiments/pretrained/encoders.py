@@ -94,6 +94,7 @@ def _check_sizes(space: EncoderSpace, imported: ImportedDirectory, given: dict[s
     for name, own, there in (
         ("vocabulary", space.vocabulary, len(given["embedding"])),
         ("head_size", space.head_size, size),
+        ("norm_epsilon", space.norm_epsilon, imported.space["norm_epsilon"]),
     ):
         if own != there:
             raise UserError(f"space.{name}: {own}, and {imported.path}, which start names, has {there}. Set {there}.")

@@ -105,19 +105,19 @@ def _subnet(directory: str, data: Dataset) -> Teacher:
     check_tokenizer(f"{_KEY}: {directory}", tokenizer_of(subnet, Path(directory)), data.tokenizer)
     if isinstance(data, ArrayDataset):
         _same_statistics(directory, subnet, data)
-    if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):
-        return subnet.forward
-    labels = subnet.config["labels"]
+    labels, forward = subnet.config["labels"], subnet.forward
     numbers = None
-    if not (are_numbers(labels) or are_numbers(data.class_names)):
+    if data.class_names and labels and not (are_numbers(labels) or are_numbers(data.class_names)):
         numbers = class_numbers(f"{_KEY}: data", data.class_names, labels, f"teacher {directory}")
+    if not isinstance(data, ImageDataset) or not isinstance(own, Preprocessing):
+        return forward if numbers is None else lambda x: forward(x)[:, numbers]
     mean, std, own_mean, own_std = (
         jnp.asarray(value, jnp.float32) for value in (data.mean, data.std, own.mean, own.std)
     )
 
     def teacher(x: jax.Array) -> jax.Array:
         x = (x * std + mean - own_mean) / own_std
-        logits = subnet.forward(resize(x, own.image_size))
+        logits = forward(resize(x, own.image_size))
         return logits if numbers is None else logits[:, numbers]
 
     return teacher

@@ -53,11 +53,14 @@ def test_one_file_is_divided_and_may_have_no_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "settings", "expected"),
     [
-        (HEAD + ROWS + "no tab\n", {}, r"train.tsv:22: 1 columns, and 2 are named"),
-        (HEAD + ROWS + "\tyes\n", {}, r"train.tsv:22: sentence is empty"),
+        (HEAD + ROWS + "no tab\n", {}, r"train.tsv: line 22: 1 values for 2 named columns"),
+        (HEAD + ROWS + "\tyes\n", {}, r"train.tsv: line 22: sentence is empty"),
+        (HEAD + ROWS + "x" * 140_000 + "\tyes\n", {}, r"train.tsv: line 22: field larger than field limit"),
+        ("sentence\tlabel\tlabel\ngood\tyes\tno\n", {}, "train.tsv: the first line names column 'label' twice"),
+        (HEAD + ROWS, {"text": "label"}, "data.label: label is the column of the text, too"),
         (HEAD + ROWS, {"text": "sentense"}, r"train.tsv: no column 'sentense'. Did you mean .*sentence"),
         (HEAD + "good\tyes\n", {}, "all texts have one class"),
-        (HEAD, {}, "holds no text"),
+        (HEAD, {}, "holds no rows"),
         (HEAD + ROWS, {"context": 2}, "data.context: 2 is less than 3"),
     ],
 )
@@ -70,10 +73,21 @@ def test_what_cannot_be_used_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_an_open_quote_and_two_files_of_a_split_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text((HEAD + ROWS).replace("\t", ",") + 'so,"yes\nbad,no\n')
+    with pytest.raises(UserError, match=r"train.csv: line \d+: unexpected end of data"):
+        load(tmp_path)
+    (tmp_path / "train.tsv").write_text(HEAD + ROWS)
+    with pytest.raises(UserError, match=r"train.csv and train.tsv both are the train split. Keep one."):
+        load(tmp_path)
+
+
 def test_classes_of_other_splits_must_be_known(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text(HEAD + ROWS)
     (tmp_path / "test.tsv").write_text(HEAD + "so\tmaybe\n")
-    with pytest.raises(UserError, match=r"test.tsv:2: class 'maybe' is not in the training file, which has no, yes"):
+    with pytest.raises(
+        UserError, match=r"test.tsv: line 2: class 'maybe' is not in the training file, which has no, yes"
+    ):
         load(tmp_path)
     (tmp_path / "train.tsv").unlink()
     with pytest.raises(UserError, match=r"no train\.tsv or train\.csv"):

@@ -12,7 +12,7 @@ from supernet.export.subnet import flatten, load_subnet
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 
 SPACE = {
-    "family": "encoder", "width": [16, 32], "depth": [1, 2], "heads": [2], "mlp_ratio": [2.0], "head_size": 8,
+    "family": "encoder", "width": [16], "depth": [1, 2], "heads": [2], "mlp_ratio": [2.0], "head_size": 8,
     "layers": 4, "max_positions": 16,
 }  # fmt: skip
 TRAIN = {"steps": 2, "batch_size": 4, "diagnose_every": None, "ema": None}
@@ -68,6 +68,15 @@ def test_an_encoder_without_a_task_is_searched_and_then_gets_one(supernest: Any,
         np.testing.assert_allclose(after[name], leaf, atol=1e-6, err_msg=name)
     assert supernest("evaluate", "tuned", "--data", "classify.yaml")[0] == 0
     assert not list(here.glob(".tuned*"))
+    assert json.loads(supernest(*arguments, "--out", "tuned", "--json")[1]) == report  # found there
+
+    code, _, err = supernest("evaluate", str(own), "--data", "classify.yaml")
+    assert (code, err) == (2, "error: --data: has classes, and the network has none. Give data of its task.\n")
+    text = (here / "labelled.tsv").read_text()
+    (here / "renamed.tsv").write_text(text.replace("yes", "fine").replace("no\n", "poor\n"))
+    taught = ("train.distillation.type=external", "train.distillation.teachers=[tuned]", "data.path=renamed.tsv")
+    code, _, err = supernest("check", "classify.yaml", *(part for one in taught for part in ("--set", one)))
+    assert (code, "teachers: data: the teacher" in err, "tuned has no class 'fine'" in err) == (2, True, True), err
 
     for setting, expected in (
         ("space.head_size=16", "space: is not that of"),

@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from experiments.configuration.pretrained_section import StartSection
 from experiments.data.relations import RelationText
 from search_spaces import UserError, build_space
 from supernet.engine.supernet import build_supernet
+from supernet.tasks.classes import CLASSES
+from supernet.tasks.relations import Relations
 from tests.experiments.small_checkpoint import TEXT, write_checkpoint_of
 
 SIZES = {
@@ -96,6 +99,7 @@ REFUSALS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda home: begin(home, heads=[2, 6]), "space.heads: 6, more than the 4 of"),
     (lambda home: begin(home, mlp_ratio=[3.0]), "space.mlp_ratio: 96 units of the MLP, more than the 64 of"),
     (lambda home: begin(home, vocabulary=300), "space.vocabulary: 300, and .*, which start names, has 258"),
+    (lambda home: begin(home, norm_epsilon=1e-5), "space.norm_epsilon: 1e-05, and .*, which start names, has 1e-12"),
     (lambda home: begin(home, head_size=16), "space.head_size: 16, and .*, which start names, has 8"),
     (lambda home: begin(home, name="decoder"), "start: .* has causal .*, and encoders have False"),
     (lambda home: begin(home, relation_heads=17), "space.relation_heads: 17 are more than the 16 channels"),
@@ -113,6 +117,18 @@ def test_one_line_says_what_cannot_teach_or_be_cut(attempt: Callable[[Path], Any
     with pytest.raises(UserError, match=expected) as caught:
         attempt(home)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_measured_on_relation_heads_of_its_own_number(home: Path) -> None:
+    subnet: Any = SimpleNamespace(outputs=Relations(4), config={"task": "relations"})
+    data = load(home)
+    assert data.validation.for_network("--data", (), subnet) is data.validation
+    with pytest.raises(UserError, match=r"--data: data.relation_heads is 8, and the network has 4. Set 4."):
+        load(home, relation_heads=8).validation.for_network("--data", (), subnet)
+    with pytest.raises(UserError, match="data: the network was trained on 4 relation heads and probabilities"):
+        load(home, compared="scores").for_network("data", subnet)
+    with pytest.raises(UserError, match="--data: has relations, which the network does not give"):
+        data.validation.for_network("--data", (), SimpleNamespace(outputs=CLASSES))
 
 
 def test_the_trained_encoder_of_a_package_teaches(tmp_path: Path) -> None:
