@@ -171,6 +171,7 @@ def greedy(
         The tokens with the end, and behind it the end again; and whether all outputs were finite.
     """
     b, t = source.shape
+    weights, plain = net.sharing.effective(params, genes), net.of_effective_weights  # once, not for each token
 
     def going_on(state: _State) -> jax.Array:
         step, _, ended, finite = state
@@ -178,7 +179,7 @@ def greedy(
 
     def step(state: _State) -> _State:
         number, target, ended, finite = state
-        logits, _ = net.apply(params, genes, jnp.stack([source, target[:, :t]], axis=1), program=program)
+        logits, _ = plain.apply(weights, genes, jnp.stack([source, target[:, :t]], axis=1), program=program)
         now = jax.lax.dynamic_index_in_dim(logits, number, axis=1, keepdims=False)
         token = jnp.where(ended, end, jnp.argmax(now, axis=-1)).astype(source.dtype)
         target = target.at[:, number + 1].set(token)

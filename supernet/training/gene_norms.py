@@ -21,8 +21,8 @@ class GeneNorms:
     layer counts on its own. A gene that changes no weight governs the sublayer of the layer that it belongs to, such as
     heads that share out one projection, or the whole network, such as a resolution. One with a single value governs
     nothing, nor does one without such a sublayer that means nothing in the smallest network. Of weights that a sharing
-    scheme makes others of, those are used that the used part of the others follows from. Routers, which every network
-    uses whole, are governed by no gene.
+    scheme makes others of, those are used that the used part of the others follows from. Routers are governed by
+    no gene.
 
     Args:
         net: The supernet.

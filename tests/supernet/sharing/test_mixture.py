@@ -90,6 +90,14 @@ def test_one_expert_and_equal_experts_are_plain_sharing_exactly(settings: Mixtur
         jax.tree.map(np.testing.assert_array_equal, effective(own, jnp.asarray(genes)), params)
 
 
+@pytest.mark.parametrize("family", ["encoder", "language", "translation", "vit", "vit_ensemble"])
+def test_every_feed_forward_matrix_has_experts(family: str) -> None:
+    space = build_space(family, "small", SETTINGS.get(family, {}))
+    matrices = {path for path in Mixture(space).changed if path.endswith("kernel")}
+    assert matrices
+    assert len(matrices) == 2 * len({path.rsplit("/", 2)[0] for path in matrices}) + (family == "language")
+
+
 def by_formula(case: Family, genes: np.ndarray, matrix: str, layer: int) -> tuple[np.ndarray, np.ndarray]:
     """The shares of the experts [n, m], and the kernel, by the formulas of the paper."""
     sharing: Any = case.net.sharing
