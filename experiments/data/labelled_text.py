@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +103,11 @@ class LabelledTexts(Dataset[TextRows]):
             "context": self.context, "vocabulary": self.vocabulary, "pad": self.pad, "classes": len(self.class_names)
         }  # fmt: skip
         return {name: value for name, value in found.items() if name in names}
+
+    def check_setting(self, name: str, given: Any, value: Any) -> None:
+        """See `Dataset.check_setting`; an embedding may have more rows than the tokenizer has tokens."""
+        if name != "vocabulary" or given < value:
+            super().check_setting(name, given, value)
 
     @property
     def chance(self) -> float:

@@ -34,6 +34,10 @@ def test_texts_are_rows_of_tokens_that_are_cut_and_filled_up(tmp_path: Path) -> 
     assert data.notes == (f"{tmp_path}: 2 of 23 texts were cut to 8 tokens.",)
     assert data.chance == pytest.approx(10 / 21)
     assert data.settings({"classes", "pad", "width"}) == {"classes": 2, "pad": PAD}
+    data.check_setting("vocabulary", 260, 258)  # rows for tokens that no text has
+    for name, given, value in (("vocabulary", 257, 258), ("pad", 0, PAD)):
+        with pytest.raises(UserError, match=rf"^space\.{name}: {given} is not what the data have, {value}\."):
+            data.check_setting(name, given, value)
     _, targets = data.batches(0, Augmentation(), 0.2)(0, data.train, np.array([0]))
     np.testing.assert_allclose(targets, [[0.1, 0.9]], atol=1e-6)
 
