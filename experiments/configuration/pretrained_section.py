@@ -13,10 +13,10 @@ from experiments.configuration.sealed_section import SealedSection
 from experiments.data import SOURCES
 from experiments.data.tokenizer import may_be_bytes, same_tokenizer
 from experiments.pretrained.directory import ImportedDirectory
-from experiments.pretrained.encoders import encoder_params
+from experiments.pretrained.encoders import check_cut, encoder_params
 from experiments.user_input.problems import Problem, ProblemsError, problems_of, show
 from experiments.user_input.yaml_files import override
-from search_spaces import EncoderSpace, LanguageSpace
+from search_spaces import EncoderSpace, LanguageSpace, SearchSpace
 from supernet.engine.supernet import Params, Supernet
 
 PARENT = "parent"
@@ -41,6 +41,15 @@ class StartSection(SealedSection):
     def imported(self) -> ImportedDirectory:
         """Content of the imported directory."""
         return ImportedDirectory(Path(self.path))
+
+    def check(self, space: SearchSpace) -> None:
+        """Refuses a space that is not cut from the imported network, before its weights are read.
+
+        Raises:
+            UserError: There is a size that the network does not have.
+        """
+        if isinstance(space, EncoderSpace):
+            check_cut(self.imported, space)
 
     def params(self, net: Supernet, key: Key[Array, ""]) -> Params:
         """Reads plain weights for a supernet: those that were imported, or cut from them for another family.

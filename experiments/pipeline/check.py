@@ -74,6 +74,8 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
     check_incubation(experiment)
     check_federation(experiment)
     check_adapters(experiment, stages)
+    if experiment.config.start is not None:
+        experiment.config.start.check(experiment.space)
     parent_of(experiment)
     config.train.optimizer.rate(experiment.steps)  # the warm-up must end, also where the file counts epochs
     sampler = experiment.sampler

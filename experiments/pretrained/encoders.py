@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from experiments.pretrained.directory import ImportedDirectory
-from search_spaces import EncoderSpace, UserError, build_space
+from search_spaces import EncoderSpace, LanguageForm, UserError, build_space
 from supernet.engine.supernet import Params, Supernet, build_supernet
 from supernet.export.subnet import flatten, unflatten
 
@@ -42,6 +42,37 @@ def check_bert(key: str, imported: ImportedDirectory) -> None:
             )
 
 
+def check_cut(imported: ImportedDirectory, space: EncoderSpace) -> None:
+    """Refuses an imported network that an encoder space cannot be cut from, by its settings alone.
+
+    Args:
+        imported: The network.
+        space: The space.
+
+    Raises:
+        UserError: The network is no BERT, or smaller than the space needs.
+    """
+    check_bert("start", imported)
+    given = imported.space
+    for name in ("vocabulary", "head_size", "norm_epsilon"):
+        own, there = getattr(space, name), given.get(name, getattr(LanguageForm, name, None))
+        if own != there:
+            raise UserError(f"space.{name}: {own}, and {imported.path}, which start names, has {there}. Set {there}.")
+    units = max(round(width * space.mlp_ratio[-1]) for width in space.width)
+    for name, own, there in (
+        ("width", space.width[-1], given["width"][-1]),
+        ("depth", space.layers or space.depth[-1], given["depth"][-1]),
+        ("heads", space.heads[-1], given["kv_heads"][-1]),
+        ("mlp_ratio", units, given["mlp_width"][-1]),
+        ("max_positions", space.length, given["max_positions"]),
+    ):
+        if own > there:
+            what = f"{own} units of the MLP" if name == "mlp_ratio" else own
+            raise UserError(
+                f"space.{name}: {what}, more than the {there} of {imported.path}, which start names. Give at most that."
+            )
+
+
 def encoder_params(imported: ImportedDirectory, net: Supernet, key: Key[Array, ""]) -> Params:
     """Returns plain weights of an encoder's supernet that are cut from an imported network.
 
@@ -55,12 +86,11 @@ def encoder_params(imported: ImportedDirectory, net: Supernet, key: Key[Array, "
     """
     space = net.space
     assert isinstance(space, EncoderSpace)
-    check_bert("start", imported)
+    check_cut(imported, space)
     settings = {name: value for name, value in imported.space.items() if name != "family"}
     whole = build_supernet(build_space(imported.space["family"], None, {**settings, "context": 1}))
     given = _as_encoder(imported.params(whole))
     layers = given["layers.attention.norm.scale"].shape[0]
-    _check_sizes(space, imported, given, layers)
     stored = [layer * layers // (space.layers or space.depth[-1]) for layer in space.used]
     params = {}
     for name, fresh in flatten(net.plain_weights(key)).items():
@@ -87,27 +117,3 @@ def _as_encoder(params: Params) -> dict[str, Any]:
         elif part == "out.kernel":  # [l, heads, 1, size, d]
             found[name] = found[name].squeeze(2)
     return found
-
-
-def _check_sizes(space: EncoderSpace, imported: ImportedDirectory, given: dict[str, Any], layers: int) -> None:
-    heads, size = given["layers.attention.q.bias"].shape[1:]
-    for name, own, there in (
-        ("vocabulary", space.vocabulary, len(given["embedding"])),
-        ("head_size", space.head_size, size),
-        ("norm_epsilon", space.norm_epsilon, imported.space["norm_epsilon"]),
-    ):
-        if own != there:
-            raise UserError(f"space.{name}: {own}, and {imported.path}, which start names, has {there}. Set {there}.")
-    units = max(round(width * space.mlp_ratio[-1]) for width in space.width)
-    for name, own, there in (
-        ("width", space.width[-1], given["embedding"].shape[1]),
-        ("depth", space.layers or space.depth[-1], layers),
-        ("heads", space.heads[-1], heads),
-        ("mlp_ratio", units, given["layers.mlp.up.bias"].shape[1]),
-        ("max_positions", space.length, len(given["position"])),
-    ):
-        if own > there:
-            what = f"{own} units of the MLP" if name == "mlp_ratio" else own
-            raise UserError(
-                f"space.{name}: {what}, more than the {there} of {imported.path}, which start names. Give at most that."
-            )

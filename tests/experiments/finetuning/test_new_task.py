@@ -78,6 +78,11 @@ def test_an_encoder_without_a_task_is_searched_and_then_gets_one(supernest: Any,
     code, _, err = supernest("check", "classify.yaml", *(part for one in taught for part in ("--set", one)))
     assert (code, "teachers: data: the teacher" in err, "tuned has no class 'fine'" in err) == (2, True, True), err
 
+    code, _, err = supernest(
+        "run", "classify.yaml", "--out", "wide", "--set", "start=teacher", "--set", "space.width=[64]"
+    )
+    assert (code, "space.width: 64, more than the 32 of" in err, (here / "wide").exists()) == (2, True, False), err
+
     for setting, expected in (
         ("space.head_size=16", "space: is not that of"),
         ("space.width=[32]", "width"),
