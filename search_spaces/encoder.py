@@ -68,7 +68,7 @@ class EncoderSpace(SearchSpace):
     )
     presets = {
         "small": {
-            "width": (64, 96, 128), "depth": (2, 3, 4), "heads": (2, 3, 4), "mlp_ratio": (2.0, 3.0, 4.0),
+            "width": (64, 80, 96, 128), "depth": (1, 2, 3, 4), "heads": (1, 2, 3, 4), "mlp_ratio": (2.0, 2.5, 3.0, 4.0),
             "head_size": 32, "vocabulary": 259, "context": 64, "classes": 2, "relation_heads": 4,
         },
         "autodistil_tiny": {
