@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from search_spaces import Architecture
 from supernet.tasks.classes import CLASSES, Classes
-from supernet.tasks.task import TASKS, Task
-from supernet.tasks.tokens import Tokens
+from supernet.tasks.task import TASKS
+from supernet.tasks.tokens import Tokens, TokenSequences
 
 
 @dataclass(frozen=True)
@@ -28,21 +25,11 @@ class TextTokens(Tokens):
 
 
 @TASKS.register("labelled_text")
-class LabelledText(Task):
+class LabelledText(TokenSequences):
     """Texts, of which each has one class."""
 
     unit = "texts"
-
-    @classmethod
-    def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """See `Task.example`: `context` tokens."""
-        return jax.ShapeDtypeStruct((space.context,), np.int32)
-
-    @classmethod
-    def read_input(cls, config: Mapping[str, Any]) -> TextTokens:
-        """See `Task.read_input`."""
-        given = config["preprocessing"]
-        return TextTokens(given["vocabulary"], given["length"])
+    read_by = TextTokens
 
     @classmethod
     def read_outputs(cls, config: Mapping[str, Any]) -> Classes:

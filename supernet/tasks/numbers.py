@@ -1,23 +1,22 @@
 """Numbers: outputs that are one number or several, learned by squared error on standardised targets (regression)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from search_spaces import UserError
 from search_spaces.sealed_json import JsonObject
 from supernet.tasks.answers import ExampleAnswer, Figures
-from supernet.tasks.outputs import Measures, Outputs
+from supernet.tasks.outputs import Compared, Measures
 
 if TYPE_CHECKING:
-    from supernet.tasks.distillation import Distillation
+    pass
 
 
 @dataclass(frozen=True)
-class Numbers(Outputs):
+class Numbers(Compared):
     """Outputs that are numbers; a network computes them standardised, so that their scales do not matter.
 
     Labels are float64[b, c] in their own units, targets float32[b, c] less the mean, over the deviation; NaN is none.
@@ -31,9 +30,8 @@ class Numbers(Outputs):
     """
 
     figure = "rmse"
-    figure_dtype = jnp.float32
     objective = "rmse"
-    missing: ClassVar[float] = float("nan")
+    said = "the labels are numbers, which are taught by squared error"
 
     names: tuple[str, ...]
     mean_of: tuple[float, ...]
@@ -51,45 +49,14 @@ class Numbers(Outputs):
         """See `Outputs.losses`: squared error."""
         return jnp.mean(jnp.square(logits - targets), axis=-1)
 
-    def figures(self, logits: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float[Array, " b"]:
-        """See `Outputs.figures`."""
-        return self.losses(logits, targets)
-
     def figure_of(self, mean: Any) -> Any:
         """See `Outputs.figure_of`: the root of the mean squared error, in the unit of a single number."""
         return np.sqrt(mean) * (self.std_of[0] if len(self.names) == 1 else 1.0)
-
-    def mean(self, values: Float[Array, " b"], targets: Float[Array, "b c"]) -> Float[Array, " b"]:
-        """See `Outputs.mean`: an example has one loss."""
-        return jnp.where(self.counted(targets), values, 0.0)
 
     def gradient_norms(self, logits: Float[Array, "b c"], targets: Float[Array, "b c"]) -> Float[Array, " b"]:
         """See `Outputs.gradient_norms`."""
         norms = 2 / len(self.names) * jnp.linalg.norm(logits - targets, axis=-1)
         return jnp.where(self.counted(targets), norms, 0.0)
-
-    def teach(self, logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
-        """See `Outputs.teach`: the numbers."""
-        return logits
-
-    def divergence(
-        self,
-        taught: Float[Array, "b c"],
-        logits: Float[Array, "b c"],
-        settings: "Distillation",
-        alpha: Float[Array, ""],
-    ) -> Float[Array, " b"]:
-        """See `Outputs.divergence`: squared error."""
-        return self.losses(logits, taught)
-
-    def check(self, settings: "Distillation") -> None:
-        """See `Outputs.check`: numbers have neither a temperature nor an alpha-divergence."""
-        for name, plain in (("loss", "kl"), ("temperature", 1.0)):
-            if settings.type != "none" and getattr(settings, name) != plain:
-                raise UserError(
-                    f"train.distillation.{name}: {getattr(settings, name)} is for classes, and the labels are numbers, "
-                    f"which are taught by squared error. Leave it out ({plain})."
-                )
 
     def serve(self, logits: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """See `Outputs.serve`: in the units of the labels."""

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
+from search_spaces import UserError
 from search_spaces.sealed_json import JsonObject
 from supernet.tasks.answers import ExampleAnswer, Figures
 
@@ -123,3 +125,48 @@ class Outputs(ABC):
     @abstractmethod
     def as_dict(self) -> JsonObject:
         """Returns what `config.json` says of them under `outputs`."""
+
+
+class Compared(Outputs):
+    """Outputs that are as far off as they differ from their targets, of which an example has one loss.
+
+    What a network teaches is its outputs, which become targets of another.
+
+    Attributes:
+        said: What the labels are and how they are taught, in messages.
+    """
+
+    figure_dtype = np.float32
+    missing: ClassVar[float] = float("nan")
+    said: ClassVar[str]
+
+    def figures(self, logits: Float[Array, "b *t c"], targets: Float[Array, "b *t d"]) -> Float[Array, " b"]:
+        """See `Outputs.figures`: the losses."""
+        return self.losses(logits, targets)
+
+    def mean(self, values: Float[Array, " b"], targets: Float[Array, "b *t d"]) -> Float[Array, " b"]:
+        """See `Outputs.mean`: an example has one loss."""
+        return jnp.where(self.counted(targets), values, 0.0)
+
+    def teach(self, logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
+        """See `Outputs.teach`: the outputs."""
+        return logits
+
+    def divergence(
+        self,
+        taught: Float[Array, "b *t d"],
+        logits: Float[Array, "b *t c"],
+        settings: "Distillation",
+        alpha: Float[Array, ""],
+    ) -> Float[Array, " b"]:
+        """See `Outputs.divergence`: the loss, with another network's outputs as targets."""
+        return self.losses(logits, taught)
+
+    def check(self, settings: "Distillation") -> None:
+        """See `Outputs.check`: there is neither a temperature nor an alpha-divergence."""
+        for name, plain in (("loss", "kl"), ("temperature", 1.0)):
+            if settings.type != "none" and getattr(settings, name) != plain:
+                raise UserError(
+                    f"train.distillation.{name}: {getattr(settings, name)} is for classes, and {self.said}. Leave it "
+                    f"out ({plain})."
+                )

@@ -14,22 +14,22 @@ References:
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from search_spaces import Architecture, UserError
+from search_spaces import UserError
 from search_spaces.sealed_json import JsonObject
 from supernet.tasks.answers import ExampleAnswer, Figures
-from supernet.tasks.outputs import Measures, Outputs
-from supernet.tasks.task import TASKS, Task
-from supernet.tasks.tokens import Tokens
+from supernet.tasks.outputs import Compared, Measures
+from supernet.tasks.task import TASKS
+from supernet.tasks.tokens import Tokens, TokenSequences
 
 if TYPE_CHECKING:
-    from supernet.tasks.distillation import Distillation
+    pass
 
 COMPARED = ("probabilities", "scores")
 
@@ -55,7 +55,7 @@ def relation_heads(projected: tuple[Float[Array, "b t c"], ...], heads: int, siz
 
 
 @dataclass(frozen=True)
-class Relations(Outputs):
+class Relations(Compared):
     """Outputs that are relation heads; targets are those of a teacher, of any size, NaN for none.
 
     The loss of an example is the squared error of each relation, its mean over pairs of tokens and heads, added up over
@@ -68,9 +68,8 @@ class Relations(Outputs):
     """
 
     figure = "relation_loss"
-    figure_dtype = jnp.float32
     objective = "relation_loss"
-    missing: ClassVar[float] = float("nan")
+    said = "relations are compared by squared error"
 
     heads: int
     compared: str = COMPARED[0]
@@ -95,45 +94,14 @@ class Relations(Outputs):
         wrong = jnp.square(self.relations(logits) - self.relations(targets))
         return jnp.sum(jnp.mean(wrong, axis=(2, 3, 4)), axis=1)
 
-    def figures(self, logits: Float[Array, "b t c"], targets: Float[Array, "b t d"]) -> Float[Array, " b"]:
-        """See `Outputs.figures`."""
-        return self.losses(logits, targets)
-
     def figure_of(self, mean: Any) -> Any:
         """See `Outputs.figure_of`: the loss itself."""
         return mean
-
-    def mean(self, values: Float[Array, " b"], targets: Float[Array, "b t d"]) -> Float[Array, " b"]:
-        """See `Outputs.mean`: an example has one loss."""
-        return jnp.where(self.counted(targets), values, 0.0)
 
     def gradient_norms(self, logits: Float[Array, "b t c"], targets: Float[Array, "b t d"]) -> Float[Array, " b"]:
         """See `Outputs.gradient_norms`."""
         gradients = jax.grad(lambda logits: jnp.sum(self.losses(logits, targets)))(logits)
         return jnp.where(self.counted(targets), jnp.linalg.norm(gradients.reshape(len(logits), -1), axis=1), 0.0)
-
-    def teach(self, logits: Float[Array, "*n c"], temperature: float) -> Float[Array, "*n c"]:
-        """See `Outputs.teach`: the relation heads."""
-        return logits
-
-    def divergence(
-        self,
-        taught: Float[Array, "b t d"],
-        logits: Float[Array, "b t c"],
-        settings: "Distillation",
-        alpha: Float[Array, ""],
-    ) -> Float[Array, " b"]:
-        """See `Outputs.divergence`: the loss, with another network's heads as targets."""
-        return self.losses(logits, taught)
-
-    def check(self, settings: "Distillation") -> None:
-        """See `Outputs.check`: relations have neither a temperature nor an alpha-divergence."""
-        for name, plain in (("loss", "kl"), ("temperature", 1.0)):
-            if settings.type != "none" and getattr(settings, name) != plain:
-                raise UserError(
-                    f"train.distillation.{name}: {getattr(settings, name)} is for classes, and relations are compared "
-                    f"by squared error. Leave it out ({plain})."
-                )
 
     def answers(self, served: Float[np.ndarray, "n c"], names: tuple[str, ...], top: int) -> list[ExampleAnswer]:
         """See `Outputs.answers`.
@@ -176,21 +144,10 @@ class UnlabelledTokens(Tokens):
 
 
 @TASKS.register("relations")
-class ImitatedRelations(Task):
+class ImitatedRelations(TokenSequences):
     """Texts; outputs are relation heads, which a teacher has others of."""
 
-    unit = "sequences"
-
-    @classmethod
-    def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
-        """See `Task.example`: `context` tokens."""
-        return jax.ShapeDtypeStruct((space.context,), np.int32)
-
-    @classmethod
-    def read_input(cls, config: Mapping[str, Any]) -> UnlabelledTokens:
-        """See `Task.read_input`."""
-        given = config["preprocessing"]
-        return UnlabelledTokens(given["vocabulary"], given["length"])
+    read_by = UnlabelledTokens
 
     @classmethod
     def read_outputs(cls, config: Mapping[str, Any]) -> Relations:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.export
@@ -14,6 +14,7 @@ from search_spaces import Architecture, UserError
 from search_spaces.sealed_json import JsonObject
 from supernet.tasks.classes import Classes
 from supernet.tasks.inputs import Input
+from supernet.tasks.outputs import Outputs
 from supernet.tasks.task import TASKS, Task
 
 OUTPUTS = Classes("loss")
@@ -69,9 +70,14 @@ class Tokens(Input):
 
 @TASKS.register("tokens")
 class TokenSequences(Task):
-    """Sequences of tokens; each output is one of them."""
+    """Sequences of tokens; each output is one of them.
+
+    Attributes:
+        read_by: Input of an exported network.
+    """
 
     unit = "sequences"
+    read_by: ClassVar[type[Tokens]] = Tokens
 
     @classmethod
     def example(cls, space: Any, architecture: Architecture) -> jax.ShapeDtypeStruct:
@@ -82,9 +88,9 @@ class TokenSequences(Task):
     def read_input(cls, config: Mapping[str, Any]) -> Tokens:
         """See `Task.read_input`."""
         given = config["preprocessing"]
-        return Tokens(given["vocabulary"], given["length"])
+        return cls.read_by(given["vocabulary"], given["length"])
 
     @classmethod
-    def read_outputs(cls, config: Mapping[str, Any]) -> Classes:
+    def read_outputs(cls, config: Mapping[str, Any]) -> Outputs:
         """See `Task.read_outputs`."""
         return OUTPUTS
