@@ -170,8 +170,7 @@ class ArrayDataset(Dataset[ArraySplit]):
         self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
     ) -> MakeBatch:
         """See `Dataset.batches`: nothing is drawn."""
-        if augmentation != Augmentation():
-            raise UserError("data.augmentation: changes images, and the data are arrays. Leave it out.")
+        augmentation.refuse_for("arrays")
         if label_smoothing and not self.train.of_classes:
             raise UserError(f"train.label_smoothing: {label_smoothing}, but the labels are numbers. Set 0.")
         count = len(self.class_names)

@@ -50,6 +50,18 @@ class Augmentation:
             if not number or not 0 <= value <= 1000:
                 raise UserError(f"augmentation.{name}: {value!r} is not the parameter of a Beta. Set 0 (off) or more.")
 
+    def refuse_for(self, kind: str) -> None:
+        """Refuses changes of images for data of another kind.
+
+        Args:
+            kind: What the data are, in the message.
+
+        Raises:
+            UserError: Something is to be changed.
+        """
+        if self != Augmentation():
+            raise UserError(f"data.augmentation: changes images, and the data are {kind}. Leave it out.")
+
 
 def normalise(images: Pixels, mean: Sequence[float], std: Sequence[float]) -> Inputs:
     """Returns pixels scaled to 0..1, minus the mean, over the standard deviation of their channel.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar, Generic, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int64
 from typing_extensions import TypeVar
@@ -164,9 +165,9 @@ class Dataset(ABC, Generic[Part]):
     def chance(self) -> float:
         """Objective of guessing: the error of the commonest class, the loss of equal odds, or the error of the mean."""
 
-    @abstractmethod
     def prepared(self, examples: np.ndarray) -> jax.Array:
-        """Returns stored examples in the form that a network takes."""
+        """Returns stored examples in the form that a network takes: by default as they are."""
+        return jnp.asarray(examples)
 
     @abstractmethod
     def batches(

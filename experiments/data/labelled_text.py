@@ -114,17 +114,12 @@ class LabelledTexts(Dataset[TextRows]):
         """See `Dataset.chance`: the error of the commonest class."""
         return 1 - float(np.bincount(self.train.labels).max()) / len(self.train)
 
-    def prepared(self, examples: np.ndarray) -> jax.Array:
-        """See `Dataset.prepared`: as they are."""
-        return jnp.asarray(examples)
-
     def batches(
         self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
     ) -> MakeBatch:
         """See `Dataset.batches`: nothing is drawn."""
         del seed, architecture
-        if augmentation != Augmentation():
-            raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
+        augmentation.refuse_for("text")
         count = len(self.class_names)
 
         def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:

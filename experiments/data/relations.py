@@ -179,17 +179,12 @@ class RelationDataset(Dataset[RelationSplit]):
         targets = jnp.asarray(labels)
         return float(jnp.mean(self.outputs.losses(jnp.zeros_like(targets), targets)))
 
-    def prepared(self, examples: np.ndarray) -> jax.Array:
-        """See `Dataset.prepared`: as they are."""
-        return jnp.asarray(examples)
-
     def batches(
         self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
     ) -> MakeBatch:
         """See `Dataset.batches`: tokens, and the teacher's relation heads."""
         del seed, architecture
-        if augmentation != Augmentation():
-            raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
+        augmentation.refuse_for("text")
         if label_smoothing:
             raise UserError(f"train.label_smoothing: {label_smoothing}, but the data have no classes. Set 0.")
 

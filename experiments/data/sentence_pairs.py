@@ -231,17 +231,12 @@ class PairDataset(Dataset[PairSplit]):
         """See `Dataset.chance`."""
         return math.log(self.vocabulary)
 
-    def prepared(self, examples: np.ndarray) -> jax.Array:
-        """See `Dataset.prepared`: as they are."""
-        return jnp.asarray(examples)
-
     def batches(
         self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
     ) -> MakeBatch:
         """See `Dataset.batches`: rows of the least width that holds the pairs; smoothing is a matter of the loss."""
         del seed, label_smoothing, architecture
-        if augmentation != Augmentation():
-            raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
+        augmentation.refuse_for("text")
 
         def make(step: int, split: Split, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
             assert isinstance(split, PairSplit)

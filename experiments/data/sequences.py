@@ -178,16 +178,11 @@ class TextDataset(Dataset[Sequences]):
         """See `Dataset.chance`."""
         return math.log(self.vocabulary)
 
-    def prepared(self, examples: np.ndarray) -> jax.Array:
-        """See `Dataset.prepared`: as they are."""
-        return jnp.asarray(examples)
-
     def batches(
         self, seed: int, augmentation: Augmentation, label_smoothing: float, architecture: bool = False
     ) -> MakeBatch:
         """See `Dataset.batches`: tokens, and the token that each output should have been."""
-        if augmentation != Augmentation():
-            raise UserError("data.augmentation: changes images, and the data are text. Leave it out.")
+        augmentation.refuse_for("text")
         if label_smoothing:
             raise UserError(f"train.label_smoothing: {label_smoothing}, but the data are text. Set 0.")
         hidden = Purpose.ARCHITECTURE_HIDDEN_TOKENS if architecture else Purpose.HIDDEN_TOKENS
