@@ -104,6 +104,21 @@ def test_the_search_and_its_report_tell_of_bleu(here: Path, supernest: Any) -> N
     assert "--metric: metric: 'blue' is not known. Did you mean 'bleu'?" in err
 
 
+def test_a_network_is_compared_with_itself_trained_alone(here: Path) -> None:
+    command = [sys.executable, "-m", "experiments.benchmarks.translation", "run", "--steps", "4", "--json"]
+    done = subprocess.run(command, cwd=here, check=True, capture_output=True, timeout=600)
+    told = json.loads(done.stdout)
+    found = told["all"]
+    shared = translated(here / "run" / "subnets" / "all", here / "corpus" / "test.en", here / "corpus" / "test.de").bleu
+    assert shared is not None
+    assert (told["updates"], found["supernet_bleu"]) == (4, round(shared.score, 2))
+    assert found["gap"] == round(found["alone_bleu"] - found["supernet_bleu"], 2)
+    assert found["supernet_loss"] < found["alone_loss"] - 1  # 300 updates against 4
+    refused = subprocess.run([*command, "--budget", "none"], cwd=here, check=False, capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no exported network 'none'; there are all." in refused.stderr
+
+
 def test_an_empty_line_stays_empty(here: Path, tmp_path: Path) -> None:
     (tmp_path / "t.en").write_text("a man runs\n\nthe dog\n")
     found = translated(here / "run" / "subnets" / "all", tmp_path / "t.en", beam=1).lines
