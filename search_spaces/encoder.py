@@ -4,8 +4,11 @@ References:
     Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019, arXiv:1810.04805.
     Xu et al. Few-shot Task-agnostic Neural Architecture Search for Distilling Large Language Models. NeurIPS 2022
     (AutoDistil: what varies, the sizes of the presets, alternate layers of the teacher, the leftmost heads and
-    channels). Differs: a segment embedding is part of the positions, as a text has one segment; a text is classified by
-    the mean of its tokens.
+    channels).
+    Ganesan et al. SuperShaper: Task-Agnostic Super Pre-training of BERT Models with Variable Hidden Dimensions. 2021,
+    arXiv:2110.04711 (bottlenecks around each layer; the MLP's units follow the stream's width). Differs:
+    a segment embedding is part of the positions, as a text has one segment; a text is classified by the mean of its
+    tokens; SuperShaper trains on masked tokens.
 """
 
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from search_spaces.choice import Choice
 from search_spaces.errors import UserError
 from search_spaces.families import FAMILIES
 from search_spaces.network import Network, Stack, Sublayer
-from search_spaces.parts import Axis, Part, Product, linear, norm, table
+from search_spaces.parts import IDENTITY, Axis, Part, Product, linear, norm, table
 from search_spaces.space import SearchSpace
 from search_spaces.template import Template
 
@@ -31,8 +34,8 @@ _AUTODISTIL = {"head_size": 64, "layers": 12, "vocabulary": 30522, "context": 12
 class EncoderSpace(SearchSpace):
     """Encoders as BERT's: LayerNorm behind each sublayer, GELU, learned positions, biases in every projection.
 
-    All layers of a network are alike. With `classes`, a network classifies texts; without, its outputs are the queries,
-    keys and values of its last layer, shared out to `relation_heads`.
+    All layers of a network are alike, but for their `bottleneck`. With `classes`, a network classifies texts; without,
+    its outputs are the queries, keys and values of its last layer, shared out to `relation_heads`.
 
     Args:
         width: Widths of the stream in channels.
@@ -49,6 +52,8 @@ class EncoderSpace(SearchSpace):
         relation_heads: Number of heads that the outputs of a network without classes are shared out to; taken from the
             data.
         norm_epsilon: Number added to the variance.
+        bottleneck: Widths of a layer in channels, chosen for each layer, at most the smallest `width`: a linear
+            projection leads from the stream into the layer, another one back. Null for layers of the stream's width.
 
     Raises:
         UserError: Sizes that cannot work.
@@ -98,6 +103,7 @@ class EncoderSpace(SearchSpace):
     classes: int = 0
     relation_heads: int = 12
     norm_epsilon: float = 1e-12
+    bottleneck: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         self.check_positive()
@@ -122,15 +128,21 @@ class EncoderSpace(SearchSpace):
                 f"space.relation_heads: {self.relation_heads} are more than the {self.head_size * self.heads[0]} "
                 "channels of all heads of the smallest network. Give fewer, or more heads."
             )
+        if self.bottleneck and self.bottleneck[-1] > self.width[0]:
+            raise UserError(
+                f"space.bottleneck: {self.bottleneck[-1]} is more than the width {self.width[0]}. Give at most that."
+            )
         super().__post_init__()
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
+        narrow = () if self.bottleneck is None else (Choice("bottleneck", self.bottleneck, gate="depth"),)
         return (
             Choice("width", self.width, selects_program=True),
             Choice("depth", self.depth),
             Choice("heads", self.heads),
             Choice("mlp_ratio", self.mlp_ratio),
+            *narrow,
         )
 
     @property
@@ -176,28 +188,32 @@ class EncoderSpace(SearchSpace):
     @cached_property
     def network(self) -> Network:
         t, size, width, heads = self.context, self.head_size, Axis("width"), Axis("heads")
+        inner = width if self.bottleneck is None else Axis("bottleneck")
         hidden = Axis("hidden", ("width", "mlp_ratio"), lambda width, ratio: round(width * ratio))
         outside = {"embedding": table(self.vocabulary, width), "position": table(self.length, width)}
         outside["norm"] = norm(width)
         if self.classes:
             outside["head"] = linear(width, self.classes)
         attention = {
-            "norm": norm(width),
+            "norm": norm(inner),
             **{
                 name: Part(
-                    {"kernel": (width, (heads, size)), "bias": ((heads, size),)},
-                    (Product(t, (width,), (heads, size)),),
+                    {"kernel": (inner, (heads, size)), "bias": ((heads, size),)},
+                    (Product(t, (inner,), (heads, size)),),
                 )
                 for name in ("q", "k", "v")
             },
-            "out": Part({"kernel": ((heads, size), width), "bias": (width,)}, (Product(t, (heads, size), (width,)),)),
+            "out": Part({"kernel": ((heads, size), inner), "bias": (inner,)}, (Product(t, (heads, size), (inner,)),)),
         }
         scores = Product(t, (size,), (t, heads)), Product(t, (t,), (heads, size))
-        mlp = {"norm": norm(width), "up": linear(width, hidden, t), "down": linear(hidden, width, t)}
+        mlp = {"norm": norm(inner), "up": linear(inner, hidden, t), "down": linear(hidden, inner, t)}
         layer = (
             Sublayer("attention", attention, scores, "attention"),
             Sublayer("mlp", mlp, path="mlp", feed_forward=("up", "down")),
         )
+        if self.bottleneck is not None:
+            into, back = linear(width, inner, t, init=IDENTITY), linear(inner, width, t, init=IDENTITY)
+            layer = (Sublayer("narrow", {"narrow": into}), *layer, Sublayer("widen", {"widen": back}))
         handed_on = () if self.classes else ("relations",)
         stack = Stack("layers", layer, len(self.used), positions=self._positions, handed_on=handed_on)
         return Network(Sublayer("outside_layers", outside), (stack,), head=("head",) if self.classes else ())

@@ -191,6 +191,8 @@ class Stack:
         """Number of positions that its layers may be at, from 0."""
         if self.edges:
             return 1 + max(max(edge.slots) for edge in self.edges)
+        if self.positions is not None:
+            return 1 + int(self.positions.max())
         return self.first + (self.layers or 1)
 
     @cached_property

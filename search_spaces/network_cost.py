@@ -85,7 +85,7 @@ def cost_model(space: "SearchSpace") -> CostModel:
         if stack.edges:
             terms += [edge_term(stack, edge) for edge in stack.edges]
             continue
-        positions = range(stack.first, stack.first + (stack.layers or 1))
+        positions = range(stack.first, stack.slots)
         there = [sublayer for sublayer in stack.sublayers if sublayer.parts or sublayer.products]
         terms += [term(stack, sublayer, position) for position in positions for sublayer in there]
     return CostModel(space.num_genes, terms, space.metrics)

@@ -55,19 +55,21 @@ class Init(NamedTuple):
 
     Attributes:
         scale: Standard deviation; of a constant, its value. With a `fan`, the variance is this over the fan instead.
-        distribution: `normal`, `truncated_normal`, `uniform` or `constant`.
+        distribution: `normal`, `truncated_normal`, `uniform`, `constant`, or `identity`: the scale on the diagonal of a
+            matrix.
         fan: `fan_in` (entries that an output reads), `fan_out` (those that an input reaches) or `fan_avg`, the mean of
             both, as the first product of the part counts them; None for a scale of its own.
         dtype: `float32`, or `int8`: rounded, and -127 to 127.
     """
 
     scale: float
-    distribution: Literal["normal", "truncated_normal", "uniform", "constant"] = "normal"
+    distribution: Literal["normal", "truncated_normal", "uniform", "constant", "identity"] = "normal"
     fan: Literal["fan_in", "fan_out", "fan_avg"] | None = None
     dtype: Literal["float32", "int8"] = "float32"
 
 
 ONES, ZEROS, TABLE = Init(1.0, "constant"), Init(0.0, "constant"), Init(0.02)
+IDENTITY = Init(1.0, "identity")
 KERNEL = Init(1.0, "truncated_normal", "fan_in")
 _BY_NAME = {"kernel": KERNEL, "scale": ONES, "bias": ZEROS, "var": ONES, "mean": ZEROS}
 

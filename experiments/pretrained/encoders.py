@@ -2,7 +2,8 @@
 
 References:
     Xu et al. Few-shot Task-agnostic Neural Architecture Search for Distilling Large Language Models. NeurIPS 2022.
-    Differs: the segment embedding of a text is added to the positions.
+    Differs: the segment embedding of a text is added to the positions. Bottlenecks begin as identities, so that the
+    widest one leaves a layer as it was.
 """
 
 from typing import Any

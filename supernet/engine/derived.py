@@ -108,6 +108,8 @@ def _fresh(part: Part, name: str, sizes: Sizes, rngs: nnx.Rngs) -> jax.Array:
     shape, init = lengths({**part.weights, **part.statistics}[name], sizes), part.init(name)
     if init.distribution == "constant":
         drawn = jnp.full(shape, init.scale, jnp.float32)
+    elif init.distribution == "identity":
+        drawn = init.scale * jnp.eye(*shape, dtype=jnp.float32)
     else:
         drawn = _deviation(part, init, shape, sizes) * _UNIT[init.distribution](rngs.params(), shape)
     return drawn if init.dtype == "float32" else jnp.clip(jnp.round(drawn), -127, 127).astype(init.dtype)

@@ -3,6 +3,7 @@
 References:
     Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019, arXiv:1810.04805.
     Xu et al. Few-shot Task-agnostic Neural Architecture Search for Distilling Large Language Models. NeurIPS 2022.
+    Ganesan et al. SuperShaper. 2021, arXiv:2110.04711 (bottlenecks).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ class EncoderSupernet(ElasticNetwork):
     """Inputs are int32[b, t]; logits float32[b, classes], or relation heads float32[b, t, 3 * heads * size].
 
     The stream is a dict: `states` [b * t, d], and without classes `relations`, the relation heads of the last layer so
-    far, filled up with zeros to the size of the largest network.
+    far, filled up with zeros to the size of the largest network. Within a layer with a bottleneck, states are narrower,
+    and filled up with zeros.
     """
 
     space: EncoderSpace
@@ -47,7 +49,7 @@ class EncoderSupernet(ElasticNetwork):
             def heads(name: str) -> jax.Array:
                 kernel, bias = params[name]["kernel"], params[name]["bias"]
                 flat = {"kernel": kernel.reshape(len(kernel), -1), "bias": bias.reshape(-1)}
-                return linear(inputs[0]["states"], flat).reshape(b, t, -1, size).swapaxes(1, 2)
+                return linear(_states(inputs[0], len(kernel)), flat).reshape(b, t, -1, size).swapaxes(1, 2)
 
             return heads("q")[:, :, None], heads("k"), heads("v")
 
@@ -55,25 +57,37 @@ class EncoderSupernet(ElasticNetwork):
             stream, projected, p = inputs
             kernel = params["out"]["kernel"]
             out = {**params["out"], "kernel": kernel.reshape(-1, kernel.shape[-1])}
-            return stream["states"] + linear(mixed(projected, p).reshape(-1, len(out["kernel"])), out)
+            y = linear(mixed(projected, p).reshape(-1, len(out["kernel"])), out)
+            return _states(stream, y.shape[-1]) + y
 
         def expand(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            return linear(inputs[0]["states"], params["up"])
+            return linear(_states(inputs[0], len(params["up"]["kernel"])), params["up"])
 
         def contract(params: Params, inputs: tuple, context: Context) -> jax.Array:
-            return inputs[0]["states"] + linear(ACTIVATIONS["gelu"](inputs[1]), params["down"])
+            y = linear(ACTIVATIONS["gelu"](inputs[1]), params["down"])
+            return _states(inputs[0], y.shape[-1]) + y
 
         def settle(params: Params, inputs: tuple, context: Context) -> Stream:
-            return {**inputs[0], "states": self._norm(inputs[-1], params["norm"], context)}
+            return _with_states(inputs[0], self._norm(inputs[-1], params["norm"], context))
 
         def settle_attention(params: Params, inputs: tuple, context: Context) -> Stream:
             stream = settle(params, inputs, context)
             return stream if space.classes else {**stream, "relations": self._relations(inputs[1], context)}
 
+        def resize(name: str) -> Stage:
+            """Projects the states between the stream's width and a layer's."""
+
+            def forward(params: Params, inputs: tuple, context: Context) -> Stream:
+                own = params[name]
+                return _with_states(inputs[0], linear(_states(inputs[0], len(own["kernel"])), own))
+
+            return Stage(forward)
+
         seen = attend(visible=lambda context: visible(_tokens(context), space.pad))
         return {
             "attention": (Stage(project), seen, Stage(mix), Stage(settle_attention)),
             "mlp": (Stage(expand), Stage(contract), Stage(settle)),
+            **({} if space.bottleneck is None else {name: (resize(name),) for name in ("narrow", "widen")}),
         }
 
     def embed(self, params: Params, x: Int[Array, "b t"], context: Context) -> Stream:
@@ -94,7 +108,8 @@ class EncoderSupernet(ElasticNetwork):
         return linear(jnp.sum(counted * states, axis=1) / jnp.sum(counted, axis=1), params["head"])
 
     def _norm(self, x: jax.Array, params: Params, context: Context) -> jax.Array:
-        return layer_norm(x, params, self.space.norm_epsilon, context.shares.get("width"))
+        shares = context.shares
+        return layer_norm(x, params, self.space.norm_epsilon, shares.get("width", shares.get("bottleneck")))
 
     def _relations(self, projected: tuple, context: Context) -> Float[Array, "b t c"]:
         """Shares queries, keys and values out to relation heads; a mixture where numbers of heads are mixed."""
@@ -112,6 +127,18 @@ class EncoderSupernet(ElasticNetwork):
         on = jnp.append(share / share[0], 0.0)
         parts = [(on[heads - 1] - on[heads]) * of(heads) for heads in space.heads]
         return sum(parts[1:], parts[0])
+
+
+def _states(stream: Stream, width: int) -> Float[Array, "n d"]:
+    """Returns the first `width` channels of the states; those behind them, if any, are zeros."""
+    states = stream["states"]
+    return states if states.shape[-1] == width else states[:, :width]
+
+
+def _with_states(stream: Stream, states: Float[Array, "n d"]) -> Stream:
+    """Returns the stream with other states, filled up with zeros to the width of those before."""
+    missing = stream["states"].shape[-1] - states.shape[-1]
+    return {**stream, "states": jnp.pad(states, ((0, 0), (0, missing))) if missing else states}
 
 
 def _tokens(context: Context) -> Int[Array, "b t"]:

@@ -261,8 +261,10 @@ class Weights:
                 found[name] = relaxed[columns[stack.first :], :count]
             else:
                 weight = self._depth(relaxed, stack)[:, None] * (positions >= 0)
-                weight = weight / jnp.maximum(jnp.sum(weight, axis=0), np.finfo(np.float32).tiny)
-                found[name] = jnp.einsum("nl,nlv->lv", weight, relaxed[columns[positions], :count])
+                total = jnp.sum(weight, axis=0)
+                weight = weight / jnp.maximum(total, np.finfo(np.float32).tiny)
+                off = (total == 0)[:, None] * np.eye(1, count, dtype=np.float32)  # what is computed there is left out
+                found[name] = jnp.einsum("nl,nlv->lv", weight, relaxed[columns[positions], :count]) + off
         return found
 
     def _on_edge(self, relaxed: Relaxed, stack: Stack, edge: Edge, name: str) -> Float[Array, " _v"]:

@@ -3,6 +3,7 @@
 References:
     Devlin et al. BERT: Pre-training of Deep Bidirectional Transformers. NAACL 2019, arXiv:1810.04805.
     Xu et al. AutoDistil. NeurIPS 2022 (alternate layers; leftmost channels and heads; a head's size stays).
+    Ganesan et al. SuperShaper. 2021, arXiv:2110.04711 (a linear map into each layer, which is narrower, and one back).
 """
 
 import math
@@ -33,15 +34,20 @@ def cut(params: Any, architecture: dict[str, Any], settings: Any) -> Any:
     for i in range(depth):
         n = used.index(math.floor(i * of / depth))
         attention, mlp = params["layers"]["attention"], params["layers"]["mlp"]
+        e = architecture["bottleneck"][i] if "bottleneck" in architecture else d
         layer: dict[str, Any] = {
-            name: {"kernel": attention[name]["kernel"][n, :d, :heads], "bias": attention[name]["bias"][n, :heads]}
+            name: {"kernel": attention[name]["kernel"][n, :e, :heads], "bias": attention[name]["bias"][n, :heads]}
             for name in ("q", "k", "v")
         }
-        layer["out"] = {"kernel": attention["out"]["kernel"][n, :heads, :, :d], "bias": attention["out"]["bias"][n, :d]}
-        layer["up"] = {"kernel": mlp["up"]["kernel"][n, :d, :hidden], "bias": mlp["up"]["bias"][n, :hidden]}
-        layer["down"] = {"kernel": mlp["down"]["kernel"][n, :hidden, :d], "bias": mlp["down"]["bias"][n, :d]}
+        layer["out"] = {"kernel": attention["out"]["kernel"][n, :heads, :, :e], "bias": attention["out"]["bias"][n, :e]}
+        layer["up"] = {"kernel": mlp["up"]["kernel"][n, :e, :hidden], "bias": mlp["up"]["bias"][n, :hidden]}
+        layer["down"] = {"kernel": mlp["down"]["kernel"][n, :hidden, :e], "bias": mlp["down"]["bias"][n, :e]}
         for name, part in (("attention_norm", attention), ("mlp_norm", mlp)):
-            layer[name] = {kind: leaf[n, :d] for kind, leaf in part["norm"].items()}
+            layer[name] = {kind: leaf[n, :e] for kind, leaf in part["norm"].items()}
+        if "bottleneck" in architecture:
+            into, back = params["layers"]["narrow"], params["layers"]["widen"]
+            layer["narrow"] = {"kernel": into["kernel"][n, :d, :e], "bias": into["bias"][n, :e]}
+            layer["widen"] = {"kernel": back["kernel"][n, :e, :d], "bias": back["bias"][n, :d]}
         weights["layers"].append(layer)
     return weights
 
@@ -56,6 +62,8 @@ def forward(
     y = weights["embedding"][x] + weights["position"][None, : x.shape[1]]
     y, last = _norm(y, weights["norm"]), None
     for layer in weights["layers"]:
+        if "narrow" in layer:
+            y = y @ layer["narrow"]["kernel"] + layer["narrow"]["bias"]
         q, k, v = last = [
             jnp.einsum("btd,dhk->bthk", y, layer[name]["kernel"]) + layer[name]["bias"] for name in ("q", "k", "v")
         ]
@@ -67,6 +75,8 @@ def forward(
         up = y @ layer["up"]["kernel"] + layer["up"]["bias"]
         up = up * 0.5 * (1 + jax.scipy.special.erf(up / math.sqrt(2)))
         y = _norm(y + up @ layer["down"]["kernel"] + layer["down"]["bias"], layer["mlp_norm"])
+        if "widen" in layer:
+            y = y @ layer["widen"]["kernel"] + layer["widen"]["bias"]
     if "head" not in weights:
         assert last is not None
         return _relation_heads(last, settings)

@@ -62,6 +62,9 @@ def test_the_whole_network_is_its_teacher_and_smaller_ones_are_cut_from_it(home:
     assert (x[:, -1] == 256).all()  # the end of a text
     # The imported network runs in its own module: outputs are compared with those of another implementation.
     found = net.apply_sliced(params, net.space.largest, jnp.asarray(x))
+    narrow = net_for(data, width=[32], bottleneck=[16, 32])
+    through = narrow.apply_sliced(start(home).params(narrow, jax.random.key(0)), narrow.space.largest, jnp.asarray(x))
+    np.testing.assert_allclose(through, found, atol=1e-5)  # the widest bottlenecks are identities
     assert float(data.outputs.losses(found, jnp.asarray(labels)).max()) < 1e-12
     np.testing.assert_allclose(found, labels, atol=1e-5)
     whole = start(home).imported
