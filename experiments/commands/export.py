@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "form", type=click.Choice(["standalone", "transformers", "onnx", "pytorch", "tflite", "nested"]),
     default="standalone", show_default=True,
-    help="Format of the exports: standalone, or a conversion of exported networks to transformers (language models), "
-    "onnx (needs the extra onnx), pytorch (vision transformers and MobileNets; extra pytorch), tflite (the same "
-    "networks; extra litert) or nested (residual blocks, of which any share can be loaded).",
+    help="Format of the exports: standalone, or a conversion of exported networks to transformers (language and "
+    "translation models), onnx (needs the extra onnx), pytorch (vision transformers and MobileNets; extra pytorch), "
+    "tflite (the same networks; extra litert) or nested (residual blocks, of which any share can be loaded).",
 )  # fmt: skip
 @click.option(
     "--batch",

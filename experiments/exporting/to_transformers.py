@@ -8,6 +8,7 @@ from experiments.data.tokenizer import BYTES, load_tokenizer, same_tokenizer
 from experiments.exporting.names import exported_names
 from experiments.pretrained.directory import ImportedDirectory
 from experiments.pretrained.formats import MODEL_TYPES, write_checkpoint
+from experiments.pretrained.formats.encoder_decoder import TRANSLATION_TYPES, write_translation_model
 from experiments.records.plain import JsonObject
 from experiments.storage.run_files import identity_of, read_run_config
 from experiments.storage.run_identity import ORIGIN
@@ -16,6 +17,7 @@ from search_spaces import UserError, did_you_mean
 from search_spaces.sealed_json import read_json
 from supernet.export.subnet import REPORT, TOKENIZER, flatten
 from supernet.standalone.language import LanguageModel
+from supernet.standalone.translation import TranslationModel
 
 
 def export_for_transformers(
@@ -37,8 +39,9 @@ def export_for_transformers(
         UserError: There is no such subnet, a type cannot express one, which names the choice, or it was written before.
             Those before it are there.
     """
-    if model_type is not None and model_type not in MODEL_TYPES:
-        raise UserError(f"--model-type: {model_type!r} is not supported.{did_you_mean(model_type, MODEL_TYPES)}")
+    types = [*MODEL_TYPES, *TRANSLATION_TYPES]
+    if model_type is not None and model_type not in types:
+        raise UserError(f"--model-type: {model_type!r} is not supported.{did_you_mean(model_type, types)}")
     names = exported_names(run, names)
     imported = _origin(run)
     source: Mapping[str, Any] = imported.source if imported else {}
@@ -47,7 +50,7 @@ def export_for_transformers(
     for name in names:
         directory, out = run / "subnets" / name, run / "transformers" / name
         subnet = load_exported(directory)
-        if not isinstance(subnet.module, LanguageModel):
+        if not isinstance(subnet.module, LanguageModel | TranslationModel):
             raise UserError(
                 f"{directory}: a network of family {subnet.config['family']}, which transformers does not load. "
                 "It runs as it is: supernet.export.subnet.load_subnet."
@@ -58,11 +61,19 @@ def export_for_transformers(
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
         own = directory / TOKENIZER
+
+        def weights(weights: Any = subnet.weights) -> Mapping[str, Any]:
+            return flatten(weights)
+
+        if isinstance(subnet.module, TranslationModel):
+            written = write_translation_model(subnet.config["module"], weights, out, own, model_type, dtype)
+            found.append({"subnet": name, "model_type": written, "directory": str(out)})
+            continue
         # What was imported has files for generating text beside the tokenizer's own.
         beside = tokenizer if tokenizer and own.is_dir() and same_tokenizer(str(own), str(tokenizer)) else own
         written = write_checkpoint(
             subnet.config["module"],
-            lambda weights=subnet.weights: flatten(weights),
+            weights,
             out,
             model_type or source.get("model_type"),
             source["settings"] if source else _special(subnet.config, own),

@@ -92,18 +92,48 @@ def write_checkpoint(
     Raises:
         UserError: The model type cannot express the network, which names the choice; or the directory exists.
     """
-    if directory.exists():
-        raise UserError(f"{directory}: exists. Name a new directory.")
     model_type, config = _described(module, model_type, settings or {})
     arrays = weights()
     kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
-    config = {**config, "torch_dtype": kind.name}  # which later versions read as `dtype`
-    with atomic_directory(directory) as temporary:
-        _write_json(temporary / "config.json", config)
-        _write_shards(temporary, _tensors(MODEL_TYPES[model_type], module, arrays, kind), shard_bytes)
+    tensors = _tensors(MODEL_TYPES[model_type], module, arrays, kind)
+
+    def write_tokenizer(out: Path) -> None:
         if tokenizer is not None:
-            copy_tokenizer(tokenizer, temporary)
+            copy_tokenizer(tokenizer, out)
+
+    write_directory(directory, config, tensors, kind, write_tokenizer, shard_bytes)
     return model_type
+
+
+def write_directory(
+    directory: Path,
+    config: JsonObject,
+    tensors: Iterator[tuple[str, np.ndarray]],
+    dtype: np.dtype,
+    write_tokenizer: Callable[[Path], None],
+    shard_bytes: int = _SHARD_BYTES,
+) -> None:
+    """Writes the files of a checkpoint; nothing is left behind when it fails.
+
+    Args:
+        directory: Directory to write; must not exist.
+        config: Content of `config.json`, to which the type of the tensors is added.
+        tensors: The tensors by name, of one type.
+        dtype: This type.
+        write_tokenizer: Writes the tokenizer's files into a directory.
+        shard_bytes: The most that a file holds, unless a tensor alone is larger.
+
+    Raises:
+        UserError: The directory exists.
+    """
+    if directory.exists():
+        raise UserError(f"{directory}: exists. Name a new directory.")
+    with atomic_directory(directory) as temporary:
+        _write_json(
+            temporary / "config.json", {**config, "torch_dtype": dtype.name}
+        )  # later versions read it as `dtype`
+        _write_shards(temporary, tensors, shard_bytes)
+        write_tokenizer(temporary)
 
 
 def _described(
