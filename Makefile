@@ -9,13 +9,14 @@ STAMP_RUN := $(VENV)/.installed
 STAMP_DEV := $(VENV)/.installed-dev
 STAMP_DOCS := $(VENV)/.installed-docs
 
-.PHONY: demo test test-all lint docs bench clean help
+.PHONY: demo test test-all test-complete lint docs bench clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    train, search and export on the digits data; the figures end up in runs/digits/summary.json'
 	@echo 'make test    the tests but those that are slow or start Ray (PYTEST_ARGS="-k name" narrows it)'
 	@echo 'make test-all  all tests; how long each took is left in .cache/tests.xml'
+	@echo 'make test-complete  these, and the cases that tests/complete_tests.csv leaves out of them, with the reason of each'
 	@echo 'make lint    ruff and pyright over sources and tests'
 	@echo 'make docs    the documentation as a site, in site/; a broken link fails'
 	@echo 'make bench   the benchmarks, one JSON object each'
@@ -39,6 +40,10 @@ test: $(STAMP_DEV)
 # As above; one process more, as those of Ray mostly wait.
 test-all: $(STAMP_DEV)
 	$(BIN)/python -m pytest -n $$(($(WORKERS) + 1)) --dist loadfile --no-loadscope-reorder --junitxml=.cache/tests.xml $(PYTEST_ARGS)
+
+# Hours on two cores.
+test-complete:
+	SUPERNEST_COMPLETE=1 SUPERNEST_PARITY=all SUPERNEST_KILLS=20 SUPERNEST_FORMS=all $(MAKE) test-all
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check .

@@ -66,9 +66,21 @@ def listed_as_slow() -> frozenset[str]:
         return frozenset(row["test"] for row in csv.DictReader(file))
 
 
+@cache
+def left_to_the_complete_run() -> frozenset[str]:
+    """Tests, or their cases, that run for `SUPERNEST_COMPLETE=1` or by name alone; the list says why of each."""
+    with (REPOSITORY / "tests" / "complete_tests.csv").open(encoding="utf-8", newline="") as file:
+        return frozenset(row["test"] for row in csv.DictReader(file))
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begins with the tests that start Ray: they wait more than they work. Marks those that are listed as slow."""
+    by_name = any("::" in argument for argument in config.args)
+    if not (by_name or "SUPERNEST_COMPLETE" in os.environ):
+        left = [i for i in items if {i.nodeid, i.nodeid.partition("[")[0]} & left_to_the_complete_run()]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: not starts_ray(item.path))
     for item in items:
         if item.nodeid in listed_as_slow():

@@ -8,7 +8,7 @@ import pytest
 
 COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
 """Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
-COMBINED = ("mobilenet_ensemble", "nas_bench_201_ensemble")
+COMBINED = ("darts", "encoder", "mobilenet_ensemble", "nas_bench_201_ensemble")
 """Families of layers and of branches that other families have; their own parity is always tested."""
 
 

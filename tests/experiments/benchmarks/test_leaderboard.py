@@ -15,7 +15,7 @@ from supernet.training.evaluation import Scores
 
 CONFIG = """\
 data: {source: digits, train_limit: 300}
-space: {family: vit, preset: small, width: [16], depth: [1, 2], heads: [1, 2], mlp_ratio: [1.0, 2.0], head_dim: 8}
+space: {family: vit, preset: small, width: [16], depth: [1], heads: [1, 2], mlp_ratio: [1.0, 2.0], head_dim: 8}
 sampler: {type: uniform}
 train: {steps: 16, batch_size: 16, log_every: 2, ema: null, optimizer: {warmup_steps: 4}}
 rank: {panel: 4, bins: 2, steps: 6, bootstrap: 100}
@@ -97,7 +97,7 @@ def test_samplers_are_trained_once_with_equal_passes(tmp_path: Path, monkeypatch
 def test_a_sampler_that_cannot_be_trained_so_is_told_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "x.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(CONFIG.replace("depth: [1]", "depth: [1, 2]"), encoding="utf-8")
     monkeypatch.setattr("experiments.benchmarks.samplers.use_compilation_cache", lambda path: None)
     common = ("--config", str(tmp_path / "x.yaml"), "--out", str(tmp_path / "out"), "--seeds", "1", "--passes", "3")
     result = run(*common, "--samplers", "progressive,uniform")

@@ -36,6 +36,7 @@ SMALL: dict[str, tuple[str, dict[str, Any], int]] = {
 @pytest.fixture(params=slow_but(["vit"], sorted(SMALL)))
 def family(request, monkeypatch) -> str:
     monkeypatch.setattr(comparison, "SETTINGS", SMALL)
+    monkeypatch.setattr(comparison, "_GEMM", 256)
     return request.param
 
 
@@ -82,6 +83,7 @@ def test_a_peer_of_another_function_is_not_timed(monkeypatch):
 
 def test_language_step_alone_needs_no_peer(monkeypatch):
     monkeypatch.setattr(comparison, "SETTINGS", SMALL)
+    monkeypatch.setattr(comparison, "_GEMM", 256)
     figures = comparison.compare("language", 3, 1, 0, None, "no such interpreter")
     assert {"steps_per_s", "programs_compiled", "compile_seconds"} <= figures.keys()
     assert figures["device"]["model"]

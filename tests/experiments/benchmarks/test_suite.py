@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from experiments.benchmarks.suite import main
@@ -54,9 +55,11 @@ def test_what_takes_long_is_added_to_the_list(tmp_path: Path) -> None:
     ]
 
 
-def test_tests_that_are_listed_as_slow_exist() -> None:
-    with Path("tests/slow_tests.csv").open(encoding="utf-8", newline="") as file:
-        listed = [row["test"] for row in csv.DictReader(file)]
-    for test in listed:
-        file_of, _, name = test.partition("::")
-        assert f"def {name.partition('[')[0]}(" in Path(file_of).read_text("utf-8"), test
+@pytest.mark.parametrize("of", ["slow_tests", "complete_tests"])
+def test_tests_that_are_listed_exist(of: str) -> None:
+    with Path(f"tests/{of}.csv").open(encoding="utf-8", newline="") as file:
+        listed = list(csv.DictReader(file))
+    for row in listed:
+        file_of, _, name = row["test"].partition("::")
+        assert f"def {name.partition('[')[0]}(" in Path(file_of).read_text("utf-8"), row
+        assert row.get("reason", "said by the seconds"), row

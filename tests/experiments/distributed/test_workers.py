@@ -97,7 +97,8 @@ def test_processes_read_the_same_bits():
 
 
 def test_a_process_spreads_its_rows_over_its_devices():
-    finished(python(DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=2"))
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    finished(python(DEVICES, XLA_FLAGS=flags))
 
 
 def test_one_process_alone_sums_nothing():

@@ -35,14 +35,14 @@ def config(**changes: dict[str, Any]) -> ExperimentConfig:
 
 def test_any_evaluation_batch_gives_the_same_accuracies():
     found = {}
-    for size in (64, 16, 4, 1):
+    for size in (64, 16, 1):
         experiment = build_experiment(config(evaluation={"batch_size": size}))
         few = dataclasses.replace(cast(Any, experiment.data), validation=experiment.data.validation.take(np.arange(64)))
         experiment = dataclasses.replace(experiment, data=few)
         params = experiment.net.init(jax.random.key(0))
         found[size] = experiment.evaluator(params, experiment.space.sample(np.random.default_rng(0), 16))
     assert len(np.unique(found[64].figure)) > 4
-    for size in (16, 4, 1):
+    for size in (16, 1):
         np.testing.assert_array_equal(found[size].figure, found[64].figure)
         np.testing.assert_allclose(found[size].loss, found[64].loss, rtol=1e-4)
 
