@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TYPED_PACKAGES = ("search_spaces", "supernet", "samplers", "search")
 
 _MAPPINGS = 20_000
-_RESIDENT = 2**30
+_RESIDENT, _MOST = 2**30, 3 * 2**30
 
 # Before JAX or any package of ours is imported; processes that tests start inherit these.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -131,22 +131,32 @@ def plugins_forgotten() -> Iterator[None]:
                 sys.modules.pop(entry.__module__, None)
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Lets go of compiled programs before they take all memory mappings that Linux gives a process (65,530).
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    After a file that took much memory too, and gives the memory back: three processes of tests share a small machine,
-    and what the compiler has freed stays in glibc's heap, a gigabyte in half a minute of the processor.
+
+def _give_back() -> None:
+    """Gives the memory back that the compiler has freed and glibc's heap keeps: a gigabyte in half a minute of it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Keeps what a process of tests holds below what three of them may on a small machine.
+
+    Compiled programs are let go of before they take all memory mappings that Linux gives a process (65,530), and after
+    a file that left much memory taken; those that stay serve the next file.
     """
     process = Path("/proc/self")
     if not process.exists():
         return
     another = nextitem is None or nextitem.path != item.path
-    resident = int((process / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    if (process / "maps").read_bytes().count(b"\n") > _MAPPINGS or (another and resident > _RESIDENT):
+    if another and _resident() > _RESIDENT:
+        _give_back()
+    if (process / "maps").read_bytes().count(b"\n") > _MAPPINGS or (another and _resident() > _MOST):
         import jax  # not before the settings above
 
         jax.clear_caches()
         gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        _give_back()

@@ -9,12 +9,19 @@ import pytest
 COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
 """Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
 COMBINED = ("darts", "encoder", "mobilenet_ensemble", "nas_bench_201_ensemble")
-"""Families of layers and of branches that other families have; their own parity is always tested."""
+"""Families of layers and of branches that other families have."""
+OF_THEIR_OWN = ("darts", "encoder")
+"""Of these, those with parts that no other family has: their parity and their export to ONNX are always tested."""
 
 
-def sampled(families: Iterable[str]) -> list[str]:
-    """Returns those of some families that the usual run tests; `SUPERNEST_PARITY=all` tests them all."""
-    return sorted(family for family in families if COMPLETE or family not in COMBINED)
+def sampled(families: Iterable[str], besides: Collection[str] = ()) -> list[str]:
+    """Returns those of some families that the usual run tests; `SUPERNEST_PARITY=all` tests them all.
+
+    Args:
+        families: Families.
+        besides: Some of `COMBINED` that are tested too.
+    """
+    return sorted(family for family in families if COMPLETE or family not in COMBINED or family in besides)
 
 
 def slow_but(quick: Collection[Any], cases: Iterable[Any]) -> list[Any]:

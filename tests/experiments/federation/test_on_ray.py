@@ -1,4 +1,4 @@
-"""A federation by real Ray workers: the bits of one process, for one actor and for two."""
+"""A federation by real Ray workers: the bits of one process."""
 
 import json
 from pathlib import Path
@@ -27,17 +27,15 @@ export: {stablehlo: false}
 """
 
 
-def test_clients_on_one_and_two_actors_are_those_of_one_process(tmp_path: Path) -> None:
+def test_clients_on_two_actors_are_those_of_one_process(tmp_path: Path) -> None:
     config = tmp_path / "e.yaml"
     config.write_text(EXPERIMENT, encoding="utf-8")
     experiment = build_experiment(load_config(config))
     federate(experiment, tmp_path / "here", StopRequest(), quiet=True)
-    for workers in (1, 2):
-        finish(start("federate", config, tmp_path / str(workers), f"ray={{workers: {workers}}}"))
-    runs = [tmp_path / name / "federation" for name in ("here", "1", "2")]
-    first, *others = [(run / "rounds.jsonl").read_bytes() for run in runs]
-    assert others == [first, first]
+    finish(start("federate", config, tmp_path / "there", "ray={workers: 2}"))
+    runs = [tmp_path / name / "federation" for name in ("here", "there")]
+    assert len({(run / "rounds.jsonl").read_bytes() for run in runs}) == 1
     for name in ("server", "full", "small"):
         hashes = [json.loads((run / "subnets" / name / "manifest.json").read_text("utf-8"))["files"] for run in runs]
         weights = [found["weights.safetensors"] for found in hashes]
-        assert weights[0] == weights[1] == weights[2], name
+        assert weights[0] == weights[1], name

@@ -22,7 +22,7 @@ from supernet.export.subnet import compiled
 from supernet.tasks.classes import CLASSES
 from supernet.training.evaluation import calibrate
 from supernet.training.training import TrainStep
-from tests.marks import slow_but
+from tests.marks import sampled, slow_but
 
 SMALL: dict[str, dict[str, Any]] = {
     "vit_ensemble": {"width": [16], "depth": [2, 3], "heads": [1, 2], "mlp_ratio": [1.0, 2.0], "head_dim": 8},
@@ -39,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 every_family = pytest.mark.parametrize("family", list(SMALL))
-one_family = pytest.mark.parametrize("family", slow_but(["vit_ensemble"], list(SMALL)))
+one_family = pytest.mark.parametrize("family", slow_but(["vit_ensemble"], sampled(SMALL)))
 
 
 @cache

@@ -16,7 +16,7 @@ from search_spaces import Architecture, build_space
 from supernet.engine.supernet import SUPERNETS, Params, Statistics, build_supernet
 from supernet.export.subnet import compiled
 from supernet.layers.resolution import resize
-from tests.marks import COMPLETE, slow_but
+from tests.marks import COMPLETE, OF_THEIR_OWN, sampled, slow_but
 from tests.reference.counting import count
 from tests.supernet.families import Family, small
 
@@ -31,7 +31,7 @@ TOLERANCE = 1e-4  # of a network in fp32, relative to the size of what is compar
 QUICK = [name for name in SUPERNETS if name != "mobilenet" and not name.endswith("_ensemble")]
 
 
-@pytest.fixture(params=slow_but(QUICK, sorted(SUPERNETS)))
+@pytest.fixture(params=slow_but(QUICK, sampled(SUPERNETS, OF_THEIR_OWN)))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 

@@ -21,7 +21,7 @@ from supernet.tasks.arrays import Standardised
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.images import Preprocessing
 from supernet.tasks.numbers import Numbers
-from tests.marks import sampled
+from tests.marks import OF_THEIR_OWN, sampled
 from tests.supernet.exports import examples_of, expected_of, subnet_of
 from tests.supernet.families import SETTINGS, Family, small
 
@@ -35,7 +35,7 @@ NETWORKS = int(os.environ.get("SUPERNEST_ONNX_NETWORKS", "3"))
 TOLERANCE = 1e-4  # of a network in fp32, relative to the largest output
 
 
-@pytest.fixture(params=sorted({*sampled(SUPERNETS), "darts", "encoder"}))  # these have operators of their own
+@pytest.fixture(params=sampled(SUPERNETS, OF_THEIR_OWN))
 def family(request: pytest.FixtureRequest) -> Family:
     return small(request.param)
 
