@@ -12,9 +12,7 @@ from tests.experiments.small_checkpoint import TEXT
 
 
 @pytest.mark.slow
-def test_prefixes_are_better_in_order_than_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ordering, "SPACE", dataclasses.replace(ordering.SPACE, context=32))
-    monkeypatch.setattr(ordering, "_HELD_OUT", 64)
+def test_prefixes_are_better_in_order_than_at_random(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     found = measured(tmp_path / "text.txt", steps=100, seed=1, permutations=4)
     assert list(found) == ["50 %", "75 %", "100 %"]
