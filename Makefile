@@ -15,8 +15,8 @@ STAMP_DOCS := $(VENV)/.installed-docs
 help:
 	@echo 'make demo    train, search and export on the digits data; the figures end up in runs/digits/summary.json'
 	@echo 'make test    the tests but those that are slow or start Ray (PYTEST_ARGS="-k name" narrows it)'
-	@echo 'make test-all  all tests; how long each took is left in .cache/tests.xml'
-	@echo 'make test-complete  these, and the cases that tests/complete_tests.csv leaves out of them, with the reason of each'
+	@echo 'make test-all  these too; how long each took is left in .cache/tests.xml'
+	@echo 'make test-complete  every case: also those that tests/complete_tests.csv leaves out of test-all, and says why'
 	@echo 'make lint    ruff and pyright over sources and tests'
 	@echo 'make docs    the documentation as a site, in site/; a broken link fails'
 	@echo 'make bench   the benchmarks, one JSON object each'
@@ -35,7 +35,7 @@ demo: $(STAMP_RUN)
 # A file's tests stay in one process, so that what they share is made once.
 test: $(STAMP_DEV)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not ray" --junitxml=.cache/tests_fast.xml $(PYTEST_ARGS)
-	@echo 'Those that are slow or start Ray were left out: make test-all runs everything.'
+	@echo 'Those that are slow or start Ray were left out: make test-all runs these too.'
 
 # As above; one process more, as those of Ray mostly wait.
 test-all: $(STAMP_DEV)

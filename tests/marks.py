@@ -11,7 +11,7 @@ COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
 COMBINED = ("darts", "encoder", "mobilenet_ensemble", "nas_bench_201_ensemble")
 """Families of layers and of branches that other families have."""
 OF_THEIR_OWN = ("darts", "encoder")
-"""Of these, those with parts that no other family has: their parity and their export to ONNX are always tested."""
+"""Families of `COMBINED` with layers that no other family has. Parity and ONNX exports are always tested on them."""
 
 
 def sampled(families: Iterable[str], besides: Collection[str] = ()) -> list[str]:

@@ -1,6 +1,7 @@
 """Exported subnets of a run as directories that transformers loads: `RUN/transformers/NAME`."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,7 @@ def export_for_transformers(
         if out.exists():
             raise UserError(f"{out}: exists, and is left as it is. Move it to write it again.")
         own = directory / TOKENIZER
-
-        def weights(weights: Any = subnet.weights) -> Mapping[str, Any]:
-            return flatten(weights)
-
+        weights = partial(flatten, subnet.weights)
         if isinstance(subnet.module, TranslationModel):
             written = write_translation_model(subnet.config["module"], weights, out, own, model_type, dtype)
             found.append({"subnet": name, "model_type": written, "directory": str(out)})

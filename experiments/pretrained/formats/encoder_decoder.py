@@ -8,15 +8,15 @@ References:
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.data.subwords import FILE, read_subwords
-from experiments.pretrained.formats.files import common_type
 from experiments.pretrained.formats.tensors import Row, expanded, linear, norm
-from experiments.pretrained.formats.writing import write_directory
+from experiments.pretrained.formats.writing import check_new, write_directory
 from experiments.records.plain import JsonObject
 from search_spaces import UserError
 from supernet.standalone.translation import frequencies, positions
@@ -52,12 +52,11 @@ def write_translation_model(
     Raises:
         UserError: The model type cannot express the network, which names the choice; or the directory exists.
     """
+    check_new(directory)
     model_type = model_type or ("marian" if module["post_norm"] else "blenderbot")
     _check_expressible(module, model_type)
     subwords = read_subwords(tokenizer)
     config = _config(module, model_type, subwords.end)
-    arrays = weights()
-    kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
 
     def write_tokenizer(out: Path) -> None:
         end = subwords.library.id_to_token(subwords.end)
@@ -79,8 +78,7 @@ def write_translation_model(
         ):  # fmt: skip
             (out / name).write_text(json.dumps(written, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
-    tensors = _tensors(module, model_type, {name: np.asarray(leaf) for name, leaf in arrays.items()})
-    write_directory(directory, config, ((name, leaf.astype(kind)) for name, leaf in tensors), kind, write_tokenizer)
+    write_directory(directory, config, weights, partial(_tensors, module, model_type), write_tokenizer, dtype)
     return model_type
 
 
@@ -145,8 +143,9 @@ def _config(module: Mapping[str, Any], model_type: str, end: int) -> JsonObject:
 
 
 def _tensors(
-    module: Mapping[str, Any], model_type: str, arrays: Mapping[str, np.ndarray]
+    module: Mapping[str, Any], model_type: str, weights: Mapping[str, Any], dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
+    arrays = {name: np.asarray(leaf) for name, leaf in weights.items()}
     width, largest = module["encoder_width"], module["largest_width"]
     if model_type == "marian":
         order = np.r_[0:width:2, 1:width:2]  # positions there have all sines before all cosines
@@ -160,7 +159,7 @@ def _tensors(
             **{name: arrays[name] / scale for name in ("decoder.norm.scale", "decoder.norm.bias")},
         }  # fmt: skip
     for row in _rows(module, model_type):
-        tensor = row.transform.to_theirs([arrays[name] for name in row.ours])
+        tensor = row.transform.to_theirs([arrays[name].astype(dtype) for name in row.ours])
         yield from ((name, tensor) for name in (row.theirs, row.also) if name)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,47 +93,54 @@ def write_checkpoint(
     Raises:
         UserError: The model type cannot express the network, which names the choice; or the directory exists.
     """
+    check_new(directory)
     model_type, config = _described(module, model_type, settings or {})
-    arrays = weights()
-    kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
-    tensors = _tensors(MODEL_TYPES[model_type], module, arrays, kind)
 
     def write_tokenizer(out: Path) -> None:
         if tokenizer is not None:
             copy_tokenizer(tokenizer, out)
 
-    write_directory(directory, config, tensors, kind, write_tokenizer, shard_bytes)
+    tensors = partial(_tensors, MODEL_TYPES[model_type], module)
+    write_directory(directory, config, weights, tensors, write_tokenizer, dtype, shard_bytes)
     return model_type
+
+
+def check_new(directory: Path) -> None:
+    """Checks that a directory can be written.
+
+    Raises:
+        UserError: It exists.
+    """
+    if directory.exists():
+        raise UserError(f"{directory}: exists. Name a new directory.")
 
 
 def write_directory(
     directory: Path,
     config: JsonObject,
-    tensors: Iterator[tuple[str, np.ndarray]],
-    dtype: np.dtype,
+    weights: Callable[[], Mapping[str, Any]],
+    tensors: Callable[[Mapping[str, Any], np.dtype], Iterator[tuple[str, np.ndarray]]],
     write_tokenizer: Callable[[Path], None],
+    dtype: str | None = None,
     shard_bytes: int = _SHARD_BYTES,
 ) -> None:
     """Writes the files of a checkpoint; nothing is left behind when it fails.
 
     Args:
-        directory: Directory to write; must not exist.
+        directory: Directory to write, which `check_new` has passed.
         config: Content of `config.json`, to which the type of the tensors is added.
-        tensors: The tensors by name, of one type.
-        dtype: This type.
+        weights: Gives the network's arrays by dotted name, once nothing else can be refused.
+        tensors: Gives the checkpoint's tensors by name, of these arrays and in this type.
         write_tokenizer: Writes the tokenizer's files into a directory.
+        dtype: Type of all tensors; one that holds all the weights when None.
         shard_bytes: The most that a file holds, unless a tensor alone is larger.
-
-    Raises:
-        UserError: The directory exists.
     """
-    if directory.exists():
-        raise UserError(f"{directory}: exists. Name a new directory.")
+    arrays = weights()
+    kind = common_type(leaf.dtype for leaf in arrays.values()) if dtype is None else np.dtype(dtype)
+    config = {**config, "torch_dtype": kind.name}  # which later versions read as `dtype`
     with atomic_directory(directory) as temporary:
-        _write_json(
-            temporary / "config.json", {**config, "torch_dtype": dtype.name}
-        )  # later versions read it as `dtype`
-        _write_shards(temporary, tensors, shard_bytes)
+        _write_json(temporary / "config.json", config)
+        _write_shards(temporary, tensors(arrays, kind), shard_bytes)
         write_tokenizer(temporary)
 
 
