@@ -8,9 +8,9 @@ import pytest
 
 COMPLETE = os.environ.get("SUPERNEST_PARITY") == "all"
 """Whether every pass is compared on all architectures: minutes for a ViT, most of an hour for a MobileNet."""
-COMBINED = ("darts", "encoder", "mobilenet_ensemble", "nas_bench_201_ensemble")
+COMBINED = ("darts", "encoder", "mobilenet_ensemble", "nas_bench_201_ensemble", "translation", "vit_ensemble")
 """Families of layers and of branches that other families have."""
-OF_THEIR_OWN = ("darts", "encoder")
+OF_THEIR_OWN = ("darts", "encoder", "translation", "vit_ensemble")
 """Families of `COMBINED` with layers that no other family has. Parity and ONNX exports are always tested on them."""
 
 

@@ -12,6 +12,7 @@ import pytest
 from samplers import ROLES, SAMPLERS, Paths, Plan, Sampler, StepFeedback
 from samplers.levels import EmptyLevel
 from search_spaces import FAMILIES, SearchSpace, UserError, build_space
+from tests.marks import sampled
 from tests.supernet.families import SETTINGS
 
 STEPS = 40
@@ -22,7 +23,7 @@ COSTLY = ("darts", "mobilenet_ensemble")
 """Families of whose preset `small` the levels of costs take seconds to count: fewer networks do."""
 
 
-@pytest.fixture(params=[family for family in FAMILIES if "small" in FAMILIES[family].presets])
+@pytest.fixture(params=sampled(family for family in FAMILIES if "small" in FAMILIES[family].presets))
 def space(request) -> SearchSpace:
     return build_space(request.param, "small", SETTINGS[request.param] if request.param in COSTLY else {})
 

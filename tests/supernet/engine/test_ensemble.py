@@ -39,7 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 every_family = pytest.mark.parametrize("family", list(SMALL))
-one_family = pytest.mark.parametrize("family", slow_but(["vit_ensemble"], sampled(SMALL)))
+one_family = pytest.mark.parametrize("family", slow_but(["vit_ensemble"], sampled(SMALL, ["vit_ensemble"])))
 
 
 @cache

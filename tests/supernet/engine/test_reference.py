@@ -44,10 +44,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Family and further settings of each small space."""
 SLOW = {"mobilenet"}  # a program for each shape of a convolution
-FORM_ARCHITECTURES = 10  # of a space with further settings
-SAMPLED = 20  # architectures of a family: the reference runs op by op, anew for each
-SAMPLED_OF = {"mobilenet": 8, "nas_bench_201": 8, "darts": 8}  # of one whose reference is slow
-UNROLLED = {"nas_bench_201": 4, "darts": 4}  # of 6 architectures for passes that are traced anew for each
+FORM_ARCHITECTURES = 6  # of a space with further settings
+SAMPLED = 10  # architectures of a family: the reference runs op by op, anew for each
+SAMPLED_OF = {"mobilenet": 5, "nas_bench_201": 5, "darts": 5}  # of one whose reference is slow
+UNROLLED = {"mobilenet": 2, "nas_bench_201": 2, "darts": 2}  # of 3 architectures for passes that are traced anew
 
 
 class Compared(Family):
@@ -61,7 +61,7 @@ class Compared(Family):
         self.drawn = (
             self.draw(sampled) if COMPLETE else self.covering(min(FORM_ARCHITECTURES, sampled) if settings else sampled)
         )
-        self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 6)]
+        self.unrolled = self.drawn if COMPLETE else self.drawn[: UNROLLED.get(family, 3)]
 
 
 @cache
