@@ -17,6 +17,7 @@ from samplers import Plan, Sampler
 from search import CostFunction, ResolvedBudget, Searcher
 from search_spaces import Program, SearchSpace, UserError
 from search_spaces.randomness import Purpose, stream
+from supernet.engine.exits import check_exits
 from supernet.engine.supernet import Params, Statistics, Supernet, build_supernet
 from supernet.training.evaluation import Evaluator, Scores, calibrate
 
@@ -171,6 +172,8 @@ def build_experiment(config: ExperimentConfig, data: Dataset | None = None) -> E
     space = config.space.build(data)
     data = data.fitted(space)
     data.outputs.check(config.train.distillation)
+    if config.train.exits:
+        check_exits(config.train.exits, build_supernet(space))
     _check_ranking(config, data)
     _check_metrics(config, data)
     cost = _device_cost(config, space)

@@ -38,6 +38,7 @@ _OTHERS = (
     ("order from zero-cost proxies, in Python (`supernet.parzc`)", "supernet.parzc.predictor"),
     ("evolution strategy (`train.method: evolution_strategy`)", "supernet.evolution_strategy.population"),
     ("distillation (`train.distillation`)", "supernet.tasks.distillation"),
+    ("exits (`train.exits`)", "supernet.engine.exits"),
     ("adaptive divergence (`train.distillation.loss: alpha`)", "supernet.tasks.divergences"),
     ("compression for clients (`federation.compression`)", "supernet.federation.compression"),
     ("merging of clients (`federation.compression`)", "supernet.federation.merging"),

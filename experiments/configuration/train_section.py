@@ -75,6 +75,9 @@ class TrainSection(BaseModel):
         label_smoothing: Share of the target that is spread over all classes; at least 0, less than 1. For classes and
             translation; not for language models.
         distillation: Teachers of a step's paths, besides labels.
+        exits: Numbers of layers after which the loss is computed too, by the same norm and head, in one pass (sorted
+            fine-tuning); the loss of a path is the mean over its exits. Some depths of the space, ascending, up to the
+            largest; empty for the loss after the last layer only. The networks of these depths are the trained exits.
         ema: Decay rate per step of the weights' moving average, which search and export use; null for none.
         checkpoint_every: Number of steps between checkpoints.
         keep_last: Number of the last checkpoints that stay on disk.
@@ -102,6 +105,7 @@ class TrainSection(BaseModel):
     optimizer: Optimized = OptimizerSettings()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     distillation: Distilled = Distillation()
+    exits: tuple[Positive, ...] = ()
     ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
     checkpoint_every: Positive = 200
     keep_last: Annotated[int, Field(ge=1, le=10**6)] = 2
@@ -121,6 +125,15 @@ class TrainSection(BaseModel):
         if (self.steps is None) == (self.epochs is None):
             given = "neither steps nor epochs are" if self.steps is None else "both steps and epochs are"
             raise ProblemsError([Problem((), f"{given} given. Set exactly one of them.")])
+        return self
+
+    @model_validator(mode="after")
+    def _exits_ascend(self) -> "TrainSection":
+        if self.exits and (len(self.exits) < 2 or list(self.exits) != sorted(set(self.exits))):
+            text = (
+                f"{list(self.exits)} are not at least two numbers of layers in ascending order. Set for example [2, 4]."
+            )
+            raise ProblemsError([Problem(("exits",), text)])
         return self
 
     @model_validator(mode="after")

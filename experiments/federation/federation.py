@@ -166,6 +166,7 @@ def _check_training(experiment: Experiment) -> None:
         ("train.precision", config.train.precision, "float32"),
         ("train.method", config.train.method, "gradient"),
         ("train.distillation.type", config.train.distillation.type, "none"),
+        ("train.exits", list(config.train.exits), []),
     ):
         if given != expected:
             raise UserError(f"{key}: {given} is not for {KEY}. Set {expected}, or leave the section {KEY} out.")

@@ -91,7 +91,7 @@ class Finetuning:
         train = settings.model_copy(
             update={
                 "steps": steps, "epochs": None, "optimizer": optimizer, "distillation": distillation,
-                "path_batch": "whole", "diagnose_every": None, "incubation": None, "method": "gradient",
+                "path_batch": "whole", "diagnose_every": None, "exits": (), "incubation": None, "method": "gradient",
             }
         )  # fmt: skip
         if early is not None:

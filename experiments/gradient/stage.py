@@ -99,6 +99,8 @@ class _Search:
         self._warmup_steps = round(settings.warmup * self._search_steps)
         self._net = build_superposed(experiment.space, experiment.net.sharing, Passes(train.precision))
         cost = ExpectedCost(experiment.space, self._budget.limits, experiment.searcher.costs)
+        if train.exits:
+            raise UserError("train.exits: not for gradient search, whose networks are mixtures of all depths. Set [].")
         # Distillation is between paths; here is one.
         outputs = experiment.data.training_outputs(train.label_smoothing)
         self._train_step = TrainStep(

@@ -103,7 +103,8 @@ class Incubation:
             update={
                 "steps": steps, "epochs": None, "optimizer": self.settings.optimizer(config.train.optimizer),
                 "distillation": Distillation(), "path_batch": "whole", "ema": None, "evaluate_every": steps,
-                "diagnose_every": None, "keep_last": 1, "keep_best": 0, "checkpoint": "last", "incubation": None,
+                "diagnose_every": None, "keep_last": 1, "keep_best": 0, "checkpoint": "last", "exits": (),
+                "incubation": None,
             }
         )  # fmt: skip
         seed = entropy(config.seed, Purpose.MODULE_EXAMPLES, number) % _SEEDS

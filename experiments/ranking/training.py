@@ -38,7 +38,7 @@ _FORMAT = 1
 # What decides how a training goes on or is watched, and not what comes out of it.
 _INDIFFERENT = frozenset(
     {"steps", "epochs", "distillation", "checkpoint_every", "keep_last", "keep_best", "checkpoint", "evaluate_every",
-     "log_every", "diagnose_every", "path_batch", "incubation"}
+     "log_every", "diagnose_every", "path_batch", "exits", "incubation"}
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ def alone(experiment: Experiment) -> Experiment:
                     "evaluate_every": steps if early is None else evaluation_interval(steps, early.evaluations),
                     "diagnose_every": None,
                     "checkpoint": "last",
+                    "exits": (),
                     "incubation": None,
                 }
             ),

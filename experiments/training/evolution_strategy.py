@@ -36,6 +36,7 @@ def check_evolution_strategy(experiment: Experiment) -> None:
         )
     refused = {
         "distillation": (train.distillation.type != "none", f"{none} for a teacher to shape. Set type to none."),
+        "exits": (bool(train.exits), f"{none} to combine. Set []."),
         "incubation": (train.incubation is not None, f"{none}, by which modules are trained. Set null."),
         "rematerialize": (train.rematerialize is True, f"{none}, so that nothing is kept. Set auto or false."),
         "accumulate": (

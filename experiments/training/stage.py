@@ -83,7 +83,7 @@ def gradient_step(experiment: Experiment, trained: Collection[str] | None = None
     gene_norms = "gene_norms" in experiment.sampler.needs
     return TrainStep(
         training_net(experiment), optimizer, settings.distillation, settings.ema, gene_norms,
-        experiment.data.training_outputs(settings.label_smoothing), trained,
+        experiment.data.training_outputs(settings.label_smoothing), trained, settings.exits,
     )  # fmt: skip
 
 

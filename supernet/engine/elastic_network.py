@@ -35,7 +35,7 @@ from supernet.engine.randomness import FreshWeights
 from supernet.engine.stages import Context, Stage, merged, run, stages_of
 from supernet.engine.supernet import Params, Statistics
 from supernet.engine.superposed import Relaxed, SuperposedSupernet
-from supernet.engine.views import view_of
+from supernet.engine.views import View, view_of
 from supernet.layers.integers import is_carried
 from supernet.layers.passes import PLAIN
 from supernet.standalone import MODULES
@@ -174,7 +174,7 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> tuple[Float[Array, "b *t c"], Statistics]:
         """See `Supernet.apply`."""
         genes, collected = jnp.asarray(genes), {} if collect else None
-        context = Context(x.shape, self._known(program), statistics=statistics, collected=collected, input=x)
+        context = Context(x.shape, self.known(program), statistics=statistics, collected=collected, input=x)
         y, outside = self.streamed(self.sharing.effective(params, genes), genes, x, context)
         return self.head(outside, y, context), collected or {}
 
@@ -187,7 +187,7 @@ class ElasticNetwork(SuperposedSupernet):
         def through(stack: Stack, y: Tree) -> Tree:
             given = None if context.statistics is None else at(context.statistics, stack.path)
             inner = replace(context, statistics=given, collected=None if context.collected is None else {})
-            y = self._switched(stack, at(params, stack.path), genes, y, inner)
+            y = self.switched_stack(stack, at(params, stack.path), genes, y, inner)
             if context.collected is not None and inner.collected:
                 put(context.collected, stack.path, inner.collected)
             return y
@@ -205,18 +205,23 @@ class ElasticNetwork(SuperposedSupernet):
         if not self.stacks_are_chained:
             raise NotImplementedError(f"stacks of {type(self).__name__} branch")
         genes = jnp.asarray(genes)
-        params, known = self.sharing.effective(params, genes), self._known(program)
+        params, known = self.sharing.effective(params, genes), self.known(program)
         context = Context(x.shape, known, input=x)
         outside = self.weights.taken(params, self.space.network.outside_layers, known)
         parts = [
-            partial(lambda stack, y: self._switched(stack, at(params, stack.path), genes, y, context), stack)
+            partial(lambda stack, y: self.switched_stack(stack, at(params, stack.path), genes, y, context), stack)
             for stack in self.space.network.stacks
             if stack.there(known)
         ]
         return self.embed(outside, x, context), parts
 
-    def _switched(self, stack: Stack, params: Params, genes: jax.Array, x: Tree, context: Context) -> Tree:
-        """The layers of a stack at the sizes that their genes select."""
+    def switched_stack(
+        self, stack: Stack, params: Params, genes: Int[Array, " g"], x: Tree, context: Context, view: View | None = None
+    ) -> Tree:
+        """Computes the layers of a stack at the sizes that their genes select.
+
+        Args: as of `streamed`, but effective weights of the stack, and a view of the stream in place of the stack's.
+        """
         weights = self.weights
         position = weights.layer_positions(genes, stack)
         branches, indices, selected = [], [], []
@@ -245,7 +250,7 @@ class ElasticNetwork(SuperposedSupernet):
                 replace(switch, cuts=[within(cut, held) for cut in switch.cuts])
                 for switch, held in zip(branches, outer, strict=True)
             ]
-            return layered(branches, indices, trees, x, context, selected, view_of(stack), stack.handed_on)
+            return layered(branches, indices, trees, x, context, selected, view or view_of(stack), stack.handed_on)
         for sublayer, switch, index, tree, gene in zip(computed, branches, indices, trees, selected, strict=True):
             inner = replace(context, genes={name: leaf[0] for name, leaf in gene.items()})
             x = switched(switch, index[0], tree, x, inner, skippable=sublayer.option is not None)
@@ -285,7 +290,7 @@ class ElasticNetwork(SuperposedSupernet):
     def _unrolled(self, architecture: Architecture, x: jax.Array, read: Callable[[Place, Kind], Tree]) -> jax.Array:
         """Logits of one architecture, sublayer by sublayer, each with what is read of its weights and statistics."""
         first, *places = self.weights.places(architecture)
-        known = self._known(self.space.program(architecture.genes))
+        known = self.known(self.space.program(architecture.genes))
         context = Context(x.shape, known, statistics=read(first, "statistics"), input=x)
         outside = read(first, "weights")
         by_stack = {stack: list(of) for stack, of in itertools.groupby(places, lambda place: place.stack)}
@@ -304,8 +309,8 @@ class ElasticNetwork(SuperposedSupernet):
 
         return self.head(outside, self.route(through, self.embed(outside, x, context), known), context)
 
-    def _known(self, program: Program) -> dict[str, Any]:
-        """Values of the choices that are known when a program is traced."""
+    def known(self, program: Program) -> dict[str, Any]:
+        """Returns the values of the choices that are known when a program is traced."""
         return dict(zip((choice.name for choice in self.space.choices if choice.selects_program), program, strict=True))
 
     # ---------------------------------------------------------------- mixtures
@@ -372,7 +377,7 @@ class ElasticNetwork(SuperposedSupernet):
     ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
-        known = {name: value for name, value in self._known(program).items() if self.weights.sizes_none(name)}
+        known = {name: value for name, value in self.known(program).items() if self.weights.sizes_none(name)}
         params = self.superpose(params, relaxed)
         return self._mixed(params, relaxed, x, Context(x.shape, known, statistics=statistics, input=x))
 

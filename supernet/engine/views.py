@@ -6,7 +6,7 @@ which they add. So the read part is all that the backward pass needs of a pair.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,10 @@ class Graph(NamedTuple):
 class View:
     """View of the whole stream, which sublayers replace."""
 
-    paired: ClassVar[bool] = False
+    @property
+    def paired(self) -> bool:
+        """Whether it shows a pair."""
+        return False
 
     def enter(self, x: Tree, layer: Index) -> Tree:
         """Returns the part of the stream that the first sublayer of a layer takes."""
@@ -66,7 +69,9 @@ WHOLE = View()
 class Parallel(View):
     """View as a pair of the stream and itself: sublayers read the layer's input."""
 
-    paired: ClassVar[bool] = True
+    @property
+    def paired(self) -> bool:
+        return True
 
     def enter(self, x: Tree, layer: Index) -> Tree:
         return x, x
@@ -92,7 +97,9 @@ class Edges(View):
         reads: Kind of the nodes that are read.
     """
 
-    paired: ClassVar[bool] = True
+    @property
+    def paired(self) -> bool:
+        return True
 
     targets: tuple[int, ...]
     sources: tuple[int, ...]

@@ -88,7 +88,7 @@ class EnsembleNetwork(ElasticNetwork):
         For the mean of their losses, a member's own weights get the gradient of its loss, and shared ones the mean of
         the gradients of all.
         """
-        genes, known = jnp.asarray(genes), self._known(program)
+        genes, known = jnp.asarray(genes), self.known(program)
         context = Context(x.shape, known, input=x)
         effective = self._scaled(self.sharing.effective(params, genes), known)
         y, outside = self.streamed(effective, genes, x, context)

@@ -129,7 +129,7 @@ class ModuleSupernet(ElasticNetwork):
     ) -> Float[Array, "b *t c"]:
         """See `Supernet.apply_masked`: the mixture with all weight on one value of each choice."""
         relaxed = (jnp.arange(max(self.space.cardinalities)) == genes[:, None]).astype(np.float32)
-        context = Context(x.shape, self._known(program), statistics=statistics, input=x)
+        context = Context(x.shape, self.known(program), statistics=statistics, input=x)
         return self._mixture(self.sharing.effective(params, genes), relaxed, x, context)
 
     def _mixture(self, params: Params, relaxed: Relaxed, x: jax.Array, context: Context) -> jax.Array:

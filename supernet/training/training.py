@@ -11,6 +11,8 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from search_spaces import Program
+from supernet.engine.elastic_network import ElasticNetwork
+from supernet.engine.exits import check_exits, exit_logits
 from supernet.engine.supernet import Params, Supernet
 from supernet.tasks.classes import CLASSES
 from supernet.tasks.distillation import Distillation, Lesson, example_losses, lesson
@@ -56,6 +58,11 @@ class TrainStep:
         trained: Names at the top of the tree of weights of those that are trained; those that the sharing scheme names
             when None. The others keep their bits, have neither gradient, moments nor average, and gradients flow
             through them where that is needed.
+        exits: Numbers of layers behind which the loss is computed as well, by the same norm and head: the loss of a
+            path is the mean over its exits, and its figure and logits are those of the last one. None when empty.
+
+    Raises:
+        UserError: The supernet has no such exits.
     """
 
     def __init__(
@@ -67,7 +74,10 @@ class TrainStep:
         gene_norms: bool = False,
         outputs: Outputs = CLASSES,
         trained: Collection[str] | None = None,
+        exits: tuple[int, ...] = (),
     ) -> None:
+        check_exits(exits, net)
+        self._exits = exits
         self.net = net
         self.outputs = outputs
         self.distillation = distillation or Distillation()
@@ -284,13 +294,9 @@ class TrainStep:
         program: Program,
     ) -> tuple[Params, PathResult]:
         def loss(trained: Params) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            first, *others = self.net.apply_members(self._with(params, trained), genes, x, program=program)
-            logits, losses = first, example_losses(self.distillation, first, targets, given, self.outputs)
-            for other in others:
-                losses += example_losses(self.distillation, other, targets, given, self.outputs)
-                logits += other
-            if others:
-                logits, losses = (of / (1 + len(others)) for of in (logits, losses))
+            each = self._members(self._with(params, trained), genes, x, program)
+            losses = _mean([example_losses(self.distillation, one, targets, given, self.outputs) for one in each])
+            logits = each[-1] if self._exits else _mean(each)
             return jnp.mean(example_weights * losses), (logits, losses)
 
         # Gradients written by hand are traced within a mesh, be it an empty one. Within it the forward pass is, too, so
@@ -303,6 +309,13 @@ class TrainStep:
         norms = self.outputs.gradient_norms(logits, targets)
         by_gene = None if self._gene_norms is None else self._norms(self._gene_norms, grads)
         return accumulated, PathResult(value, figure, losses, norms, by_gene, logits)
+
+    def _members(self, params: Params, genes: jax.Array, x: jax.Array, program: Program) -> tuple[jax.Array, ...]:
+        """The logits that have a loss each: those of the exits, or of the members of an ensemble."""
+        if not self._exits:
+            return self.net.apply_members(params, genes, x, program=program)
+        assert isinstance(self.net, ElasticNetwork)
+        return exit_logits(self.net, params, genes, x, program=program, exits=self._exits)
 
     def _norms(self, norms: GeneNorms, gradient: Params) -> Float[Array, " g"]:
         """Norms by gene of a gradient of the weights that are trained; the others have none."""
@@ -329,6 +342,11 @@ class TrainStep:
     def programs_compiled(self) -> int:
         """Number of gradient programs that have been compiled."""
         return self.gradient_program._cache_size()  # type: ignore[attr-defined]
+
+
+def _mean(arrays: Sequence[jax.Array]) -> jax.Array:
+    first, *others = arrays
+    return sum(others, first) / len(arrays) if others else first
 
 
 @jax.jit
