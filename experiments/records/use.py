@@ -107,12 +107,14 @@ class GeneratedText:
         text: Continuation of the text.
         tokens: Tokens of what follows.
         draft: Figures of the draft model; None without one.
+        layers: Number of layers that each token took; None where tokens cannot leave early.
     """
 
     prompt: str
     text: str
     tokens: list[int]
     draft: DraftFigures | None = None
+    layers: list[int] | None = None
 
     def as_json(self) -> JsonObject:
         """Returns the text as `supernest generate --json` prints it."""

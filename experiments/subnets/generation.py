@@ -15,6 +15,7 @@ from search_spaces import UserError
 from search_spaces.randomness import Purpose
 from search_spaces.sealed_json import parse_json
 from supernet.engine.randomness import key
+from supernet.export.early_exit import generate_early
 from supernet.export.generate import generate
 from supernet.export.speculative import speculate
 from supernet.export.subnet import Subnet
@@ -28,17 +29,30 @@ class Draft:
     """A model that proposes what another checks.
 
     Attributes:
-        directory: An exported subnet with the tokenizer of the other.
+        model: An exported subnet with the tokenizer of the other, or a number of first layers of the other itself.
         proposed: Number of tokens that it proposes per round.
     """
 
-    directory: Path
+    model: Path | int
     proposed: int = 4
+
+
+@dataclass(frozen=True)
+class Exits:
+    """Layers after which tokens may leave a model.
+
+    Attributes:
+        layers: Numbers of layers, ascending.
+        confidence: Least probability of the likeliest token with which a token leaves.
+    """
+
+    layers: tuple[int, ...]
+    confidence: float
 
 
 def continued(
     directory: Path, prompt: str, count: int, temperature: float, seed: int, bos: bool | None = None,
-    draft: Draft | None = None,
+    draft: Draft | None = None, exits: Exits | None = None,
 ) -> GeneratedText:  # fmt: skip
     """Writes on from a prompt, up to the end of a text.
 
@@ -50,9 +64,11 @@ def continued(
         seed: Seed of the draws at other temperatures.
         bos: Whether the prompt begins with what the tokenizer puts before a text; as in training when None.
         draft: Proposes tokens, so that the model takes several at a time; none when None.
+        exits: Where tokens may leave the model early; nowhere when None. Not with a draft.
 
     Returns:
-        The prompt, what follows it, the tokens of that, and what became of the draft's proposals.
+        The prompt, what follows it, the tokens of that, and what became of the draft's proposals or how many layers
+        each token took.
 
     Raises:
         UserError: The directory is no such subnet, or the sequence is empty or too long for it.
@@ -68,12 +84,14 @@ def continued(
             f"model knows. Export it with its own tokenizer: data.tokenizer."
         )
     draws, tokens = key(seed, Purpose.GENERATED_TOKENS), jnp.asarray(given, jnp.int32)
-    told = None
-    if draft is None:
+    told, layers = None, None
+    if exits is not None:
+        early = generate_early(model, tokens, count, exits.layers, exits.confidence, temperature, draws)
+        found, layers = early.tokens.tolist(), early.layers.tolist()
+    elif draft is None:
         found = generate(model, tokens[None], count, temperature, draws)[0].tolist()
     else:
-        _, helper, known = language_model(draft.directory)
-        check_tokenizer(str(draft.directory), known, name)
+        helper = _first_layers(model, draft.model) if isinstance(draft.model, int) else _helper(draft.model, name)
         speculated = speculate(model, helper, tokens, count, draft.proposed, temperature, draws)
         found, rounds = speculated.tokens.tolist(), speculated.rounds
         told = DraftFigures(rounds, rounds * draft.proposed, speculated.accepted)
@@ -81,7 +99,21 @@ def continued(
     # Decoded together, as a token's text may depend on what is before it.
     before = tokenizer.decode(given.tolist())
     text = tokenizer.decode([*given.tolist(), *following]).removeprefix(before)
-    return GeneratedText(prompt, text, following, told)
+    return GeneratedText(prompt, text, following, told, None if layers is None else layers[: len(following)])
+
+
+def _first_layers(model: LanguageModel, layers: int) -> LanguageModel:
+    if not 1 <= layers < len(model.layers):
+        raise UserError(
+            f"--draft-layers: {layers} of {len(model.layers)} layers. Give 1 or more, and fewer than the network has."
+        )
+    return model.first(layers)
+
+
+def _helper(directory: Path, tokenizer: str) -> LanguageModel:
+    _, helper, known = language_model(directory)
+    check_tokenizer(str(directory), known, tokenizer)
+    return helper
 
 
 def language_model(directory: Path) -> tuple[Subnet, LanguageModel, str]:

@@ -114,25 +114,34 @@ class Attention(nnx.Module):
         """
         form, (b, t, _) = self.form, x.shape
         q = self.q(x).reshape(b, t, self.kv_heads, self.queries, form.head_size).transpose(0, 2, 3, 1, 4)
-        k = self.k(x).reshape(b, t, self.kv_heads, form.head_size)
-        v = self.v(x).reshape(b, t, self.kv_heads, form.head_size)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        if form.positions == "rope":
-            q = rotate(q, positions, form.frequencies)
-            k = rotate(k.swapaxes(1, 2), positions, form.frequencies).swapaxes(1, 2)
-        if cache is not None and grows:
-            k, v = (jnp.concatenate(pair, axis=1) for pair in zip(cache, (k, v), strict=True))
-        elif cache is not None:
-            k, v = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, positions[0], axis=1)
-                for old, new in zip(cache, (k, v), strict=True)
-            )
+        q = q if self.q_norm is None else self.q_norm(q)
+        q = rotate(q, positions, form.frequencies) if form.positions == "rope" else q
+        k, v = self.remember(x, positions, cache, grows)
         scores = jnp.einsum("bgnqk,btgk->bgnqt", q, k) * form.head_size**-0.5
         if form.causal:
             scores = jnp.where(jnp.arange(k.shape[1]) <= positions[:, None], scores, -jnp.inf)
         mixed = jnp.einsum("bgnqt,btgk->bqgnk", jax.nn.softmax(scores), v)
         return self.out(mixed.reshape(b, t, -1)), (k, v)
+
+    def remember(
+        self, x: Float[Array, "b t d"], positions: Int[Array, " t"], cache: KeysValues | None, grows: bool = False
+    ) -> KeysValues:
+        """Returns the keys and values seen so far, with those of `x`; arguments as those of a call."""
+        form, (b, t, _) = self.form, x.shape
+        k = self.k(x).reshape(b, t, self.kv_heads, form.head_size)
+        v = self.v(x).reshape(b, t, self.kv_heads, form.head_size)
+        k = k if self.k_norm is None else self.k_norm(k)
+        if form.positions == "rope":
+            k = rotate(k.swapaxes(1, 2), positions, form.frequencies).swapaxes(1, 2)
+        if cache is None:
+            return k, v
+        if grows:
+            return jnp.concatenate([cache[0], k], axis=1), jnp.concatenate([cache[1], v], axis=1)
+        keys, values = (
+            jax.lax.dynamic_update_slice_in_dim(old, new, positions[0], axis=1)
+            for old, new in zip(cache, (k, v), strict=True)
+        )
+        return keys, values
 
 
 class MLP(nnx.Module):
@@ -172,6 +181,10 @@ class Layer(nnx.Module):
             return mlp.norm(x + mlp(x)), cache
         mixed, cache = attention(attention.norm(x), positions, cache, grows)
         return x + mixed + mlp(mlp.norm(x if self.form.parallel else x + mixed)), cache
+
+    def remember(self, x: Float[Array, "b t d"], positions: Int[Array, " t"], cache: KeysValues) -> KeysValues:
+        """Returns the cache with the keys and values of a stream that passes by; the layer itself is not computed."""
+        return self.attention.remember(x if self.form.post_norm else self.attention.norm(x), positions, cache)
 
 
 class Transform(nnx.Module):
@@ -238,23 +251,37 @@ class LanguageModel(nnx.Module):
             cache: Cache of `empty_cache`, or of an earlier call; None when nothing came before and nothing will follow.
             start: Number of tokens that came before; None where the cache holds these and no room for more: it grows.
         """
-        form, grows = self.form, start is None
+        grows = start is None
         held = 0 if cache is None else cache[0][0].shape[1]
         positions = (held if start is None else start) + jnp.arange(tokens.shape[1])
+        x = self.embed(tokens, positions)
+        seen: Cache = []
+        for i, layer in enumerate(self.layers):
+            x, pair = layer(x, positions, None if cache is None else cache[i], grows)
+            seen.append(pair)
+        return self.predict(x), seen
+
+    def embed(self, tokens: Int[Array, "b t"], positions: Int[Array, " t"]) -> Float[Array, "b t d"]:
+        """Returns the stream before the first layer."""
         x = self.embedding[...][tokens]
         if self.position is not None:
             x = x + self.position[...][positions]
         if self.token_type is not None:
             x = x + self.token_type[...][0]
-        x = self.norm(x) if form.post_norm else x
-        seen: Cache = []
-        for i, layer in enumerate(self.layers):
-            x, pair = layer(x, positions, None if cache is None else cache[i], grows)
-            seen.append(pair)
-        x = x if form.post_norm else self.norm(x)
+        return self.norm(x) if self.form.post_norm else x
+
+    def predict(self, x: Float[Array, "b t d"]) -> Float[Array, "b t c"]:
+        """Returns the logits of the stream after the last layer."""
+        x = x if self.form.post_norm else self.norm(x)
         x = x if self.transform is None else self.transform(x)
         logits = x @ (self.embedding if self.head is None else self.head)[...].T
-        return logits if self.head_bias is None else logits + self.head_bias[...], seen
+        return logits if self.head_bias is None else logits + self.head_bias[...]
+
+    def first(self, layers: int) -> "LanguageModel":
+        """Returns the network of the first layers, with the same weights, norm and output matrix."""
+        shallow = nnx.merge(*nnx.split(self))
+        shallow.layers = nnx.List(list(shallow.layers)[:layers])
+        return shallow
 
     def empty_cache(self, batch: int, length: int) -> Cache:
         """Allocates keys and values for `length` tokens of `batch` sequences."""

@@ -148,6 +148,25 @@ def test_a_draft_changes_how_often_the_network_is_asked_and_not_what_it_writes(s
     assert (code, out, err) == (0, f"To be{alone['text']}\n", note)
 
 
+def test_tokens_leave_a_network_early_and_its_first_layers_are_a_draft(supernest: Any, here: Path) -> None:
+    def written(*more: str) -> dict[str, Any]:
+        code, out, err = supernest(
+            "generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", *more, "--json"
+        )
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    alone, drafted, never = written(), written("--draft-layers", "1"), written("--exit", "1", "--confidence", "1")
+    assert drafted.pop("draft")["rounds"] <= 11
+    assert never.pop("layers") == [2] * 12
+    for found in (drafted, never):
+        assert {**alone, **found} == alone
+    assert written("--exit", "1", "--confidence", "0.001")["layers"] == [2] + [1] * 11
+    early = ("--exit", "1", "--confidence", "0.001", "--tokens", "10")
+    code, _, err = supernest("generate", "run/subnets/same", "--prompt", "To be", *early)
+    assert (code, err) == (0, "note: 1.1 layers a token.\n")
+
+
 def test_a_copied_tokenizer_makes_the_tokens_and_its_end_ends_the_text(supernest: Any, here: Path) -> None:
     pytest.importorskip("tokenizers", reason="needs the extra `text`")
     ends = set()
@@ -179,6 +198,16 @@ def test_a_copied_tokenizer_makes_the_tokens_and_its_end_ends_the_text(supernest
         ),
         (["run/subnets/same", "--prompt", "x", "--draft", "run/subnets/words"], "run/subnets/words: its tokenizer is"),
         (["run/subnets/same", "--prompt", "x", "--draft-tokens", "2"], "--draft-tokens: of which draft?"),
+        (
+            ["run/subnets/same", "--prompt", "x", "--draft-layers", "2", "--tokens", "9"],
+            "--draft-layers: 2 of 2 layers.",
+        ),
+        (["run/subnets/same", "--prompt", "x", "--exit", "2", "--tokens", "9"], "exits after [2] layers of 2."),
+        (["run/subnets/same", "--prompt", "x", "--confidence", "0.5"], "--confidence: of which exits?"),
+        (
+            ["run/subnets/same", "--prompt", "x", "--exit", "1", "--draft-layers", "1"],
+            "--draft, --draft-layers, --exit: ",
+        ),
     ],
 )
 def test_what_writes_no_text_says_why(supernest: Any, here: Path, arguments: list[str], expected: str) -> None:
