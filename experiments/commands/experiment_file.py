@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from experiments.configuration.experiment_config import ExperimentConfig
 
 _SECTION = re.compile(
-    r"(?:search\.(?=budgets\b))?(?=(?:data|device|start|space|supernet|evaluation|export|sampler|train|search|gradient|budgets|rank|ray)[.:])"
+    r"(?:search\.(?=budgets\b))?(?=(?:data|device|start|spaces?|supernet|evaluation|export|sampler|train|search|gradient|budgets|rank|ray)[.:])"
 )
 
 

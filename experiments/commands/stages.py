@@ -18,8 +18,39 @@ if TYPE_CHECKING:
 @click.command()
 @stage_options
 def run(config: Path, **options: Any) -> None:
-    """Train the supernet, search it, and export the best subnets; the same command resumes."""
-    run_stages(config, ("train", "search", "export"), **options)
+    """Train the supernet, search it, and export the best subnets; the same command resumes.
+
+    An experiment with a list of spaces has a supernet for each, and exports the best subnet of all for each budget.
+    """
+    if not _run_spaces(config, **options):
+        run_stages(config, ("train", "search", "export"), **options)
+
+
+def _run_spaces(path: Path, out: Path | None, overrides: Sequence[str], as_json: bool, quiet: bool) -> bool:
+    """Runs an experiment of several spaces and prints the results; returns False where it has one."""
+    from experiments.configuration.several_spaces import load_spaces
+
+    if path.is_dir():
+        out, path = out or path, path / "config.yaml"
+    configs = load_spaces(path, overrides)
+    if configs is None:
+        return False
+    from experiments.pipeline.run import table
+    from experiments.records import Summary
+    from experiments.several_spaces.stage import run_spaces
+
+    (first, one), *_ = configs.items()
+    name = one.name.removesuffix(f"-{first}")
+    out = out or Path("runs") / name
+    with errors_about_file(path):
+        overview = run_spaces(configs, name, out, str(path), quiet)
+    if as_json:
+        click.echo(json.dumps(overview.as_json()))
+    else:
+        subnets = [chosen.network for chosen in overview.subnets]
+        lines = [table(Summary(objective=overview.objective, subnets=subnets)), *overview.lines()]
+        click.echo("\n".join([*lines, f"report: {out / 'report.html'}", str(out / "summary.json")]))
+    return True
 
 
 @click.command()
@@ -94,7 +125,7 @@ def run_stages(
     Raises:
         UserError: The experiment cannot be run; nothing was written.
     """
-    from experiments.pipeline.open_run import open_run
+    from experiments.pipeline.open_run import open_run, resumption_notes
 
     if path.is_dir():
         out, path = out or path, path / "config.yaml"
@@ -102,17 +133,11 @@ def run_stages(
     out = out or Path("runs") / config.name
     with errors_about_file(path):
         directory = open_run(out, config, stages, str(path), trained)
-    from experiments.configuration.plugins import changed_plugins
     from experiments.pipeline import run as pipeline
     from experiments.storage.run_files import summary_json
 
     with directory, errors_about_file(path):
-        for name, (before, now) in directory.changes.items():
-            click.echo(
-                f"note: {name} was {before} when this run began, and is {now}; results may differ in the last bits.",
-                err=True,
-            )
-        for note in changed_plugins(out):
+        for note in resumption_notes(directory):
             click.echo(f"note: {note}", err=True)
         summary = pipeline.run(config, directory, stages, quiet=quiet)
         if as_json:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     BaseModel,
@@ -43,6 +43,9 @@ from experiments.user_input.yaml_files import dump_yaml, override, parse_overrid
 from search import Budget
 from search_spaces import FAMILIES, CostModel, UserError
 from search_spaces.names import name_fault
+
+SPACES = "spaces"
+"""Key of an experiment of several spaces (`experiments.configuration.several_spaces`)."""
 
 
 def _budgets(given: Any, info: ValidationInfo) -> tuple[Budget, ...]:
@@ -228,7 +231,31 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
     Raises:
         UserError: Anything that is wrong, one line for each problem.
     """
-    path = Path(path)
+    file = read_experiment(Path(path), overrides, without)
+    if SPACES in file.tree:
+        text = "several are for supernest run, check and status. Each of their runs is one of its own: RUN/spaces/NAME."
+        raise ConfigError([Problem((SPACES,), text)], lambda _: str(path))
+    return validated(file)
+
+
+class ExperimentFile(NamedTuple):
+    """An experiment that was read and not checked yet.
+
+    Attributes:
+        path: The file.
+        tree: Its settings, overrides among them.
+        overridden: Keys of the overrides.
+        in_file: Keys at the top of the file.
+    """
+
+    path: Path
+    tree: Mapping[str, Any]
+    overridden: Sequence[tuple[str, ...]]
+    in_file: Container[str]
+
+
+def read_experiment(path: Path, overrides: Sequence[str] = (), without: Collection[str] = ()) -> ExperimentFile:
+    """Reads an experiment file; see `load_config` for the arguments and errors."""
     if path.name == CONFIG and is_run(path.parent):
         check_config(path.parent)
     in_file = {key: value for key, value in read_yaml(path).items() if key not in without}
@@ -240,7 +267,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = (), without: Collec
             value = str(Path(value).absolute())
         tree = override(tree, keys, value)
         overridden.append(keys)
-    return _validated(tree, path, overridden, in_file)
+    return ExperimentFile(path, tree, overridden, in_file)
 
 
 def _is_path(tree: Mapping[str, Any], keys: tuple[str, ...], value: str) -> bool:
@@ -273,7 +300,7 @@ def config_of(tree: Mapping[str, Any], directory: Path, name: str = "config.yaml
     Raises:
         UserError: A plug-in is missing, or a file that it names.
     """
-    return _validated(tree, directory / name, (), tree)
+    return validated(ExperimentFile(directory / name, tree, (), tree))
 
 
 def load_data_section(settings: Iterable[str], source: str | None = None) -> DataSection:
@@ -297,9 +324,14 @@ def load_data_section(settings: Iterable[str], source: str | None = None) -> Dat
         raise ConfigError(problems, lambda _: "--data") from None
 
 
-def _validated(
-    tree: Mapping[str, Any], path: Path, overridden: Sequence[tuple[str, ...]], in_file: Container[str]
-) -> ExperimentConfig:
+def validated(file: ExperimentFile) -> ExperimentConfig:
+    """Checks an experiment that was read.
+
+    Raises:
+        UserError: Anything that is wrong, one line for each problem.
+    """
+    path, tree, overridden, in_file = file
+
     def source(problem: Problem) -> str:
         location = tuple(str(part) for part in problem.location)
         below = any(location[: len(keys)] == keys for keys in overridden)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from experiments.configuration.descriptions import descriptions, summary
-from experiments.configuration.experiment_config import ExperimentConfig
+from experiments.configuration.experiment_config import SPACES, ExperimentConfig
 from experiments.configuration.plugin_section import PluginSection, as_mapping
 from experiments.configuration.sealed_section import SealedSection
 from experiments.configuration.space_section import SpaceSection
@@ -30,13 +30,29 @@ def experiment_schema() -> Schema:
     """Returns the schema, in the draft that editors know; it knows the plug-ins that were imported so far."""
     schema = _model(ExperimentConfig)
     schema["required"].remove("space")
+    schema["properties"][SPACES] = _spaces()
+    one_or_several = [{"required": ["space"]}, {"required": [SPACES]}]
     return {
         "$schema": DIALECT,
         "title": "Supernest experiment",
         **schema,
         # What was imported brings its space; sizes of it may be left out then, the family too.
         "if": {"required": ["start"]},
-        "else": {"required": ["space"], "properties": {"space": {"required": ["family"]}}},
+        "else": {"anyOf": one_or_several, "properties": {"space": {"required": ["family"]}}},
+    }
+
+
+def _spaces() -> Schema:
+    """Returns the schema of a list of spaces."""
+    name = {"description": "Name of the space; that of its preset when it is left out.", "type": "string"}
+    family = {"description": "Name of a registered family, the same for all.", "enum": list(FAMILIES)}
+    return {
+        "description": "Spaces of one family in place of `space`, each with its settings and a `name`: a supernet is "
+        "trained for each, and each budget gets the best subnet of all (`supernest run`, `check` and `status`).",
+        "type": "array",
+        "minItems": 1,
+        "default": [],
+        "items": {"type": "object", "properties": {"name": name, "family": family}},
     }
 
 

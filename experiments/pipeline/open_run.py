@@ -98,3 +98,14 @@ def _said(run: Path, found: "Sequence[Change]") -> list[str]:
         Effect.TRAINING: "trains on from its last step, then searches again",
     }
     return [f"{run}: {change}; {follows[change.effect]}." for change in found]
+
+
+def resumption_notes(directory: "RunDirectory") -> list[str]:
+    """Returns what differs from the beginning of a run that goes on: versions, and files of plug-ins."""
+    from experiments.configuration.plugins import changed_plugins
+
+    versions = [
+        f"{name} was {before} when this run began, and is {now}; results may differ in the last bits."
+        for name, (before, now) in directory.changes.items()
+    ]
+    return [*versions, *changed_plugins(directory.path)]

@@ -38,12 +38,13 @@ def write_page(run: Path) -> Path:
     return write_report([run], run / "report.html")
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
+def write_report(runs: Sequence[Path], out: Path, overview: str = "") -> Path:
     """Writes one page about one or several runs, finished or going.
 
     Args:
         runs: Run directories.
         out: The page; a file there is replaced if it is such a page, or if it is the page of a run's own directory.
+        overview: Lines about all runs together, at the top of the page; none when empty.
 
     Returns:
         `out`.
@@ -62,6 +63,7 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     page = environment.get_template("page.html.j2").render(
         title=" and ".join(one.name for one in facts),
         mark=MARK,
+        overview=overview,
         runs=[_run(one, f"run{i}") for i, one in enumerate(facts)],
         payload=_as_script({"runs": [_payload(one) for one in facts]}),
         style=_text("page.css"),
