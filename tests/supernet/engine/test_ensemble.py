@@ -179,7 +179,7 @@ def test_gradients_are_each_members_own_and_the_mean_in_shared_layers(family: st
 
     def of_member(params: Params, member: int) -> jax.Array:
         # The stream of the members, and heads as `apply` uses them, without what scales gradients.
-        context = Context(x.shape, net._known(program), input=x)  # type: ignore[attr-defined]
+        context = Context(x.shape, net.known(program), input=x)  # type: ignore[attr-defined]
         y, outside = net.streamed(params, genes, x, context)  # type: ignore[attr-defined]
         return losses(net._each(outside, y, context)[member])  # type: ignore[attr-defined]
 

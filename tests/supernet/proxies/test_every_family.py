@@ -53,7 +53,7 @@ def test_blocks_one_after_the_other_are_the_network(family: str) -> None:
         stream, blocks = SupernetNetworks(net, params).blocks(params, genes, x, program)
         for block in blocks:
             stream = block(stream)
-        context = Context(x.shape, net._known(program), input=x)
+        context = Context(x.shape, net.known(program), input=x)
         return net.head(net.weights.taken(params, one.space.network.outside_layers, context.values), stream, context)
 
     whole = jax.jit(lambda params, x: net.apply(params, genes, x, program=program)[0])(one.params, one.x)
