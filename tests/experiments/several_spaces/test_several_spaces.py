@@ -14,7 +14,7 @@ SIZES = {"family": "encoder", "depth": [1], "heads": [1, 2], "mlp_ratio": [1.0],
 SMALL, LARGE = {"name": "small", **SIZES, "width": [8]}, {"name": "large", **SIZES, "width": [32]}
 EXPERIMENT: dict[str, Any] = {
     "name": "two",
-    "data": {"source": "labelled_text", "path": "texts.tsv", "context": 6, "validation_fraction": 0.3},
+    "data": {"source": "labelled_text", "path": "texts.tsv", "context": 12, "validation_fraction": 0.3},
     "spaces": [SMALL, LARGE],
     "train": {"steps": 2, "batch_size": 4, "diagnose_every": None, "ema": None},
     "search": {"type": "random", "evaluations": 2},
