@@ -47,6 +47,20 @@ def check_modules(space: SearchSpace, modules: int, key: str) -> None:
         )
 
 
+def at_depths(space: SearchSpace, depths: tuple[int, ...]) -> SearchSpace:
+    """Returns the space of the same networks with other numbers of layers.
+
+    Args:
+        space: A space of a divisible family.
+        depths: Numbers of layers.
+
+    Raises:
+        UserError: Another setting of the space does not fit these depths.
+    """
+    (stack,) = space.network.stacks
+    return dataclasses.replace(space, **{stack.depth: depths})  # type: ignore[type-var]
+
+
 def divided(space: SearchSpace, parts: Mapping[str, int]) -> SearchSpace:
     """Returns the space of the same networks with as many layers as the parts have together.
 
@@ -55,8 +69,7 @@ def divided(space: SearchSpace, parts: Mapping[str, int]) -> SearchSpace:
         parts: Name of each part to its number of layers, in the order in which they run. Weights of a part lie under
             its name; a part without layers has none.
     """
-    (stack,) = space.network.stacks
-    changed = dataclasses.replace(space, **{stack.depth: (sum(parts.values()),)})  # type: ignore[type-var]
+    changed = at_depths(space, (sum(parts.values()),))
     (whole,) = changed.network.stacks
     stacks, first = [], 0
     for name, layers in parts.items():

@@ -43,6 +43,7 @@ from experiments.user_input.yaml_files import dump_yaml, override, parse_overrid
 from search import Budget
 from search_spaces import FAMILIES, CostModel, UserError
 from search_spaces.names import name_fault
+from supernet.sharing import SHARING
 
 SPACES = "spaces"
 """Key of an experiment of several spaces (`experiments.configuration.several_spaces`)."""
@@ -159,10 +160,13 @@ class ExperimentConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _experts_leave_a_start_as_it_is(self) -> "ExperimentConfig":
+    def _sharing_leaves_a_start_as_it_is(self) -> "ExperimentConfig":
         starts = {"start": self.start, "train.incubation": self.train.incubation}
-        given = [name for name, section in starts.items() if section is not None]
-        if given and self.supernet.sharing == "mixture" and not self.supernet.mixture.keeps_plain:
+        given, sharing = [name for name, section in starts.items() if section is not None], self.supernet.sharing
+        if given and not SHARING[sharing].keeps_plain:
+            text = f"{sharing} would change the network that {given[0]} gives. Set entangled, or leave that out."
+            raise ProblemsError([Problem(("supernet", "sharing"), text)])
+        if given and sharing == "mixture" and not self.supernet.mixture.keeps_plain:
             text = f"independent experts would change the networks that {given[0]} gives. Set equal."
             raise ProblemsError([Problem(("supernet", "mixture", "start"), text)])
         return self

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from experiments.configuration.number_types import Positive
 from experiments.configuration.plugin_section import STRICT, as_mapping, build_settings
 from experiments.configuration.sealed_section import SealedSection
 from experiments.storage.run_files import identity_of, is_run
@@ -24,11 +25,12 @@ from supernet.sharing import SHARING, WeightSharing
 from supernet.sharing.elastic_rank import AdapterSettings, ElasticRank
 from supernet.sharing.mixture import Mixture, MixtureSettings
 from supernet.sharing.split import ChoiceSplit, SplitSharing
+from supernet.sharing.stage_expansion import StageExpansion
 from supernet.storage.manifest import MANIFEST
 
 
 class ParentSection(SealedSection):
-    """A trained run, whose weights sub-supernets start from; it has to stay where it is."""
+    """A trained run, whose weights the training starts from; it has to stay where it is."""
 
     @classmethod
     def _content(cls, path: Path, directory: Path, sealed: bool) -> tuple[Path, str]:
@@ -84,7 +86,10 @@ Mixed = Annotated[
     PlainSerializer(as_mapping),
 ]
 
-_OF_SCHEME = {"splits": "split", "parent": "split", "adapters": "elastic_rank", "mixture": "mixture"}
+_OF_SCHEME = {
+    "splits": ("split",), "parent": ("split", "entangled"), "adapters": ("elastic_rank",), "mixture": ("mixture",),
+    "stages": ("stage_expansion",),
+}  # fmt: skip
 
 
 class SupernetSection(BaseModel):
@@ -95,10 +100,13 @@ class SupernetSection(BaseModel):
         splits: Choices that divide the supernet into sub-supernets, for sharing `split`, such as `[{choice: kernel,
             position: 0, groups: [[3], [5, 7]]}]`; every combination of groups is one sub-supernet. `supernest split`
             finds them. If empty, the first suitable choice is halved.
-        parent: Run directory of a supernet whose trained weights all sub-supernets start from, for sharing `split`;
-            null for fresh weights, the same in all.
+        parent: Run directory whose trained weights the training starts from: for sharing `split`, those of the
+            supernet that was split; for `entangled`, those of `linear_expansion` or `stage_expansion`, expanded to the
+            depth of the space (`supernest expand`). Null for fresh weights.
         adapters: Low-rank adapters of the frozen weights, for sharing `elastic_rank`.
         mixture: Experts and routers of sharing `mixture`.
+        stages: Number of layers of each stage of the deepest network, for sharing `stage_expansion`, such as `[3, 3, 4,
+            3, 3]`. If empty, up to five stages of equally many layers.
     """
 
     model_config = STRICT
@@ -108,6 +116,7 @@ class SupernetSection(BaseModel):
     parent: ParentSection | None = None
     adapters: Adapters = AdapterSettings()
     mixture: Mixed = MixtureSettings()
+    stages: tuple[Positive, ...] = ()
 
     @field_validator("sharing")
     @classmethod
@@ -120,9 +129,13 @@ class SupernetSection(BaseModel):
     def _suits_the_scheme(self) -> "SupernetSection":
         given = [name for name in _OF_SCHEME if getattr(self, name) != type(self).model_fields[name].default]
         problems = [
-            Problem((name,), f"is for sharing {of}, and sharing is {self.sharing}. Set sharing: {of}, or leave it out.")
+            Problem(
+                (name,),
+                f"is for sharing {' or '.join(of)}, and sharing is {self.sharing}. Set sharing: {of[0]}, or leave it "
+                "out.",
+            )
             for name in given
-            if (of := _OF_SCHEME[name]) != self.sharing
+            if self.sharing not in (of := _OF_SCHEME[name])
         ]
         if problems:
             raise ProblemsError(problems)
@@ -140,4 +153,6 @@ class SupernetSection(BaseModel):
             return ElasticRank(space, self.adapters)
         if self.sharing == "mixture":
             return Mixture(space, self.mixture)
+        if self.sharing == "stage_expansion":
+            return StageExpansion(space, self.stages)
         return SHARING[self.sharing](space)

@@ -1,4 +1,4 @@
-"""The parent of sub-supernets: a trained run of the same space and data, whose weights they start from."""
+"""The parent of a training: a trained run on the same data, from whose weights sub-supernets or more layers follow."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ from experiments.configuration.experiment_config import load_config
 from experiments.experiment import Experiment, build_experiment
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.run_files import CONFIG, identity_of
-from search_spaces import UserError
+from search_spaces import SearchSpace, UserError
+from search_spaces.divided import at_depths
 from supernet.sharing.entangled import Entangled
+from supernet.sharing.expansion import LayerExpansion
 from supernet.sharing.split import SplitSharing
 
 _KEY = "supernet.parent"
@@ -18,7 +20,7 @@ def parent_of(experiment: Experiment) -> Experiment | None:
 
     Raises:
         UserError: The run is of another space, other data or another seed, is not trained to its end, or shares weights
-            in a way that the sub-supernets cannot start from; or training starts from something else, too.
+            in a way that the training cannot start from; or training starts from something else, too.
     """
     config = experiment.config
     if config.supernet.parent is None:
@@ -34,19 +36,42 @@ def parent_of(experiment: Experiment) -> Experiment | None:
             "examples. Give a run of the same."
         )
     parent = build_experiment(own, experiment.data)
-    if parent.space.fingerprint != experiment.space.fingerprint:
+    expected = parent.space
+    if isinstance(parent.net.sharing, LayerExpansion) and isinstance(experiment.net.sharing, Entangled):
+        expected = _of_same_depth(parent.space, experiment.space)
+    if expected.fingerprint != experiment.space.fingerprint:
         raise UserError(f"{_KEY}: {path} is of another search space. Give a run of the same space.")
     with checkpoints_of(parent, path) as saved:
         done = saved.latest() or 0
     if done < parent.steps:
         raise UserError(f"{_KEY}: {path} is trained for {done} of {parent.steps} steps. Train it to its end first.")
-    sharing = parent.net.sharing
-    if not isinstance(sharing, Entangled | SplitSharing):
-        raise UserError(f"{_KEY}: {path} has sharing {own.supernet.sharing}. Give a run with entangled or split.")
-    if isinstance(sharing, SplitSharing):
-        assert isinstance(experiment.net.sharing, SplitSharing)
-        experiment.net.sharing.check_refines(sharing, str(path))
+    _check_sharing(experiment, parent, path)
     return parent
+
+
+def _of_same_depth(parent: SearchSpace, space: SearchSpace) -> SearchSpace:
+    """The space of the parent's networks with the depths of another one, which they may be expanded to."""
+    if type(parent) is not type(space):
+        return parent
+    (stack,) = parent.network.stacks
+    return at_depths(parent, getattr(space, stack.depth))
+
+
+def _check_sharing(experiment: Experiment, parent: Experiment, path: Path) -> None:
+    sharing, own, name = experiment.net.sharing, parent.net.sharing, parent.config.supernet.sharing
+    if isinstance(sharing, Entangled):
+        if not isinstance(own, LayerExpansion):
+            raise UserError(
+                f"{_KEY}: {path} has sharing {name}. Give a run with linear_expansion or stage_expansion, or set "
+                "sharing: split."
+            )
+        own.check_depth(experiment.space.network.stacks[0].layers or 1, f"space.{own.stack.depth}")
+        return
+    assert isinstance(sharing, SplitSharing)
+    if not isinstance(own, Entangled | SplitSharing):
+        raise UserError(f"{_KEY}: {path} has sharing {name}. Give a run with entangled or split.")
+    if isinstance(own, SplitSharing):
+        sharing.check_refines(own, str(path))
 
 
 def checkpoints_of(parent: Experiment, path: Path) -> Checkpoints:

@@ -31,6 +31,7 @@ from search_spaces.randomness import Purpose
 from supernet.engine.randomness import key
 from supernet.engine.supernet import Params
 from supernet.evolution_strategy.step import EvolutionStep
+from supernet.sharing.expansion import LayerExpansion
 from supernet.sharing.split import SplitSharing
 from supernet.training.training import StepResult, TrainState, TrainStep
 
@@ -122,14 +123,15 @@ def trained_progress(experiment: Experiment, checkpoints: Checkpoints, step: Any
 
 
 def _inherited(experiment: Experiment, parent: Experiment) -> Params:
-    """The first weights of sub-supernets: those that the parent's search would use."""
-    section, sharing = experiment.config.supernet.parent, experiment.net.sharing
+    """The first weights of sub-supernets or of other depths: from those that the parent's search would use."""
+    section, sharing, own = experiment.config.supernet.parent, experiment.net.sharing, parent.net.sharing
     assert section is not None
-    assert isinstance(sharing, SplitSharing)
     with checkpoints_of(parent, Path(section.path)) as saved:
         params = trained_params(parent, saved)
-    effective = parent.net.sharing.effective
-    return sharing.started_from(lambda genes: effective(params, jnp.asarray(genes)))
+    if isinstance(own, LayerExpansion):
+        return own.expanded(params, experiment.space.network.stacks[0].layers or 1)
+    assert isinstance(sharing, SplitSharing)
+    return sharing.started_from(lambda genes: own.effective(params, jnp.asarray(genes)))
 
 
 def train(

@@ -21,8 +21,9 @@ class GeneNorms:
     layer counts on its own. A gene that changes no weight governs the sublayer of the layer that it belongs to, such as
     heads that share out one projection, or the whole network, such as a resolution. One with a single value governs
     nothing, nor does one without such a sublayer that means nothing in the smallest network. Of weights that a sharing
-    scheme makes others of, those are used that the used part of the others follows from. Routers are governed by
-    no gene.
+    scheme makes others of, those are used that the used part of the others follows from. Those that several layers
+    share are governed by no gene of a layer that a network may lack, since the other layers have a gradient there too.
+    Routers are governed by no gene.
 
     Args:
         net: The supernet.
@@ -74,8 +75,17 @@ class GeneNorms:
                     other = np.where(np.arange(space.num_genes) == gene, value, base)
                     governed[gene] |= used(other) != of_base
         inside, always = _inside(space), space.active(np.array([space.smallest.genes], np.int32))[0]
+        changed = [path for path in own if path in net.sharing.changed and stacked[path]]
+        shared = {path for path in changed if rows[path] != len(plain[path])}
+        for path in shared:
+            governed[~always, starts[path] : starts[path] + rows[path]] = False
         for gene in np.flatnonzero(~governed.any(axis=1) & (space.cardinalities > 1)):
-            there = [starts[path] + layer for path, layer in inside.get(int(gene), ()) if path in starts]
+            there = [
+                starts[path] + row
+                for path, layer in inside.get(int(gene), ())
+                if path in starts
+                for row in ([layer] if path not in shared else range(rows[path]) if always[gene] else ())
+            ]
             if there:
                 governed[gene, there] = True
             else:

@@ -101,6 +101,8 @@ SHARED = {
     "nested_kernels": ("nas_bench_201", CELL),
     "elastic_rank": ("language", {**SETTINGS["language"], "adapter_rank": [1, 2]}),
     "mixture": ("vit", SETTINGS["vit"]),
+    "linear_expansion": ("vit", SETTINGS["vit"]),
+    "stage_expansion": ("vit", SETTINGS["vit"]),
 }
 """Family and settings of a scheme that elastic kernels are not for."""
 

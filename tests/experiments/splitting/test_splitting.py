@@ -132,7 +132,10 @@ def test_what_cannot_be_split_is_one_line(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        (("supernet={sharing: entangled, parent: parent}",), "supernet.parent: is for sharing split, and sharing is"),
+        (
+            ("supernet={sharing: entangled, parent: parent}",),
+            "PARENT has sharing entangled. Give a run with linear",
+        ),
         (("supernet={sharing: split, parent: vit.yaml}",), "is no run with a trained supernet. Train one"),
         (
             ("supernet={sharing: split, parent: parent}", "seed=1"),
