@@ -170,6 +170,8 @@ def _check_training(experiment: Experiment) -> None:
     ):
         if given != expected:
             raise UserError(f"{key}: {given} is not for {KEY}. Set {expected}, or leave the section {KEY} out.")
+    if config.supernet.parent is not None:
+        raise UserError(f"supernet.parent: not for {KEY}, which begins with fresh weights. Leave one of them out.")
     settings = config.federation
     assert settings is not None
     settings.optimizer(config.train.optimizer).build(settings.local_steps)  # says which optimizers descend

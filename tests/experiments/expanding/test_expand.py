@@ -92,6 +92,10 @@ def test_a_depth_that_cannot_be_given_is_one_line(run: Path, supernest: Any, dep
     [
         (("supernet={sharing: entangled, parent: RUN}", "space.depth=[1]"), "space.depth: 1 is less than the 2 stages"),
         (("supernet={sharing: entangled, parent: RUN}", "space.width=[16]"), "RUN is of another search space"),
+        (
+            ("supernet={sharing: entangled, parent: RUN}", "federation={rounds: 1, local_steps: 1, clients: {a: {}}}"),
+            "supernet.parent: not for federation",
+        ),
         (("supernet={sharing: entangled, stages: [2, 1]}",), "supernet.stages: is for sharing stage_expansion, and"),
         (("train.incubation={modules: 3, meta_steps: 1, module_steps: 1}",), "stage_expansion would change the"),
     ],
