@@ -53,7 +53,7 @@ def test_blocks_are_expanded_to_any_depth(run: Path, supernest: Any) -> None:
     parent = build_experiment(load_config(run / "config.yaml"))
     with checkpoints_of(parent, run) as saved:
         blocks = trained_params(parent, saved)
-    child = build_experiment(load_config(found["file"]))
+    child: Any = build_experiment(load_config(found["file"]))
     start: Any = initial(child, train_step(child)).train.params
     assert child.config.supernet.sharing == "entangled"
     assert child.space.depth == (5,)

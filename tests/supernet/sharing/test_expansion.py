@@ -35,7 +35,8 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 def drawn(scheme: LayerExpansion, blocks: int | None = None) -> Any:
     """Weights at random: of a scheme, or with as many blocks as are given."""
     rng, own = np.random.default_rng(0), {}
-    for path, leaf in traverse_util.flatten_dict(Weights(scheme.space).shapes, sep="/").items():
+    shapes: dict[str, Any] = traverse_util.flatten_dict(Weights(scheme.space).shapes, sep="/")
+    for path, leaf in shapes.items():
         shape = (blocks or scheme.blocks, *leaf.shape[1:]) if path in scheme.changed else leaf.shape
         own[path] = jnp.asarray(rng.normal(size=shape), jnp.float32)
     return traverse_util.unflatten_dict(own, sep="/")
