@@ -52,6 +52,7 @@ def test_a_step_is_that_of_the_subnets_of_each_depth(parallel: bool, depth: int)
         example_weights=example_weights,
     )  # fmt: skip
     np.testing.assert_allclose(result.paths[0].loss, loss, rtol=1e-5)
+    assert result.paths[0].logits is not None
     np.testing.assert_allclose(result.paths[0].logits, logits, rtol=1e-4, atol=1e-5)
     jax.tree.map(
         lambda new, old, g: np.testing.assert_allclose(new, old - g, rtol=1e-4, atol=1e-5),

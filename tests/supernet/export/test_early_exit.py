@@ -25,7 +25,7 @@ def textbook(target: LanguageModel, confidence: float) -> tuple[list[int], list[
     for place in range(length - 1):
         now = target.embed(jnp.array([tokens[place : place + 1]]), jnp.array([place]))[0, 0]
         exits = (*(EXITS if place >= len(PROMPT) else ()), depth)
-        left = None
+        left, logits = None, now  # replaced at the last layer at the latest
         for number, layer in enumerate(target.layers):
             streams[number, place] = now
             if left is None:
