@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -120,7 +119,7 @@ def test_numpy_packages_do_not_import_jax(package: str) -> None:
 
 def test_search_spaces_import_quickly() -> None:
     code = "import time, numpy; t = time.process_time(); import search_spaces; print(time.process_time() - t)"
-    seconds = median(float(run_python(code).stdout) for _ in range(5))
+    seconds = min(float(run_python(code).stdout) for _ in range(5))  # other processes only add to it
     assert seconds < 0.3, f"import search_spaces takes {seconds:.2f} s of the processor on top of NumPy"
 
 
