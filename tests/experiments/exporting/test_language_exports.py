@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,15 @@ def test_drawn_text_is_the_same_for_a_seed_alone(supernest: Any, here: Path) -> 
     assert tokens("--seed", "1") == tokens("--seed", "2")
 
 
-def test_a_draft_changes_how_often_the_network_is_asked_and_not_what_it_writes(supernest: Any, here: Path) -> None:
-    def written(*more: str) -> dict[str, Any]:
-        code, out, err = supernest(
-            "generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", *more, "--json"
-        )
-        assert (code, err) == (0, "")
-        return json.loads(out)
+def generated(supernest: Any, *more: str) -> dict[str, Any]:
+    """What the network writes after a prompt, as JSON."""
+    code, out, err = supernest("generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", *more, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
 
+
+def test_a_draft_changes_how_often_the_network_is_asked_and_not_what_it_writes(supernest: Any, here: Path) -> None:
+    written = partial(generated, supernest)
     alone, with_draft = written(), written("--draft", "run/subnets/same", "--draft-tokens", "3")
     # The network is its own draft: all is kept but what two programs round to the other side of a tie.
     told = with_draft.pop("draft")
@@ -149,13 +151,7 @@ def test_a_draft_changes_how_often_the_network_is_asked_and_not_what_it_writes(s
 
 
 def test_tokens_leave_a_network_early_and_its_first_layers_are_a_draft(supernest: Any, here: Path) -> None:
-    def written(*more: str) -> dict[str, Any]:
-        code, out, err = supernest(
-            "generate", "run/subnets/same", "--prompt", "To be", "--tokens", "12", *more, "--json"
-        )
-        assert (code, err) == (0, "")
-        return json.loads(out)
-
+    written = partial(generated, supernest)
     alone, drafted, never = written(), written("--draft-layers", "1"), written("--exit", "1", "--confidence", "1")
     assert drafted.pop("draft")["rounds"] <= 11
     assert never.pop("layers") == [2] * 12
