@@ -29,7 +29,7 @@ from experiments.run_directory import RunDirectory
 from experiments.searching.on_ray import scoring
 from experiments.searching.stage import archive_identity, search
 from experiments.storage.checkpoints import Checkpoints
-from experiments.storage.run_files import read_summary, write_summary
+from experiments.storage.run_files import SUMMARY, lost_summary, read_summary, write_summary
 from experiments.storage.tensorboard import EventLog
 from experiments.subnets.loading import load_exported
 from experiments.subnets.tokenizer import check_tokenizer, tokenizer_of
@@ -40,6 +40,7 @@ from search_spaces import UserError
 from search_spaces.sealed_json import read_sealed
 
 STAGES = ("train", "search", "export")
+_TRAINING = {"train", "gradient", "federate"}
 
 
 def run(
@@ -66,8 +67,15 @@ def run(
     record_data(directory.path, experiment.data)
     for note in experiment.data.notes:
         print(f"warning: {note}", file=sys.stderr)
+    lost = lost_summary(directory.path) and bool(_TRAINING & set(stages))
+    if lost:
+        print(
+            f"warning: {directory.path / SUMMARY}: was missing, and is written again; a stage's figures return when its "
+            "command is run again, which computes nothing twice",
+            file=sys.stderr,
+        )
     summary = replace(
-        read_summary(directory.path),
+        Summary() if lost else read_summary(directory.path),
         name=config.name,
         objective=experiment.objective.name,
         chance=experiment.chance,
@@ -77,6 +85,7 @@ def run(
     def told(**figures: Any) -> Summary:
         return write_summary(directory.path, replace(summary, **figures))
 
+    told()  # before any result, so that a summary that is lost is noticed
     try:
         with (
             stop_on_signals() as stop,

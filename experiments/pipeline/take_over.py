@@ -47,7 +47,7 @@ def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequen
         raise UserError(f"--from: {', '.join(map(str, found))}: a longer training goes on in {trained} itself.")
     if found:
         check_changes(trained, config, found, ("search", *stages))
-    identity = identity_of(trained)
+    identity, figures = identity_of(trained), read_summary(trained).train
     before = load_config(trained / CONFIG)
     with Checkpoints(trained / _CHECKPOINTS, before.train.keep_last, before.train.keep_best, identity) as checkpoints:
         experiment = build_experiment(config)
@@ -59,11 +59,9 @@ def take_over(trained: Path, out: Path, config: ExperimentConfig, stages: Sequen
         if found_by_gradient.exists():  # decided the weights, and is where a search begins
             write_text_atomically(gradient_result(directory), found_by_gradient.read_text("utf-8"))
         if not directory.checkpoints.exists():
+            write_summary(out, Summary(train=figures and replace(figures, taken_from=str(trained.absolute()))))
             with atomic_directory(directory.checkpoints) as temporary:
                 shutil.copytree(trained / _CHECKPOINTS, temporary, dirs_exist_ok=True, copy_function=_link)
-        figures = read_summary(trained).train
-        if figures is not None and read_summary(out) == Summary():
-            write_summary(out, Summary(train=replace(figures, taken_from=str(trained.absolute()))))
     except BaseException:
         directory.close()
         raise

@@ -18,6 +18,8 @@ from supernet.storage.manifest import write_text_atomically
 CONFIG, RUN, SUMMARY = "config.yaml", "run.json", "summary.json"
 _REMEDY = "Restore the file, or choose a new directory with --out."
 _SUMMARY_REMEDY = "Delete it; `supernest run` writes it again, and does nothing twice."
+# What stages write, all of them after the first summary.
+_RESULTS = ("incubation", "checkpoints", "gradient", "federation", "search", "subnets", "rank", "proxies")
 
 
 def is_run(directory: Path) -> bool:
@@ -78,12 +80,22 @@ def summary_json(directory: Path) -> JsonObject:
         return {}
 
 
+def lost_summary(directory: Path) -> bool:
+    """Returns whether a run has results of a stage, but not the summary that it wrote before them."""
+    return not (directory / SUMMARY).exists() and any((directory / name).exists() for name in _RESULTS)
+
+
 def read_summary(directory: Path) -> Summary:
     """Returns the figures of the stages that were run; none before the first has ended.
 
     Raises:
-        UserError: The file was changed, is of another run, or was written by another version.
+        UserError: The file is lost, was changed, is of another run, or was written by another version.
     """
+    if lost_summary(directory):
+        raise UserError(
+            f"{directory / SUMMARY}: missing, though the run has results. Restore it; `supernest run` writes it again, "
+            "and does nothing twice."
+        )
     try:
         return Summary.from_json(summary_json(directory))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

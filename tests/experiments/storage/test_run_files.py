@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,12 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def command(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    return called(["export", str(run)], capsys)
+
+
+def called(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     capsys.readouterr()
-    code = cli.main(["export", str(run)])
+    code = cli.main(arguments)
     return code, capsys.readouterr().err
 
 
@@ -83,6 +88,25 @@ def test_a_lost_summary_is_written_again_whole(finished: Path, run: Path, capsys
     for row in (*before["subnets"], *after["subnets"]):
         row.pop("directory")
     assert {**after, "sha256": ""} == {**before, "sha256": ""}
+
+
+def test_a_lost_summary_is_not_taken_for_stages_that_were_not_run(
+    finished: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "summary.json").unlink()
+    for arguments in (
+        ("report", str(run), "--out", str(run / "page.html")),
+        ("status", str(run)),
+        ("export", str(run)),
+        ("search", str(run)),
+        ("search", str(finished / "e.yaml"), "--from", str(run), "--out", str(run.parent / "another")),
+    ):
+        code, err = called(arguments, capsys)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert "summary.json: missing, though the run has results" in err
+        assert not (run / "summary.json").exists()
+    assert not (run.parent / "another").exists()
+    assert not (run / "page.html").exists()
 
 
 def test_damaged_fronts_are_refused_by_readers_and_mended_by_the_run(
