@@ -70,8 +70,8 @@ def run(
     lost = lost_summary(directory.path) and bool(_TRAINING & set(stages))
     if lost:
         print(
-            f"warning: {directory.path / SUMMARY}: was missing, and is written again; a stage's figures return when its "
-            "command is run again, which computes nothing twice",
+            f"warning: {directory.path / SUMMARY}: was missing, and is written again; a stage's figures return when "
+            "its command is run again, which computes nothing twice",
             file=sys.stderr,
         )
     summary = replace(
