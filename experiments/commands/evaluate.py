@@ -10,11 +10,22 @@ import click
 from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import json_option, plugin_option, set_option
 from experiments.user_input.paths import UserPath
+from search_spaces.errors import UserError
 
 
 @click.command()
 @click.argument("subnet", type=UserPath())
-@click.option("--data", required=True, metavar="YAML|SOURCE", help="Experiment file, or name of a data source.")
+@click.option("--data", metavar="YAML|SOURCE", help="Experiment file, or name of a data source.")
+@click.option(
+    "--tasks", multiple=True, metavar="FILE|NAME",
+    help="In place of --data: task of lm-evaluation-harness for a language model (extra lm-eval), by its YAML file or "
+    "its name there (repeatable).",
+)  # fmt: skip
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Most examples of each task.  [default: all]")
+@click.option(
+    "--shots", type=click.IntRange(0), metavar="N",
+    help="Number of solved examples before each of a task.  [default: as the task says]",
+)  # fmt: skip
 @click.option(
     "--split", type=click.Choice(["test", "validation", "train"]), default="test", show_default=True,
     help="Split of the data to measure on.",
@@ -32,13 +43,26 @@ from experiments.user_input.paths import UserPath
 @plugin_option
 @json_option
 def evaluate(
-    subnet: Path, data: str, split: str, size: str | None, metrics: Sequence[str], overrides: Sequence[str],
-    as_json: bool,
+    subnet: Path, data: str | None, tasks: Sequence[str], limit: int | None, shots: int | None, split: str,
+    size: str | None, metrics: Sequence[str], overrides: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
     """Measure an exported subnet on data, without the supernet.
 
-    Where --data names a data source, --set gives its settings: --data idx --set path=DIRECTORY.
+    Where --data names a data source, --set gives its settings: --data idx --set path=DIRECTORY. Files of --tasks name
+    their data relative to themselves.
     """
+    if (data is None) == (not tasks):
+        raise UserError("evaluate: on what? Give --data or --tasks, one of them.")
+    if tasks:
+        for name, given in {"--size": size, "--metric": metrics, "--set": overrides}.items():
+            if given:
+                raise UserError(f"{name}: goes with --data only. Leave it out.")
+        _evaluate_tasks(subnet, tasks, limit, shots, as_json)
+        return
+    for name, given in {"--limit": limit, "--shots": shots}.items():
+        if given is not None:
+            raise UserError(f"{name}: goes with --tasks only. Leave it out.")
+    assert data is not None
     from experiments.configuration.experiment_config import load_data_section
 
     if size is not None:
@@ -68,3 +92,18 @@ def evaluate(
     missing = [name for name, (_, count) in result.figures.get("by_class", {}).items() if not count]
     more = f"; none of class {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}" if missing else ""
     click.echo(f"{subnet}: {reached} on {result.examples:,} {split} {unit}{more}")
+
+
+def _evaluate_tasks(subnet: Path, tasks: Sequence[str], limit: int | None, shots: int | None, as_json: bool) -> None:
+    from experiments.subnets.language_tasks import evaluate_tasks
+
+    found = evaluate_tasks(subnet, tasks, limit, shots)
+    if as_json:
+        click.echo(json.dumps([one.as_json() for one in found]))
+        return
+    for one in found:
+        values = (
+            f"{name} {value:.4f}" + ("" if error is None else f" ± {error:.4f}")
+            for name, (value, error) in one.figures.items()
+        )
+        click.echo(f"{subnet}: {one.task}: {', '.join(values)} on {one.examples:,} examples")

@@ -1,5 +1,6 @@
 """Records of exported networks in use: what they reach, predict and write."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from experiments.records.exported import Figures
@@ -79,6 +80,27 @@ class Bleu:
 
     score: float
     signature: str
+
+
+@dataclass(frozen=True)
+class TaskFigures:
+    """Figures of a language model on a task of lm-evaluation-harness.
+
+    Attributes:
+        task: Name of the task.
+        examples: Number of its examples that were measured.
+        shots: Number of solved examples before each; None where the task does not say.
+        figures: Value and standard error of each figure by name, such as `acc`; the error is None where it has none.
+    """
+
+    task: str
+    examples: int
+    shots: int | None
+    figures: Mapping[str, tuple[float, float | None]]
+
+    def as_json(self) -> JsonObject:
+        """Returns the figures as `supernest evaluate --tasks --json` prints them."""
+        return plain(self)
 
 
 @dataclass(frozen=True)
