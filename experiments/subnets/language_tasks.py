@@ -19,6 +19,7 @@ from experiments.records.use import TaskFigures
 from experiments.subnets.generation import language_model
 from experiments.user_input.yaml_files import read_yaml
 from search_spaces import UserError
+from search_spaces.sealed_json import JsonObject
 
 _YAML = (".yaml", ".yml")
 
@@ -81,7 +82,7 @@ def _library() -> tuple[Any, Any]:
     return evaluator, TaskManager
 
 
-def _specified(task: str) -> str | dict[str, Any]:
+def _specified(task: str) -> str | JsonObject:
     """Returns a task of a file with its data beside it, and the name of any other."""
     if Path(task).suffix not in _YAML:
         return task
