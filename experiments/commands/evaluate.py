@@ -10,7 +10,6 @@ import click
 from experiments.commands.experiment_file import errors_about_file, load
 from experiments.commands.options import json_option, plugin_option, set_option
 from experiments.user_input.paths import UserPath
-from search_spaces.errors import UserError
 
 
 @click.command()
@@ -51,6 +50,8 @@ def evaluate(
     Where --data names a data source, --set gives its settings: --data idx --set path=DIRECTORY. Files of --tasks name
     their data relative to themselves.
     """
+    from search_spaces.errors import UserError
+
     if (data is None) == (not tasks):
         raise UserError("evaluate: on what? Give --data or --tasks, one of them.")
     if tasks:
