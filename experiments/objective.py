@@ -36,6 +36,7 @@ class Objective:
         bounded: Whether a space knows an objective that no network should have; otherwise that is guessing.
         range: Least and greatest value of what is shown.
         worst: Value of the objective that no network exceeds; None where it depends on space and data.
+        unlearned: Share of the way from guessing to a perfect answer that networks reach which learned next to nothing.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Objective:
     bounded: bool = True
     range: tuple[float, float] = (0.0, math.inf)
     worst: float | None = None
+    unlearned: float = 0.05
 
     def of(self, scores: "Scores") -> Float[np.ndarray, " p"]:
         """Returns the objective of scores; NaN for failed networks."""
@@ -88,6 +90,7 @@ OBJECTIVES = {
             higher=True,
             range=(0.0, 100.0),
             worst=100.0,
+            unlearned=0.01,  # useful translations begin at a quarter of the scale
         ),
         Objective(
             "relation_loss",

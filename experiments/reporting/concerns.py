@@ -4,7 +4,6 @@ import math
 
 from experiments.reporting.run_facts import RunFacts
 
-_CLOSE = 0.05  # of the way from guessing to a perfect answer
 _TRUSTED_TAU = 0.7
 
 
@@ -13,7 +12,7 @@ def concerns(facts: RunFacts) -> list[str]:
     found = [text for tag, text in sorted(facts.texts.items()) if tag.startswith("warnings/")]
     chance = facts.summary.chance
     best = min((c.error for c in facts.candidates if c.error is not None), default=None)
-    if chance is not None and best is not None and best > chance * (1 - _CLOSE):
+    if chance is not None and best is not None and best > chance * (1 - facts.objective.unlearned):
         found.append(
             f"The best candidate's {facts.objective.name} is {best:.3f}; guessing gives {chance:.3f}. The supernet has "
             "learned next to nothing: train longer, or with another learning rate, before you trust any figure here."

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from experiments import cli
+from experiments.objective import OBJECTIVES
 from experiments.records.device import Accuracy, HeldOut
 from experiments.reporting import write_report
 from experiments.reporting.charts import training
@@ -79,6 +80,14 @@ def test_a_supernet_at_chance_is_said_with_what_to_do(run: Path) -> None:
     guessing = [dataclasses.replace(candidate, error=0.88) for candidate in facts.candidates]
     (said,) = [text for text in concerns(dataclasses.replace(facts, candidates=guessing)) if "guessing" in text]
     assert "error is 0.880; guessing gives 0.900" in said
+    translating = dataclasses.replace(facts, objective=OBJECTIVES["bleu_error"])
+    for bleu, learned in ((0.4, False), (3.0, True)):  # a short training reaches 3, and has learned much
+        of_bleu = dataclasses.replace(
+            translating,
+            summary=dataclasses.replace(facts.summary, chance=100.0),
+            candidates=[dataclasses.replace(candidate, error=100 - bleu) for candidate in facts.candidates],
+        )
+        assert any("guessing" in text for text in concerns(of_bleu)) != learned
     assert "train longer, or with another learning rate" in said
 
 
