@@ -1,6 +1,7 @@
 """CostModel: exact costs of a whole matrix of genes by table look-up."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, SupportsInt, runtime_checkable
@@ -10,7 +11,7 @@ from jaxtyping import Int, Num, Shaped
 
 from search_spaces.bounds import check_costs, check_entries, check_rows
 
-_CHUNK = 8192
+_FEW, _CHUNK = 256, 4096  # architectures at a time
 _ROWS = 4096  # of a joint table: few look-ups, in tables that stay in the processor's cache
 
 
@@ -97,6 +98,28 @@ class Tabulated(Protocol):
         ...
 
 
+class _Rows(NamedTuple):
+    """A term's table as rows: the step that a gene's value takes in them, and the costs int64[m, n] of each."""
+
+    strides: dict[int, int]
+    table: Int[np.ndarray, "m n"]
+
+    @staticmethod
+    def of(term: Term) -> "_Rows":
+        sizes = term.table.shape[:-1]
+        strides = dict.fromkeys(term.columns, 0)
+        for k, column in enumerate(term.columns):
+            strides[column] += math.prod(sizes[k + 1 :])
+        return _Rows(strides, np.ascontiguousarray(term.table.reshape(-1, term.table.shape[-1]).T))
+
+    def read(self, columns: Int[np.ndarray, "g a"]) -> Int[np.ndarray, "m a"]:
+        """Returns the costs of architectures, from their genes."""
+        rows = np.zeros(columns.shape[1], np.intp)
+        for column, stride in self.strides.items():
+            rows += columns[column] * stride
+        return self.table.take(rows, axis=1)
+
+
 class CostModel:
     """The sum of terms, each read from its table: exact, and vectorised over architectures.
 
@@ -126,30 +149,34 @@ class CostModel:
         dearest = [np.abs(term.table.reshape(-1, len(metrics))).max(axis=0, initial=0).tolist() for term in self.terms]
         total = sum if combine is np.add else max
         check_costs(metrics, [total(of) for of in zip(*dearest, strict=True)])  # in whole numbers without bounds
-        # One matrix product turns genes into the row that each term reads; products of small integers are exact in
-        # float32 (tables have far fewer than 2**24 rows), and far faster than integer indexing arithmetic.
         terms = _joined(terms, combine)
         check_rows(sum(int(np.prod(term.table.shape[:-1], dtype=np.int64)) for term in terms))
+        self._joined = [_Rows.of(term) for term in terms]
+        # Of few architectures one matrix product turns genes into the row that each term reads: products of small
+        # integers are exact in float32 (tables have far fewer than 2**24 rows).
         self._strides = np.zeros((num_genes, len(terms)), np.float32)
-        self._offsets = np.zeros(len(terms), np.float32)
-        start = 0
-        for t, term in enumerate(terms):
-            sizes = term.table.shape[:-1]
-            for k, column in enumerate(term.columns):
-                self._strides[column, t] += np.prod(sizes[k + 1 :], dtype=np.int64)
-            self._offsets[t] = start
-            start += int(np.prod(sizes, dtype=np.int64))
-        self._rows = np.concatenate([term.table.reshape(-1, len(metrics)) for term in terms])
+        for t, rows in enumerate(self._joined):
+            self._strides[list(rows.strides), t] = list(rows.strides.values())
+        ends = np.cumsum([rows.table.shape[1] for rows in self._joined])
+        self._offsets = np.concatenate([[0], ends[:-1]]).astype(np.float32)
+        self._rows = np.concatenate([rows.table for rows in self._joined], axis=1).T.copy()
 
     def __call__(self, genes: Int[np.ndarray, "a g"]) -> dict[str, Int[np.ndarray, " a"]]:
         """Costs of architectures (canonical or not); metric name to one int64 an architecture."""
         genes = np.asarray(genes)
-        totals = np.empty((len(genes), len(self.metrics)), np.int64)
+        if len(genes) <= _FEW:
+            rows = (product(genes.astype(np.float32), self._strides) + self._offsets).astype(np.intp)
+            return dict(zip(self.metrics, self._combine.reduce(self._rows.take(rows, axis=0), axis=1).T, strict=True))
+        totals = np.empty((len(self.metrics), len(genes)), np.int64)
         for start in range(0, len(genes), _CHUNK):
             part = slice(start, start + _CHUNK)
-            rows = (product(genes[part].astype(np.float32), self._strides) + self._offsets).astype(np.intp)
-            totals[part] = self._combine.reduce(self._rows.take(rows, axis=0), axis=1)
-        return {metric: totals[:, i] for i, metric in enumerate(self.metrics)}
+            columns = np.ascontiguousarray(genes[part].T, np.intp)
+            first, *others = self._joined
+            total = first.read(columns)
+            for term in others:
+                self._combine(total, term.read(columns), out=total)
+            totals[:, part] = total
+        return dict(zip(self.metrics, totals, strict=True))
 
     def tables(self, metric: str) -> CostTables:
         """See `Tabulated`."""

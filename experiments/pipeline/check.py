@@ -114,7 +114,7 @@ def _validated(config: ExperimentConfig, stages: Sequence[str]) -> Experiment:
 def _check_passes(experiment: Experiment) -> None:
     """Refuses passes that the family does not have, and to cut batches that it normalises as a whole."""
     train, net = experiment.config.train, training_net(experiment)
-    if train.accumulate > 1 and net.statistics_shapes:
+    if train.accumulate > 1 and net.has_statistics:
         raise UserError(
             f"train.accumulate: {train.accumulate}, but family {experiment.space.family} normalises with its batch, so "
             "that parts of it give something else. Set 1."
@@ -128,7 +128,7 @@ def _check_passes(experiment: Experiment) -> None:
 def _check_statistics(experiment: Experiment) -> None:
     """Refuses batch statistics of a single value: what they normalise is zero, so nothing is learned through it."""
     net, config = experiment.net, experiment.config
-    if not net.statistics_shapes or net.values_per_statistic > 1:
+    if not net.has_statistics or net.values_per_statistic > 1:
         return
     paths = experiment.sampler.paths_per_step
     why = (

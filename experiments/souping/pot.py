@@ -75,7 +75,7 @@ class Pot:
     def alone(self, number: int) -> Mixed:
         """Returns an ingredient as it is."""
         weights, architecture = self._ingredients[number].weights, self._architectures[number]
-        has_any = bool(jax.tree.leaves(self._net.statistics_shapes))
+        has_any = self._net.has_statistics
         moments = embed_statistics(self._net, weights, architecture) if has_any else None
         return Mixed(embed(self._net, weights, architecture), architecture, moments)
 

@@ -22,7 +22,7 @@ def schedule_of(experiment: Experiment, workers: int) -> Schedule:
         config.train.batch_size,
         "paths" if config.ray is None else config.ray.parallel,
         config.train.path_batch,
-        divisible=not experiment.net.statistics_shapes,
+        divisible=not experiment.net.has_statistics,
     )
 
 

@@ -156,6 +156,11 @@ class ElasticNetwork(SuperposedSupernet):
         return TASKS[self.space.tasks()[0]].example(self.space, architecture)
 
     @property
+    def has_statistics(self) -> bool:
+        """See `Supernet.has_statistics`; by the description, without tracing a pass."""
+        return any(sublayer.statistics for sublayer in self.space.network.sublayers)
+
+    @property
     def values_per_statistic(self) -> int:
         """See `Supernet.values_per_statistic`."""
         return self.space.network.values_per_statistic(self.space.choices)

@@ -121,6 +121,11 @@ class Supernet(ABC):
         return self._shapes_of(lambda params, x: self.apply(params, genes, x, program=program, collect=True)[1])
 
     @property
+    def has_statistics(self) -> bool:
+        """True where the family normalises with its batch: `statistics_shapes` is not empty."""
+        return bool(self.statistics_shapes)
+
+    @property
     def values_per_statistic(self) -> int:
         """Values of one example that a batch statistic averages, in the norm and the subnet where they are fewest.
 

@@ -48,6 +48,10 @@ def test_what_is_embedded_is_extracted_again_and_nothing_besides(family: Family)
         assert sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(full)) == inside
 
 
+def test_the_description_says_whether_there_are_statistics(family: Family) -> None:
+    assert family.net.has_statistics == bool(jax.tree.leaves(family.net.statistics_shapes))
+
+
 def test_with_its_statistics_all_of_a_network_is_extracted_again(family: Family) -> None:
     for genes in family.draw(4):
         architecture = family.space.architecture(genes)
