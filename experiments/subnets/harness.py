@@ -83,6 +83,11 @@ class ExportedModel(TemplateLM):
 
     def _row(self, before: Sequence[int], following: Sequence[int]) -> tuple[list[int], int]:
         """Returns the last tokens of a request that the network takes, and how many of them are scored."""
+        if len(following) > self._context:
+            raise UserError(
+                f"--tasks: a text of {len(following)} tokens to be scored, and the network takes {self._context}. "
+                "Shorten it, or use loglikelihood_rolling."
+            )
         tokens = [*before, *following][-(self._context + 1) :]
         return tokens, min(len(following), len(tokens) - 1)
 

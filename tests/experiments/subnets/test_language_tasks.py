@@ -113,6 +113,7 @@ def test_figures_are_those_of_the_library_with_transformers(home: Path, capsys: 
         (["--tasks", "{}/code.yaml"], "code.yaml"),
         (["--tasks", "{}/more.yaml"], "more.yaml: include: other files are not read"),
         (["--tasks", "{}/draws.yaml"], "the task draws tokens"),
+        (["--tasks", "{}/long.yaml"], "tokens to be scored, and the network takes 32"),
         (["--tasks", "{}/wrong.yaml"], "wrong.yaml: UndefinedError: 'missing' is undefined"),
     ],
 )
@@ -125,6 +126,8 @@ def test_what_cannot_be_measured_is_one_line(
     (home / "code.yaml").write_text(_CHOICE.replace('"{{before}}"', "!function code.text"))
     (home / "more.yaml").write_text("include: choice.yaml\ntask: another\n")
     (home / "draws.yaml").write_text(_WRITES.replace("do_sample: false", "do_sample: true"))
+    scored = _TEXTS.partition("metric_list")[0].replace("loglikelihood_rolling", "loglikelihood")
+    (home / "long.yaml").write_text(scored.replace('""', '"{{before}}"').replace("{{whole}}", "{{whole}} {{whole}}"))
     (home / "wrong.yaml").write_text(_CHOICE.replace("{{before}}", "{{missing.of}}"))
     code, out, err = evaluated([str(home / "subnet"), *(part.format(home) for part in arguments)], capsys)
     assert (code, out, err.count("\n")) == (2, "", 1), err
